@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Every target sets up what it needs first, in .cache, and works on a fresh clone.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+BIN := $(CURDIR)/.cache/venv/bin
+CHECK := $(BIN)/python tests/tools/check.py
+export ENGINE FROM TO KEEP LOOP_HOST
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint sanity unit molecule bench build docs lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Debian packages and the Python environment that all the others share
+	@tests/tools/setup
+
+demo: setup ## the main job on a throwaway loop host; ENGINE=<url or bundle> FROM=<sha> TO=<sha>, KEEP=1, LOOP_HOST=user@address
+	@$(BIN)/python tests/demo.py
+
+test: setup ## every check: lint, sanity, unit, molecule
+	@$(CHECK) lint sanity unit molecule
+
+lint: setup ## ruff, mypy, yamllint, ansible-lint, shellcheck, changelog fragments, hygiene
+	@$(CHECK) lint
+
+sanity: setup ## ansible-test sanity, in full
+	@$(CHECK) sanity
+
+unit: setup ## unit tests with coverage
+	@$(CHECK) unit
+
+molecule: setup ## create, converge, idempotence, verify, destroy on a booted host
+	@$(CHECK) molecule
+
+bench: setup ## what it costs: tests/benchmarks
+	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
+
+build: setup ## the artifact that ansible-galaxy installs, in .cache/build
+	@$(BIN)/ansible-galaxy collection build --force --output-path .cache/build
+
+docs: setup ## the reference of every module and of the role, in .cache/docs
+	@$(BIN)/python tests/tools/reference.py
+
+lock: setup ## requirements.txt from requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --upgrade requirements.in --output-file requirements.txt
+
+clean: ## remove .cache
+	@if [ -x $(BIN)/python ] && [ -e tests/loophost.py ]; then $(BIN)/python tests/loophost.py destroy --all; fi
+	@rm -rf .cache

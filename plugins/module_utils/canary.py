@@ -1,0 +1,582 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The canary: run one cycle as the timer would, and prove on the forge and the host what it did.
+
+``docs``: one approved issue becomes exactly one harmless draft pull request. ``empty``:
+nothing is approved and the cycle ends idle. Only what was seen counts: a cycle's exit
+status says nothing about its work.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from . import gate_check, gate_policy, receipts, settings
+from .errors import LoopError
+from .files import read_bytes
+from .forge import APPROVED, Forge, redact
+from .gitcmd import git
+
+Json: TypeAlias = dict[str, Any]
+Config: TypeAlias = Mapping[str, Any]
+
+TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
+# The engine's own rules for the order of its queue, and its own defaults.
+WEIGHTS = {"critical": 5, "security": 4, "bug": 2, "firewall": 2, "bgp": 2, "monitoring": 1, "routine": 1}
+SECTIONS = ("## Context", "## Action items", "## Related")
+LISTED = 30  # gh lists the newest 30 of a repository, so the engine sees no more
+MAX_RUNS, MAX_COST = 2, 10.0
+CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
+JOURNAL_LINES = 200
+HANDOFF_VERSION = 1
+
+
+def run(
+    config: Config,
+    mode: str,
+    repo: str = "",
+    issue: int = 0,
+    *,
+    token: str,
+    identity: str = "",
+    timeout: float = 3600.0,
+    cleanup: bool = False,
+    applied_by: str = "",
+    overrides: Iterable[str] = (),
+) -> Json:
+    """Run one cycle and judge it: ``passed failed expectations evidence receipt cleanup``.
+
+    LoopError means that no cycle was started: what must be true beforehand is not.
+    """
+    forge = Forge(config["api_url"], token)
+    target = _Target(config, repo, issue) if mode == "docs" else None
+    identity = identity or forge.identity()
+    check_budget(config)
+    check_queue(config, forge, target)
+    if target is not None:
+        check_target(forge, target)
+    installed = receipts.installed(config)
+    before = {name: snapshot(forge, name) for name in config["repos"]}
+
+    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout)
+    cycle["journal"] = [redact(line, [token]) for line in cycle["journal"]]
+    news: Json = {"pulls": [], "changes": [], "bystanders": []}
+    work: Json = {"files": [], "violations": []}
+    expectations = judge_cycle(cycle, "published" if target else "idle", installed["engine_sha"])
+    try:
+        news = whats_new(forge, before, identity, config["branch_prefixes"])
+        if target is not None:
+            pull = _ours(news["pulls"], target)
+            work = inspect(config, forge, target, pull, token) if pull else work
+            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"].get("report") or {})
+            expectations += judge_work(config, target, work)
+            expectations.append(judge_handoff(config, target, cycle["began"]))
+        expectations.append(judge_rest(news, target))
+    except LoopError as error:
+        expectations.append(expect("forge", False, "the forge tells what the cycle did", redact(str(error), [token])))
+    expectations.append(judge_host(config, installed))
+
+    pulls = [_short(pull) for pull in news["pulls"]]
+    evidence = {"identity": identity, **cycle, "pulls": pulls, "files": work["files"], "bystanders": news["bystanders"]}
+    failed = next((item for item in expectations if not item["passed"]), None)
+    result: Json = {
+        "passed": failed is None,
+        "failed": "" if failed is None else f"{failed['name']}: expected {failed['expected']}; seen: {failed['seen']}",
+        "expectations": expectations,
+        "evidence": evidence,
+        "receipt": None,
+        "cleanup": [],
+    }
+    if failed is None:
+        how = {
+            **{key: cycle["account"][key] for key in ("cycle", "invocation_id", "started", "ended")},
+            **{key: evidence[key] for key in ("identity", "pulls", "files", "bystanders")},
+            "repo": repo,
+            "issue": issue,
+            "expectations": [item["name"] for item in expectations],
+        }
+        result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
+    if cleanup and target is not None:
+        result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
+    return result
+
+
+def token_from(env_file: str) -> str:
+    """The forge token in a systemd environment file."""
+    content = read_bytes(env_file)
+    if content is None:
+        raise LoopError(f"{env_file} is missing: it must hold {TOKEN_KEYS[0]}=...")
+    found: dict[str, str] = {}
+    for line in content.decode("utf-8", "replace").splitlines():
+        key, separator, value = line.strip().partition("=")
+        if separator and key in TOKEN_KEYS:
+            try:
+                found[key] = "".join(shlex.split(value))
+            except ValueError:
+                raise LoopError(f"{env_file}: the value of {key} has a quote that is not closed") from None
+    for key in TOKEN_KEYS:
+        if found.get(key):
+            return found[key]
+    raise LoopError(f"{env_file} has none of {', '.join(TOKEN_KEYS)}: the canary needs the loop's own token")
+
+
+class _Target:
+    """The canary's issue and the names that the engine derives from it."""
+
+    def __init__(self, config: Config, repo: str, issue: int) -> None:
+        if repo not in config["repos"]:
+            raise LoopError(f"{repo or 'no repository'} is not in the loop's scope: {', '.join(config['repos'])}")
+        if issue < 1:
+            raise LoopError("the docs canary needs the number of its issue")
+        self.repo, self.issue = repo, issue
+        self.change_id = settings.change_id(repo, issue)
+        short = repo.rpartition("/")[2]
+        self.checkout = next(
+            (entry["dest"] for entry in config["workspace_repositories"] if entry["repo"] == repo),
+            CHECKOUTS.get(short, short),
+        )
+        self.branch = f"{config['branch_prefixes'][0]}/{self.change_id}/{self.checkout}"
+        self.handoff = os.path.join(config["runs_dir"], self.change_id.lower(), "handoff", "noc_handoff.json")
+        self.default_branch = ""
+
+    def __str__(self) -> str:
+        return f"{self.repo}#{self.issue}"
+
+
+# --- before: what must be true, or no cycle is spent
+
+
+def check_budget(config: Config) -> None:
+    """Refuse where the day's ledger has nothing left: the engine would only say over_budget."""
+    path = os.path.join(config["daemon_state_dir"], f"ledger-{_utc_now():%Y-%m-%d}.json")
+    try:
+        ledger = json.loads(read_bytes(path) or b"{}")
+        runs, cost = int(ledger.get("runs", 0)), float(ledger.get("cost_usd", 0.0))
+    except (ValueError, TypeError, AttributeError):
+        return  # the engine, too, starts at zero then
+    max_runs = int(_argument(config["daemon_args"], "--max-runs-per-day", MAX_RUNS))
+    max_cost = float(_argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST))
+    if runs >= max_runs:
+        raise LoopError(f"no budget left today ({path}): {runs} of {max_runs} runs; wait or raise max_runs_per_day")
+    if cost >= max_cost:
+        spent = f"{cost:.2f} of {max_cost:.2f} USD"
+        raise LoopError(f"no budget left today ({path}): {spent}; wait or raise max_cost_usd_per_day")
+
+
+def check_queue(config: Config, forge: Forge, target: _Target | None) -> None:
+    """Refuse where the engine would take another issue than the one we mean, or any at all."""
+    queue = ranked([issue for repo in config["repos"] for issue in forge.approved_issues(repo)[:LISTED]])
+    first = f"{queue[0]['repo']}#{queue[0]['number']} ({queue[0]['title']})" if queue else ""
+    if target is None:
+        if queue:
+            raise LoopError(f"the empty canary needs an empty queue, and {first} is approved: run the docs canary")
+        return
+    scores = {(issue["repo"], issue["number"]): score(issue) for issue in queue}
+    own = scores.get((target.repo, target.issue))
+    if own is None:
+        found = forge.issue(target.repo, target.issue)
+        if found is None:
+            raise LoopError(f"there is no issue {target}, or the token may not see it")
+        if "pull_request" in found:
+            raise LoopError(f"{target} is a pull request, not an issue")
+        if found["state"] != "open":
+            raise LoopError(f"issue {target} is {found['state']}: open it again")
+        if APPROVED not in _labels(found):
+            raise LoopError(f"issue {target} does not have the label {APPROVED}")
+        raise LoopError(f"the engine does not see {target}: it lists the newest {LISTED} approved ones of a repository")
+    if (queue[0]["repo"], queue[0]["number"]) != (target.repo, target.issue):
+        top = scores[queue[0]["repo"], queue[0]["number"]]
+        raise LoopError(
+            f"the engine would take {first} before {target} (score {top:.2f} against {own:.2f}): "
+            f"take the label {APPROVED} off it for the canary, or use it as the canary's issue"
+        )
+
+
+def check_target(forge: Forge, target: _Target) -> None:
+    """Refuse where the run could only end in an error: no right to push, or its branch is taken."""
+    repository = forge.repository(target.repo)
+    if repository.get("archived"):
+        raise LoopError(f"{target.repo} is archived: nothing can be pushed there")
+    if not repository.get("permissions", {}).get("push", True):
+        raise LoopError(f"the token may not push to {target.repo}: give it write access to contents and pull requests")
+    target.default_branch = repository["default_branch"]
+    taken = forge.pulls(target.repo, state="open", head=target.branch)
+    if taken:
+        raise LoopError(f"{target} already has the pull request {taken[0]['html_url']}: close it, delete its branch")
+    if target.branch in forge.branches(target.repo):
+        raise LoopError(f"the branch {target.branch} is still in {target.repo}, so the push would fail: delete it")
+
+
+def score(issue: Json) -> float:
+    """What the engine orders its queue by."""
+    total = 1.0 + sum(WEIGHTS.get(label.lower(), 0) for label in _labels(issue))
+    try:
+        updated = datetime.datetime.fromisoformat(str(issue["updated_at"]).replace("Z", "+00:00"))
+        total += min(2.0, max(0.0, (_utc_now() - updated).total_seconds() / 86400 / 30))
+    except (ValueError, TypeError):
+        pass  # the engine counts such an age as none
+    body = issue.get("body") or ""
+    return total + all(section in body for section in SECTIONS)
+
+
+def ranked(issues: Sequence[Json]) -> list[Json]:
+    """The queue as the engine orders it; equal ones keep the order in which they were listed."""
+    return sorted(issues, key=score, reverse=True)
+
+
+# --- the cycle
+
+
+def systemd(*command: str) -> str:
+    """Run systemctl or journalctl and return what it prints: the one door to systemd."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoopError(f"{command[0]} cannot be run on this host ({error})") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LoopError(f"{' '.join(command[:3])} ended with {done.returncode}: {last}")
+    return done.stdout
+
+
+def unit_state(unit: str) -> dict[str, str]:
+    """What systemd says of the service."""
+    wanted = "LoadState,ActiveState,Result,InvocationID,Job"
+    text = systemd("systemctl", "show", f"{unit}.service", f"--property={wanted}")
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def run_cycle(unit: str, cycles_dir: str, timeout: float) -> Json:
+    """Start the service, wait for its end; ``ended result invocation_id account journal began seconds``."""
+    state = unit_state(unit)
+    if state["LoadState"] != "loaded":
+        raise LoopError(f"systemd does not know {unit}.service ({state['LoadState']}): apply the role first")
+    if _busy(state):
+        raise LoopError(f"a cycle is running already ({unit}.service is {state['ActiveState']}): wait for its end")
+    known, earlier = set(_account_names(cycles_dir)), state["InvocationID"]
+    began, clock = time.time(), time.monotonic()
+    systemd("systemctl", "start", "--no-block", f"{unit}.service")
+    invocation, result = "", ""
+    while True:
+        state = unit_state(unit)
+        if state["InvocationID"] not in ("", earlier):
+            invocation, result = state["InvocationID"], state["Result"]
+        ended, elapsed = not _busy(state), time.monotonic() - clock
+        if ended or elapsed > timeout:
+            break
+        # Often at first: systemd forgets the invocation of a unit soon after its end.
+        time.sleep(0.1 if elapsed < 5 else 1.0)
+    account = _account(cycles_dir, known, invocation)
+    invocation = invocation or account.get("invocation_id", "")
+    return {
+        "ended": ended,
+        "result": result,
+        "invocation_id": invocation,
+        "account": account,
+        "journal": journal(invocation),
+        "began": began,
+        "seconds": round(time.monotonic() - clock, 1),
+    }
+
+
+def journal(invocation: str) -> list[str]:
+    """The last lines that the service and systemd itself wrote about one invocation."""
+    if not invocation:
+        return []
+    both = (f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}")
+    try:
+        text = systemd("journalctl", "--quiet", "--no-pager", "--output=short-iso", f"--lines={JOURNAL_LINES}", *both)
+    except LoopError as error:
+        return [str(error)]
+    return text.splitlines()
+
+
+def _busy(state: Mapping[str, str]) -> bool:
+    return state["ActiveState"] not in ("inactive", "failed") or state.get("Job", "0") not in ("", "0")
+
+
+def _account_names(cycles_dir: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def _account(cycles_dir: str, known: set[str], invocation: str) -> Json:
+    """The account that the cycle left: by its invocation, else the newest new one. Empty where it left none."""
+    for name in reversed([name for name in _account_names(cycles_dir) if name not in known]):
+        try:
+            account = json.loads(read_bytes(os.path.join(cycles_dir, name)) or b"")
+        except ValueError:
+            continue
+        if isinstance(account, dict) and invocation in ("", account.get("invocation_id")):
+            return account
+    return {}
+
+
+# --- the forge, before and after
+
+
+def snapshot(forge: Forge, repo: str) -> Json:
+    """What must not change there: open pull requests and issues, branches; and the newest number."""
+    return {
+        "newest": forge.newest_number(repo),
+        "open": {item["number"]: _state(item) for item in [*forge.pulls(repo, state="open"), *forge.issues(repo)]},
+        "branches": forge.branches(repo),
+    }
+
+
+def whats_new(forge: Forge, before: Mapping[str, Json], identity: str, prefixes: Sequence[str]) -> Json:
+    """What happened on the forge since ``before``: new pull requests, other changes, bystanders.
+
+    A bystander is somebody else's new issue, or pull request on a branch that is not the
+    loop's: colleagues work on while a canary runs, and what the loop does it does with its token.
+    """
+    pulls: list[Json] = []
+    changes: list[str] = []
+    bystanders: list[str] = []
+    for repo, then in before.items():
+        now = snapshot(forge, repo)
+        fresh = forge.pulls(repo, after=then["newest"])
+        theirs = [item for item in fresh if not _is_loops(item, identity, prefixes)]
+        pulls += [item for item in fresh if item not in theirs]
+        bystanders += [f"{repo}: new pull request #{item['number']} by {item['user']['login']}" for item in theirs]
+        for item in forge.issues(repo, state="all", after=then["newest"]):
+            author = item["user"]["login"]
+            (changes if author == identity else bystanders).append(f"{repo}: new issue #{item['number']} by {author}")
+        seen = {number: state for number, state in now["open"].items() if number <= then["newest"]}
+        changes += [
+            f"{repo}: #{number} changed: {_difference(then['open'], seen, number)}"
+            for number in _differing(then["open"], seen)
+        ]
+        expected = {item["head"]["ref"]: item["head"]["sha"] for item in fresh}
+        changes += [
+            f"{repo}: branch {name} changed: {_difference(then['branches'], now['branches'], name)}"
+            for name in _differing(then["branches"], now["branches"])
+            if name in then["branches"] or expected.get(name) != now["branches"].get(name)
+        ]
+    return {"pulls": sorted(pulls, key=lambda item: int(item["number"])), "changes": changes, "bystanders": bystanders}
+
+
+def _is_loops(pull: Json, identity: str, prefixes: Sequence[str]) -> bool:
+    return pull["user"]["login"] == identity or _has_prefix(pull["head"]["ref"], prefixes)
+
+
+def _has_prefix(branch: str, prefixes: Sequence[str]) -> bool:
+    return any(branch.startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
+
+
+def _differing(then: Mapping[Any, Any], now: Mapping[Any, Any]) -> list[Any]:
+    return sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
+
+
+def _difference(then: Mapping[Any, Any], now: Mapping[Any, Any], key: Any) -> str:
+    return f"{then.get(key, 'nothing')} -> {now.get(key, 'nothing')}"
+
+
+def _state(item: Json) -> str:
+    draft = " draft" if item.get("draft") else ""
+    return f"{item['state']}{draft} '{item['title']}' [{', '.join(sorted(_labels(item)))}]"
+
+
+def _labels(item: Json) -> list[str]:
+    return [str(label["name"]) for label in item.get("labels", [])]
+
+
+def _short(pull: Json) -> Json:
+    return {
+        "number": pull["number"],
+        "url": pull["html_url"],
+        "author": pull["user"]["login"],
+        "draft": pull["draft"],
+        "state": pull["state"],
+        "branch": pull["head"]["ref"],
+        "head_sha": pull["head"]["sha"],
+        "base": pull["base"]["ref"],
+    }
+
+
+# --- judging: each expectation on its own, from what was seen
+
+
+def expect(name: str, passed: bool, expected: str, seen: object) -> Json:
+    """One expectation and whether it was met."""
+    return {"name": name, "passed": bool(passed), "expected": expected, "seen": str(seen)}
+
+
+def judge_cycle(cycle: Json, outcome: str, engine_sha: str) -> list[Json]:
+    """The cycle ended by itself, left its account, and says the outcome that we want."""
+    account = cycle["account"]
+    seen = account.get("outcome", "no account of the cycle")
+    detail = account.get("detail") or f"systemd says {cycle['result'] or 'nothing'}"
+    sha = (account.get("engine") or {}).get("sha", "no account of the cycle")
+    ended = f"{'ended' if cycle['ended'] else 'still running'} after {cycle['seconds']} s"
+    return [
+        expect("cycle ended", cycle["ended"], "the cycle ends within the time-out", ended),
+        expect("outcome", seen == outcome, outcome, f"{seen} ({detail})" if seen != outcome else seen),
+        expect("engine", sha == engine_sha, f"the installed engine {engine_sha} ran", sha),
+    ]
+
+
+def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity: str, report: Json) -> list[Json]:
+    """Exactly one new pull request, and of the kind that a person can still refuse."""
+    listed = ", ".join(pull["html_url"] for pull in pulls) or "none"
+    one = expect("one pull request", len(pulls) == 1, f"exactly one new pull request, for {target}", listed)
+    pull = _ours(pulls, target)
+    if pull is None:
+        return [one]
+    head = pull["head"]
+    home = (head.get("repo") or {}).get("full_name", "a repository that is gone")
+    mine = head["ref"] == target.branch or _has_prefix(head["ref"], config["branch_prefixes"])
+    seen_report = f"issue {report.get('issue')}, pull request {report.get('pr_url')}"
+    reported = report.get("issue") or {}
+    told = (reported.get("repo"), reported.get("number")) == (target.repo, target.issue)
+    told = told and str(report.get("pr_url", "")).endswith(f"/{target.repo}/pull/{pull['number']}")
+    return [
+        one,
+        expect("draft", pull["draft"] is True and pull["state"] == "open", "an open draft", _short(pull)),
+        expect("author", pull["user"]["login"] == identity, f"opened by {identity}", pull["user"]["login"]),
+        expect(
+            "branch",
+            mine and target.change_id in head["ref"] and home == target.repo,
+            f"a branch of {target.repo} like {target.branch}",
+            f"{head['ref']} of {home}",
+        ),
+        expect("base", pull["base"]["ref"] == target.default_branch, target.default_branch, pull["base"]["ref"]),
+        expect("report", told, f"the engine reports {target} and {pull['html_url']}", seen_report),
+    ]
+
+
+def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
+    """The changed paths are among the allowed ones and the policy passes on what was pushed."""
+    prefixes = _prefixes(config, target)
+    inside = tuple(f"{prefix.strip('/')}/" for prefix in prefixes)
+    outside = [name for name in work["files"] if not name.startswith(inside)]
+    seen = ", ".join(outside or work["files"]) or "no changed file"
+    violations = work["violations"] if work["files"] else ["nothing to judge"]
+    return [
+        expect("paths", bool(work["files"]) and not outside, f"changes only below {', '.join(prefixes)}", seen),
+        expect("policy", not violations, "the policy passes on the diff", "; ".join(violations) or "no violation"),
+    ]
+
+
+def judge_handoff(config: Config, target: _Target, began: float) -> Json:
+    """The handoff file was written by this run, in a directory that the policy admits."""
+    expected = f"{target.handoff}, schema_version {HANDOFF_VERSION}, written by this cycle, in an admitted directory"
+    try:
+        content = read_bytes(target.handoff)
+        if content is None:
+            return expect("handoff", False, expected, "no such file")
+        version = json.loads(content).get("schema_version")
+        fresh = os.stat(target.handoff).st_mtime >= began - 1.0
+        # What the directory resolves to counts: the loop user could have put a link there.
+        admitted = gate_policy.admits_handoff(
+            gate_policy.load_file(config["policy_file"]), os.path.realpath(os.path.dirname(target.handoff))
+        )
+    except (LoopError, OSError, ValueError, AttributeError) as error:
+        return expect("handoff", False, expected, error)
+    seen = f"schema_version {version}, {'new' if fresh else 'older than the cycle'}"
+    seen += f", directory {'admitted' if admitted else 'not admitted'}"
+    return expect("handoff", version == HANDOFF_VERSION and fresh and admitted, expected, seen)
+
+
+def judge_rest(changes: Json, target: _Target | None) -> Json:
+    """Nothing else happened on the forge."""
+    other = list(changes["changes"])
+    if target is None:
+        other += [f"new pull request {pull['html_url']}" for pull in changes["pulls"]]
+    return expect("nothing else", not other, "nothing else changed on the forge", "; ".join(other) or "nothing else")
+
+
+def judge_host(config: Config, before: Json) -> Json:
+    """What ran is still what is installed, else the proof would be of something else."""
+    expected = "engine, policy and unit stay as they were during the cycle"
+    try:
+        now = receipts.installed(config)
+    except LoopError as error:
+        return expect("host unchanged", False, expected, error)
+    changed = _differing(before, now)
+    return expect("host unchanged", not changed, expected, ", ".join(changed) or "unchanged")
+
+
+def _ours(pulls: Sequence[Json], target: _Target) -> Json | None:
+    """The pull request to look at closely: the one on the expected branch, else the first there."""
+    there = [pull for pull in pulls if pull["base"]["repo"]["full_name"] == target.repo]
+    return next((pull for pull in there if pull["head"]["ref"] == target.branch), there[0] if there else None)
+
+
+def _prefixes(config: Config, target: _Target) -> list[str]:
+    return list(config["allowed_paths"].get(target.checkout) or ["docs"])
+
+
+def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
+    """The changed paths as the forge lists them, old names included, and what the policy has against the commits.
+
+    The commits are fetched and judged by the code of the pre-push gate: a list of files or a
+    diff from the forge would hide file modes, and what one commit adds and the next takes away.
+    """
+    listed = forge.pull_files(target.repo, pull["number"])
+    files = sorted({item[key] for item in listed for key in ("filename", "previous_filename") if item.get(key)})
+    base, head = pull["base"]["sha"], pull["head"]["sha"]
+    between = forge.compare(target.repo, base, head)
+    fork_point, depth = between["merge_base_commit"]["sha"], between["ahead_by"] + 1
+    policy = gate_policy.load_file(config["policy_file"])
+    with tempfile.TemporaryDirectory(prefix="loop-canary-") as directory:
+        git(directory, ["init", "--quiet", "--bare", "."])
+        credentials = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+        git(
+            directory,
+            ["fetch", "--quiet", "--no-tags", f"--depth={depth}", f"{config['git_url']}/{target.repo}.git", head],
+            config={"http.extraHeader": f"Authorization: Basic {credentials}"},
+            timeout=300,
+        )
+        changes = gate_check.changes_between(directory, fork_point, head)
+        violations = gate_check.judge_changes(policy, target.checkout, changes, _prefixes(config, target))
+    return {"files": files, "violations": [str(violation) for violation in violations]}
+
+
+# --- after
+
+
+def clean_up(forge: Forge, target: _Target, pulls: Sequence[Json], identity: str, prefixes: Sequence[str]) -> list[str]:
+    """Close the cycle's own pull requests, delete their branches, take the label off; what was done, in words."""
+    done: list[str] = []
+
+    def attempt(words: str, call: Any, *arguments: Any) -> None:
+        try:
+            call(*arguments)
+            done.append(words)
+        except LoopError as error:  # the verdict stands; a person can finish the tidying
+            done.append(f"not done: {words}: {error}")
+
+    for pull in pulls:
+        repo, number, branch = pull["base"]["repo"]["full_name"], pull["number"], pull["head"]["ref"]
+        if pull["user"]["login"] == identity and _has_prefix(branch, prefixes):
+            attempt(f"closed {pull['html_url']}", forge.close_pull, repo, number)
+            attempt(f"deleted {branch} of {repo}", forge.delete_branch, repo, branch)
+    attempt(f"took {APPROVED} off {target}", forge.remove_label, target.repo, target.issue, APPROVED)
+    return done
+
+
+def _argument(arguments: Sequence[str], flag: str, default: float) -> str:
+    """The value of ``--flag VALUE`` or ``--flag=VALUE`` on the engine's command line, the last one counts."""
+    found = str(default)
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,323 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One cycle of the loop, as the systemd unit runs it: look first, heal, run the engine, keep the account.
+
+Started as the loop user by ``loop cycle``. Whatever happens is one line in the journal that a
+person understands and one JSON account under ``cycles_dir``; the exit status tells systemd the
+truth, which the engine's own does not (a dead-ended run exits 0 there).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from . import gate_policy, receipts, settings, workspaces, worktrees
+from .errors import LoopError
+from .files import read_bytes, write_atomic
+from .forge import Forge
+from .gitcmd import safe_environment
+
+KEEP_ACCOUNTS = 200
+ENGINE = "hyrule-engineering-loop"
+
+# What systemd is told. Only what needs a person is a failure.
+EXIT_STATUS = {
+    "published": 0,
+    "idle": 0,
+    "over_budget": 0,
+    "locked": 0,
+    "needs_triage": 3,
+    "refused": 4,
+    "refused_ci": 4,
+    "error": 1,
+    "interrupted": 1,
+}
+
+
+def utc_now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# --- accounts -------------------------------------------------------------------------------
+
+
+def accounts(cycles_dir: str, last: int = KEEP_ACCOUNTS) -> list[dict[str, Any]]:
+    """The newest ``last`` accounts, oldest first. A file that is no account is passed over."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
+        found = []
+        for name in names[-last:]:
+            with contextlib.suppress(LoopError, ValueError):
+                account = json.loads(read_bytes(f"{cycles_dir}/{name}") or b"null")
+                if isinstance(account, dict):
+                    found.append(account)
+        return found
+    return []
+
+
+def _write_account(cycles_dir: str, account: dict[str, Any]) -> None:
+    content = json.dumps(account, indent=2, sort_keys=True) + "\n"
+    write_atomic(f"{cycles_dir}/{account['cycle']}.json", content.encode(), mode=0o640)
+
+
+def _close_interrupted(cycles_dir: str, own: str) -> None:
+    """A cycle that was killed could not say so itself; the next one says it for it."""
+    for account in accounts(cycles_dir):
+        if account.get("outcome") == "running" and account.get("cycle") != own:
+            account.update(outcome="interrupted", detail="the cycle was killed before it could end", ended=utc_now())
+            _write_account(cycles_dir, account)
+    names = sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json"))
+    for name in names[:-KEEP_ACCOUNTS]:
+        os.unlink(f"{cycles_dir}/{name}")
+
+
+# --- before ---------------------------------------------------------------------------------
+
+
+def check_host(config: dict[str, Any]) -> None:
+    """Refuse what would waste a run or run something unproven. Raises LoopError with the reason."""
+    if os.environ.get("GITHUB_ACTIONS"):
+        raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
+    policy_file = config["policy_file"]
+    try:
+        owner = os.lstat(policy_file)
+    except FileNotFoundError:
+        raise LoopError(
+            f"the policy {policy_file} is missing (the engine would allow everything); run apply.yml"
+        ) from None
+    if not stat.S_ISREG(owner.st_mode) or owner.st_uid != 0 or owner.st_mode & 0o022:
+        raise LoopError(f"the policy {policy_file} must be a regular file that only root can write; run apply.yml")
+    policy = gate_policy.load_file(policy_file)
+    if config["policy_sha256"] and gate_policy.digest(policy) != config["policy_sha256"]:
+        raise LoopError(f"the policy {policy_file} is not the one that was deployed; run apply.yml and prove it again")
+    if not gate_policy.admits_handoff(policy, config["runs_dir"]):
+        raise LoopError(f"the policy {policy_file} does not admit handoffs under {config['runs_dir']}; run apply.yml")
+    for name in ("runs_dir", "daemon_state_dir", "memory_dir", "workspace_dir"):
+        if not os.access(config[name], os.W_OK | os.X_OK):
+            raise LoopError(
+                f"{config[name]} ({name}) is not a directory that {config['user']} can write; run apply.yml"
+            )
+    if not os.environ.get("GH_TOKEN"):
+        raise LoopError(
+            f"no GH_TOKEN: put it into {config['env_file']} (KEY=value) or into engineering_loop_environment"
+        )
+
+
+def check_proven(config: dict[str, Any], trigger: str) -> None:
+    """What the timer starts must have been proven as it stands; a person may start anything."""
+    if trigger == "timer" and config["canary_required"]:
+        proof = receipts.unprivileged(config)
+        if not proof["matches"]:
+            raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
+
+
+def heal(config: dict[str, Any], forge: Forge) -> dict[str, Any]:
+    """Move aside what the coming cycle would trip over; work that waits for a person stays.
+
+    A run's worktree is in the way only while its issue can be taken again, so every run
+    whose issue is not in the approved queue is kept where its state file says.
+    """
+    takeable = {
+        settings.change_id(issue["repo"], issue["number"]).lower()
+        for repo in config["repos"]
+        for issue in forge.approved_issues(repo)
+    }
+    runs = config["runs_dir"]
+    waiting = [name.upper() for name in os.listdir(runs) if not name.startswith(".") and name.lower() not in takeable]
+    return worktrees.sweep(
+        workspace=config["workspace_dir"],
+        branch_prefixes=config["branch_prefixes"],
+        worktree_root=runs,
+        keep=waiting,
+        quarantine=settings.quarantine_dir(config),
+        run_lock=settings.run_lock(config),
+    )
+
+
+# --- the engine -----------------------------------------------------------------------------
+
+
+def engine_command(config: dict[str, Any], program: str, help_text: str) -> list[str]:
+    """The command line for one cycle, with only those flags that this engine knows."""
+    command = [program, "daemon", "--once"]
+    for repo in config["repos"]:
+        command += ["--repo", repo]
+    command += ["--workspace-root", config["workspace_dir"], "--output-root", config["runs_dir"]]
+    command += ["--state-dir-path", config["daemon_state_dir"], "--memory-dir", config["memory_dir"]]
+    unknown = sorted(
+        {word.split("=")[0] for word in config["daemon_args"] if word.startswith("--")} - _flags(help_text)
+    )
+    if unknown:
+        raise LoopError(
+            f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
+        )
+    command += config["daemon_args"]
+    if config["allowed_paths"] and "--allow" in _flags(help_text):
+        owner = {entry["dest"]: entry["repo"] for entry in config["workspace_repositories"]}
+        for checkout, prefixes in sorted(config["allowed_paths"].items()):
+            for prefix in prefixes:
+                command += ["--allow", f"{owner.get(checkout, checkout)}={prefix}"]
+    elif any(prefixes != ["docs"] for prefixes in config["allowed_paths"].values()):
+        raise LoopError(
+            "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
+        )
+    return command
+
+
+def _flags(help_text: str) -> set[str]:
+    return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
+
+
+def engine_environment(config: dict[str, Any], current: str) -> dict[str, str]:
+    """The unit's environment, plus a git that no repository's configuration can bend."""
+    environment = {**os.environ, **safe_environment()}
+    environment.update(
+        HYRULE_POLICY_FILE=config["policy_file"],
+        GIT_ASKPASS=f"{config['lib_dir']}/git-askpass",
+        GIT_AUTHOR_NAME=config["git_user_name"],
+        GIT_AUTHOR_EMAIL=config["git_user_email"],
+        GIT_COMMITTER_NAME=config["git_user_name"],
+        GIT_COMMITTER_EMAIL=config["git_user_email"],
+        PYTHONUNBUFFERED="1",
+    )
+    environment.setdefault("HYRULE_MODEL_POLICY_FILE", f"{current}/configs/loop/model-policy.production.yml")
+    return environment
+
+
+def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
+
+    The release is resolved once, so that a switch of ``current`` in the middle of the
+    cycle cannot mix two versions. The engine leads a process group that dies with it.
+    """
+    current = os.path.realpath(f"{config['install_dir']}/current")
+    program = f"{current}/.venv/bin/{ENGINE}"
+    environment = engine_environment(config, current)
+    try:
+        asked = subprocess.run(
+            [program, "daemon", "--help"],
+            cwd=current,
+            env={**environment, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoopError(f"the engine {program} does not start ({error}); run apply.yml") from error
+    command = engine_command(config, program, asked.stdout)
+    output: list[str] = []
+    with _process_group(command, current, environment) as engine:
+        assert engine.stdout is not None
+        for line in engine.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+        status = engine.wait()
+    return status, parse_report("".join(output))
+
+
+@contextlib.contextmanager
+def _process_group(command: list[str], directory: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    engine = subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+    def stop(signum: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(engine.pid, signal.SIGTERM)
+        raise LoopError(f"stopped by signal {signal.Signals(signum).name}")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield engine
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(engine.pid, signal.SIGKILL)
+        engine.wait()
+
+
+def parse_report(output: str) -> dict[str, Any]:
+    """The JSON object that ends the engine's output; {} where there is none."""
+    decoder = json.JSONDecoder()
+    lines = output.splitlines(keepends=True)
+    for start in range(len(lines) - 1, -1, -1):
+        if lines[start].startswith("{"):
+            with contextlib.suppress(ValueError):
+                report, _ = decoder.raw_decode("".join(lines[start:]))
+                if isinstance(report, dict) and "outcome" in report:
+                    return report
+    return {}
+
+
+# --- the whole ------------------------------------------------------------------------------
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """One cycle from look to account; returns the account."""
+    invocation = os.environ.get("INVOCATION_ID", "")
+    trigger = "timer" if os.environ.get("TRIGGER_UNIT", "").endswith(".timer") else "manual"
+    begun = time.monotonic()
+    account: dict[str, Any] = {
+        "cycle": f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{invocation[:8] or os.getpid()}",
+        "invocation_id": invocation,
+        "started": utc_now(),
+        "engine": {"sha": os.path.basename(os.path.realpath(f"{config['install_dir']}/current"))},
+        "outcome": "running",
+        "trigger": trigger,
+    }
+    _close_interrupted(config["cycles_dir"], account["cycle"])
+    _write_account(config["cycles_dir"], account)
+    try:
+        check_host(config)
+        check_proven(config, trigger)
+        account["swept"] = heal(config, Forge(config["api_url"], os.environ["GH_TOKEN"]))
+        for kept in account["swept"]["quarantined"]:
+            print(f"kept aside: {kept['from']} -> {kept['to']}", flush=True)
+        account["workspaces"] = workspaces.refresh(config)
+        status, report = run_engine(config)
+        outcome = report.get("outcome", "error")
+        detail = report.get("detail") or f"the engine ended with {status} and without a report"
+        account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
+    except LoopError as error:
+        account.update(outcome="refused" if "report" not in account else "error", detail=str(error))
+    account.update(ended=utc_now(), seconds=round(time.monotonic() - begun, 1))
+    _write_account(config["cycles_dir"], account)
+    return account
+
+
+def sentence(account: dict[str, Any]) -> str:
+    """The cycle in one line, for the journal."""
+    report = account.get("report") or {}
+    issue = report.get("issue") or {}
+    words = [f"cycle {account['outcome']} after {account.get('seconds', 0)} s"]
+    if issue:
+        words.append(f"{issue.get('repo')}#{issue.get('number')}")
+    words += [text for text in (report.get("pr_url"), account.get("detail")) if text]
+    return ": ".join([words[0], " ".join(words[1:])]) if words[1:] else words[0]
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Run one cycle and exit as ``EXIT_STATUS`` says."""
+    try:
+        account = run(settings.load(config_path))
+    except LoopError as error:
+        print(f"cycle refused: {error}", flush=True)
+        return EXIT_STATUS["refused"]
+    print(sentence(account), flush=True)
+    return EXIT_STATUS.get(account["outcome"], 1)

@@ -1,0 +1,310 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forge (GitHub.com, GitHub Enterprise) over REST: only the calls that this collection needs."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import re
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+from urllib.parse import quote, urlsplit
+
+from .errors import LoopError
+
+try:
+    import requests
+except ImportError:  # a fresh host, before the role's packages are there
+    requests = None  # type: ignore[assignment]
+
+Json: TypeAlias = dict[str, Any]
+
+APPROVED = "loop:approved"
+TRIES = 5
+MAX_PAGES = 200
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """``text`` without any of the ``secrets``."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+class Forge:
+    """One forge seen with one token.
+
+    ``patience`` bounds, in seconds, how long one call may wait for the forge to come back
+    or for a rate limit to pass. Only GET is ever sent twice: after a lost answer nobody
+    knows whether a write was done.
+    """
+
+    def __init__(
+        self, api_url: str, token: str, *, timeout: tuple[float, float] = (10.0, 30.0), patience: float = 90.0
+    ) -> None:
+        if requests is None:
+            raise LoopError("the Python library requests is missing on this host; Debian's package is python3-requests")
+        parts = urlsplit(api_url)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
+            raise LoopError("api_url must be like https://api.github.com or https://HOST/api/v3, without credentials")
+        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            raise LoopError(f"api_url {api_url} would send the token in the clear: use https")
+        if not token or not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise LoopError("the forge token is empty or has characters that no token has")
+        self.api_url = api_url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._patience = patience
+        self._session = requests.Session()
+        # As an auth callable, not as a header: a .netrc entry would replace the header.
+        self._session.auth = self._authorize
+        self._session.headers.update(
+            {
+                "Accept": "application/vnd.github+json",
+                "User-Agent": "as215932-engineering-loop",
+                "X-GitHub-Api-Version": "2022-11-28",
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"Forge({self.api_url!r})"
+
+    def _authorize(self, request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    # --- reading
+
+    def identity(self) -> str:
+        """The login that this token acts as."""
+        return str(self._get("/user")["login"])
+
+    def repository(self, repo: str) -> Json:
+        """The repository, with ``default_branch`` and what the token may do in ``permissions``."""
+        return self._get(_repo(repo))
+
+    def issue(self, repo: str, number: int) -> Json | None:
+        """The issue (or pull request) of that number, None where there is none."""
+        answer = self._request("GET", f"{_repo(repo)}/issues/{number}", absent=(404, 410))
+        return None if answer is None else self._json(answer)
+
+    def issues(self, repo: str, *, state: str = "open", labels: str = "", after: int = 0) -> list[Json]:
+        """Issues without pull requests, the newest first: the order in which ``gh`` lists them."""
+        query = {"state": state, "sort": "created", "direction": "desc", **({"labels": labels} if labels else {})}
+        found = self._newer(f"{_repo(repo)}/issues", query, after)
+        return [item for item in found if "pull_request" not in item]
+
+    def newest_number(self, repo: str) -> int:
+        """The number of the newest issue or pull request, 0 where there is none."""
+        query = {"state": "all", "sort": "created", "direction": "desc", "per_page": "1"}
+        newest = self._json(self._request("GET", f"{_repo(repo)}/issues", params=query))
+        return int(newest[0]["number"]) if newest else 0
+
+    def approved_issues(self, repo: str) -> list[Json]:
+        """What the engine may take there: open and approved by a person. Each names its ``repo``."""
+        return [{**issue, "repo": repo} for issue in self.issues(repo, labels=APPROVED)]
+
+    def pulls(self, repo: str, *, state: str = "all", head: str = "", after: int = 0) -> list[Json]:
+        """Pull requests, the newest first; ``head`` is a branch of the same owner."""
+        query = {"state": state, "sort": "created", "direction": "desc"}
+        if head:
+            query["head"] = f"{repo.partition('/')[0]}:{head}"
+        return self._newer(f"{_repo(repo)}/pulls", query, after)
+
+    def pull(self, repo: str, number: int) -> Json:
+        """One pull request."""
+        return self._get(f"{_repo(repo)}/pulls/{number}")
+
+    def pull_files(self, repo: str, number: int) -> list[Json]:
+        """The changed files of a pull request, with ``filename``, ``status``, ``previous_filename``."""
+        return self._all(f"{_repo(repo)}/pulls/{number}/files")
+
+    def branches(self, repo: str) -> dict[str, str]:
+        """Every branch and the commit at its tip."""
+        return {str(item["name"]): str(item["commit"]["sha"]) for item in self._all(f"{_repo(repo)}/branches")}
+
+    def commit(self, repo: str, ref: str) -> str | None:
+        """The full SHA that a branch, tag or (short) SHA names; None where it names nothing."""
+        answer = self._request("GET", f"{_repo(repo)}/commits/{quote(ref, safe='')}", absent=(404, 422))
+        return None if answer is None else str(self._json(answer)["sha"])
+
+    def compare(self, repo: str, base: str, head: str) -> Json:
+        """How ``head`` stands to ``base``: ``status`` (ahead, behind, identical, diverged), ``total_commits``."""
+        return self._get(f"{_repo(repo)}/compare/{quote(base, safe='')}...{quote(head, safe='')}")
+
+    # --- writing: what a clean-up needs
+
+    def close_pull(self, repo: str, number: int) -> None:
+        """Close a pull request without merging it."""
+        self._request("PATCH", f"{_repo(repo)}/pulls/{number}", body={"state": "closed"})
+
+    def delete_branch(self, repo: str, branch: str) -> None:
+        """Delete a branch; one that is gone already is fine."""
+        path = f"{_repo(repo)}/git/refs/heads/{quote(branch, safe='/')}"
+        self._request("DELETE", path, absent=(404, 422))
+
+    def remove_label(self, repo: str, number: int, label: str) -> None:
+        """Take a label off an issue; one that is not there is fine."""
+        self._request("DELETE", f"{_repo(repo)}/issues/{number}/labels/{quote(label, safe='')}", absent=(404,))
+
+    # --- the wire
+
+    def _get(self, path: str) -> Json:
+        answer = self._request("GET", path)
+        found = self._json(answer)
+        if not isinstance(found, dict):
+            raise LoopError(f"GET {self.api_url}{path} gave {type(found).__name__} where an object was expected")
+        return found
+
+    def _json(self, answer: Any) -> Any:
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise LoopError(
+                f"{answer.url.partition('?')[0]} did not answer with JSON: is api_url {self.api_url} the REST address "
+                "(https://api.github.com, or https://HOST/api/v3)?"
+            ) from error
+
+    def _pages(self, path: str, query: dict[str, str] | None = None) -> Iterator[list[Json]]:
+        url: str | None = path
+        params: dict[str, str] | None = {**(query or {}), "per_page": "100"}
+        for _page in range(MAX_PAGES):
+            answer = self._request("GET", url or "", params=params)
+            found = self._json(answer)
+            if not isinstance(found, list):
+                raise LoopError(f"GET {self.api_url}{path} gave {type(found).__name__} where a list was expected")
+            yield found
+            following = answer.links.get("next", {}).get("url") if answer is not None else None
+            if not following:
+                return
+            # The token goes along: only ever to the forge that we were told.
+            if not following.startswith(f"{self.api_url}/"):
+                raise LoopError(f"{self.api_url}{path} names a next page on another address: check api_url")
+            url, params = following[len(self.api_url) :], None
+        raise LoopError(f"GET {self.api_url}{path} has more than {MAX_PAGES} pages")
+
+    def _newer(self, path: str, query: dict[str, str], after: int) -> list[Json]:
+        """Everything with a number above ``after``, of a list that begins with the newest."""
+        found: list[Json] = []
+        for page in self._pages(path, query):
+            found += [item for item in page if item["number"] > after]
+            if any(item["number"] <= after for item in page):
+                break  # the rest is older still
+        return found
+
+    def _all(self, path: str) -> list[Json]:
+        return [item for page in self._pages(path) for item in page]
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        body: Json | None = None,
+        absent: tuple[int, ...] = (),
+    ) -> Any:
+        """The answer, or None where its status is in ``absent``; LoopError for every other failure."""
+        what = f"{method} {self.api_url}{path.partition('?')[0]}"
+        give_up = time.monotonic() + self._patience
+        last = TRIES if method == "GET" else 1
+        for attempt in range(1, last + 1):
+            answer, problem = None, ""
+            try:
+                answer = self._session.request(
+                    method,
+                    self.api_url + path,
+                    params=params,
+                    json=body,
+                    timeout=self._timeout,
+                    allow_redirects=method == "GET",
+                )
+            except requests.RequestException as error:
+                problem = _why(error)
+                if not isinstance(error, (requests.ConnectionError, requests.Timeout)):
+                    raise LoopError(f"{what}: {problem}") from None
+            if answer is not None:
+                if answer.status_code < 300:
+                    return answer
+                if answer.status_code in absent:
+                    return None
+                problem = self._problem(answer)
+                if answer.status_code not in (502, 503, 504) and _limited_for(answer) is None:
+                    raise LoopError(f"{what}: {problem}")
+            pause = _pause(attempt, answer)
+            if attempt == last or time.monotonic() + pause > give_up:
+                raise LoopError(f"{what}: {problem}")
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _problem(self, answer: Any) -> str:
+        """One sentence for a refusal: its status, the forge's own words, what to do."""
+        try:
+            said = str(answer.json().get("message", ""))
+        except (ValueError, AttributeError):
+            said = ""
+        status = answer.status_code
+        wait = _limited_for(answer)
+        if wait is not None:
+            until = datetime.datetime.fromtimestamp(time.time() + wait, datetime.UTC)
+            advice = f"the rate limit is used up: try again after {until:%Y-%m-%dT%H:%M:%SZ}"
+        elif status == 401:
+            advice = "the token is wrong or has expired: put a valid one into the env file"
+        elif status == 403:
+            advice = "the token may not do this: give it the permission"
+        elif status == 404:
+            advice = "it does not exist, or the token may not see it"
+        elif status >= 500:
+            advice = "the forge has a problem of its own: try again later"
+        elif 300 <= status < 400:
+            advice = f"it has moved to {answer.headers.get('Location', 'another address')}"
+        else:
+            advice = "the forge refuses the request"
+        text = f"HTTP {status}" + (f" ({said[:200]})" if said else "") + f"; {advice}"
+        return redact(text, [self._token])
+
+
+def _repo(repo: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+", repo) or repo.endswith(("/.", "/..")):
+        raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME")
+    return f"/repos/{repo}"
+
+
+def _limited_for(answer: Any) -> float | None:
+    """Seconds until a rate limit passes; None where the answer is no rate limit."""
+    if answer.status_code not in (403, 429):
+        return None
+    headers = answer.headers
+    try:
+        if "Retry-After" in headers:
+            return max(0.0, float(headers["Retry-After"]))
+        if headers.get("x-ratelimit-remaining") == "0":
+            return max(0.0, float(headers["x-ratelimit-reset"]) - time.time())
+    except (KeyError, ValueError):
+        return 60.0  # what GitHub asks for where it names no time
+    return 60.0 if answer.status_code == 429 else None
+
+
+def _pause(attempt: int, answer: Any) -> float:
+    """How long to wait before the next attempt: as told, else growing, with jitter against stampedes."""
+    told = _limited_for(answer) if answer is not None else None
+    if told is not None:
+        return told + random.uniform(0.0, 1.0)  # noqa: S311 - jitter, no secret
+    return random.uniform(0.5, 1.0) * min(8.0, 0.5 * 2.0**attempt)  # noqa: S311 - jitter, no secret
+
+
+def _why(error: Exception) -> str:
+    """The cause in words. The exception's own text is not used: it can hold a proxy's password."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy (HTTPS_PROXY) does not answer or refuses"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted: set REQUESTS_CA_BUNDLE to the CA bundle of your network"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time: is the forge reachable from this host?"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection: is api_url right, and the forge reachable from this host?"
+    return f"the request failed ({type(error).__name__})"

@@ -1,0 +1,812 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the gate policy says about a change: the engine's own verdict, and ours where that can be fooled.
+
+Changes come from a unified diff, from the commits of a range, or from a worktree; all
+three end in one reader, that of git's own diff format. docs/gate-policy.md lists every
+difference from the engine's evaluation with its reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import hashlib
+import os
+import posixpath
+import re
+import shlex
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .errors import LoopError
+from .gate_policy import Policy, admits_handoff, deadline, effective, guards
+from .gitcmd import git
+
+JUDGE_SECONDS = 60.0
+GIT_SECONDS = 120.0
+MAX_COMMITS = 1000
+MAX_READ = 64 * 1024 * 1024
+
+LINK, MODULE, PROGRAM = "120000", "160000", "100755"
+MODES = ("", "000000", "100644", PROGRAM, LINK, MODULE)
+
+# Matched without regard to case. A name without a slash stands for the file in any directory.
+PROTECTED: dict[str, tuple[str, ...]] = {
+    "ci": (
+        ".github/workflows/*", ".github/actions/*", ".github/dependabot.y*ml", ".gitlab-ci.y*ml", ".gitlab/ci/*",
+        ".circleci/*", ".buildkite/*", ".woodpecker/*", ".woodpecker.y*ml", ".forgejo/workflows/*",
+        ".gitea/workflows/*", ".drone.y*ml", ".travis.yml", ".ci/*", "jenkinsfile*", "azure-pipelines*.y*ml",
+        "bitbucket-pipelines.yml", ".pre-commit-config.yaml", "renovate.json*", ".renovaterc*",
+    ),
+    "codeowners": ("codeowners",),
+    "agent_instructions": (
+        "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md", "warp.md", "skill.md",
+        "copilot-instructions.md", "*.instructions.md", "*.prompt.md", ".cursorrules", ".windsurfrules",
+        ".clinerules", ".mcp.json", ".aider.conf.yml", ".github/agents/*", ".github/instructions/*",
+        *(f"{up}{tool}/*" for up in ("", "*/") for tool in (
+            ".agents", ".claude", ".clinerules", ".codex", ".cursor", ".gemini", ".pi", ".windsurf")),
+    ),
+    "dependency_manifests": (
+        "pyproject.toml", "setup.py", "setup.cfg", "requirements*.txt", "requirements*.in", "requirements/*.txt",
+        "*/requirements/*.txt", "constraints*.txt", "pipfile", "uv.toml", "pip.conf", "environment.y*ml",
+        "package.json", ".npmrc", ".yarnrc*", "pnpm-workspace.yaml", "bunfig.toml", "deno.json*", "go.mod", "go.work",
+        "cargo.toml", "gemfile", "*.gemspec", "composer.json", "pom.xml", "build.gradle*", "settings.gradle*",
+        "*.csproj", "*.fsproj", "packages.config", "nuget.config", "directory.packages.props", "mix.exs",
+        "pubspec.yaml", "package.swift", "podfile", "conanfile.*", "vcpkg.json", "flake.nix", "requirements.y*ml",
+    ),
+    "lock_files": (
+        "*.lock", "*.lockb", "*.lockfile", "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum",
+        "go.work.sum", "packages.lock.json", "package.resolved", "pylock*.toml",
+    ),
+    "git_settings": (".gitattributes", ".gitmodules", ".lfsconfig"),
+}
+
+
+class Violation(NamedTuple):
+    """One reason why something is not allowed: the rule's key, what broke it, and how."""
+
+    rule: str
+    subject: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.reason} [{self.rule}]"
+
+
+class Change(NamedTuple):
+    """One changed file. Names and text carry bytes that are not UTF-8 as surrogates."""
+
+    path: str
+    origin: str = ""  # the other name of a rename or a copy
+    old_mode: str = ""
+    mode: str = ""
+    deleted: bool = False
+    binary: bool = False
+    added: tuple[str, ...] = ()
+    size: int = 0  # of the file after the change; at least what was added where nothing more is known
+    blob: str = ""
+    commit: str = ""
+
+
+def show(text: str) -> str:
+    """A name or a line for a message: printable, on one line, not longer than it needs to be."""
+    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:200])
+    return plain if len(text) <= 200 else f"{plain}..."
+
+
+# --- reading a unified diff ------------------------------------------------------------------------------
+
+HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
+BASE85 = re.compile(r"[A-Za-z][0-9A-Za-z!#$%&()*+;<=>?@^_`{|}~-]{5,65}")
+# str.splitlines, and so the engine, sees a line's end in more characters than git does.
+ODD_ENDS = re.compile("[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
+
+
+class _Reader:
+    """A position in the lines of a diff, and the file that is being put together."""
+
+    def __init__(self, content: bytes) -> None:
+        text = content.decode("utf-8", "surrogateescape")
+        self.lines = text.split("\n")
+        self.odd = bool(ODD_ENDS.search(text))
+        self.at = 0
+
+    def refuse(self, reason: str) -> LoopError:
+        return LoopError(f"the diff cannot be read: line {self.at + 1}: {reason}")
+
+    def peek(self) -> str | None:
+        return self.lines[self.at] if self.at < len(self.lines) else None
+
+
+def changes_in_diff(content: bytes) -> list[Change]:
+    """The changes in a unified diff as git writes it. LoopError where any part of it is not understood.
+
+    Lines of a hunk are counted, so a line of content cannot pass for a header.
+    """
+    reader = _Reader(content)
+    changes: list[Change] = []
+    while (line := reader.peek()) is not None:
+        if line.startswith("diff --git "):
+            changes.append(_read_file(reader))
+        elif line.startswith("--- ") and (reader.lines[reader.at + 1 : reader.at + 2] or [""])[0].startswith("+++ "):
+            changes.append(_read_file(reader))
+        elif line.startswith(("diff --cc ", "diff --combined ", "@@")):
+            raise reader.refuse("found a combined diff or a hunk without its file, allowed: a diff of two sides")
+        elif changes and line == "-- ":
+            break  # the signature of a mailed patch
+        elif changes and line:
+            raise reader.refuse(f"found {show(line)!r} where a file begins")
+        else:
+            reader.at += 1
+    if not changes and content.strip():
+        raise LoopError("the diff cannot be read: found text without a change in it, allowed: a unified diff")
+    return changes
+
+
+def _read_file(reader: _Reader) -> Change:
+    """One file: its headers, then its hunks or its binary patch."""
+    header: dict[str, str] = {}
+    line = reader.peek() or ""
+    if line.startswith("diff --git "):
+        header["git"] = line[11:]
+        reader.at += 1
+    _read_headers(reader, header)
+    old, new = _names(reader, header)
+    added: list[str] = []
+    binary = header.get("binary") == "yes"
+    size = _read_binary_patch(reader) if "patch" in header else 0
+    while (reader.peek() or "").startswith("@@"):
+        if header.get("---") is None or header.get("+++") is None:
+            raise reader.refuse("a hunk without the names of its file")
+        _read_hunk(reader, added)
+    deleted = new == "" or "deleted file mode" in header
+    index = header.get("index", "").split(" ")
+    kept = index[1] if len(index) > 1 else ""
+    return Change(
+        path=new or old,
+        origin=old if old and new and old != new else "",
+        old_mode=header.get("old mode") or header.get("deleted file mode") or kept,
+        mode="" if deleted else header.get("new mode") or header.get("new file mode") or kept,
+        deleted=deleted,
+        binary=binary or "patch" in header or any("\0" in line for line in added),
+        added=tuple(added),
+        size=max(size, sum(map(len, added)) + len(added)),
+        blob="" if deleted else index[0].rpartition("..")[2],
+    )
+
+
+HEADERS = (
+    "old mode", "new mode", "deleted file mode", "new file mode", "copy from", "copy to", "rename from", "rename to",
+    "similarity index", "dissimilarity index", "index", "---", "+++",
+)
+
+
+def _read_headers(reader: _Reader, header: dict[str, str]) -> None:
+    while (line := reader.peek()) is not None:
+        name = next((name for name in HEADERS if line.startswith(f"{name} ")), "")
+        if name:
+            if name in header:
+                raise reader.refuse(f"{name!r} is there twice for one file")
+            if name == "+++" and "---" not in header:
+                raise reader.refuse("found '+++' without '---'")
+            header[name] = line[len(name) + 1 :]
+        elif line.startswith("Binary files ") and line.endswith(" differ"):
+            header["binary"] = "yes"
+        elif line == "GIT binary patch":
+            header["patch"] = "yes"
+        else:
+            return
+        reader.at += 1
+
+
+def _names(reader: _Reader, header: Mapping[str, str]) -> tuple[str, str]:
+    """The old and the new name, '' for a side that does not exist, from whichever headers name them."""
+    sides: list[str | None] = [None, None]
+    for number, marker in enumerate(("---", "+++")):
+        if marker in header:
+            sides[number] = _side(reader, header[marker], "ab"[number])
+    for number, words in enumerate((("rename from", "copy from"), ("rename to", "copy to"))):
+        for word in words:
+            if word in header:
+                name = _unquote(reader, header[word])
+                if sides[number] not in (None, name):
+                    raise reader.refuse(f"{word!r} and the file's header name different files")
+                sides[number] = name
+    if "git" in header:
+        pair = _git_header(header["git"], reader)
+        for number, name in enumerate(pair or ()):
+            if sides[number] is None:
+                sides[number] = name
+            elif sides[number] not in ("", name):
+                raise reader.refuse("the headers of one file name different files")
+    if sides[0] is None or sides[1] is None or sides == ["", ""]:
+        raise reader.refuse("the file's name cannot be told; let git write the diff with a/ and b/ before the names")
+    old = "" if "new file mode" in header else sides[0]
+    new = "" if "deleted file mode" in header else sides[1]
+    return old, new
+
+
+def _side(reader: _Reader, text: str, prefix: str) -> str:
+    """The name after --- or +++, without a/ or b/ and what some tools put after a tab; '' for /dev/null."""
+    name = _unquote(reader, text) if text.startswith('"') else text.split("\t", 1)[0]
+    if name == "/dev/null":
+        return ""
+    if not name.startswith(f"{prefix}/"):
+        raise reader.refuse(f"found the name {show(name)!r}, allowed: one that begins with {prefix}/")
+    return name[2:]
+
+
+def _git_header(text: str, reader: _Reader) -> tuple[str, str] | None:
+    """Both names from ``a/x b/x``. With spaces in them that is unambiguous only where they are the same."""
+    if text.startswith('"') or text.endswith('"'):
+        quoted = r'"(?:[^"\\]|\\.)*"'
+        match = re.fullmatch(rf"({quoted}|\S.*?) ({quoted}|\S.*)", text, re.DOTALL)
+        if not match:
+            raise reader.refuse("a quoted name has no end")
+        left, right = (_unquote(reader, side) for side in match.groups())
+    else:
+        half = len(text) // 2
+        left, right = text[:half], text[half + 1 :]
+        if left[2:] != right[2:] or text[half : half + 1] != " ":
+            return None
+    if not left.startswith("a/") or not right.startswith("b/"):
+        raise reader.refuse("found names without a/ and b/ before them")
+    return left[2:], right[2:]
+
+
+def _unquote(reader: _Reader, text: str) -> str:
+    """A name that git has put in quotes, with its C escapes undone; any other as it is."""
+    if not text.startswith('"'):
+        return text
+    if len(text) < 2 or not text.endswith('"'):
+        raise reader.refuse("a quoted name has no end")
+
+    def undo(match: re.Match[bytes]) -> bytes:
+        code = match[1].decode("latin-1")
+        if code in ESCAPES:
+            return bytes([ESCAPES[code]])
+        if len(code) == 3 and int(code, 8) < 256:
+            return bytes([int(code, 8)])
+        raise reader.refuse("a quoted name has an escape that git does not write")
+
+    raw = text[1:-1].encode("utf-8", "surrogateescape")
+    name = re.sub(rb"\\([0-7]{3}|.?)", undo, raw, flags=re.DOTALL)
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _read_hunk(reader: _Reader, added: list[str]) -> None:
+    """Collect the added lines of one hunk, as many as its header announces."""
+    match = HUNK.match(reader.lines[reader.at])
+    if not match:
+        raise reader.refuse("the head of a hunk is not one")
+    old, new = (int(count) if count else 1 if count is None else 0 for count in match.groups())
+    lines, total = reader.lines, len(reader.lines)
+    at = reader.at + 1
+    while old > 0 or new > 0:
+        line = lines[at] if at < total else "?"
+        mark = line[:1]
+        if mark == "+":
+            added.append(line[1:])
+            new -= 1
+        elif mark == "-":
+            old -= 1
+        elif mark in (" ", ""):
+            old -= 1
+            new -= 1
+        elif mark != "\\":
+            reader.at = at
+            raise reader.refuse("a hunk is shorter than its head says")
+        if reader.odd:
+            added.extend(_odd_pieces(line))
+        at += 1
+    if old < 0 or new < 0:
+        reader.at = at
+        raise reader.refuse("a hunk is longer than its head says")
+    if at < total and lines[at].startswith("\\"):
+        at += 1
+    reader.at = at
+
+
+def _odd_pieces(line: str) -> list[str]:
+    """What the engine takes for added lines of their own, because it ends lines where git does not."""
+    pieces = line.splitlines()
+    found = [piece[1:] for piece in pieces[1:] if piece.startswith("+")]
+    if line.startswith("+") and len(pieces[:1]) and pieces[0] != line:
+        found.append(pieces[0][1:])
+    return found
+
+
+def _read_binary_patch(reader: _Reader) -> int:
+    """Skip both halves of a git binary patch; the new file's size where it is given whole."""
+    size = 0
+    for half in range(2):
+        match = re.fullmatch(r"(literal|delta) (\d{1,15})", reader.peek() or "")
+        if not match:
+            if half == 0:
+                raise reader.refuse("a binary patch without its content")
+            break
+        if half == 0:
+            size = int(match[2])
+        reader.at += 1
+        while BASE85.fullmatch(reader.peek() or ""):
+            reader.at += 1
+        if reader.peek() == "":
+            reader.at += 1
+    return size
+
+
+# --- reading a repository --------------------------------------------------------------------------------
+
+# The diff is git's own, and nothing that the repository or its attributes say can shorten it.
+DIFF = (
+    "-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative",
+    "--ignore-submodules=none", "--submodule=short", "--unified=0", "--src-prefix=a/", "--dst-prefix=b/",
+)
+# Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
+TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
+PLAIN = {"core.quotePath": "true", "core.commitGraph": "false", "diff.noprefix": "false", "core.fileMode": "true"}
+
+
+def _git(directory: str, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
+    environment = {**TRUE_HISTORY, **(extra or {})}
+    return git(directory, arguments, stdin=stdin, environment=environment, config=PLAIN, timeout=GIT_SECONDS)[1]
+
+
+def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Change]:
+    """What each commit in ``base..head`` changes: what one adds and the next removes is published too.
+
+    A merge counts with what differs from every parent of it. Runs git in ``directory``
+    as the user that calls.
+    """
+    first, last = (_commit(directory, name) for name in (base, head))
+    listing = _git(directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}").splitlines()
+    if len(listing) > MAX_COMMITS:
+        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}; at most {MAX_COMMITS} can be judged")
+    changes: list[Change] = []
+    for entry in listing:
+        commit, *parents = entry.split()
+        sides = [_diff(directory, parent, commit) for parent in parents] or [_diff(directory, "", commit)]
+        own = set.intersection(*({change.path for change in side} for side in sides))
+        changes += [change._replace(commit=commit) for change in sides[0] if change.path in own]
+    return _with_sizes(directory, changes)
+
+
+def _commit(directory: str, name: str) -> str:
+    return _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
+
+
+def _diff(directory: str, old: str, new: str) -> list[Change]:
+    sides = [old, new] if old else ["--root", "--no-commit-id", new]
+    return changes_in_diff(_git(directory, "diff-tree", *DIFF, *sides).encode("utf-8", "surrogateescape"))
+
+
+def _with_sizes(directory: str, changes: list[Change], extra: Mapping[str, str] | None = None) -> list[Change]:
+    """The changes with the whole size of each file, which a diff does not tell."""
+    blobs = sorted({change.blob for change in changes if change.blob and change.mode != MODULE})
+    answer = _git(directory, "cat-file", "--batch-check", stdin="".join(f"{b}\n" for b in blobs).encode(), extra=extra)
+    sizes = {words[0]: int(words[2]) for words in map(str.split, answer.splitlines()) if len(words) == 3}
+    return [change._replace(size=sizes.get(change.blob, change.size)) for change in changes]
+
+
+def changes_in_worktree(directory: str) -> list[Change]:
+    """What is not committed: everything that ``git add -A`` would take, whatever the repository hides.
+
+    Only the tree's own .gitignore files count. Files are compared by content, so neither
+    ``assume-unchanged`` nor a stale index hides one, and no filter is run.
+    """
+    entries = _git(directory, "ls-tree", "-r", "-z", "--full-tree", "HEAD").split("\0")[:-1]
+    tree: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        meta, _, path = entry.partition("\t")
+        mode, _kind, blob = meta.split(" ")
+        tree[path] = (mode, blob)
+    with tempfile.TemporaryDirectory(prefix="gate-") as scratch:
+        objects = _git(directory, "rev-parse", "--path-format=absolute", "--git-path", "objects").rstrip("\n")
+        os.mkdir(f"{scratch}/objects")
+        extra = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{objects}"',
+        }
+        others = _git(directory, "ls-files", "-z", "-o", "--exclude-per-directory=.gitignore", extra=extra)
+        staged = _git(directory, "ls-files", "-z")
+        names = {name.rstrip("/") for name in (others + staged).split("\0") if name} | set(tree)
+        index, too_big = _differing(directory, sorted(names), tree, extra)
+        if not index:
+            return too_big
+        _git(directory, "read-tree", "HEAD", extra=extra)
+        lines = "".join(f"{mode} {blob}\t{path}\0" for mode, blob, path in sorted(index))
+        _git(directory, "update-index", "-z", "--index-info", stdin=_bytes(lines), extra=extra)
+        text = _git(directory, "diff-index", "--cached", *DIFF, "HEAD", extra=extra)
+        return too_big + _with_sizes(directory, changes_in_diff(_bytes(text)), extra)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _differing(
+    directory: str, names: Iterable[str], tree: Mapping[str, tuple[str, str]], extra: Mapping[str, str]
+) -> tuple[list[tuple[str, str, str]], list[Change]]:
+    """Index entries (mode, blob, path) for each file that is not as in ``tree``, and files too big to be read."""
+    root = os.path.realpath(directory)
+
+    @functools.cache
+    def real(folder: str) -> bool:
+        return os.path.realpath(folder) == folder
+
+    index: list[tuple[str, str, str]] = []
+    too_big: list[Change] = []
+    for name in names:
+        full = f"{root}/{name}"
+        status = os.lstat(full) if os.path.lexists(full) and real(os.path.dirname(full)) else None
+        mode = _git_mode(status, full)
+        known_mode, known_blob = tree.get(name, ("", ""))
+        if not mode:
+            index += [("0", "0" * 40, name)] if known_mode else []
+        elif mode == MODULE:
+            blob = known_blob if known_mode == MODULE and not os.path.lexists(f"{full}/.git") else _module_head(full)
+            index += [(mode, blob, name)] if (mode, blob) != (known_mode, known_blob) else []
+        elif status and status.st_size > MAX_READ:
+            if _blob_id(full, mode, len(known_blob)) != known_blob:
+                too_big.append(Change(name, old_mode=known_mode, mode=mode, binary=True, size=status.st_size))
+        elif (mode, _blob_id(full, mode, len(known_blob))) != (known_mode, known_blob):
+            index.append((mode, _store(directory, full, mode, extra), name))
+    return index, too_big
+
+
+def _git_mode(status: os.stat_result | None, path: str) -> str:
+    """The mode that git would record; '' for what it would not record at all."""
+    if status is None:
+        return ""
+    if stat.S_ISLNK(status.st_mode):
+        return LINK
+    if stat.S_ISDIR(status.st_mode):
+        return MODULE if os.path.lexists(f"{path}/.git") or not os.listdir(path) else ""
+    if stat.S_ISREG(status.st_mode):
+        return PROGRAM if status.st_mode & 0o100 else "100644"
+    return ""
+
+
+def _module_head(path: str) -> str:
+    """The commit of a repository inside the worktree; zeros but for a one where it has none."""
+    status, out, _ = git(path, ["rev-parse", "--verify", "--quiet", "HEAD"], ok=range(256), timeout=GIT_SECONDS)
+    return out.strip() if status == 0 else f"{'0' * 39}1"
+
+
+def _content(path: str, mode: str) -> bytes:
+    if mode == LINK:
+        return os.fsencode(os.readlink(path))
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as handle:
+        return handle.read()
+
+
+def _blob_id(path: str, mode: str, digits: int) -> str:
+    """git's name for the file's content as it stands, without any filter."""
+    content = _content(path, mode)
+    algorithm = hashlib.sha256 if digits == 64 else hashlib.sha1
+    return algorithm(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _store(directory: str, path: str, mode: str, extra: Mapping[str, str]) -> str:
+    """Put the content among the scratch objects, for git to make the diff from."""
+    return _git(directory, "hash-object", "-w", "--stdin", stdin=_content(path, mode), extra=extra).strip()
+
+
+# --- judging changes -------------------------------------------------------------------------------------
+
+
+def judge_changes(
+    policy: Policy, repo: str, changes: Sequence[Change], prefixes: Sequence[str] | None = None
+) -> list[Violation]:
+    """Every reason why ``changes`` to the checkout ``repo`` are not allowed; an empty list allows them.
+
+    ``prefixes`` are the paths that may be touched at all; None asks nothing, an empty
+    list allows nothing. LoopError where judging would take too long.
+    """
+    for prefix in prefixes or ():
+        if not prefix or prefix.startswith("/") or ".." in prefix.split("/"):
+            raise LoopError(f"allowed paths: found {prefix!r}, allowed: a path relative to the repository ('.' for all)")
+    engine, ours = effective(policy, repo), guards(policy, repo)
+    with deadline(JUDGE_SECONDS, f"judging {len(changes)} changes took longer than {JUDGE_SECONDS:.0f} s: refused"):
+        found = _judge_totals(engine, ours, changes)
+        judge_paths = _path_judge(engine, ours, prefixes)
+        judge_text = _text_judge(engine, ours)
+        for change in changes:
+            found += judge_paths(change)
+            found += _judge_kind(engine, ours, change)
+            found += judge_text(change)
+    return list(dict.fromkeys(found))
+
+
+def _judge_totals(engine: Policy, ours: Policy, changes: Sequence[Change]) -> Iterator[Violation] | list[Violation]:
+    found: list[Violation] = []
+    paths = {name for change in changes for name in (change.path, change.origin) if name}
+    if len(paths) > engine["max_changed_files"]:
+        reason = f"{len(paths)} files are changed, allowed: {engine['max_changed_files']}"
+        found.append(Violation("max_changed_files", "the change", reason))
+    size = sum(max(change.size if change.binary else 0, _added_size(change)) for change in changes)
+    if size > ours["max_patch_bytes"]:
+        reason = f"{size} bytes are added, allowed: {ours['max_patch_bytes']}"
+        found.append(Violation("guards.max_patch_bytes", "the change", reason))
+    return found
+
+
+def _added_size(change: Change) -> int:
+    return sum(map(len, change.added)) + len(change.added)
+
+
+Matcher = Callable[[str], str]
+
+
+def _matcher(patterns: Iterable[str], *, exact: bool = False) -> Matcher:
+    """A function from a path to the first glob that matches it, '' for none.
+
+    Like the engine, a star crosses slashes. Unless ``exact``, case is ignored as well, and a
+    glob without a slash also matches a name in any directory.
+    """
+    globs = list(patterns)
+    whole = [(re.compile(fnmatch.translate(glob)).match, glob) for glob in globs]
+    folded = [(re.compile(fnmatch.translate(glob.casefold())).match, glob) for glob in globs]
+    bare = [(match, glob) for match, glob in folded if "/" not in glob]
+    any_whole = re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)").match
+
+    def match(path: str) -> str:
+        if exact:
+            return next((glob for match, glob in whole if match(path)), "") if any_whole(path) else ""
+        low = path.casefold()
+        name = posixpath.basename(low)
+        for rules, text in ((whole, path), (folded, low), (bare, name)):
+            for test, glob in rules:
+                if test(text):
+                    return glob
+        return ""
+
+    return functools.lru_cache(maxsize=1024)(match)
+
+
+def _readings(path: str) -> list[str]:
+    """The path, and what the engine makes of it: it reads git's quoted form and takes it apart by hand."""
+    if re.fullmatch(r"[!#-\[\]-~]+", path):
+        return [path]
+    raw = path.encode("utf-8", "surrogateescape")
+    names = {code: letter for letter, code in ESCAPES.items()}
+    quoted = "".join(
+        f"\\{names[byte]}" if byte in names else chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in raw
+    )
+    read = [path, quoted.rpartition(" -> ")[2] if False else quoted.split(" -> ", 1)[-1].strip().strip('"')]
+    return list(dict.fromkeys(posixpath.normpath(name) if name else path for name in read))
+
+
+def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> Callable[[Change], list[Violation]]:
+    denied = _matcher(engine.get("denied_path_globs", []))
+    sets = [(name, _matcher(globs), ours[name]) for name, globs in PROTECTED.items() if ours[name] is not False]
+    spared = {name: _matcher(switch if isinstance(switch, list) else [], exact=True) for name, _, switch in sets}
+
+    def judge(change: Change) -> list[Violation]:
+        found: list[Violation] = []
+        for path in (change.path, change.origin):
+            if not path:
+                continue
+            name = show(path)
+            parts = path.split("/")
+            if path.startswith("/") or "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
+                found.append(Violation("paths", name, "not a path inside the repository"))
+            if any(part.casefold() == ".git" for part in parts):
+                found.append(Violation("paths", name, "git's own directory"))
+            for reading in _readings(path):
+                glob = denied(reading)
+                if glob:
+                    found.append(Violation("denied_path_globs", name, f"denied by {glob}"))
+                if prefixes is not None and not any(_under(reading, prefix) for prefix in prefixes):
+                    allowed = ", ".join(prefixes) or "nothing"
+                    found.append(Violation("allowed_paths", name, f"outside of what may be changed ({allowed})"))
+            for guard, match, _ in sets:
+                if match(path) and not spared[guard](path):
+                    found.append(Violation(f"guards.{guard}", name, f"is protected ({guard.replace('_', ' ')})"))
+        return found
+
+    return judge
+
+
+def _under(path: str, prefix: str) -> bool:
+    top = posixpath.normpath(prefix)
+    return top == "." or path == top or path.startswith(f"{top}/")
+
+
+def _judge_kind(engine: Policy, ours: Policy, change: Change) -> list[Violation]:
+    """Size, mode and kind of one file."""
+    name = show(change.path)
+    found: list[Violation] = []
+    if change.deleted:
+        return found
+    if change.size > engine["max_file_bytes"]:
+        reason = f"has {change.size} bytes, allowed: {engine['max_file_bytes']}"
+        found.append(Violation("max_file_bytes", name, reason))
+    if change.mode not in MODES:
+        found.append(Violation("modes", name, f"has the mode {show(change.mode)}, which no file in git has"))
+    kinds = {
+        "symlinks": (change.mode == LINK, "is a symlink"),
+        "submodules": (change.mode == MODULE, "is a submodule"),
+        "executables": (change.mode == PROGRAM and change.old_mode != PROGRAM, "becomes executable"),
+        "binaries": (change.binary, "is binary"),
+    }
+    for guard, (applies, reason) in kinds.items():
+        if applies and not _spares(ours[guard], change.path):
+            found.append(Violation(f"guards.{guard}", name, reason))
+    return found
+
+
+def _spares(switch: bool | list[str], path: str) -> bool:
+    """Whether a guard leaves a path alone."""
+    if isinstance(switch, bool):
+        return not switch
+    return any(fnmatch.fnmatchcase(path, glob) for glob in switch)
+
+
+class _Pattern(NamedTuple):
+    text: str
+    search: Callable[[str], Any]
+    literals: tuple[str, ...]  # one of them is in every match; none where that cannot be told
+    fold: bool
+
+
+def _pattern(text: str) -> _Pattern:
+    parser: Any = __import__("re._parser", fromlist=["parse"])
+    compiled = re.compile(text)
+    fold = bool(compiled.flags & re.IGNORECASE) or "(?" in text and re.search(r"\(\?[a-zA-Z]*i", text) is not None
+    literals = _required(parser.parse(text))
+    if any(not literal.isascii() for literal in literals):
+        literals = ()
+    return _Pattern(text, compiled.search, tuple(part.lower() for part in literals) if fold else literals, fold)
+
+
+def _required(tree: Any) -> tuple[str, ...]:
+    """Texts of which every match contains one: the longest that the pattern cannot do without."""
+    best: tuple[str, ...] = ()
+    run = ""
+
+    def better(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+        return max(one, other, key=lambda texts: min(map(len, texts), default=0))
+
+    for operation, argument in [*tree, (None, None)]:
+        name = str(operation)
+        if name == "LITERAL":
+            run += chr(argument)
+            continue
+        best, run = better(best, (run,) if run else ()), ""
+        if name == "SUBPATTERN":
+            best = better(best, _required(argument[-1]))
+        elif name == "ATOMIC_GROUP":
+            best = better(best, _required(argument))
+        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT") and argument[0] > 0:
+            best = better(best, _required(argument[2]))
+        elif name == "BRANCH":
+            each = [_required(branch) for branch in argument[1]]
+            if all(each):
+                best = better(best, tuple(text for texts in each for text in texts))
+    return best
+
+
+def _text_judge(engine: Policy, ours: Policy) -> Callable[[Change], list[Violation]]:
+    """Searches what a change adds, line by line as the engine does, and only where a match can be."""
+    patterns = [_pattern(text) for text in engine.get("denied_content_patterns", [])]
+    longest = ours["max_line_length"]
+
+    def judge(change: Change) -> list[Violation]:
+        if not change.added:
+            return []
+        name = show(change.path)
+        found: list[Violation] = []
+        lines: Sequence[str] = change.added
+        if change.binary:
+            lines = list(_windows("\n".join(lines), longest))
+        elif max(map(len, lines)) > longest:
+            reason = f"adds a line of {max(map(len, lines))} characters, allowed: {longest}"
+            found.append(Violation("guards.max_line_length", name, reason))
+            lines = [line for line in lines if len(line) <= longest]
+        text = "\n".join(lines)
+        low = text.lower() if text.isascii() else ""
+        for pattern in patterns:
+            whole = low if pattern.fold else text
+            known = pattern.literals if whole else ()
+            if known and not any(literal in whole for literal in known):
+                continue
+            if any(map(pattern.search, _candidates(lines, known, pattern.fold))):
+                found.append(Violation("denied_content_patterns", name, f"adds text denied by {pattern.text}"))
+        return found
+
+    return judge
+
+
+def _candidates(lines: Sequence[str], literals: Sequence[str], fold: bool) -> Iterator[str]:
+    """The lines that hold one of the literals."""
+    if not literals:
+        yield from lines
+        return
+    for line in lines:
+        searched = line.lower() if fold else line
+        if any(literal in searched for literal in literals):
+            yield line
+
+
+def _windows(text: str, length: int) -> Iterator[str]:
+    """A binary file's text in pieces that overlap; again without NULs, which is how UTF-16 hides ASCII."""
+    for whole in dict.fromkeys((text, text.replace("\0", ""))):
+        for start in range(0, len(whole), length):
+            yield whole[start : start + length + 4096]
+
+
+# --- judging everything else -----------------------------------------------------------------------------
+
+
+def judge_handoff(policy: Policy, directory: str) -> list[Violation]:
+    """Whether handoffs may be written to ``directory``."""
+    if admits_handoff(policy, directory):
+        return []
+    allowed = ", ".join(effective(policy).get("allowed_handoff_dirs", []))
+    return [Violation("allowed_handoff_dirs", show(directory), f"not an absolute directory inside {allowed}")]
+
+
+SYSTEM_PROGRAMS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
+
+
+def judge_gate_command(policy: Policy, command: str | Sequence[str]) -> list[Violation]:
+    """Whether a gate may run ``command``; a text is split as a shell would."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        return [Violation("allowed_gate_commands", show(str(command)), f"cannot be split into words ({error})")]
+    if not words or not words[0]:
+        return [Violation("allowed_gate_commands", "a gate command", "is empty")]
+    folder, name = posixpath.split(words[0])
+    if name not in effective(policy).get("allowed_gate_commands", []):
+        return [Violation("allowed_gate_commands", show(words[0]), "is not an allowed program")]
+    if folder and folder not in SYSTEM_PROGRAMS:
+        return [Violation("allowed_gate_commands", show(words[0]), "has the name of an allowed program, but is not it")]
+    return []
+
+
+def judge_branch(policy: Policy, branch: str) -> list[Violation]:
+    """Whether a branch, or a prefix of branches, keeps out of the protected ones."""
+    name = branch.removeprefix("refs/").removeprefix("heads/")
+    bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|\.lock(/|$)|\.$|^@?$", name)
+    if bad:
+        return [Violation("branch", show(branch), "is not a branch name")]
+    low = name.casefold()
+    for prefix in effective(policy).get("protected_branch_prefixes", []):
+        held = prefix.casefold()
+        if branch == prefix or branch.startswith(f"{prefix}/") or low == held or low.startswith(f"{held}/"):
+            return [Violation("protected_branch_prefixes", show(branch), f"is protected by {prefix}")]
+    return []
+
+
+def judge_remote(policy: Policy, remote: str, url: str | None = None, expected: str | None = None) -> list[Violation]:
+    """Whether a remote may be published to; with ``expected``, also whether its ``url`` is that repository."""
+    if remote not in effective(policy)["allowed_pr_remotes"]:
+        return [Violation("allowed_pr_remotes", show(remote), "is not an allowed remote")]
+    if expected is not None and (url is None or _place(url) != _place(expected)):
+        reason = f"points to {show(_place(url or 'nothing'))}, not to {show(_place(expected))}"
+        return [Violation("remote", show(remote), reason)]
+    return []
+
+
+def _place(url: str) -> str:
+    """A repository's address for comparing and for messages: without credentials, case and ``.git``."""
+    plain = re.sub(r"^([a-z]+://)[^/]*@", r"\1", url.strip(), flags=re.IGNORECASE).rstrip("/")
+    return plain.removesuffix(".git").casefold()
+
+
+def judge_repo_root(policy: Policy, repo: str, root: str) -> list[Violation]:
+    """Whether ``root`` is where the checkout ``repo`` may stand."""
+    allowed = effective(policy, repo).get("allowed_repo_roots")
+    if not root.startswith("/"):
+        return [Violation("allowed_repo_roots", show(root), "is not an absolute directory")]
+    if allowed is None or os.path.realpath(root) in map(os.path.realpath, allowed):
+        return []
+    return [Violation("allowed_repo_roots", show(root), f"is not a root of {repo} ({', '.join(allowed)})")]

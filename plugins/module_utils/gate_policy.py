@@ -1,0 +1,796 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate policy: read strictly, validated, composed for one host, compared, rendered.
+
+A policy is plain data in the engine's own form, plus ``guards``, a key of ours that
+the engine does not look at. docs/gate-policy.md tells the story; what a policy says
+about a change is in gate_check.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .errors import LoopError
+from .files import read_bytes, sha256
+
+try:
+    import yaml
+except ImportError:  # a fresh host, before the role's packages are there
+    yaml = None  # type: ignore[assignment]
+
+Policy = dict[str, Any]
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 5
+MAX_ENTRIES = 1000
+MAX_TEXT = 1024
+PATTERN_SECONDS = 1.0
+
+# What a key holds decides what is allowed in it and which of two values is the stricter one.
+DEFAULT_KEYS = {
+    "max_changed_files": "limit",
+    "max_file_bytes": "limit",
+    "denied_path_globs": "denied globs",
+    "denied_content_patterns": "denied patterns",
+    "allowed_gate_commands": "allowed commands",
+    "protected_branch_prefixes": "denied branches",
+    "allowed_pr_remotes": "allowed remotes",
+    "allowed_handoff_dirs": "allowed trees",
+}
+REPO_KEYS = {
+    "denied_path_globs": "denied globs",
+    "denied_content_patterns": "denied patterns",
+    "max_file_bytes": "limit",
+    "allowed_repo_roots": "allowed directories",
+}
+GUARD_KEYS = {
+    "max_patch_bytes": "limit",
+    "max_line_length": "limit",
+    "ci": "switch",
+    "codeowners": "switch",
+    "agent_instructions": "switch",
+    "dependency_manifests": "switch",
+    "lock_files": "switch",
+    "git_settings": "switch",
+    "symlinks": "switch",
+    "submodules": "switch",
+    "executables": "switch",
+    "binaries": "switch",
+}
+# What holds where a policy is silent: the engine's own values, and every guard on.
+ENGINE_DEFAULTS: Policy = {"max_changed_files": 20, "max_file_bytes": 1048576, "allowed_pr_remotes": ["origin"]}
+GUARD_DEFAULTS: Policy = {
+    key: True if kind == "switch" else {"max_patch_bytes": 1048576, "max_line_length": 65536}[key]
+    for key, kind in GUARD_KEYS.items()
+}
+HIGHEST = {"max_changed_files": 100_000, "max_line_length": 1024 * 1024}
+HIGHEST_BYTES = 1024 * 1024 * 1024
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def parse(content: bytes, source: str) -> tuple[Policy, dict[str, int]]:
+    """The mapping in a YAML document and the line of each key path. LoopError names path and line.
+
+    Only what a policy needs is read: mappings, lists, strings, whole numbers, true and
+    false. Anchors, aliases, tags, duplicate keys and several documents are refused.
+    """
+    if yaml is None:
+        raise LoopError("the Python library PyYAML is missing on this host; Debian's package is python3-yaml")
+    if len(content) > MAX_BYTES:
+        raise LoopError(f"{source} has {len(content)} bytes; a policy may have {MAX_BYTES}")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise LoopError(f"{source}: line {line}: byte 0x{content[error.start]:02x} is not UTF-8") from error
+    try:
+        data, lines = _build(text, source)
+    except yaml.YAMLError as error:
+        raise LoopError(f"{source}: {_yaml_reason(error)}") from error
+    if not isinstance(data, dict):
+        raise LoopError(f"{source}: found {_what(data)} at the top, allowed: a mapping with version, defaults, repos")
+    return data, lines
+
+
+def _yaml_reason(error: Exception) -> str:
+    """Where and what, in one line, of the several that PyYAML has."""
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return f"line {mark.line + 1}: {reason}" if mark else f"no YAML: {reason}"
+
+
+def _build(text: str, source: str) -> tuple[Any, dict[str, int]]:
+    """Data from the parser's events, with a stack of our own: nothing here recurses or expands."""
+    resolver = yaml.SafeLoader("")
+    lines: dict[str, int] = {}
+    result: list[Any] = []
+    stack: list[tuple[Any, str]] = [(result, "")]  # the open containers and their key paths
+    keys: list[str | None] = [None]  # the key that waits for its value, per open container
+
+    def refuse(path: str, line: int, reason: str) -> LoopError:
+        return LoopError(f"{source}: {path or 'the document'} (line {line}): {reason}")
+
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        container, path = stack[-1]
+        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            stack.pop()
+            keys.pop()
+            continue
+        if isinstance(event, yaml.DocumentStartEvent) and result:
+            raise refuse("", line, "a second document begins; a policy is one")
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        waits_for_key = isinstance(container, dict) and keys[-1] is None
+        if not waits_for_key:
+            path = _join(path, keys[-1] if isinstance(container, dict) else len(container), stack)
+            lines.setdefault(path, line)
+        if isinstance(event, yaml.AliasEvent) or event.anchor:
+            raise refuse(path, line, "anchors and aliases are not allowed; write the value out")
+        if event.tag:
+            raise refuse(path, line, f"the tag {event.tag!r} is not allowed")
+        if waits_for_key:
+            key = _scalar(resolver, event)
+            if not isinstance(key, str) or not key:
+                raise refuse(path, line, f"found {_what(key)} as a key, allowed: a name")
+            if key in container:
+                raise refuse(_join(path, key, stack), line, "the key is there twice")
+            keys[-1] = key
+            continue
+        value = _scalar(resolver, event)
+        if isinstance(container, dict):
+            container[keys[-1]] = value
+            keys[-1] = None
+        else:
+            container.append(value)
+        if isinstance(value, (dict, list)):
+            if len(stack) > MAX_DEPTH:
+                raise refuse(path, line, f"nested more than {MAX_DEPTH} levels deep")
+            stack.append((value, path))
+            keys.append(None)
+    return (result[0] if result else None), lines
+
+
+def _join(path: str, key: Any, stack: Sequence[Any]) -> str:
+    if len(stack) == 1:
+        return ""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+class _Odd(NamedTuple):
+    """A YAML scalar that a policy never holds: a date, a float, null, an octal number."""
+
+    text: str
+    kind: str
+
+
+def _scalar(resolver: Any, event: Any) -> Any:
+    """An event as data: an empty container, or what the engine's loader would make of a scalar."""
+    if isinstance(event, yaml.MappingStartEvent):
+        return {}
+    if isinstance(event, yaml.SequenceStartEvent):
+        return []
+    tag = resolver.resolve(yaml.ScalarNode, event.value, event.implicit).rpartition(":")[2]
+    if tag == "str":
+        return event.value
+    if tag == "bool":
+        return event.value.lower() in ("yes", "true", "on")
+    if tag == "int" and re.fullmatch("[-+]?(0|[1-9][0-9]{0,17})", event.value):
+        return int(event.value)
+    return _Odd(event.value, {"int": "a number not in plain decimal digits"}.get(tag, tag))
+
+
+def _what(value: Any) -> str:
+    """A value in the words of an error message, never longer than a line bears."""
+    if isinstance(value, _Odd):
+        return f"{_short(value.text)} ({value.kind})"
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list" if value else "an empty list"
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# --- validating ------------------------------------------------------------------------------------------
+
+
+def _limit(value: Any, key: str) -> str:
+    highest = HIGHEST.get(key, HIGHEST_BYTES)
+    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest
+    return "" if good else f"a whole number from 1 to {highest}"
+
+
+def _glob(value: str) -> str:
+    if value.startswith(("/", "./")) or value.endswith("/") or ".." in value.split("/"):
+        return "a glob for paths relative to the repository; this one never matches"
+    return ""
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError, ValueError) as error:
+        return f"a regular expression of Python's re ({error})"
+    return ""
+
+
+def _command(value: str) -> str:
+    bad = "/" in value or value in (".", "..") or value.split() != [value]
+    return "a program's bare name; the engine compares no directories and no arguments" if bad else ""
+
+
+def _branch(value: str) -> str:
+    bad = value != value.strip("/") or value.split() != [value]
+    return "a branch name's beginning without a slash at either end" if bad else ""
+
+
+def _remote(value: str) -> str:
+    return "" if value.split() == [value] and not value.startswith("-") else "a remote's name"
+
+
+def _directory(value: str) -> str:
+    bad = not value.startswith("/") or ".." in value.split("/") or os.path.normpath(value) in ("/", "//")
+    return "an absolute directory, not / and without .." if bad else ""
+
+
+ENTRY: dict[str, Callable[[str], str]] = {
+    "globs": _glob,
+    "patterns": _pattern,
+    "commands": _command,
+    "branches": _branch,
+    "remotes": _remote,
+    "trees": _directory,
+    "directories": _directory,
+}
+
+
+class _Checker(NamedTuple):
+    """Raises with source, key path and line; ``lines`` is empty for data that was never a file."""
+
+    source: str
+    lines: Mapping[str, int]
+
+    def refuse(self, path: str, found: Any, allowed: str) -> LoopError:
+        line = f" (line {self.lines[path]})" if path in self.lines else ""
+        return LoopError(f"{self.source}: {path}{line}: found {_what(found)}, allowed: {allowed}")
+
+    def mapping(self, value: Any, path: str, known: Iterable[str] = ()) -> None:
+        if not isinstance(value, dict):
+            raise self.refuse(path, value, "a mapping")
+        for key in value:
+            if not isinstance(key, str) or (known and key not in known):
+                raise self.refuse(f"{path}.{key}" if path else str(key), "an unknown key", ", ".join(known))
+
+    def section(self, value: Any, path: str, kinds: Mapping[str, str]) -> None:
+        self.mapping(value, path, kinds)
+        for key, entry in value.items():
+            self.value(entry, f"{path}.{key}", key, kinds[key])
+
+    def value(self, value: Any, path: str, key: str, kind: str) -> None:
+        if kind == "limit":
+            reason = _limit(value, key)
+            if reason:
+                raise self.refuse(path, value, reason)
+        elif kind == "switch":
+            if not isinstance(value, bool):
+                self.entries(value, path, "globs", "true, false, or the globs that the guard leaves alone")
+        else:
+            allowed = f"a list of {kind}"
+            # An empty list of remotes refuses every remote. Every other empty list lets everything pass.
+            self.entries(value, path, kind.split()[1], allowed, empty=kind == "allowed remotes")
+
+    def entries(self, value: Any, path: str, noun: str, allowed: str, empty: bool = False) -> None:
+        if not isinstance(value, list) or len(value) > MAX_ENTRIES:
+            raise self.refuse(path, value, f"{allowed} (at most {MAX_ENTRIES})")
+        if not value and not empty:
+            raise self.refuse(path, value, f"{allowed} with an entry at least: an empty one would let everything pass")
+        for number, entry in enumerate(value):
+            here = f"{path}[{number}]"
+            if not isinstance(entry, str) or not entry or len(entry) > MAX_TEXT:
+                raise self.refuse(here, entry, f"a text of 1 to {MAX_TEXT} characters (in quotes where YAML reads more)")
+            if "\0" in entry or any("\ud800" <= char <= "\udfff" for char in entry):
+                raise self.refuse(here, entry, "a text without NUL and half characters")
+            reason = ENTRY[noun](entry)
+            if reason:
+                raise self.refuse(here, entry, reason)
+
+
+def validate(policy: Any, source: str, lines: Mapping[str, int] | None = None, *, complete: bool = True) -> None:
+    """Raise LoopError with the key path where ``policy`` is not what the published schema says.
+
+    ``complete`` demands the keys that the engine reads as "everything is allowed" where
+    they are missing; a base that is still to be completed is validated without.
+    """
+    check = _Checker(source, lines or {})
+    check.mapping(policy, "", ("version", "defaults", "repos", "guards"))
+    if policy.get("version") != 1 or isinstance(policy.get("version"), bool):
+        raise check.refuse("version", policy.get("version"), "1")
+    defaults = policy.get("defaults", {})
+    check.section(defaults, "defaults", DEFAULT_KEYS)
+    _repos(check, policy.get("repos", {}), "repos", REPO_KEYS)
+    guards = policy.get("guards", {})
+    check.mapping(guards, "guards", ("defaults", "repos"))
+    check.section(guards.get("defaults", {}), "guards.defaults", GUARD_KEYS)
+    _repos(check, guards.get("repos", {}), "guards.repos", GUARD_KEYS)
+    for key, kind in DEFAULT_KEYS.items():
+        if complete and key not in defaults and key not in ENGINE_DEFAULTS:
+            raise check.refuse(f"defaults.{key}", None, f"a list of {kind}; the engine lets everything pass without")
+
+
+def _repos(check: _Checker, repos: Any, path: str, kinds: Mapping[str, str]) -> None:
+    check.mapping(repos, path)
+    for name, section in repos.items():
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+            raise check.refuse(f"{path}.{name}", name, "the name of a checkout (no owner and no slash: see the docs)")
+        check.section(section, f"{path}.{name}", kinds)
+
+
+def load(content: bytes | Mapping[str, Any], source: str, *, complete: bool = True) -> Policy:
+    """A validated policy from YAML, or from data that some other loader has made."""
+    if isinstance(content, bytes):
+        data, lines = parse(content, source)
+    else:
+        data, lines = _plain(content), {}
+    validate(data, source, lines, complete=complete)
+    return data
+
+
+def _plain(value: Any) -> Any:
+    """A deep copy in plain types: Ansible hands over tagged strings and mappings of its own."""
+    if isinstance(value, Mapping):
+        return {str(key) if isinstance(key, str) else key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def load_file(path: str) -> Policy:
+    """The policy in force at ``path``. LoopError where it is missing, unreadable, invalid or incomplete."""
+    content = read_bytes(path, MAX_BYTES)
+    if content is None:
+        raise LoopError(f"there is no policy at {path}; without one the engine allows everything. Apply the role")
+    return load(content, path)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, message: str) -> Iterator[None]:
+    """Raise LoopError(message) if the block takes longer. Main thread only.
+
+    Python's re looks for signals while it backtracks, so an alarm ends a search that
+    would outlive us; a linear engine here would not help the public one, which uses re.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise LoopError("patterns are bounded in time by an alarm, and that needs the main thread")
+
+    def expire(_number: int, _frame: object) -> None:
+        raise LoopError(message)
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+# --- what holds, and in which direction ------------------------------------------------------------------
+
+
+def effective(policy: Policy, repo: str = "") -> Policy:
+    """The engine's keys as they hold for ``repo``: its own entry replaces the default's, as in the engine."""
+    own = policy.get("repos", {}).get(repo, {})
+    return {**ENGINE_DEFAULTS, **policy.get("defaults", {}), **own}
+
+
+def guards(policy: Policy, repo: str = "") -> Policy:
+    """The guards as they hold for ``repo``; what nobody speaks of is on."""
+    section = policy.get("guards", {})
+    return {**GUARD_DEFAULTS, **section.get("defaults", {}), **section.get("repos", {}).get(repo, {})}
+
+
+def _inside(directory: str, trees: Iterable[str]) -> bool:
+    path = os.path.normpath(directory)
+    return any(path == tree or path.startswith(f"{tree}/") for tree in map(os.path.normpath, trees))
+
+
+def more(kind: str, value: Any, than: Any) -> list[Any]:
+    """What ``value`` lets pass that ``than`` does not (None: the key is absent); empty where nothing."""
+    if kind == "limit":
+        return [value] if value > than else []
+    if kind == "switch":
+        passes, passed = _let_pass(value), _let_pass(than)
+        return [] if passed is None else ["everything"] if passes is None else sorted(passes - passed)
+    if kind.startswith("denied"):
+        return [entry for entry in than or [] if entry not in (value or [])]
+    if than is None:
+        return []
+    if value is None:
+        return ["everything"]
+    if kind == "allowed trees":
+        return [entry for entry in value if not _inside(entry, than)]
+    return [entry for entry in value if entry not in than]
+
+
+def _let_pass(switch: bool | list[str]) -> set[str] | None:
+    """The globs that a guard leaves alone, None for all."""
+    return None if switch is False else set() if switch is True else set(switch)
+
+
+class Difference(NamedTuple):
+    """One key that lets more or less pass than the base does."""
+
+    key: str
+    widened: list[Any]
+    tightened: list[Any]
+
+
+def compare(base: Policy, policy: Policy) -> list[Difference]:
+    """Each key path of ``policy`` that holds differently than in ``base``, repo by repo."""
+    found: list[Difference] = []
+
+    def look(path: str, kinds: Mapping[str, str], old: Policy, new: Policy, keys: Iterable[str]) -> None:
+        for key in keys:
+            was, now = old.get(key), new.get(key)
+            difference = Difference(f"{path}.{key}", more(kinds[key], now, was), more(kinds[key], was, now))
+            if difference.widened or difference.tightened:
+                found.append(difference)
+
+    look("defaults", DEFAULT_KEYS, effective(base), effective(policy), DEFAULT_KEYS)
+    for repo, keys in _overrides(REPO_KEYS, base.get("repos", {}), policy.get("repos", {})):
+        look(f"repos.{repo}", REPO_KEYS, effective(base, repo), effective(policy, repo), keys)
+    look("guards.defaults", GUARD_KEYS, guards(base), guards(policy), GUARD_KEYS)
+    sections = [side.get("guards", {}).get("repos", {}) for side in (base, policy)]
+    for repo, keys in _overrides(GUARD_KEYS, *sections):
+        look(f"guards.repos.{repo}", GUARD_KEYS, guards(base, repo), guards(policy, repo), keys)
+    return found
+
+
+def _overrides(order: Iterable[str], *sides: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Each repo that either side names, with the keys that either sets for it."""
+    repos = sorted({repo for side in sides for repo in side})
+    return [(repo, [key for key in order if any(key in side.get(repo, {}) for side in sides)]) for repo in repos]
+
+
+# --- composing -------------------------------------------------------------------------------------------
+
+
+class Composed(NamedTuple):
+    """The policy for one host and how it differs from the base. Key paths, and directories in ``admitted``."""
+
+    policy: Policy
+    widened: list[str]
+    tightened: list[str]
+    admitted: list[str]
+    text: str
+
+
+def compose(
+    base: Policy, overlay: Mapping[str, Any], handoff_dirs: Sequence[str] = (), widen: Sequence[str] = ()
+) -> Composed:
+    """The base, with the overlay's values in place of its own, admitting exactly the deployment's handoff directories.
+
+    LoopError where a key would let more pass than in ``base`` and is not named in
+    ``widen``, by its key path or by its last part. ``handoff_dirs`` are facts of the
+    deployment: admitting them is no widening, but is told in ``admitted``.
+    """
+    facts = _facts(handoff_dirs)
+    _check_widen(widen)
+    policy = _merge(base, _plain(overlay), facts)
+    validate(policy, "the composed policy")
+    try_patterns(policy, "the composed policy")
+    admitted = more("allowed trees", facts, effective(base).get("allowed_handoff_dirs"))
+    widened: list[str] = []
+    tightened: list[str] = []
+    refused: list[str] = []
+    for key, more_passes, less_passes in compare(base, policy):
+        if key == "defaults.allowed_handoff_dirs":
+            more_passes = [entry for entry in more_passes if entry == "everything" or not _inside(entry, facts)]
+        tightened += [key] * bool(less_passes)
+        widened += [key] * bool(more_passes)
+        if more_passes and key not in widen and key.rpartition(".")[2] not in widen:
+            refused.append(f"{key} ({', '.join(map(_short, more_passes))})")
+    if refused:
+        raise LoopError(
+            f"the policy would let more pass than its base: {'; '.join(refused)}. "
+            "Name the key in widen if that is meant, or leave it as it is in the base"
+        )
+    text = render(policy, base, facts, widened)
+    if digest(load(text.encode(), "the rendered policy")) != digest(policy):
+        raise LoopError("the rendered policy does not read back as it was composed; nothing was written")
+    return Composed(policy, widened, tightened, admitted, text)
+
+
+def _facts(handoff_dirs: Sequence[str]) -> list[str]:
+    if handoff_dirs:
+        _Checker("handoff_dirs", {}).entries(list(handoff_dirs), "handoff_dirs", "directories", "a list of directories")
+    return list(dict.fromkeys(os.path.normpath(entry) for entry in handoff_dirs))
+
+
+def _check_widen(widen: Sequence[str]) -> None:
+    known = {*DEFAULT_KEYS, *REPO_KEYS, *GUARD_KEYS}
+    for key in widen:
+        if key.rpartition(".")[2] not in known:
+            raise LoopError(f"widen: found {_short(key)}, allowed: a key path of the policy, or the last part of one")
+
+
+def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:
+    """``overlay`` over ``base``; a list may be replaced, or changed by {add: [...], remove: [...]}."""
+    check = _Checker("overlay", {})
+    check.mapping(overlay, "", ("version", "defaults", "repos", "guards"))
+    guard_overlay = overlay.get("guards", {})
+    check.mapping(guard_overlay, "guards", ("defaults", "repos"))
+    for path, section in (("repos", overlay.get("repos", {})), ("guards.repos", guard_overlay.get("repos", {}))):
+        check.mapping(section, path)
+    if overlay.get("version", 1) != 1:
+        raise check.refuse("version", overlay["version"], "1")
+
+    own = overlay.get("defaults", {})
+    start = effective(base)
+    if facts:
+        start["allowed_handoff_dirs"] = facts
+        if isinstance(own, dict) and isinstance(own.get("allowed_handoff_dirs"), list):
+            own = {**own, "allowed_handoff_dirs": {"add": own["allowed_handoff_dirs"]}}
+    defaults = _apply(check, "defaults", DEFAULT_KEYS, start, own, start)
+    for directory in facts:
+        if not _inside(directory, defaults.get("allowed_handoff_dirs", [])):
+            raise check.refuse("defaults.allowed_handoff_dirs", directory, "removing only what handoff_dirs do not name")
+    policy: Policy = {"version": 1, "defaults": defaults, "repos": {}}
+    policy["repos"] = _apply_repos(check, "repos", REPO_KEYS, base.get("repos", {}), overlay.get("repos", {}), defaults)
+    ours = guards(base)
+    everywhere = _apply(check, "guards.defaults", GUARD_KEYS, ours, guard_overlay.get("defaults", {}), ours)
+    named = base.get("guards", {}).get("repos", {})
+    each = _apply_repos(check, "guards.repos", GUARD_KEYS, named, guard_overlay.get("repos", {}), everywhere)
+    policy["guards"] = {"defaults": everywhere, "repos": each}
+    return policy
+
+
+def _apply_repos(
+    check: _Checker, path: str, kinds: Mapping[str, str], base: Policy, overlay: Policy, inherited: Policy
+) -> Policy:
+    return {
+        repo: _apply(check, f"{path}.{repo}", kinds, base.get(repo, {}), overlay.get(repo, {}), inherited)
+        for repo in sorted({*base, *overlay})
+    }
+
+
+def _apply(
+    check: _Checker, path: str, kinds: Mapping[str, str], base: Policy, overlay: Any, inherited: Policy
+) -> Policy:
+    """One section in the schema's order. A repo's {add, remove} starts from its own list, else the inherited one."""
+    check.mapping(overlay, path, kinds)
+    section = dict(base)
+    for key, value in overlay.items():
+        here = f"{path}.{key}"
+        if isinstance(value, dict) and kinds[key] != "limit":
+            check.mapping(value, here, ("add", "remove"))
+            noun = "globs" if kinds[key] == "switch" else kinds[key].split()[1]
+            for part, entries in value.items():
+                check.entries(entries, f"{here}.{part}", noun, f"a list of {noun}")
+            value = _edit(base.get(key, inherited.get(key, [])), value)
+        check.value(value, here, key, kinds[key])
+        section[key] = value
+    return {key: section[key] for key in kinds if key in section}
+
+
+def _edit(value: Any, edit: Mapping[str, list[str]]) -> list[str]:
+    start = list(value) if isinstance(value, list) else []
+    kept = [entry for entry in start if entry not in edit.get("remove", [])]
+    return list(dict.fromkeys([*kept, *edit.get("add", [])]))
+
+
+# --- patterns that would stall a run ---------------------------------------------------------------------
+
+
+def try_patterns(policy: Policy, source: str) -> None:
+    """Refuse each pattern that needs more than a second for 4 KiB of text made to hurt it."""
+    sections = {"defaults": policy.get("defaults", {}), **{f"repos.{k}": v for k, v in policy.get("repos", {}).items()}}
+    tried: set[str] = set()
+    for path, section in sections.items():
+        for number, pattern in enumerate(section.get("denied_content_patterns", [])):
+            if pattern in tried:
+                continue
+            tried.add(pattern)
+            message = (
+                f"{source}: {path}.denied_content_patterns[{number}]: found {_short(pattern)}, "
+                f"allowed: a pattern that never needs longer than {PATTERN_SECONDS} s for {PUMPED} characters"
+            )
+            with deadline(PATTERN_SECONDS, message):
+                compiled = re.compile(pattern)
+                for text in hostile_texts(pattern):
+                    compiled.search(text)
+
+
+PUMPED = 4096
+
+
+def hostile_texts(pattern: str) -> Iterator[str]:
+    """Texts that make a backtracking search try again and again: pieces of the pattern, repeated, then a misfit."""
+    # The parser is the only thing that knows what a pattern may match. It is private to re,
+    # and the same from Python 3.11 on.
+    parser: Any = __import__("re._parser", fromlist=["parse"])
+    tree = parser.parse(pattern)
+    pumps = dict.fromkeys(pump for pump in _pumps(tree) if pump)
+    heads = dict.fromkeys(["", *_heads(tree)])
+    for pump in list(pumps)[:32]:
+        repeated = pump * (PUMPED // len(pump))
+        for head in list(heads)[:16]:
+            yield f"{head}{repeated}\0"
+            yield f"{head}{repeated}"
+
+
+def _sample(tree: Any) -> str:
+    """A short text that a parsed pattern matches, or nearly."""
+    return "".join(_sample_one(str(operation), argument) for operation, argument in tree)
+
+
+def _sample_one(operation: str, argument: Any) -> str:
+    if operation == "LITERAL":
+        return chr(argument)
+    if operation == "NOT_LITERAL":
+        return "a" if argument != ord("a") else "b"
+    if operation == "ANY":
+        return "a"
+    if operation == "IN":
+        return _member(argument)
+    if operation == "BRANCH":
+        return _sample(argument[1][0])
+    if operation == "SUBPATTERN":
+        return _sample(argument[-1])
+    if operation == "ATOMIC_GROUP":
+        return _sample(argument)
+    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        return _sample(argument[2]) * min(max(argument[0], 1), 64)
+    return ""
+
+
+CATEGORY = {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}
+
+
+def _member(members: Any) -> str:
+    """A character of a class; of a negated one, the first of a few that it does not name."""
+    if members and str(members[0][0]) == "NEGATE":
+        named = {chr(value) for kind, value in members if str(kind) == "LITERAL"}
+        return next((char for char in "a =0-b" if char not in named), "\u00e9")
+    kind, value = members[0]
+    if str(kind) == "LITERAL":
+        return chr(value)
+    if str(kind) == "RANGE":
+        return chr(value[0])
+    return CATEGORY.get(str(value), "-")
+
+
+def _children(operation: str, argument: Any) -> list[Any]:
+    if operation == "BRANCH":
+        return list(argument[1])
+    if operation in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
+        return [argument[-1]]
+    if operation == "ATOMIC_GROUP":
+        return [argument]
+    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        return [argument[2]]
+    return []
+
+
+def _pumps(tree: Any) -> Iterator[str]:
+    """What may be repeated: the whole match, and whatever stands below it, outermost first."""
+    yield _sample(tree)
+    for operation, argument in tree:
+        if str(operation) not in ("AT", "GROUPREF"):
+            yield _sample_one(str(operation), argument)
+        for child in _children(str(operation), argument):
+            yield from _pumps(child)
+
+
+def _heads(tree: Any) -> Iterator[str]:
+    """What leads up to each piece, so that the search gets as far as the piece that can be pumped."""
+    for number in range(1, len(tree)):
+        yield _sample(tree[:number])
+    for operation, argument in tree:
+        for child in _children(str(operation), argument):
+            yield from _heads(child)
+
+
+# --- rendering and the digest ----------------------------------------------------------------------------
+
+HEADER = """\
+# The gate policy in force on this host. Ansible writes it (as215932.engineering_loop.gate_policy):
+# change the inventory, not this file. Each comment says where the entry comes from: the base
+# (the release's own policy), the inventory, the deployment, or the collection.
+"""
+
+
+def render(policy: Policy, base: Policy, facts: Sequence[str], widened: Sequence[str]) -> str:
+    """YAML in the schema's order, one entry per line, so that a diff of two policies reads well."""
+    out = [HEADER, "version: 1\n"]
+
+    def section(path: str, indent: str, new: Policy, old: Policy, before: str) -> None:
+        for key, value in new.items():
+            wide = f", wider than the {before}'s" if f"{path}.{key}" in widened else ""
+            was = old.get(key)
+            if not isinstance(value, list):
+                out.append(f"{indent}{key}: {json.dumps(value)}  # {before if value == was else 'inventory'}{wide}\n")
+                continue
+            if not value:
+                out.append(f"{indent}{key}: []  # {before if value == was else 'inventory'}\n")
+                continue
+            out.append(f"{indent}{key}:{'  # ' + wide[2:] if wide else ''}\n")
+            for entry in value:
+                known = isinstance(was, list) and entry in was
+                place = "deployment" if key == "allowed_handoff_dirs" and entry in facts else ""
+                out.append(f"{indent}  - {_quote(entry)}  # {place or (before if known else 'inventory')}\n")
+
+    def repos(path: str, indent: str, new: Policy, old: Policy, before: str) -> None:
+        out.append(f"{indent}repos:{'' if new else ' {}'}\n")
+        for repo, entries in new.items():
+            out.append(f"{indent}  {_quote(repo)}:{'' if entries else ' {}'}\n")
+            section(f"{path}.{repo}", f"{indent}    ", entries, old.get(repo, {}), before)
+
+    out.append("defaults:\n")
+    section("defaults", "  ", policy["defaults"], effective(base), "base")
+    repos("repos", "", policy["repos"], base.get("repos", {}), "base")
+    out.append("guards:  # the collection's own; the engine does not read them\n  defaults:\n")
+    own = "base" if "guards" in base else "collection"
+    section("guards.defaults", "    ", policy["guards"]["defaults"], guards(base), own)
+    repos("guards.repos", "  ", policy["guards"]["repos"], base.get("guards", {}).get("repos", {}), own)
+    return "".join(out)
+
+
+def _quote(text: str) -> str:
+    """A YAML double-quoted scalar on one line."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub("[^ -~]", lambda match: match[0] if match[0].isprintable() else f"\\U{ord(match[0]):08x}", quoted)
+
+
+def digest(policy: Policy) -> str:
+    """SHA-256 of what the policy means: order, repetition, layout and unsaid defaults do not count."""
+
+    def section(entries: Policy) -> Policy:
+        return {key: sorted(set(value)) if isinstance(value, list) else value for key, value in entries.items()}
+
+    def trees(entries: Policy) -> Policy:
+        return {
+            key: [os.path.normpath(entry) for entry in value] if key == "allowed_handoff_dirs" else value
+            for key, value in entries.items()
+        }
+
+    meaning = {
+        "version": 1,
+        "defaults": section(trees(effective(policy))),
+        "repos": {repo: section(entries) for repo, entries in policy.get("repos", {}).items() if entries},
+        "guards": {
+            "defaults": section(guards(policy)),
+            "repos": {r: section(e) for r, e in policy.get("guards", {}).get("repos", {}).items() if e},
+        },
+    }
+    return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode())
+
+
+def admits_handoff(policy: Policy, directory: str) -> bool:
+    """Whether the engine may write its handoff to ``directory``: both sides resolved, as the engine does.
+
+    Stricter than the engine: a relative directory is never admitted (it depends on where
+    somebody stands), nor is an allowed entry that a symlink turned into the whole root.
+    """
+    if not directory.startswith("/") or "\0" in directory:
+        return False
+    target = os.path.realpath(directory)
+    trees = [os.path.realpath(tree) for tree in effective(policy).get("allowed_handoff_dirs", [])]
+    return _inside(target, [tree for tree in trees if tree != "/"])

@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""git, run so that a repository's own configuration cannot choose what else runs."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from .errors import LoopError
+
+try:
+    from git.cmd import Git
+    from git.exc import GitCommandError, GitCommandNotFound
+except ImportError:  # a fresh host, before the role's packages are there
+    Git = None  # type: ignore[assignment,misc]
+
+# These win over every configuration file. Filters, aliases and includes are named by the
+# repository, so they are switched off one by one where a command could use them.
+SAFE_CONFIG: dict[str, str] = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.untrackedCache": "false",
+    "core.pager": "cat",
+    "core.editor": "false",
+    "core.sshCommand": "ssh",
+    "protocol.ext.allow": "never",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "submodule.recurse": "false",
+    "credential.helper": "",
+}
+
+
+def safe_environment(extra: Mapping[str, str] | None = None, config: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that make git deaf to everything but ``SAFE_CONFIG`` and the repository's data."""
+    entries = {**SAFE_CONFIG, **(config or {})}
+    environment = {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_CONFIG_COUNT": str(len(entries)),
+        "LC_ALL": "C.UTF-8",
+    }
+    for number, (key, value) in enumerate(entries.items()):
+        environment[f"GIT_CONFIG_KEY_{number}"] = key
+        environment[f"GIT_CONFIG_VALUE_{number}"] = value
+    environment.update(extra or {})
+    return environment
+
+
+def git(
+    directory: str,
+    arguments: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    config: Mapping[str, str] | None = None,
+    ok: Sequence[int] = (0,),
+    timeout: float | None = None,
+) -> tuple[int, str, str]:
+    """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
+
+    Raises LoopError with git's last line where the exit status is not in ``ok``.
+    ``stdin`` is given whole. Variables of the caller's that would redirect git
+    (GIT_DIR, GIT_WORK_TREE, ...) are not passed on.
+    """
+    if Git is None:
+        raise LoopError("the Python library GitPython is missing on this host; Debian's package is python3-git")
+    # GitPython starts from os.environ, so a caller's GIT_DIR and the like go there, once.
+    for key in [key for key in os.environ if key.startswith("GIT_") and not key.startswith("GIT_SSL_")]:
+        os.environ.pop(key, None)
+    full = safe_environment(environment, config)
+    command = ["git", *arguments]
+    runner = Git(directory)
+    kwargs: dict[str, object] = {}
+    if stdin is not None:
+        handle = os.memfd_create("git-stdin")
+        os.write(handle, stdin)
+        os.lseek(handle, 0, os.SEEK_SET)
+        kwargs["istream"] = os.fdopen(handle, "rb")
+    try:
+        status, out, err = runner.execute(
+            command,
+            env=full,
+            with_extended_output=True,
+            with_exceptions=False,
+            strip_newline_in_stdout=False,
+            stdout_as_string=False,
+            kill_after_timeout=timeout,
+            **kwargs,  # type: ignore[call-overload]
+        )
+    except GitCommandNotFound as error:
+        raise LoopError("the program git is missing on this host; Debian's package is git") from error
+    except GitCommandError as error:  # pragma: no cover - only a time-out raises here
+        raise LoopError(f"git {arguments[0]} in {directory}: {error}") from error
+    finally:
+        if "istream" in kwargs:
+            kwargs["istream"].close()  # type: ignore[attr-defined]
+    text = out.decode("utf-8", "surrogateescape") if isinstance(out, bytes) else out
+    if status not in ok:
+        last = [line for line in err.splitlines() if line.strip()][-1:] or ["no message"]
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {last[0]}")
+    return status, text, err
+
+
+def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:
+    """(environment, config) for ``git()`` that let it in at ``url``, and nowhere else, without argv.
+
+    The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN.
+    An empty GIT_ASKPASS keeps a repository from naming a program of its own.
+    """
+    environment = {"GIT_ASKPASS": askpass}
+    match = re.match(r"https?://[^/]+/", url)
+    if not token or match is None:
+        return environment, {}
+    basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    return environment, {f"http.{match[0]}.extraHeader": f"Authorization: Basic {basic}"}

@@ -1,0 +1,144 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A set of files and directories, brought to the stated content, owner and mode in one go."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .errors import LoopError
+from .files import read_bytes, write_atomic
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What must stand at ``path``: a file with ``content``, a directory, or nothing."""
+
+    path: str
+    state: str = "file"  # file | directory | absent
+    content: bytes = b""
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs at ``path``; ``before`` and ``after`` are the contents of a file."""
+
+    path: str
+    what: str
+    before: bytes | None = None
+    after: bytes | None = None
+
+
+def _ids(entry: Entry) -> tuple[int | None, int | None]:
+    """uid and gid; None where the account does not exist (yet)."""
+    uid = gid = None
+    with contextlib.suppress(KeyError):
+        uid = pwd.getpwnam(entry.owner).pw_uid
+    with contextlib.suppress(KeyError):
+        gid = grp.getgrnam(entry.group).gr_gid
+    return uid, gid
+
+
+def compare(entry: Entry) -> Change | None:
+    """What would have to change for ``entry`` to hold; None where it does. Changes nothing."""
+    if not os.path.isabs(entry.path) or os.path.normpath(entry.path) != entry.path:
+        raise LoopError(f"{entry.path!r} is not an absolute, plain path")
+    try:
+        status = os.lstat(entry.path)
+    except (FileNotFoundError, NotADirectoryError):
+        if entry.state == "absent":
+            return None
+        after = entry.content if entry.state == "file" else None
+        return Change(entry.path, f"{entry.state} created", None, after)
+    if entry.state == "absent":
+        if stat.S_ISDIR(status.st_mode):
+            raise LoopError(f"{entry.path} is a directory; only files are removed")
+        return Change(entry.path, "removed", read_bytes(entry.path) if stat.S_ISREG(status.st_mode) else None)
+    before = None
+    if entry.state == "directory":
+        if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
+            status = os.stat(entry.path)  # root moved it to a larger disk
+        if not stat.S_ISDIR(status.st_mode):
+            raise LoopError(f"{entry.path} is in the way: a directory must stand there; move it aside and run again")
+    elif stat.S_ISDIR(status.st_mode):
+        raise LoopError(f"{entry.path} is a directory where a file must stand; move it aside and run again")
+    elif stat.S_ISREG(status.st_mode):
+        before = read_bytes(entry.path)
+        if before != entry.content:
+            return Change(entry.path, "content", before, entry.content)
+    else:
+        return Change(entry.path, "replaced (it was no regular file)", None, entry.content)
+    differs = []
+    uid, gid = _ids(entry)
+    if uid != status.st_uid or gid != status.st_gid:
+        differs.append(f"owner {entry.owner}:{entry.group}")
+    if stat.S_IMODE(status.st_mode) != entry.mode:
+        differs.append(f"mode {entry.mode:04o}")
+    return Change(entry.path, ", ".join(differs), before, before) if differs else None
+
+
+def apply(entry: Entry, change: Change) -> None:
+    """Make ``entry`` hold. Parents must exist; no symlink is followed in the last component."""
+    if entry.state == "absent":
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(entry.path)
+        return
+    uid, gid = _ids(entry)
+    if uid is None or gid is None:
+        missing = f"user {entry.owner}" if uid is None else f"group {entry.group}"
+        raise LoopError(f"{entry.path}: there is no {missing} on this host")
+    if entry.state == "file":
+        write_atomic(entry.path, entry.content, entry.mode, uid, gid)
+        return
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(entry.path, 0o700)
+        follow = 0 if os.path.islink(entry.path) and os.lstat(entry.path).st_uid == 0 else os.O_NOFOLLOW
+        descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
+        try:
+            os.fchown(descriptor, uid, gid)
+            os.fchmod(descriptor, entry.mode)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise LoopError(f"{entry.path} cannot be made: {error.strerror}") from error
+
+
+def converge(entries: Iterable[Entry], *, check: bool = False) -> list[Change]:
+    """Bring every entry to hold, in order; the changes made (or, in check mode, needed).
+
+    All are compared before the first is written, so that a path in the way stops the
+    set before anything changed.
+    """
+    entries = list(entries)
+    planned = [(entry, change) for entry in entries if (change := compare(entry))]
+    if not check:
+        for entry, change in planned:
+            apply(entry, change)
+    return [change for _, change in planned]
+
+
+def entry_from(arguments: Mapping[str, object]) -> Entry:
+    """An Entry from a module's option; LoopError on a mode that is not octal."""
+    mode = str(arguments["mode"])
+    try:
+        bits = int(mode, 8)
+    except ValueError as error:
+        raise LoopError(f"{arguments['path']}: mode {mode!r} is not octal such as '0644'") from error
+    return Entry(
+        path=str(arguments["path"]),
+        state=str(arguments["state"]),
+        content=str(arguments.get("content") or "").encode(),
+        owner=str(arguments["owner"]),
+        group=str(arguments["group"]),
+        mode=bits,
+    )

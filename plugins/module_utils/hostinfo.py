@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host is right now, in one structured account. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import pwd
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from . import cycle, receipts, settings
+from .errors import LoopError
+
+
+def _run(command: Sequence[str]) -> str:
+    """stdout of a command; empty where it is missing or fails."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+    return ""
+
+
+def system() -> dict[str, Any]:
+    """Operating system, Python and whether systemd runs this host."""
+    release = {}
+    with contextlib.suppress(OSError):
+        release = platform.freedesktop_os_release()
+    return {
+        "id": release.get("ID", ""),
+        "version_id": release.get("VERSION_ID", ""),
+        "name": release.get("PRETTY_NAME", ""),
+        "python": platform.python_version(),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "root": os.geteuid() == 0,
+    }
+
+
+def missing_packages(names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that dpkg does not know as installed, sorted."""
+    if not names:
+        return []
+    lines = _run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]).splitlines()
+    installed = {line.split()[0] for line in lines if line.endswith(" installed")}
+    return sorted(set(names) - installed)
+
+
+def uv_version(path: str) -> str:
+    """The version of the uv program at ``path``; empty where there is none."""
+    words = _run([path, "--version"]).split()
+    return words[1] if len(words) > 1 else ""
+
+
+def user_exists(name: str) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwnam(name))
+    return False
+
+
+def timer(unit: str) -> dict[str, Any]:
+    """State of ``UNIT.timer``: active, enabled, next (as systemd prints it)."""
+    text = _run(["systemctl", "show", f"{unit}.timer", "-p", "ActiveState,UnitFileState,NextElapseUSecRealtime"])
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {
+        "active": values.get("ActiveState") == "active",
+        "enabled": values.get("UnitFileState") == "enabled",
+        "next": values.get("NextElapseUSecRealtime", ""),
+    }
+
+
+def quarantine(directory: str) -> list[dict[str, Any]]:
+    """The manifests of what is kept aside, oldest first."""
+    found = []
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            if name.endswith(".json") and parent.count("/") - directory.count("/") <= 1:
+                with contextlib.suppress(OSError, ValueError), open(f"{parent}/{name}", encoding="utf-8") as handle:
+                    manifest = json.load(handle)
+                    if isinstance(manifest, dict) and "from" in manifest:
+                        found.append({**manifest, "manifest": f"{parent}/{name}"})
+    return sorted(found, key=lambda manifest: str(manifest.get("when", "")))
+
+
+def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
+    """What is deployed and how it fares; None on a host where nothing was deployed yet."""
+    if not os.path.exists(config_path):
+        return None
+    config = settings.load(config_path)
+    release = os.path.realpath(f"{config['install_dir']}/current")
+    try:
+        installed: dict[str, Any] = receipts.installed(config)
+        proof: dict[str, Any] = receipts.unprivileged(config)
+    except LoopError as error:
+        installed, proof = {}, {"matches": False, "reason": str(error)}
+    return {
+        "settings": config,
+        "engine": os.path.basename(release) if os.path.isdir(release) else "",
+        "installed": installed,
+        "proof": proof,
+        "timer": timer(config["unit"]),
+        "cycles": cycle.accounts(config["cycles_dir"], last),
+        "quarantine": quarantine(settings.quarantine_dir(config)),
+    }

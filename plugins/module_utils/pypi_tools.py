@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A pinned command-line tool from PyPI, in a virtual environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from .errors import LoopError
+from .files import flocked
+
+
+def installed(dest: str) -> str:
+    """The version that ``dest`` points to; empty where there is none. ``dest`` is a link to ``dest-VERSION``."""
+    try:
+        return os.readlink(dest).removeprefix(f"{os.path.basename(dest)}-")
+    except OSError:
+        return ""
+
+
+def install(package: str, version: str, dest: str, python: str, timeout: float = 900) -> None:
+    """Install ``package==version`` and point ``dest`` at it; LoopError with pip's last line.
+
+    It is built at ``dest-VERSION`` and takes part only once the link says so: a build that
+    fails or is killed leaves the tool in use as it was, and is built anew the next time.
+    """
+    target = f"{dest}-{version}"
+    with flocked(f"{dest}.lock"):
+        before = installed(dest)
+        shutil.rmtree(target, ignore_errors=True)
+        for command in (
+            [python, "-m", "venv", target],
+            [
+                f"{target}/bin/python",
+                "-m",
+                "pip",
+                "install",
+                "--no-input",
+                "--disable-pip-version-check",
+                f"{package}=={version}",
+            ],
+        ):
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                shutil.rmtree(target, ignore_errors=True)
+                raise LoopError(f"{package} {version} cannot be installed: {error}") from error
+            if done.returncode != 0:
+                shutil.rmtree(target, ignore_errors=True)
+                lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+                raise LoopError(
+                    f"{package} {version} cannot be installed: {lines[-1] if lines else command[0] + ' failed'}"
+                    " (check the version and that this host reaches its package index)"
+                )
+        link = f"{dest}.new"
+        if os.path.lexists(link):
+            os.unlink(link)
+        os.symlink(os.path.basename(target), link)
+        os.rename(link, dest)
+        if before and before != version:
+            shutil.rmtree(f"{dest}-{before}", ignore_errors=True)

@@ -1,0 +1,344 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the healer takes out of the way: moved whole, described, restored, and let go after a time.
+
+One quarantined thing has one id. Its parts are ``<quarantine>/<id>/tree`` (the directory or file as
+it stood), ``<quarantine>/<id>/manifest.json``, ``<git dir>/loop-quarantine/<id>/…`` (what lay inside
+the repository's git directory, under the same relative path) and ``refs/loop-salvage/<id>/…`` (every
+commit that would have become unreachable). Nothing is ever copied: a part moves by one ``rename``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pwd
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import LoopError
+from .files import flocked, read_bytes, write_atomic
+from .gitcmd import git
+from .users import as_user
+
+SALVAGE = "refs/loop-salvage"
+HELD = "loop-quarantine"
+LOCK = "loop-worktrees.lock"
+ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
+OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
+LOCK_SECONDS = 120.0
+
+
+class Denied(Exception):
+    """This user may not move ``source``: a step for root, who runs no git."""
+
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__(source)
+        self.source, self.target = source, target
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A main checkout or bare repository, and the directory that holds its refs."""
+
+    path: str
+    common: str
+    bare: bool
+
+    def git(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: bytes | None = None,
+        ok: Sequence[int] = (0,),
+        environment: dict[str, str] | None = None,
+        config: dict[str, str] | None = None,
+    ) -> tuple[int, str, str]:
+        """Run git on exactly this repository, whatever ``core.worktree`` or a gitfile may claim."""
+        where = {"GIT_DIR": self.common} if self.bare else {"GIT_DIR": self.common, "GIT_WORK_TREE": self.path}
+        try:
+            return git(
+                self.common,
+                arguments,
+                stdin=stdin,
+                ok=ok,
+                environment={**where, "GIT_NO_LAZY_FETCH": "1", **(environment or {})},
+                config={"protocol.allow": "never", "core.bare": str(self.bare).lower(), **(config or {})},
+            )
+        except LoopError as error:
+            if "Permission denied" in str(error) and os.geteuid() != 0:
+                raise Denied(self.common, "") from error
+            raise
+
+
+def open_repo(path: str) -> Repo:
+    """The repository at ``path``; LoopError where there is none that we may work on."""
+    path = os.path.realpath(path)
+    inner = os.path.join(path, ".git")
+    if os.path.isdir(inner) and not os.path.islink(inner):
+        common, bare = inner, False
+    elif os.path.isfile(inner):
+        raise LoopError(f"{path} is itself a linked worktree or a submodule: name the main checkout as repo")
+    else:
+        common, bare = path, True
+    if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
+        raise LoopError(f"{path} is not a git repository")
+    return Repo(path, common, bare)
+
+
+def new_id(number: int = 0) -> str:
+    """A name that sorts by time and that no other pass uses."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}-{number}"
+
+
+# --- moving -----------------------------------------------------------------------------------
+
+
+def move(source: str, target: str) -> None:
+    """Rename ``source`` to ``target`` (which must be free), or raise: never a copy, never half.
+
+    Raises Denied where another user's ownership forbids it, LoopError for everything else.
+    """
+    try:
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        if os.path.lexists(target):
+            raise LoopError(f"{target} is taken: {source} stays where it is")
+        _rename(source, target)
+    except PermissionError as error:
+        if error.errno == errno.EPERM and os.geteuid() == 0:
+            raise LoopError(f"{source} cannot be moved, not even by root: is it immutable (lsattr)?") from error
+        raise Denied(source, target) from error
+    except OSError as error:
+        raise LoopError(_why_not(source, target, error)) from error
+
+
+def _rename(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except PermissionError:
+        # A directory that changes its parent must be writable itself: its '..' changes.
+        status = os.lstat(source)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o700 == 0o700:
+            raise
+        os.chmod(source, status.st_mode | 0o700)
+        try:
+            os.rename(source, target)
+        except OSError:
+            os.chmod(source, stat.S_IMODE(status.st_mode))
+            raise
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+
+
+def _why_not(source: str, target: str, error: OSError) -> str:
+    if error.errno == errno.EXDEV:
+        return other_file_system(source, os.path.dirname(target))
+    if error.errno == errno.EBUSY:
+        return f"{source} is a mount point: unmount it first"
+    return f"{source} cannot be moved to {target}: {error.strerror}"
+
+
+def other_file_system(source: str, quarantine: str) -> str:
+    """The sentence that says what a copy would cost."""
+    return (
+        f"{source} and the quarantine {quarantine} are on different file systems: it would have to copy "
+        f"{size_of(source)} bytes; name a quarantine on the file system of {source}"
+    )
+
+
+def size_of(path: str) -> int:
+    """Bytes on disk below ``path``; what may not be looked at counts as nothing. Follows no symlink."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    total = status.st_blocks * 512
+    if stat.S_ISDIR(status.st_mode):
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            total += sum(size_of(entry.path) for entry in entries)
+    return total
+
+
+# --- as whom ----------------------------------------------------------------------------------
+
+
+def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[dict[str, Any]]], Any]) -> Any:
+    """Run ``work(done)`` as the user who owns ``repos``; where that user may not move a thing, root moves it.
+
+    ``work`` appends to ``done`` what it quarantined, so that nothing goes unreported when it has to
+    start again after a root step. ``places`` are the directories below which root may act.
+    """
+    uid = _owner(repos)
+    if os.geteuid() not in (0, uid):
+        raise LoopError(f"{repos[0]} belongs to {_name(uid)}: run this as {_name(uid)} or as root")
+    done: list[dict[str, Any]] = []
+
+    def child() -> dict[str, Any]:
+        mine: list[dict[str, Any]] = []
+        try:
+            return {"result": work(mine), "done": mine}
+        except Denied as denied:
+            return {"denied": [denied.source, denied.target], "done": mine}
+
+    seen: list[list[str]] = []
+    while True:
+        answer = child() if uid == os.geteuid() else as_user(_name(uid), child)
+        known = {entry["manifest"] for entry in answer["done"]}
+        done = [entry for entry in done if entry["manifest"] not in known] + answer["done"]
+        if "denied" not in answer:
+            return {**answer["result"], "quarantined": done}
+        source, target = answer["denied"]
+        if os.geteuid() != 0 or uid == 0 or source in [pair[0] for pair in seen]:
+            raise LoopError(_needs_root(source, uid))
+        seen.append(answer["denied"])
+        _root_step(source, target, uid, places)
+
+
+def _owner(repos: Sequence[str]) -> int:
+    owners = {}
+    for repo in repos:
+        try:
+            owners[os.stat(repo).st_uid] = repo
+        except OSError as error:
+            raise LoopError(f"{repo} cannot be read: {error.strerror}") from error
+    if len(owners) != 1:
+        raise LoopError(f"repositories of different owners in one call: {', '.join(sorted(owners.values()))}")
+    return next(iter(owners))
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError as error:
+        raise LoopError(f"uid {uid} owns the repository but has no account on this host") from error
+
+
+def _needs_root(source: str, uid: int) -> str:
+    try:
+        owner = _name(os.lstat(source).st_uid)
+    except (OSError, LoopError):
+        owner = "another user"
+    if owner == _name(uid):
+        owner = f"{owner}, but something in or above it does not"
+    return f"{source} belongs to {owner} and {_name(os.geteuid())} may not move it: run the heal as root"
+
+
+def _root_step(source: str, target: str, uid: int, places: Sequence[str]) -> None:
+    """As root, without git and without following any symlink: make way for the user ``uid``.
+
+    Directories that root left behind below the user's own are given to the user (a directory
+    cannot be hard-linked or forged, a file could be); the thing itself is renamed as it is.
+    """
+    if not any(source == place or source.startswith(place.rstrip("/") + "/") for place in places):
+        raise LoopError(f"{source} belongs to another user and lies outside of what a heal may touch")
+    gid = pwd.getpwuid(uid).pw_gid
+    if not target:
+        with open_directory(source, (uid, gid)) as top:
+            for _root, _directories, _files, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+                if os.fstat(descriptor).st_uid == 0:
+                    os.fchown(descriptor, uid, gid)
+        return
+    with (
+        open_directory(os.path.dirname(source), (uid, gid)) as old,
+        open_directory(os.path.dirname(target), (uid, gid)) as new,
+    ):
+        if os.fstat(new).st_uid != uid:
+            raise LoopError(f"{os.path.dirname(target)} does not belong to {_name(uid)}: choose another quarantine")
+        try:
+            os.rename(os.path.basename(source), os.path.basename(target), src_dir_fd=old, dst_dir_fd=new)
+        except OSError as error:
+            raise LoopError(_why_not(source, target, error)) from error
+
+
+@contextlib.contextmanager
+def open_directory(path: str, give_to: tuple[int, int] | None = None) -> Iterator[int]:
+    """A descriptor of the directory ``path``, reached from / without following a symlink.
+
+    ``give_to``: root's directories below one of this user's are chowned to (uid, gid) on the way.
+    """
+    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        below = False
+        for part in [part for part in path.split("/") if part]:
+            try:
+                deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            except OSError as error:
+                raise LoopError(f"{path}: {part} is not a directory that can be entered ({error.strerror})") from error
+            os.close(descriptor)
+            descriptor = deeper
+            owner = os.fstat(descriptor).st_uid
+            if give_to and below and owner == 0:
+                os.fchown(descriptor, *give_to)
+            below = below or bool(give_to and owner == give_to[0])
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(places: Sequence[str], seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the healers' lock in each of ``places``: two heals of one repository take turns."""
+    with contextlib.ExitStack() as stack:
+        for place in sorted(set(places)):
+            path, deadline = os.path.join(place, LOCK), time.monotonic() + seconds
+            while True:
+                attempt = stack.enter_context(contextlib.ExitStack())
+                if attempt.enter_context(flocked(path, wait=False)):
+                    break
+                attempt.close()
+                if time.monotonic() > deadline:
+                    raise LoopError(f"another heal has held {path} for {seconds:.0f} s: wait for it, or end it")
+                time.sleep(0.05)
+        yield
+
+
+# --- manifests --------------------------------------------------------------------------------
+
+
+def write_manifest(directory: str, manifest: dict[str, Any]) -> str:
+    """Describe the quarantined thing in ``directory``; what an earlier, cut-off pass knew stays known."""
+    path = os.path.join(directory, "manifest.json")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        earlier = load_manifest(directory) if os.path.lexists(path) else {}
+        whole = {**earlier, **{key: value for key, value in manifest.items() if value or key not in earlier}}
+        temporary = path + ".new"
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as handle:
+            json.dump(whole, handle, indent=1)
+        os.rename(temporary, path)
+    except PermissionError as error:
+        raise Denied(directory, "") from error
+    except OSError as error:
+        raise LoopError(f"the quarantine {directory} cannot be written: {error.strerror}") from error
+    return path
+
+
+def load_manifest(directory: str) -> dict[str, Any]:
+    """The manifest in ``directory``; empty where it is missing or unreadable."""
+    try:
+        found = json.loads(read_bytes(os.path.join(directory, "manifest.json")) or b"{}")
+    except (LoopError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def listing(quarantine: str) -> list[dict[str, Any]]:
+    """Every quarantined thing below ``quarantine``, oldest first: its manifest with ``id`` and ``to``."""
+    try:
+        names = sorted(name for name in os.listdir(quarantine) if ID.fullmatch(name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LoopError(f"the quarantine {quarantine} cannot be read: {error.strerror}") from error
+    things = []
+    for name in names:
+        directory = os.path.join(quarantine, name)
+        things.append({**load_manifest(directory), "id": name, "to": directory})
+    return things

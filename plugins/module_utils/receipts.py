@@ -1,0 +1,319 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Receipts: what was proven by a canary, and whether that is what is installed now.
+
+A receipt carries an HMAC-SHA256 under a key that only root of this host can read. That is
+enough, and the least that is: writer and reader are the same root, so there is no public
+key to hand out, and the standard library has all of it. It shows a receipt that was edited
+by hand, restored by halves or copied from another host. It cannot stop root from lying,
+nothing on the host could. The loop user, who may not read the key, still sees whether a
+receipt is root's own, writable by root alone, and matches what is installed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from .errors import LoopError
+from .files import read_bytes, write_atomic
+
+Json: TypeAlias = dict[str, Any]
+Config: TypeAlias = Mapping[str, Any]
+
+UNIT_DIR = "/etc/systemd/system"
+KEY_NAME = ".key"
+PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
+# A proof of publishing is also a proof of being idle, never the other way round.
+STRENGTH = {"empty": 0, "docs": 1}
+# What a proof is bound to, in the operator's words. The collection's version is told in the
+# receipt but binds nothing: the code of it that runs on the host is in the unit digest.
+BOUND = {
+    "engine_sha": "engine",
+    "lock_digest": "engine's dependency lock",
+    "policy_digest": "policy",
+    "unit_digest": "unit",
+}
+# In loop.json, but without a say in what a cycle does (or, the policy's, with a digest of its own).
+VOLATILE_KEYS = frozenset(
+    {"applied_by", "canary_max_age", "canary_mode", "canary_required", "collection_version", "policy_sha256"}
+)
+CLOCK_SKEW = 300.0
+
+
+class Match(NamedTuple):
+    """The receipt that covers what is installed, or None; and why, in words."""
+
+    receipt: Json | None
+    reason: str
+
+
+def duration(text: str) -> float | None:
+    """Seconds of ``90s``, ``15m``, ``12h``, ``30d``, ``2w``; None for an empty text: no limit."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+)([smhdw])", text)
+    if found is None or found[1] == "0":
+        raise LoopError(f"{text!r} is not an age: write a number and one of s, m, h, d, w, as in 30d, or nothing")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+# --- what is installed
+
+
+def installed(config: Config) -> Json:
+    """What is on the host now: engine, lock, policy, unit and the collection's version.
+
+    Raises LoopError, naming it, where a part of it is not there yet.
+    """
+    from . import gate_policy  # here: it needs PyYAML, which a fresh host lacks
+
+    release = _release(os.path.join(config["install_dir"], "current"))
+    return {
+        "engine_sha": release["sha"],
+        "lock_digest": release["lock_digest"],
+        "policy_digest": gate_policy.digest(gate_policy.load_file(config["policy_file"])),
+        "unit_digest": unit_digest(config),
+        "collection_version": str(config.get("collection_version", "")),
+    }
+
+
+def _release(current: str) -> dict[str, str]:
+    path = os.path.join(os.path.realpath(current), ".release.json")
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"no engine is installed: {path} is missing")
+    try:
+        known = json.loads(content)
+        release = {key: str(known[key]) for key in ("sha", "lock_digest")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoopError(f"{path} does not name its sha and lock_digest: build the release again") from error
+    if os.path.basename(os.path.realpath(current)) != release["sha"]:
+        raise LoopError(f"{current} leads to {os.path.realpath(current)}, which says that it is {release['sha']}")
+    return release
+
+
+def unit_digest(config: Config) -> str:
+    """SHA-256 over all that decides how a cycle runs: service, drop-ins, loop.json and our code on the host.
+
+    The timer is left out: when a cycle runs changes nothing in what was proven.
+    """
+    service = os.path.join(UNIT_DIR, f"{config['unit']}.service")
+    if not os.path.exists(service):
+        raise LoopError(f"the unit {service} is not installed yet")
+    digest = hashlib.sha256()
+    meaning = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    _feed(digest, "loop.json", json.dumps(meaning, sort_keys=True).encode())
+    for path in [service, *_tree(f"{service}.d"), *_tree(config["lib_dir"], leave=("uv", "__pycache__"))]:
+        _feed(digest, path, read_bytes(path) or b"")
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, name: str, content: bytes) -> None:
+    # Length before content, so that two files can never be read as two others.
+    digest.update(f"{name}\0{len(content)}\0".encode())
+    digest.update(content)
+
+
+def _tree(top: str, leave: Iterable[str] = ()) -> list[str]:
+    """Every regular file below ``top``, in order, without the directories named in ``leave``."""
+    found: list[str] = []
+    for directory, subdirectories, names in os.walk(top):
+        subdirectories[:] = sorted(name for name in subdirectories if name not in leave)
+        found += [os.path.join(directory, name) for name in sorted(names)]
+    return [path for path in found if stat.S_ISREG(os.lstat(path).st_mode)]
+
+
+# --- receipts
+
+
+def write(config: Config, mode: str, proven: Json, how: Json, *, applied_by: str, overrides: Iterable[str]) -> str:
+    """Write a receipt and return its path. Only root can."""
+    now = _now()
+    receipt = {
+        "version": 1,
+        "mode": mode,
+        "proved_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "proven": proven,
+        "how": how,
+        "applied_by": applied_by,
+        "overrides": sorted(overrides),
+    }
+    name = f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}.json"
+    return _write_signed(config["receipts_dir"], name, receipt)
+
+
+def latest(config: Config) -> Json | None:
+    """The newest receipt that is genuine, whatever it proved; None where there is none."""
+    for name in _names(config["receipts_dir"]):
+        try:
+            return _read_signed(config["receipts_dir"], name)
+        except LoopError:
+            continue
+    return None
+
+
+def matching(config: Config, max_age: float | None = None, mode: str = "docs") -> Match:
+    """The newest genuine receipt for exactly what is installed, no older than ``max_age`` seconds.
+
+    Works for root, who checks the HMAC, and for the loop user, who cannot. Where nothing
+    matches, the reason is about the newest receipt and says what must be proven again.
+    """
+    try:
+        now = installed(config)
+    except LoopError as error:
+        return Match(None, f"{error}; {PROVE_AGAIN}")
+    reasons: list[str] = []
+    for name in _names(config["receipts_dir"]):
+        try:
+            receipt = _read_signed(config["receipts_dir"], name)
+            problem = _mismatch(receipt, now, max_age, mode)
+        except LoopError as error:
+            problem = str(error)
+        else:
+            if not problem:
+                return Match(receipt, f"proven by {mode_of(receipt)} at {receipt['proved_at']}")
+        reasons.append(problem)
+    if not reasons:
+        return Match(None, f"nothing was proven on this host yet; {PROVE_AGAIN}")
+    return Match(None, f"{reasons[0]}; {PROVE_AGAIN}")
+
+
+def mode_of(receipt: Json) -> str:
+    """The canary's mode in words."""
+    return f"the {receipt['mode']} canary"
+
+
+def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str:
+    """Why the receipt does not cover ``now``; empty where it does."""
+    proved_at = receipt["proved_at"]
+    changed = [words for key, words in BOUND.items() if receipt["proven"].get(key) != now[key]]
+    if changed:
+        return f"the {' and the '.join(changed)} changed after the proof of {proved_at}"
+    if STRENGTH[receipt["mode"]] < STRENGTH[mode]:
+        return f"only {mode_of(receipt)} was passed ({proved_at}) and {mode} is wanted"
+    age = (_now() - _moment(proved_at)).total_seconds()
+    if age < -CLOCK_SKEW:
+        return f"the proof is dated in the future ({proved_at}): is the clock of this host right?"
+    if max_age is not None and age > max_age:
+        return f"the proof of {proved_at} is older than the {max_age / 3600:g} hours that are allowed"
+    return ""
+
+
+def unprivileged(config: Config) -> Json:
+    """May the timer run what is installed? For the cycle's pre-flight, as the loop user.
+
+    ``{"matches", "reason", "receipt"}``; age and mode are the ones that loop.json asks for.
+    """
+    receipt, reason = matching(config, duration(str(config.get("canary_max_age") or "")), wanted_mode(config))
+    return {"matches": receipt is not None, "reason": reason, "receipt": receipt}
+
+
+def wanted_mode(config: Config) -> str:
+    """The least canary that lets the timer run, as the role wrote it."""
+    mode = str(config.get("canary_mode") or "docs")
+    if mode not in STRENGTH:
+        raise LoopError(f"canary_mode {mode!r} is unknown: it is one of {', '.join(STRENGTH)}")
+    return mode
+
+
+# --- files that are root's, whole and unedited
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _names(directory: str) -> list[str]:
+    """Receipt files, the newest first: their names begin with their time."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LoopError(f"{directory} cannot be read: {error.strerror}") from error
+    return sorted((name for name in names if re.fullmatch(r"\d{8}T\d{6}Z-.*\.json", name)), reverse=True)
+
+
+def _mac(key: bytes, record: Json) -> str:
+    content = {name: value for name, value in record.items() if name != "hmac"}
+    return hmac.new(key, json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def _key(directory: str) -> bytes:
+    path = os.path.join(directory, KEY_NAME)
+    if not os.path.lexists(path):
+        write_atomic(path, secrets.token_bytes(32), mode=0o600)
+    content, status = _read_roots(path)
+    if len(content) != 32 or stat.S_IMODE(status.st_mode) != 0o600:
+        raise LoopError(f"{path} is not a key of ours (32 bytes, mode 0600): remove it and prove again")
+    return content
+
+
+def _write_signed(directory: str, name: str, record: Json) -> str:
+    if os.geteuid() != 0:
+        raise LoopError("only root may write receipts")
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    _check_roots(directory, os.lstat(directory))
+    signed = {**record, "hmac": _mac(_key(directory), record)}
+    path = os.path.join(directory, name)
+    write_atomic(path, (json.dumps(signed, indent=2, sort_keys=True) + "\n").encode(), mode=0o644)
+    return path
+
+
+def _read_signed(directory: str, name: str) -> Json:
+    path = os.path.join(directory, name)
+    _check_roots(directory, os.lstat(directory))
+    content, _status = _read_roots(path)
+    try:
+        record = json.loads(content)
+    except ValueError as error:
+        raise LoopError(f"{path} is not JSON: it was not written by a canary") from error
+    if not _is_receipt(record):
+        raise LoopError(f"{path} is not a receipt that this version of the collection knows")
+    if os.geteuid() == 0:
+        if not os.path.lexists(os.path.join(directory, KEY_NAME)):
+            raise LoopError(f"{path} cannot be verified: the key beside it is gone")
+        if not hmac.compare_digest(_mac(_key(directory), record), str(record.get("hmac", ""))):
+            raise LoopError(f"{path} was changed after it was written: its HMAC does not fit")
+    return record
+
+
+def _is_receipt(record: Any) -> bool:
+    try:
+        _moment(record["proved_at"])
+        return bool(record["version"] == 1 and record["mode"] in STRENGTH and isinstance(record["proven"], dict))
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
+
+
+def _read_roots(path: str) -> tuple[bytes, os.stat_result]:
+    """A regular file's content, where root alone can have written it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{path} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as handle:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise LoopError(f"{path} is not a regular file")
+        _check_roots(path, status)
+        return handle.read(), status
+
+
+def _check_roots(path: str, status: os.stat_result) -> None:
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        owner = f"owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}"
+        raise LoopError(f"{path} does not count: others than root can write it ({owner})")

@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The core as it is installed on the loop host: one implementation, run by systemd as well."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+
+from .errors import LoopError
+from .hostfiles import Change, Entry, converge
+
+PACKAGE = "engineering_loop_core"
+
+# Everything the host's own commands need; what only a controller needs stays out.
+CORE = (
+    "canary",
+    "cycle",
+    "errors",
+    "files",
+    "forge",
+    "gate_policy",
+    "gitcmd",
+    "receipts",
+    "settings",
+    "users",
+    "workspaces",
+    "worktrees",
+)
+
+LAUNCHER = """\
+#!/usr/bin/python3 -I
+\"\"\"Commands of the engineering loop on this host. Deployed by the collection; do not edit.\"\"\"
+
+import sys
+
+sys.path.insert(0, {lib_dir!r})
+from engineering_loop_core.cycle import main
+
+if sys.argv[1:2] != ["cycle"] or len(sys.argv) > 3:
+    sys.exit("usage: loop cycle [SETTINGS]")
+sys.exit(main(*sys.argv[2:]))
+"""
+
+# git asks for a name first and for a password second; the token never stands in an argument.
+ASKPASS = """\
+#!/bin/sh
+case "$1" in
+  Username*) echo x-access-token ;;
+  *) printf '%s\\n' "$GH_TOKEN" ;;
+esac
+"""
+
+
+def sources() -> dict[str, bytes]:
+    """File name -> content of the core, read from wherever it was imported (a zip within a module)."""
+    found = {"__init__.py": b""}
+    for name in CORE:
+        full = f"{__package__}.{name}"
+        spec = importlib.util.find_spec(full)
+        source = spec.loader.get_source(full) if spec and hasattr(spec.loader, "get_source") else None
+        if source is None:
+            raise LoopError(f"the source of {full} is not part of this module")
+        found[f"{name}.py"] = source.encode()
+    return found
+
+
+def install(lib_dir: str, *, check: bool = False) -> list[Change]:
+    """Install core, launcher and askpass below ``lib_dir``; what changed. Files that are no longer ours go."""
+    package = f"{lib_dir}/{PACKAGE}"
+    content = sources()
+    entries = [
+        Entry(lib_dir, "directory", mode=0o755),
+        Entry(package, "directory", mode=0o755),
+        Entry(f"{lib_dir}/loop", content=LAUNCHER.format(lib_dir=lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.encode(), mode=0o755),
+    ]
+    entries += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
+    if os.path.isdir(package):
+        entries += [
+            Entry(f"{package}/{name}", "absent")
+            for name in sorted(os.listdir(package))
+            if name.endswith(".py") and name not in content
+        ]
+    return converge(entries, check=check)

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host was told to be: ``loop.json``, written by the role and read by everything that runs there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import LoopError
+from .files import read_bytes
+
+DEFAULT_PATH = "/etc/engineering-loop/loop.json"
+
+# Key -> type. The role renders every one of them.
+KEYS: dict[str, type] = {
+    "user": str,
+    "group": str,
+    "install_dir": str,
+    "config_dir": str,
+    "policy_file": str,
+    "policy_sha256": str,
+    "env_file": str,
+    "lib_dir": str,
+    "state_dir": str,
+    "workspace_dir": str,
+    "runs_dir": str,
+    "daemon_state_dir": str,
+    "memory_dir": str,
+    "cycles_dir": str,
+    "receipts_dir": str,
+    "unit": str,
+    "repos": list,
+    "workspace_repositories": list,
+    "branch_prefixes": list,
+    "allowed_paths": dict,
+    "daemon_args": list,
+    "canary_required": bool,
+    "git_url": str,
+    "api_url": str,
+    "git_user_name": str,
+    "git_user_email": str,
+}
+
+
+def load(path: str = DEFAULT_PATH) -> dict[str, Any]:
+    """The host's settings; LoopError where the file is missing, is no JSON object or lacks a key."""
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"{path} is missing: this host was not deployed yet; run playbooks/apply.yml against it")
+    try:
+        settings = json.loads(content)
+    except ValueError as error:
+        raise LoopError(f"{path} is not JSON ({error}); run playbooks/apply.yml to write it again") from error
+    if not isinstance(settings, dict):
+        raise LoopError(f"{path} must hold one JSON object; run playbooks/apply.yml to write it again")
+    for key, kind in KEYS.items():
+        if not isinstance(settings.get(key), kind):
+            raise LoopError(
+                f"{path}: {key} is missing or not a {kind.__name__}; run playbooks/apply.yml to write it again"
+            )
+    return settings
+
+
+def run_lock(settings: dict[str, Any]) -> str:
+    """The engine's own lock file: ``{"pid", "started_at"}`` while a cycle runs."""
+    return f"{settings['daemon_state_dir']}/daemon.lock"
+
+
+def quarantine_dir(settings: dict[str, Any]) -> str:
+    """Where leftovers of crashed runs are kept: beside the runs, on their file system."""
+    return f"{settings['runs_dir']}/.quarantine"
+
+
+def change_id(repo: str, number: int) -> str:
+    """The engine's name for the work on one issue, e.g. ``ISSUE_NETWORK_OPERATIONS_235``."""
+    return f"ISSUE_{repo.rsplit('/', 1)[-1].upper().replace('-', '_')}_{number}"

@@ -1,0 +1,805 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Worktrees that never wedge and never lose work.
+
+Every call reads the repository's truth once (registered worktrees, refs, what stands on disk),
+decides, and then acts in steps of which each leaves a state that the next call understands:
+describe, keep every commit reachable and free the branch (one ref transaction), rename the tree
+and its admin directory into the quarantine, add the new worktree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from . import quarantine as store
+from .errors import LoopError
+from .files import read_bytes, write_atomic
+from .quarantine import HELD, OBJECT, SALVAGE, Denied, Repo, alone, as_owner, move, new_id, open_repo
+
+# A component that git, a shell and a path all read the same way.
+COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
+PROTECTED = ("main", "master", "production", "prod", "HEAD")
+MARK = "quarantined-as"
+SMALL = 1024 * 1024
+
+
+# --- names from outside -----------------------------------------------------------------------
+
+
+def check_branch(name: str) -> None:
+    """LoopError unless ``name`` is a branch that git takes and nobody misreads."""
+    if not name.isascii() or not name.isprintable():
+        raise LoopError(f"branch {name!r}: only printable ASCII is allowed (a look-alike is another branch)")
+    wrong = next((part for part in name.split("/") if not COMPONENT.fullmatch(part)), None)
+    if wrong is not None:
+        raise LoopError(f"branch {name!r}: the part {wrong!r} must begin with a letter, a digit or _ and hold only "
+                        "letters, digits and . _ + = @ , -")
+    if ".." in name or any(part.endswith((".lock", ".")) for part in name.split("/")):
+        raise LoopError(f"branch {name!r}: '..', a part ending in '.lock' and one ending in '.' are refused by git")
+    if len(name) > 200:
+        raise LoopError(f"branch {name[:40]!r}… has {len(name)} characters: at most 200 are allowed")
+    if name in PROTECTED or name.startswith("refs/"):
+        raise LoopError(f"branch {name!r} is not one that may be healed away: use a name such as hyrule-feature/ID/repo")
+
+
+def check_path(path: str, what: str = "path") -> str:
+    """``path`` with its existing directories resolved; LoopError where it is no place for a worktree."""
+    if not os.path.isabs(path) or path.startswith("//"):
+        raise LoopError(f"{what} {path!r} must be absolute")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise LoopError(f"{what} {path!r} holds a control character")
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in path):
+        raise LoopError(f"{what} {path!r} is not valid UTF-8")
+    parts = path.rstrip("/").split("/")[1:]
+    if not parts or any(part in ("", ".", "..") for part in parts):
+        raise LoopError(f"{what} {path!r} must name a place below /, without '.', '..' or '//'")
+    if len(os.fsencode(path)) > 3000 or any(len(os.fsencode(part)) > 200 for part in parts):
+        raise LoopError(f"{what} {path[:60]!r}… is too long: 3000 bytes, 200 for each part")
+    if ".git" in parts:
+        raise LoopError(f"{what} {path!r} lies inside a git directory")
+    parent, name = os.path.split("/" + "/".join(parts))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def inside(path: str, directory: str) -> bool:
+    """Is ``path`` the directory or below it (both resolved)?"""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def change_of(path: str, branch: str) -> str:
+    """The change id that a worktree's place or a branch's name tells; empty where neither does."""
+    holder = os.path.dirname(path)
+    if os.path.basename(holder) == "worktrees":
+        return os.path.basename(os.path.dirname(holder)).upper()
+    parts = branch.split("/")
+    return parts[1] if len(parts) > 2 else ""
+
+
+# --- who is alive -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    name: str
+    uid: int
+    places: tuple[str, ...]
+    words: str  # of a git process: its command line and environment
+
+
+def processes() -> list[Process]:
+    """Every other process and the places it stands in or has open, as far as we may see."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal() or int(entry) == os.getpid():
+            continue
+        base = f"/proc/{entry}"
+        try:
+            uid = os.stat(base).st_uid
+            with open(f"{base}/comm", encoding="utf-8", errors="replace") as handle:
+                name = handle.read().strip()
+        except OSError:
+            continue
+        links = [f"{base}/cwd", f"{base}/exe", f"{base}/root"]
+        with contextlib.suppress(OSError):
+            links += [f"{base}/fd/{number}" for number in os.listdir(f"{base}/fd")]
+        places = []
+        for link in links:
+            with contextlib.suppress(OSError):
+                places.append(os.readlink(link).removesuffix(" (deleted)"))
+        words = b""
+        if name.startswith("git"):
+            for part in ("cmdline", "environ"):
+                with contextlib.suppress(OSError), open(f"{base}/{part}", "rb") as raw:
+                    words += raw.read(65536) + b"\0"
+        found.append(Process(int(entry), name, uid, tuple(places), os.fsdecode(words)))
+    return found
+
+
+def user_of(path: str, running: Iterable[Process]) -> str | None:
+    """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
+    for process in running:
+        for place in process.places:
+            if inside(place, path):
+                return f"process {process.pid} ({process.name}) uses {place}"
+    return None
+
+
+def _lock_holder(lock: str, repo: Repo, running: Iterable[Process]) -> str | None:
+    """The living process that may hold git's lock file: it has it open, or is a git at work on the repository."""
+    owner = os.lstat(lock).st_uid
+    for process in running:
+        if lock in process.places:
+            return f"process {process.pid} ({process.name})"
+        if process.name.startswith("git"):
+            seen = any(inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
+                       for place in process.places if place != "/")
+            hidden = not process.places and process.uid == owner
+            if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
+                return f"process {process.pid} ({process.name})"
+    return None
+
+
+def check_run_lock(path: str | None) -> None:
+    """LoopError while the engine's lock names a living process; a dead one's lock is nobody's."""
+    if path is None:
+        return
+    try:
+        found = json.loads(read_bytes(path, limit=65536) or b"{}")
+        pid, started = int(found["pid"]), found.get("started_at")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        holder = user_of(os.path.realpath(path), processes()) if os.path.lexists(path) else None
+        if holder:
+            raise LoopError(f"a run is in progress: {holder}; nothing was touched") from None
+        return
+    if pid <= 0 or pid == os.getpid() or not _alive(pid, started):
+        return
+    raise LoopError(f"a run is in progress: {path} is held by the living process {pid}; nothing was touched")
+
+
+def _alive(pid: int, started: object) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+            fields = handle.read().rpartition(")")[2].split()
+        with open("/proc/stat", encoding="utf-8") as handle:
+            boot = next(int(line.split()[1]) for line in handle if line.startswith("btime"))
+    except (OSError, StopIteration):
+        return True
+    if fields[0] in "ZX":
+        return False
+    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    claimed = _epoch(started)
+    # A process that began after the lock was written is another one that got the same number.
+    return claimed is None or begun <= claimed + 10
+
+
+def _epoch(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
+
+
+# --- what is there ----------------------------------------------------------------------------
+
+
+@dataclass
+class Admin:
+    """One directory of ``.git/worktrees``, read without git and without trusting it."""
+
+    name: str
+    place: str
+    target: str = ""  # where the worktree should stand
+    head: str = ""  # commit of a detached HEAD
+    branches: tuple[str, ...] = ()  # checked out, or waited for by a rebase or bisect
+
+
+@dataclass
+class Leftover:
+    """One thing to take out of the way, with all its parts."""
+
+    what: str
+    why: str
+    repo: Repo | None = None
+    path: str = ""  # stands on disk and moves to <quarantine>/<id>/tree
+    place: str = ""  # where it stands or stood
+    admin: Admin | None = None
+    branch: str = ""
+    tip: str = ""  # the commit that the branch points to, empty where that commit is missing
+    value: str = ""  # what the ref holds, to be deleted only while it still does
+    keep: list[str] = field(default_factory=list)  # commits that must stay reachable, tip apart
+    debris: list[str] = field(default_factory=list)  # files inside the git directory that go
+    id: str = ""
+
+    def words(self) -> str:
+        name = self.place or self.branch or ", ".join(self.debris)
+        return f"{self.what} {name}" + (f" (branch {self.branch})" if self.branch and self.place else "")
+
+
+def read_small(path: str) -> str | None:
+    """The text of a small regular file, None for anything else that may stand there."""
+    try:
+        content = read_bytes(path, limit=SMALL)
+    except LoopError:
+        return None
+    return None if content is None else os.fsdecode(content)
+
+
+def read_admin(place: str) -> Admin:
+    """What the admin directory says, as far as it can be read."""
+    admin = Admin(os.path.basename(place), place)
+    target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
+    if target.endswith("/.git") and "\0" not in target:
+        target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
+        admin.target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+    head = (read_small(f"{place}/HEAD") or "").strip()
+    held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
+    if OBJECT.fullmatch(head):
+        admin.head = head
+    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+        name = (read_small(f"{place}/{state}") or "").strip()
+        held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
+    admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
+    return admin
+
+
+def admins_of(repo: Repo) -> list[Admin]:
+    """Every entry of ``.git/worktrees``, sorted by name."""
+    place = f"{repo.common}/worktrees"
+    try:
+        return [read_admin(f"{place}/{name}") for name in sorted(os.listdir(place))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise Denied(repo.common, "") from error
+
+
+def mentioned(place: str) -> list[str]:
+    """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
+    found: dict[str, None] = {}
+    for root, directories, files in os.walk(place):
+        directories[:] = [name for name in directories if name != "modules"]
+        for name in files:
+            if name != "index":
+                found.update(dict.fromkeys(OBJECT.findall(read_small(os.path.join(root, name)) or "")))
+    return list(found)
+
+
+def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
+    _, out, _ = repo.git(["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)",
+                          *(f"refs/heads/{name}" for name in names)])
+    rows = (line.split("\0") for line in out.splitlines())
+    return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
+
+
+def commits(repo: Repo, names: Sequence[str]) -> list[str]:
+    """For each of ``names`` the commit it resolves to, or the empty string; one process for all."""
+    if not names:
+        return []
+    _, out, err = repo.git(["cat-file", "--batch-check=%(objectname) %(objecttype)"],
+                           stdin=os.fsencode("".join(f"{name}\n" for name in names)))
+    if "is ambiguous" in err:
+        raise LoopError(f"git: {next(line for line in err.splitlines() if 'is ambiguous' in line)}")
+    rows = (line.split(" ") for line in out.splitlines())
+    return [row[0] if len(row) == 2 and row[1] == "commit" and OBJECT.fullmatch(row[0]) else "" for row in rows]
+
+
+def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> list[str]:
+    """Files in the git directory that would stop git from making ``branch``: locks, broken refs, stray logs."""
+    parts = branch.split("/")
+    ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    found = []
+    for way in ways:
+        ref = f"{repo.common}/refs/heads/{way}"
+        found += [lock for lock in (f"{ref}.lock",) if os.path.lexists(lock)]
+        status = _lstat(ref)
+        if status is None:
+            continue
+        if stat.S_ISLNK(status.st_mode) or (not stat.S_ISDIR(status.st_mode) and way not in refs):
+            found.append(ref)
+            break
+        if way == branch and stat.S_ISDIR(status.st_mode):
+            found += [entry for entry in _files_below(ref) if _branch_name(repo, entry) not in refs]
+    for way in ways:
+        log = f"{repo.common}/logs/refs/heads/{way}"
+        status = _lstat(log)
+        if status is None:
+            break
+        if stat.S_ISDIR(status.st_mode) == (way == branch):
+            if way != branch or _files_below(log):
+                found.append(log)
+            break
+    return found
+
+
+def _branch_name(repo: Repo, path: str) -> str:
+    return path.removeprefix(f"{repo.common}/refs/heads/")
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise Denied(path, "") from error
+
+
+def _files_below(directory: str) -> list[str]:
+    return [os.path.join(root, name) for root, _, names in os.walk(directory) for name in names]
+
+
+def git_locks(repo: Repo) -> list[str]:
+    """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
+    return sorted(f"{repo.common}/{name}" for name in os.listdir(repo.common)
+                  if name.endswith(".lock") and name != store.LOCK)
+
+
+# --- deciding ---------------------------------------------------------------------------------
+
+
+def kind_of(path: str) -> str:
+    """What stands at ``path``, in a word."""
+    mode = os.lstat(path).st_mode
+    kinds = ((stat.S_ISLNK, "symlink"), (stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISFIFO, "fifo"),
+             (stat.S_ISSOCK, "socket"))
+    return next((word for test, word in kinds if test(mode)), "device")
+
+
+@dataclass
+class Pass:
+    """One run of the healer over one or more repositories."""
+
+    quarantine: str
+    running: list[Process]
+    done: list[dict[str, Any]]
+    healed: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
+    check: bool = False
+
+    def item(self, leftover: Leftover) -> str:
+        return os.path.join(self.quarantine, leftover.id)
+
+
+def take(repo: Repo, refs: dict[str, tuple[str, str]], branch: str, why: str) -> Leftover:
+    """The leftover that is branch ``branch`` alone."""
+    found = Leftover("branch", why, repo)
+    _own_branch(found, refs, branch)
+    return found
+
+
+def _own_branch(leftover: Leftover, refs: dict[str, tuple[str, str]], branch: str) -> None:
+    commit, symref = refs[branch]
+    leftover.branch, leftover.tip, leftover.value = branch, commit, "" if symref else commit
+
+
+def take_admin(repo: Repo, admin: Admin, refs: dict[str, tuple[str, str]], why: str, trees: bool = True) -> Leftover:
+    """The leftover that is a registered worktree: its tree if it stands, its admin directory, its branch."""
+    found = Leftover("worktree", why, repo, place=admin.target, admin=admin)
+    for branch in [name for name in admin.branches if name in refs][:1]:
+        _own_branch(found, refs, branch)
+    if trees and admin.target and os.path.lexists(admin.target):
+        found.path = admin.target
+    else:
+        found.what = "registered worktree without its directory" if trees else "admin directory"
+    return found
+
+
+def check_free(leftovers: Iterable[Leftover], now: Pass) -> None:
+    """LoopError where something alive uses a leftover, or where it cannot be renamed into the quarantine."""
+    for leftover in leftovers:
+        for place in [leftover.path, leftover.admin.place if leftover.admin else ""]:
+            holder = user_of(place, now.running) if place else None
+            if holder:
+                raise LoopError(f"{leftover.place} is in use: {holder}; nothing was touched")
+        for lock in (name for name in leftover.debris if name.endswith(".lock")):
+            holder = _lock_holder(lock, leftover.repo, now.running) if leftover.repo else None
+            if holder:
+                raise LoopError(f"{lock} is held by {holder}: wait for it to end; nothing was touched")
+        if leftover.path:
+            device = os.lstat(leftover.path).st_dev
+            if device != os.lstat(os.path.dirname(leftover.path)).st_dev:
+                raise LoopError(f"{leftover.path} is a mount point: unmount it first")
+            if device != os.stat(_standing(now.quarantine)).st_dev:
+                raise LoopError(store.other_file_system(leftover.path, now.quarantine))
+
+
+def _standing(path: str) -> str:
+    """The nearest directory at or above ``path`` that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+# --- acting -----------------------------------------------------------------------------------
+
+
+def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass) -> None:
+    """Take ``leftovers`` of one repository (or of none) out of the way, all in one batch."""
+    for number, leftover in enumerate(leftovers):
+        mark = read_small(f"{leftover.admin.place}/{MARK}") if leftover.admin else None
+        cut_off = os.path.join(now.quarantine, mark or "-")
+        if mark and store.ID.fullmatch(mark) and not (leftover.path and os.path.lexists(f"{cut_off}/tree")):
+            leftover.id = mark  # a pass was cut off here: its work goes on under the same id
+        else:
+            leftover.id = new_id(number)
+    if repo:
+        keep_reachable(repo, leftovers)
+    for leftover in leftovers:
+        describe(leftover, now)
+        now.plan.append(f"quarantine {leftover.words()}: {leftover.why}")
+    if now.check:
+        return
+    for leftover in leftovers:
+        _hold(leftover, leftover.debris)
+    if repo:
+        _refs(repo, leftovers)
+    for leftover in leftovers:
+        if leftover.path:
+            move(leftover.path, os.path.join(now.item(leftover), "tree"))
+        if leftover.admin:
+            _hold(leftover, [leftover.admin.place])
+        now.healed.append(leftover.words())
+
+
+def describe(leftover: Leftover, now: Pass) -> None:
+    """Write the manifest, mark the admin directory with the id, and report it as quarantined."""
+    directory = now.item(leftover)
+    refs = salvage_refs(leftover)
+    branch_ref = next(iter(refs), "")
+    manifest = {
+        "id": leftover.id, "what": leftover.what, "why": leftover.why, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from": leftover.place or leftover.branch, "path": leftover.place, "tree": bool(leftover.path),
+        "repo": leftover.repo.path if leftover.repo else "", "admin": leftover.admin.name if leftover.admin else "",
+        "branch": leftover.branch or next(iter(leftover.admin.branches if leftover.admin else ()), ""),
+        "tip": leftover.tip, "change_id": change_of(leftover.place, leftover.branch),
+        "head": leftover.admin.head if leftover.admin else "", "salvage": refs, "debris": leftover.debris,
+        "uid": os.lstat(leftover.path).st_uid if leftover.path else os.geteuid(), "size": None,
+        "restore": f"playbooks/restore.yml with quarantine_id={leftover.id}",
+    }
+    record = {
+        "id": leftover.id, "what": leftover.what, "from": leftover.place or leftover.branch or ", ".join(leftover.debris),
+        "to": os.path.join(directory, "tree") if leftover.path else directory, "branch": manifest["branch"],
+        "tip": leftover.tip, "why": leftover.why, "salvage_ref": branch_ref or None,
+        "manifest": os.path.join(directory, "manifest.json"),
+    }
+    if not now.check:
+        store.write_manifest(directory, manifest)
+        if leftover.admin and os.path.isdir(leftover.admin.place) and not os.path.islink(leftover.admin.place):
+            _mark(leftover.admin.place, leftover.id)
+    now.done.append(record)
+
+
+def _mark(place: str, name: str) -> None:
+    # Not written by rename: a half-written mark is no id, and is then ignored.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(f"{place}/{MARK}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        os.write(descriptor, name.encode())
+        os.close(descriptor)
+
+
+def _hold(leftover: Leftover, places: Iterable[str]) -> None:
+    """Move files of the git directory aside, to the same relative place below the id."""
+    repo = leftover.repo
+    if repo is None:
+        return
+    for place in places:
+        if os.path.lexists(place):
+            target = f"{repo.common}/{HELD}/{leftover.id}/{os.path.relpath(place, repo.common)}"
+            while os.path.lexists(target):
+                target += "~"
+            move(place, target)
+
+
+def salvage_refs(leftover: Leftover) -> dict[str, str]:
+    """The refs that keep the leftover's commits: {ref: commit}, the branch's tip first."""
+    base = f"{SALVAGE}/{leftover.id}"
+    refs = {f"{base}/heads/{leftover.branch}": leftover.tip} if leftover.branch and leftover.tip else {}
+    for number, commit in enumerate(leftover.keep):
+        refs[f"{base}/HEAD" if leftover.admin and commit == leftover.admin.head else f"{base}/log/{number}"] = commit
+    return refs
+
+
+def keep_reachable(repo: Repo, leftovers: list[Leftover]) -> None:
+    """Fill ``keep``: every commit that a leftover mentions and no ref reaches; forget tips that do not exist."""
+    wanted: dict[str, list[str]] = {}
+    for leftover in leftovers:
+        names = mentioned(leftover.admin.place) if leftover.admin else []
+        for place in leftover.debris:
+            names += OBJECT.findall(read_small(place) or "")
+        if leftover.branch:
+            names += OBJECT.findall(read_small(f"{repo.common}/logs/refs/heads/{leftover.branch}") or "")
+        wanted[id(leftover).__str__()] = [name for name in dict.fromkeys(names) if name != leftover.tip and set(name) != {"0"}]
+    tips = [leftover.tip for leftover in leftovers if leftover.tip]
+    asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
+    real = set(commits(repo, asked))
+    lonely = _unreachable(repo, [name for name in asked if name in real and name not in tips])
+    for leftover in leftovers:
+        if leftover.tip not in real:
+            leftover.tip = ""
+        head = leftover.admin.head if leftover.admin else ""
+        leftover.keep = [name for name in wanted[id(leftover).__str__()] if name in lonely or (name == head and name in real)]
+
+
+def _unreachable(repo: Repo, names: list[str]) -> set[str]:
+    if not names:
+        return set()
+    status, out, _ = repo.git(["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
+                              stdin="".join(f"{name}\n" for name in names).encode(), ok=(0, 128))
+    return set(names) if status else set(names) & set(out.split())
+
+
+def _refs(repo: Repo, leftovers: list[Leftover]) -> None:
+    """One transaction: salvage refs made, branches deleted if they are still what we saw."""
+    lines: list[str] = []
+    for leftover in leftovers:
+        lines += [f"update {ref}\0{commit}\0\0" for ref, commit in salvage_refs(leftover).items()]
+        if leftover.branch:
+            lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]
+            _hold(leftover, [f"{repo.common}/logs/refs/heads/{leftover.branch}"])
+    if lines:
+        repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode("".join(lines)))
+
+
+# --- the main checkout ------------------------------------------------------------------------
+
+
+def main_branch(repo: Repo) -> str:
+    """The branch that the main checkout's HEAD names; empty where detached. LoopError where HEAD is broken."""
+    head = (read_small(f"{repo.common}/HEAD") or "").strip()
+    if head.startswith("ref:"):
+        return head.removeprefix("ref:").strip().removeprefix("refs/heads/")
+    if OBJECT.fullmatch(head):
+        return ""
+    raise LoopError(f"{repo.common}/HEAD is damaged: write 'ref: refs/heads/<default branch>' into it")
+
+
+def default_of(repo: Repo, taken: str) -> tuple[str, str]:
+    """What the main checkout should be on instead of ``taken``: (HEAD's new content, commit)."""
+    origin = (read_small(f"{repo.common}/refs/remotes/origin/HEAD") or "").strip().removeprefix("ref: ")
+    name = origin.removeprefix("refs/remotes/origin/")
+    local = [f"refs/heads/{each}" for each in dict.fromkeys([name, "main", "master"]) if each and each != taken]
+    wanted = local[:1] + ([origin] if origin else []) + local[1:]
+    for ref, commit in zip(wanted, commits(repo, wanted), strict=True):
+        if commit:
+            return (f"ref: {ref}" if ref.startswith("refs/heads/") else commit), commit
+    raise LoopError(f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
+                    "check out the branch that it should be on")
+
+
+def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
+    """Move the main checkout off ``branch``. With uncommitted work only HEAD moves: no file is touched."""
+    head, commit = default_of(repo, branch)
+    holder = user_of(repo.path, [each for each in now.running if each.name.startswith("git")])
+    if holder:
+        raise LoopError(f"the main checkout {repo.path} is on {branch} and in use: {holder}; nothing was touched")
+    now.plan.append(f"move the main checkout {repo.path} from {branch} to {head}")
+    if now.check:
+        return
+    with filters_off(repo) as config:
+        _, dirty, _ = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
+        if not dirty:
+            repo.git(["read-tree", "-m", "-u", "HEAD", commit], config=config, ok=(0, 128))
+        if head.startswith("ref:"):
+            repo.git(["symbolic-ref", "-m", "loop: freed", "HEAD", head.removeprefix("ref: ")])
+        else:
+            repo.git(["update-ref", "--no-deref", "-m", "loop: freed", "HEAD", commit])
+    now.healed.append(f"main checkout on {branch}")
+
+
+@contextlib.contextmanager
+def filters_off(repo: Repo) -> Iterator[dict[str, str]]:
+    """Settings that silence every filter that the repository's configuration defines."""
+    text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
+    names: set[str] = set()
+    if "filter" in text.lower() or "include" in text.lower():
+        _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
+        names = {key[len("filter."):].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
+    yield {f"filter.{name}.{key}": value for name in sorted(names)
+           for key, value in (("smudge", ""), ("clean", ""), ("process", ""), ("required", "false"))}
+
+
+# --- one worktree -----------------------------------------------------------------------------
+
+
+def ensure(
+    repo: str,
+    path: str,
+    branch: str,
+    base_ref: str = "HEAD",
+    fresh: bool = False,
+    quarantine: str | None = None,
+    run_lock: str | None = None,
+    check: bool = False,
+) -> dict[str, Any]:
+    """A usable worktree at ``path`` on ``branch``, whatever stands there now; nothing anyone wrote is lost.
+
+    Present and healthy (registered, on its branch, checkout usable): unchanged, unless ``fresh``.
+    Everything else goes to ``quarantine`` (default ``.quarantine`` beside the worktree) and the
+    branch starts at ``base_ref``. Runs as the repository's owner; as root, root runs no git.
+
+    Returns ``path branch head base_sha healed[] quarantined[] changed plan[]``; each of
+    ``quarantined`` has ``id what from to branch tip why salvage_ref manifest``. ``check`` only plans.
+    Raises LoopError (one line, nothing changed) for bad input and where something alive is at work.
+    """
+    return _one(repo, path, branch, base_ref, fresh, quarantine, run_lock, check, present=True)
+
+
+def absent(
+    repo: str,
+    path: str,
+    branch: str,
+    quarantine: str | None = None,
+    run_lock: str | None = None,
+    check: bool = False,
+) -> dict[str, Any]:
+    """Neither a worktree at ``path`` nor ``branch``: both go to the quarantine. Returns as ``ensure``."""
+    return _one(repo, path, branch, "", True, quarantine, run_lock, check, present=False)
+
+
+def _one(
+    repo: str, path: str, branch: str, base_ref: str, fresh: bool, quarantine: str | None, run_lock: str | None,
+    check: bool, present: bool,
+) -> dict[str, Any]:
+    check_branch(branch)
+    path = check_path(path)
+    if not os.path.isabs(repo):
+        raise LoopError(f"repo {repo!r} must be absolute")
+    if base_ref.startswith("-") or not base_ref.isprintable() or (present and not base_ref) or " " in base_ref:
+        raise LoopError(f"base_ref {base_ref!r} is not the name of a commit")
+    place = check_path(quarantine, "quarantine") if quarantine else f"{_standing(os.path.dirname(path))}/.quarantine"
+    root = os.path.realpath(repo)
+    if inside(root, path) or inside(path, root):
+        raise LoopError(f"path {path} and the repository {root} lie one inside the other: choose a place beside it")
+    if inside(place, path) or inside(path, place):
+        raise LoopError(f"path {path} and the quarantine {place} lie one inside the other")
+    check_run_lock(run_lock)
+    running = processes()
+
+    def work(done: list[dict[str, Any]]) -> dict[str, Any]:
+        opened = open_repo(root)
+        with alone([opened.common]):
+            now = Pass(place, running, done, check=check)
+            return _heal_one(opened, path, branch, base_ref if present else "", fresh, now)
+
+    return as_owner([root], [os.path.dirname(path), root, place], work)  # type: ignore[no-any-return]
+
+
+def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
+    admins = admins_of(repo)
+    other = next((each for each in admins if each.target != path and each.target and inside(path, each.target)
+                  and os.path.isdir(each.target)), None)
+    if other:
+        raise LoopError(f"path {path} lies inside another worktree, {other.target}")
+    parents = ["/".join(branch.split("/")[:count]) for count in range(1, branch.count("/") + 1)]
+    refs = refs_below(repo, [branch])
+    head = main_branch(repo)
+    names = [f"{base_ref}^{{commit}}", *(f"refs/heads/{each}" for each in parents)]
+    if base_ref in ("HEAD", "@") and (head == branch or head in parents):
+        names[0] = default_of(repo, head)[1]
+    base, *blocking = commits(repo, names) if base_ref else ["", *commits(repo, names[1:])]
+    refs.update({each: (commit, "") for each, commit in zip(parents, blocking, strict=True) if commit})
+    if base_ref and not base:
+        raise LoopError(_no_base(repo, base_ref))
+    answer = {"path": path, "branch": branch, "head": "", "base_sha": base, "healed": now.healed, "plan": now.plan}
+    mine = next((each for each in admins if each.target == path), None)
+    if base and not fresh and mine and branch in refs and healthy(repo, mine, branch):
+        holder = user_of(path, now.running)
+        if holder:
+            raise LoopError(f"{path} is in use: {holder}; nothing was touched")
+        return {**answer, "head": refs[branch][0], "changed": False}
+    leftovers = find_one(repo, path, branch, admins, refs)
+    check_free(leftovers, now)
+    for each in dict.fromkeys([branch, *parents]):
+        if head == each and each in refs:
+            leave_branch(repo, each, now)
+    clear(repo, leftovers, now)
+    repair_strangers(repo, [each for each in admins if each not in [item.admin for item in leftovers]], now)
+    if base:
+        now.plan.append(f"add worktree {path} on {branch} at {base}")
+        if not now.check:
+            add(repo, path, branch, base)
+    return {**answer, "head": base, "changed": bool(now.plan)}
+
+
+def _no_base(repo: Repo, base_ref: str) -> str:
+    if not _files_below(f"{repo.common}/objects"):
+        return f"{repo.path} has no commit yet: there is nothing that a worktree could start from"
+    shallow = " (this is a shallow clone: it may lie beyond its depth)" if os.path.exists(f"{repo.common}/shallow") else ""
+    return f"base_ref {base_ref!r} names no commit in {repo.path}, or more than one{shallow}"
+
+
+def find_one(
+    repo: Repo, path: str, branch: str, admins: list[Admin], refs: dict[str, tuple[str, str]]
+) -> list[Leftover]:
+    """Everything in the way of a worktree at ``path`` on ``branch``."""
+    found: list[Leftover] = []
+    for admin in admins:
+        held = [name for name in admin.branches if name == branch or name in refs]
+        if admin.target == path or held:
+            why = "stands at the path" if admin.target == path else f"holds the branch {held[0]}"
+            trees = not any(item.path == admin.target for item in found)
+            found.append(take_admin(repo, admin, refs, why, trees))
+    if os.path.lexists(path) and not any(item.path == path for item in found):
+        found.append(Leftover(f"unregistered {kind_of(path)}", "stands at the path", repo, path, path))
+    blocker = _standing(os.path.dirname(path))
+    if blocker != os.path.dirname(path):
+        first = os.path.join(blocker, os.path.relpath(path, blocker).split("/")[0])
+        if os.path.lexists(first):
+            found.append(Leftover(kind_of(first), "stands where a directory must be", repo, first, first))
+    taken = {item.branch for item in found}
+    found += [take(repo, refs, name, "is in the way of the branch") for name in refs if name not in taken]
+    debris = [*git_locks(repo), *ref_debris(repo, branch, refs)]
+    debris += [entry for entry in [f"{repo.common}/worktrees"] if os.path.lexists(entry) and not os.path.isdir(entry)]
+    if debris:
+        found.append(Leftover("debris", "left behind by a dead process", repo, debris=debris))
+    return found
+
+
+def healthy(repo: Repo, admin: Admin, branch: str) -> bool:
+    """Is this registered worktree complete, consistent and on ``branch``, with an index that git reads?"""
+    if admin.branches != (branch,) or (read_small(f"{admin.place}/HEAD") or "").strip() != f"ref: refs/heads/{branch}":
+        return False
+    common = (read_small(f"{admin.place}/commondir") or "").strip()
+    link = (read_small(f"{admin.target}/.git") or "").strip()
+    gitdir = os.path.normpath(os.path.join(admin.target, link.removeprefix("gitdir:").strip()))
+    if not common or os.path.realpath(os.path.join(admin.place, common)) != os.path.realpath(repo.common):
+        return False
+    if not link.startswith("gitdir:") or os.path.realpath(gitdir) != os.path.realpath(admin.place):
+        return False
+    locks = [name for name in os.listdir(admin.place) if name.endswith(".lock")]
+    if locks or not os.path.isfile(f"{admin.place}/index") or os.path.islink(admin.target):
+        return False
+    where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_WORK_TREE": admin.target}
+    status, _, _ = repo.git(["diff-index", "--cached", "--quiet", "HEAD"], environment=where, ok=range(256))
+    if status > 1:
+        return False
+    _, top, _ = repo.git(["ls-tree", "--name-only", "-z", "HEAD"], environment=where, ok=range(256))
+    names = [name for name in top.split("\0") if name]
+    return not names or any(os.path.lexists(os.path.join(admin.target, name)) for name in names)
+
+
+def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
+    """A broken ``commondir`` of any worktree stops git everywhere; it can only say one thing, so it is written anew."""
+    for admin in admins:
+        if not os.path.isdir(admin.place) or os.path.islink(admin.place):
+            continue
+        place = f"{admin.place}/commondir"
+        common = (read_small(place) or "").strip()
+        if common and os.path.isdir(os.path.join(admin.place, common)):
+            continue
+        now.plan.append(f"write {place} anew")
+        if not now.check:
+            broken = Leftover("debris", "broken commondir", repo, debris=[place])
+            broken.id = new_id(len(now.done))
+            describe(broken, now)
+            _hold(broken, [place])
+            write_atomic(place, b"../..\n")
+            now.healed.append(f"commondir of worktree {admin.name}")
+
+
+def add(repo: Repo, path: str, branch: str, base: str) -> None:
+    """git worktree add, without hooks or filters; what it leaves when it fails is the next heal's work."""
+    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+    with filters_off(repo) as config:
+        repo.git(["worktree", "add", "--quiet", "--no-track", "-b", branch, "--", path, base], config=config)

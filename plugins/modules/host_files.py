@@ -1,0 +1,138 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_files
+short_description: Bring a set of files and directories to the stated content, owner and mode
+version_added: "0.1.0"
+description:
+  - One step for what would be a dozen tasks, so that a play with nothing to do stays fast.
+  - Everything is compared before the first file is written. A path in the way stops the whole set with one line.
+  - Files are written beside their place and renamed into it. No symlink is followed in the last component of a path,
+    except to a directory where the link belongs to root.
+author:
+  - AS215932 (@AS215932)
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  entries:
+    description: What must stand where, in the order in which it is made.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: The absolute path. Its parent must exist or be made by an earlier entry.
+        type: path
+        required: true
+      state:
+        description: A regular file, a directory, or nothing (a file that stands there is removed).
+        type: str
+        choices: [file, directory, absent]
+        default: file
+      content:
+        description: What the file holds.
+        type: str
+      owner:
+        description: Name of the owner.
+        type: str
+        default: root
+      group:
+        description: Name of the group.
+        type: str
+        default: root
+      mode:
+        description: The permission bits, octal, as a quoted string. Directories need V('0755') or the like.
+        type: str
+        default: "0644"
+  secrets:
+    description:
+      - Path to content of further files whose content must not be shown, owned by root with mode 0600.
+      - The diff says only that such a file changed.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Write the settings of the loop
+  as215932.engineering_loop.host_files:
+    entries:
+      - path: /etc/engineering-loop
+        state: directory
+        group: loop
+        mode: "0750"
+      - path: /etc/engineering-loop/loop.json
+        content: "{}"
+        group: loop
+        mode: "0640"
+    secrets:
+      /etc/engineering-loop/env: "GH_TOKEN={{ vault_loop_token }}\n"
+"""
+
+RETURN = r"""
+changed_paths:
+  description: The paths that were changed, or would be, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/engineering-loop/loop.json]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+
+def shown(change: hostfiles.Change, secret: bool) -> dict[str, str]:
+    """One change as Ansible's diff."""
+    if secret or change.what not in ("content", "file created", "removed"):
+        return {"prepared": f"{change.path}: {change.what}{' (not shown)' if secret else ''}\n"}
+    return {
+        "before_header": change.path,
+        "after_header": change.path,
+        "before": (change.before or b"").decode(errors="replace"),
+        "after": (change.after or b"").decode(errors="replace"),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "entries": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "state": {"type": "str", "choices": ["file", "directory", "absent"], "default": "file"},
+                    "content": {"type": "str"},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "mode": {"type": "str", "default": "0644"},
+                },
+            },
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
+        for path, content in module.params["secrets"].items():
+            entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
+        changes = hostfiles.converge(entries, check=module.check_mode)
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+    result = {"changed": bool(changes), "changed_paths": [change.path for change in changes]}
+    if module._diff:
+        result["diff"] = [shown(change, change.path in module.params["secrets"]) for change in changes]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: loop_canary
+short_description: Run one cycle of the loop and prove what it did
+version_added: "0.1.0"
+description:
+  - Starts one cycle through systemd, waits for its end, and judges it by what the forge and the host show afterwards.
+  - A passed canary writes a receipt for exactly the engine, policy and unit that are installed. The timer is enabled
+    only with such a receipt, see M(as215932.engineering_loop.loop_timer).
+  - Nothing is run where a matching receipt exists already.
+  - Nothing is started where the outcome is known beforehand to be another one than the wanted; the reason is one line.
+author:
+  - AS215932 (@AS215932)
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  config:
+    description: The host's settings, as the role wrote them.
+    type: path
+    default: /etc/engineering-loop/loop.json
+  mode:
+    description:
+      - V(docs) needs an approved issue and proves that it becomes exactly one draft pull request, by the token's
+        identity, on the loop's branch, with nothing but allowed paths in it, that the policy passes on its diff, that
+        the handoff was written where the policy admits it, and that nothing else changed on the forge.
+      - V(empty) needs an empty queue and proves that the cycle ends idle.
+    type: str
+    choices: [docs, empty]
+    default: docs
+  repo:
+    description: The repository of the canary's issue, as C(OWNER/NAME). Required with O(mode=docs).
+    type: str
+  issue:
+    description: The number of the canary's issue. Required with O(mode=docs).
+    type: int
+  env_file:
+    description:
+      - The file on the host that holds the forge token as E(GH_TOKEN) or E(ENGINEERING_LOOP_GITHUB_TOKEN).
+      - Defaults to the one that O(config) names.
+    type: path
+  identity:
+    description:
+      - The login that the token acts as, which must be the author of the pull request.
+      - Asked from the forge where it is not given. A GitHub App's token cannot ask; there it is C(APP[bot]).
+    type: str
+  timeout:
+    description: How many seconds the cycle may take. A cycle that takes longer is not stopped, but the canary fails.
+    type: int
+    default: 3600
+  cleanup:
+    description: Afterwards close the cycle's pull request, delete its branch and take the approval off the issue.
+    type: bool
+    default: false
+  force:
+    description: Run even where a matching receipt exists.
+    type: bool
+    default: false
+  max_age:
+    description: Receipts older than this do not count, as in V(30d) (C(s), C(m), C(h), C(d), C(w)). Empty for no limit.
+    type: str
+    default: ""
+  applied_by:
+    description: Who runs the canary, for the receipt.
+    type: str
+    default: ""
+  overrides:
+    description: The names of the variables that weaken a guard and are in force, for the receipt.
+    type: list
+    elements: str
+    default: []
+seealso:
+  - module: as215932.engineering_loop.loop_timer
+"""
+
+EXAMPLES = r"""
+- name: Prove the loop with its canary issue
+  as215932.engineering_loop.loop_canary:
+    mode: docs
+    repo: AS215932/network-operations
+    issue: 235
+    applied_by: "{{ lookup('env', 'USER') }}"
+
+- name: Prove that the loop does nothing where nothing is approved
+  as215932.engineering_loop.loop_canary:
+    mode: empty
+"""
+
+RETURN = r"""
+passed:
+  description: Whether what is installed is proven, by this run or by an earlier receipt.
+  returned: always
+  type: bool
+  sample: true
+expectations:
+  description: Every expectation of this run.
+  returned: when a cycle was run
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: What was looked at.
+      type: str
+    passed:
+      description: Whether it was as expected.
+      type: bool
+    expected:
+      description: What was expected.
+      type: str
+    seen:
+      description: What was seen.
+      type: str
+evidence:
+  description: The cycle's account, its journal, the new pull requests and their files.
+  returned: when a cycle was run
+  type: dict
+receipt:
+  description: The path of the new receipt, or of none.
+  returned: success
+  type: str
+  sample: /opt/engineering-loop/receipts/20260101T120000Z-docs-58735fa0.json
+reason:
+  description: Why a cycle was run or not, in words.
+  returned: success
+  type: str
+  sample: proven by the docs canary at 2026-01-01T12:00:00Z
+cleanup:
+  description: What was tidied up on the forge, in words.
+  returned: when a cycle was run
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+
+def prove(module: AnsibleModule) -> None:
+    """Do as told and leave the module."""
+    wanted = module.params
+    if not os.path.lexists(wanted["config"]) and module.check_mode:
+        module.exit_json(changed=True, passed=False, reason="the canary would run once this host is deployed")
+    config = settings.load(wanted["config"])
+    receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
+    if receipt is not None and not wanted["force"]:
+        module.exit_json(changed=False, passed=True, reason=reason, receipt=None)
+    if module.check_mode:
+        module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
+    result = canary.run(
+        config,
+        wanted["mode"],
+        wanted["repo"] or "",
+        wanted["issue"] or 0,
+        token=canary.token_from(wanted["env_file"] or config["env_file"]),
+        identity=wanted["identity"] or "",
+        timeout=wanted["timeout"],
+        cleanup=wanted["cleanup"],
+        applied_by=wanted["applied_by"],
+        overrides=wanted["overrides"],
+    )
+    failed = result.pop("failed")
+    if not result["passed"]:
+        module.fail_json(msg=f"the {wanted['mode']} canary failed at {failed}", changed=True, **result)
+    if module._diff:
+        result["diff"] = {"before": f"not proven: {reason}\n", "after": f"proven: {result['receipt']}\n"}
+    module.exit_json(changed=True, reason=reason, **result)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "config": {"type": "path", "default": settings.DEFAULT_PATH},
+            "mode": {"type": "str", "choices": ["docs", "empty"], "default": "docs"},
+            "repo": {"type": "str"},
+            "issue": {"type": "int"},
+            "env_file": {"type": "path"},
+            "identity": {"type": "str"},
+            "timeout": {"type": "int", "default": 3600},
+            "cleanup": {"type": "bool", "default": False},
+            "force": {"type": "bool", "default": False},
+            "max_age": {"type": "str", "default": ""},
+            "applied_by": {"type": "str", "default": ""},
+            "overrides": {"type": "list", "elements": "str", "default": []},
+        },
+        required_if=[("mode", "docs", ("repo", "issue"))],
+        supports_check_mode=True,
+    )
+    try:
+        prove(module)
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

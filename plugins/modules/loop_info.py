@@ -1,0 +1,146 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: loop_info
+short_description: Give one structured account of a loop host
+version_added: "0.1.0"
+description:
+  - What the host is (system, missing packages, uv) and what was deployed on it (engine, proof, timer, last cycles, kept work).
+  - Reads only. Works on a host where nothing was deployed yet.
+author:
+  - AS215932 (@AS215932)
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  config:
+    description: The settings that the role writes on the host.
+    type: path
+    default: /etc/engineering-loop/loop.json
+  packages:
+    description: Debian packages to look for; the missing ones are returned.
+    type: list
+    elements: str
+    default: []
+  uv:
+    description: Path of the uv program whose version is wanted.
+    type: path
+  user:
+    description: A user to look for.
+    type: str
+  details:
+    description: Also read what is deployed. Without it only the system is looked at, which is quick.
+    type: bool
+    default: true
+  cycles:
+    description: How many of the last cycles to return.
+    type: int
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  as215932.engineering_loop.loop_info:
+  register: host
+
+- name: Show whether what is installed was proven
+  ansible.builtin.debug:
+    var: host.loop.proof
+"""
+
+RETURN = r"""
+system:
+  description: Operating system and Python of the host.
+  returned: success
+  type: dict
+  sample: {id: debian, version_id: "13", name: Debian GNU/Linux 13 (trixie), python: 3.13.5, systemd: true, root: true}
+packages_missing:
+  description: Those of O(packages) that are not installed.
+  returned: success
+  type: list
+  elements: str
+  sample: [git]
+uv_version:
+  description: Version of the program at O(uv), empty if there is none.
+  returned: success
+  type: str
+  sample: 0.9.0
+user_exists:
+  description: Whether O(user) exists.
+  returned: success
+  type: bool
+  sample: true
+loop:
+  description: What was deployed, null where nothing was or with O(details=false).
+  returned: success
+  type: dict
+  contains:
+    settings:
+      description: The settings in force.
+      type: dict
+      returned: always
+    engine:
+      description: SHA of the active release.
+      type: str
+      returned: always
+    installed:
+      description: The digests of what is installed.
+      type: dict
+      returned: always
+    proof:
+      description: Whether a receipt matches, and the reason if not.
+      type: dict
+      returned: always
+    timer:
+      description: State of the timer.
+      type: dict
+      returned: always
+    cycles:
+      description: The last cycles, oldest first.
+      type: list
+      returned: always
+    quarantine:
+      description: Work of crashed runs that is kept aside.
+      type: list
+      returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "uv": {"type": "path"},
+            "user": {"type": "str"},
+            "details": {"type": "bool", "default": True},
+            "cycles": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    try:
+        module.exit_json(
+            changed=False,
+            system=hostinfo.system(),
+            packages_missing=hostinfo.missing_packages(wanted["packages"]),
+            uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
+            user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
+            loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
+        )
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

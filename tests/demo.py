@@ -1,0 +1,477 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole story on a throwaway loop host: deploy, prove, schedule, crash, heal, bump, prove again.
+
+    make demo                                   with the reference engine
+    make demo ENGINE=<url or bundle> FROM=<sha> TO=<sha>     with an engine from outside
+    make demo KEEP=1                            leaves host and forge up
+    LOOP_HOST=user@address make demo            on that machine instead of a throwaway host
+
+Tells what it does line by line and leaves .cache/demo/summary.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+TOP = Path(__file__).resolve().parents[1]
+WORLD = TOP / "tests" / "world"
+HOME = TOP / ".cache" / "demo"
+UNIT = "hyrule-engineering-loop"
+CANARY_REPO = "AS215932/network-operations"
+CANARY_ISSUE = 235
+SENTINEL = "half a page that nobody has committed\n"
+
+sys.path[:0] = [str(TOP / "tests"), str(WORLD)]
+import loophost  # noqa: E402
+import stage  # noqa: E402
+
+
+class DemoError(Exception):
+    """The story cannot go on; the text says why in one line."""
+
+
+BEGAN = time.monotonic()
+
+
+def tell(line: str) -> None:
+    print(f"[{time.monotonic() - BEGAN:6.1f} s] {line}", flush=True)
+
+
+def run(command: list[str], *, what: str, log: Path | None = None, **options: Any) -> str:
+    """Run a command quietly; its output on success, its last lines in the error otherwise."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
+    if log:
+        log.write_text(done.stdout, encoding="utf-8")
+    if done.returncode != 0:
+        tail = "\n".join(done.stdout.splitlines()[-30:])
+        raise DemoError(f"{what} failed (exit {done.returncode}):\n{tail}" + (f"\n(all of it: {log})" if log else ""))
+    return done.stdout
+
+
+# --- the forge ------------------------------------------------------------------------------
+
+
+class Forge:
+    """The local forge as the operator sees it: a REST client with the owner's token."""
+
+    def __init__(self, url: str, bot_token: str) -> None:
+        self.url, self.api_url, self.bot_token = url, f"{url}/api/v3", bot_token
+        owner = requests.post(f"{url}/_forge/tokens", json={"login": "operator", "role": "admin"}, timeout=30)
+        owner.raise_for_status()
+        self.headers = {"Authorization": f"Bearer {owner.json()['token']}"}
+
+    def ask(self, method: str, path: str, **json_body: Any) -> Any:
+        answer = requests.request(
+            method, f"{self.api_url}{path}", headers=self.headers, json=json_body or None, timeout=30
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def pulls(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("GET", f"/repos/{CANARY_REPO}/pulls?state=all&per_page=100")
+        return found
+
+    def approve(self, title: str, body: str) -> int:
+        """A person writes an issue and approves it."""
+        issue = self.ask("POST", f"/repos/{CANARY_REPO}/issues", title=title, body=body, labels=["loop:approved"])
+        return int(issue["number"])
+
+
+@contextlib.contextmanager
+def forge_up(keep: bool) -> Iterator[tuple[Forge, dict[str, Any]]]:
+    made = stage.up(HOME, *(os.environ.get(name, "") for name in ("ENGINE", "FROM", "TO")))
+    stop = True
+    try:
+        yield Forge(made["url"], made["token"]), made
+        stop = not keep
+    finally:
+        if stop:
+            stage.down(HOME)
+
+
+# --- the host -------------------------------------------------------------------------------
+
+
+class Host:
+    """A machine that ssh reaches; commands run there as root."""
+
+    def __init__(self, ssh: list[str], variables: dict[str, Any], sudo: bool) -> None:
+        self.command, self.variables, self.sudo = ssh, variables, sudo
+
+    def sh(self, script: str, *, what: str = "a command on the host", check: bool = True) -> str:
+        remote = f"sudo -n sh -c {shlex.quote(script)}" if self.sudo else script
+        done = subprocess.run(
+            [*self.command, remote], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if check and done.returncode != 0:
+            raise DemoError(f"{what} failed: {(done.stderr or done.stdout).strip()[-400:]}")
+        return done.stdout
+
+    def wait_for(self, script: str, seconds: float, what: str) -> str:
+        """Poll until ``script`` succeeds; its output."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            answer = self.sh(f"if {script}; then echo __yes; fi", check=False)
+            if "__yes" in answer:
+                return answer.replace("__yes\n", "")
+            time.sleep(0.3)
+        raise DemoError(f"waited {seconds:.0f} s in vain for {what}")
+
+
+@contextlib.contextmanager
+def throwaway(keep: bool) -> Iterator[Host]:
+    for problem in loophost.doctor() if hasattr(loophost, "doctor") else []:
+        tell(problem)
+    made = loophost.create("demo")
+    stop = True
+    try:
+        yield Host(
+            made["ssh"],
+            {
+                "ansible_host": made["address"],
+                "ansible_port": made["port"],
+                "ansible_user": made["user"],
+                "ansible_ssh_private_key_file": made["key"],
+                "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
+            },
+            sudo=False,
+        )
+        stop = not keep
+    finally:
+        if stop:
+            loophost.destroy("demo")
+
+
+@contextlib.contextmanager
+def given(address: str, forge_port: int) -> Iterator[Host]:
+    """LOOP_HOST: that machine, with the forge's port carried to it through ssh."""
+    match = re.fullmatch(r"(?:(?P<user>[^@:]+)@)?(?P<host>[^@:]+)(?::(?P<port>\d+))?", address)
+    if not match:
+        raise DemoError(f"LOOP_HOST={address!r} is not user@address or user@address:port")
+    user, port = match["user"] or "root", match["port"] or "22"
+    extra = shlex.split(os.environ.get("LOOP_HOST_SSH_ARGS", ""))
+    ssh = ["ssh", "-oBatchMode=yes", "-p", port, *extra, f"{user}@{match['host']}"]
+    tunnel = None
+    if (
+        not subprocess.run(
+            [*ssh, f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {forge_port}), 3)'"],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    ):
+        tunnel = subprocess.Popen(
+            [
+                *ssh[:1],
+                "-N",
+                "-oExitOnForwardFailure=yes",
+                "-R",
+                f"127.0.0.1:{forge_port}:127.0.0.1:{forge_port}",
+                *ssh[1:],
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        host = Host(
+            ssh,
+            {
+                "ansible_host": match["host"],
+                "ansible_port": int(port),
+                "ansible_user": user,
+                "ansible_ssh_common_args": shlex.join(extra),
+            },
+            sudo=user != "root",
+        )
+        host.sh("true", what=f"logging in to {address} as root or with password-less sudo")
+        yield host
+    finally:
+        if tunnel:
+            tunnel.terminate()
+            tunnel.wait(10)
+
+
+# --- ansible --------------------------------------------------------------------------------
+
+
+class Operator:
+    """Runs playbooks as a user would, on an inventory of its own beside a copy of the user's host_vars."""
+
+    def __init__(self, host: Host, forge: Forge) -> None:
+        self.directory = HOME / "inventory"
+        shutil.rmtree(self.directory, ignore_errors=True)
+        variables = self.directory / "host_vars" / "loop"
+        variables.mkdir(parents=True)
+        (self.directory / "inventory.yml").write_text(
+            yaml.safe_dump(
+                {
+                    "engineering_loop": {
+                        "hosts": {"loop": {**host.variables, "ansible_python_interpreter": "/usr/bin/python3"}}
+                    }
+                }
+            ),
+            encoding="utf-8",
+        )
+        self.pins = variables / "10-user.yml"
+        shutil.copy(TOP / "host_vars" / "loop.yml", self.pins)
+        # What the throwaway world needs and no more: its forge, its token, and a timer that
+        # does not fire while the story is told.
+        (variables / "20-demo.yml").write_text(
+            yaml.safe_dump(
+                {
+                    "engineering_loop_repo": f"{forge.url}/{stage.ENGINE_REPO}.git",
+                    "engineering_loop_git_url": forge.url,
+                    "engineering_loop_github_api_url": forge.api_url,
+                    "engineering_loop_environment": {"GH_TOKEN": forge.bot_token},
+                    "engineering_loop_max_runs_per_day": 20,
+                    "engineering_loop_timer_on_calendar": f"*-*-* {(time.gmtime().tm_hour + 6) % 24:02}:00:00",
+                }
+            ),
+            encoding="utf-8",
+        )
+        (variables / "20-demo.yml").chmod(0o600)
+        self.number = 0
+
+    def pin(self, sha: str) -> None:
+        """Bump ``engineering_loop_version`` in the copy of host_vars/loop.yml."""
+        text = self.pins.read_text(encoding="utf-8")
+        text, count = re.subn(r"(?m)^(engineering_loop_version: *)\S+", rf"\g<1>{sha}", text)
+        if count != 1:
+            raise DemoError(f"engineering_loop_version stands {count} times in {self.pins}")
+        self.pins.write_text(text, encoding="utf-8")
+
+    def play(self, playbook: str, *arguments: str) -> str:
+        """Run a playbook; its recap line."""
+        self.number += 1
+        log = HOME / f"{self.number:02}-{Path(playbook).stem}.log"
+        output = run(
+            [
+                str(Path(sys.executable).parent / "ansible-playbook"),
+                "-i",
+                str(self.directory / "inventory.yml"),
+                playbook,
+                *arguments,
+            ],
+            what=f"ansible-playbook {playbook}",
+            log=log,
+            cwd=TOP,
+            stdin=subprocess.DEVNULL,
+        )
+        recap = [line for line in output.splitlines() if re.match(r"loop\s+:", line)]
+        return " ".join(recap[-1].split()[2:5]) if recap else ""
+
+
+# --- the story ------------------------------------------------------------------------------
+
+
+def timer(host: Host) -> dict[str, Any]:
+    text = host.sh(f"systemctl show {UNIT}.timer -p ActiveState,NextElapseUSecRealtime --timestamp=utc")
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {"active": values.get("ActiveState") == "active", "next": values.get("NextElapseUSecRealtime", "")}
+
+
+def receipt(host: Host) -> dict[str, Any]:
+    """The newest receipt on the host, {} where there is none."""
+    text = host.sh("ls /opt/engineering-loop/receipts/*.json 2>/dev/null | sort | tail -n 1 | xargs -r cat")
+    return dict(json.loads(text)) if text.strip() else {}
+
+
+def prove(operator: Operator, host: Host, forge: Forge, sha: str) -> list[dict[str, Any]]:
+    """Run the canary; the draft PRs that are new because of it."""
+    before = {pull["number"] for pull in forge.pulls()}
+    operator.play("playbooks/canary.yml")
+    found = []
+    for pull in forge.pulls():
+        if pull["number"] not in before:
+            files = forge.ask("GET", f"/repos/{CANARY_REPO}/pulls/{pull['number']}/files")
+            found.append(
+                {"number": pull["number"], "draft": pull["draft"], "files": [item["filename"] for item in files]}
+            )
+    for pull in found:
+        tell(
+            f"canary: issue #{CANARY_ISSUE} became {'draft ' if pull['draft'] else 'READY '}PR #{pull['number']}: {', '.join(pull['files'])}"
+        )
+    state = timer(host)
+    if not state["active"]:
+        raise DemoError("the timer is not active after the canary")
+    tell(f"timer on, next fire at {state['next']}")
+    if sha not in json.dumps(receipt(host)):
+        raise DemoError(f"no receipt on the host names {sha}")
+    return found
+
+
+def reset_canary(forge: Forge) -> None:
+    """What a person does between two proofs: close the draft, delete its branch, approve the issue again."""
+    for pull in forge.pulls():
+        if pull["state"] == "open":
+            forge.ask("PATCH", f"/repos/{CANARY_REPO}/pulls/{pull['number']}", state="closed")
+            forge.ask("DELETE", f"/repos/{CANARY_REPO}/git/refs/heads/{pull['head']['ref']}")
+
+
+def label(forge: Forge, number: int, on: bool) -> None:
+    path = f"/repos/{CANARY_REPO}/issues/{number}/labels"
+    if on:
+        forge.ask("POST", path, labels=["loop:approved"])
+    else:
+        forge.ask("DELETE", f"{path}/loop:approved")
+
+
+def crash(host: Host, forge: Forge) -> dict[str, Any]:
+    """SIGKILL a cycle in the middle of its work; the next one must succeed and the work must be kept."""
+    label(forge, CANARY_ISSUE, on=False)
+    number = forge.approve("Write down how to drain a router", "Explain the steps.\n\n<!-- pi: sleep 600 -->\n")
+    change = f"issue_network_operations_{number}"
+    host.sh(f"systemctl start --no-block {UNIT}.service")
+    worktrees = f"/var/lib/engineering-loop/runs/{change}/worktrees"
+    page = host.wait_for(
+        f"find {worktrees} -path '*/docs/*' -newer /etc/engineering-loop/loop.json -name '*.md' | grep -v engineering-loop/issue | grep .",
+        120,
+        "the agent's first file",
+    ).split()[0]
+    tree = page.split("/docs/")[0]
+    host.sh(
+        f"printf %s {shlex.quote(SENTINEL)} > {tree}/docs/half-done.md && systemctl kill --signal=SIGKILL {UNIT}.service"
+    )
+    host.wait_for(
+        f"! systemctl is-active --quiet {UNIT}.service && ! pgrep -u loop >/dev/null",
+        30,
+        "the killed cycle's processes to be gone",
+    )
+    tell(f"a cycle on issue #{number} was killed with SIGKILL, docs/half-done.md not committed")
+    forge.ask("PATCH", f"/repos/{CANARY_REPO}/issues/{number}", body="Explain the steps.\n")
+    before = {pull["number"] for pull in forge.pulls()}
+    host.sh(f"systemctl start {UNIT}.service", what="the cycle after the crash", check=False)
+    account = json.loads(host.sh("ls /var/lib/engineering-loop/cycles/*.json | sort | tail -n 1 | xargs cat"))
+    new = [pull["number"] for pull in forge.pulls() if pull["number"] not in before]
+    healed = account["outcome"] == "published" and len(new) == 1
+    tell(f"the next cycle: {account['outcome']}" + (f", draft PR #{new[0]}" if new else f": {account.get('detail')}"))
+    found = host.sh("find /var/lib/engineering-loop -name half-done.md -path '*quarantine*'").split()
+    kept = bool(found) and host.sh(f"cat {shlex.quote(found[0])}") == SENTINEL
+    tell(f"the killed cycle's work is kept at {found[0]}" if kept else "the killed cycle's work is LOST")
+    label(forge, number, on=False)
+    return {"healed": healed, "work_kept": kept, "kept_at": found[0] if found else None}
+
+
+def story(host: Host, forge: Forge, first: str, second: str) -> dict[str, Any]:
+    operator = Operator(host, forge)
+    operator.play(str(WORLD / "install.yml"), "-e", f"loop_world_api_url={forge.api_url}")
+    operator.pin(first)
+    recap = operator.play("playbooks/apply.yml", "-l", "loop")
+    tell(
+        f"applied engine {first[:12]} ({recap}); timer {'ON WITHOUT PROOF' if timer(host)['active'] else 'held: nothing is proven yet'}"
+    )
+    drafts = prove(operator, host, forge, first)
+    proof = receipt(host)
+    crashed = crash(host, forge)
+    reset_canary(forge)
+    label(forge, CANARY_ISSUE, on=True)
+    operator.pin(second)
+    recap = operator.play("playbooks/apply.yml", "-l", "loop")
+    held = not timer(host)["active"]
+    tell(
+        f"bumped to engine {second[:12]} ({recap}); timer {'held until it is proven' if held else 'STILL ON WITHOUT PROOF'}"
+    )
+    again = prove(operator, host, forge, second)
+    recap = operator.play("playbooks/apply.yml", "-l", "loop")
+    tell(f"applied once more: {recap}")
+    summary = {
+        "engine": {"sha": second},
+        "receipt": {"passed": first in json.dumps(proof), **proof},
+        "draft_prs": drafts,
+        "timer": timer(host),
+        "crash": crashed,
+        "bump": {
+            "from": first,
+            "to": second,
+            "receipt_passed": len(again) == 1 and second in json.dumps(receipt(host)),
+        },
+        "seconds": round(time.monotonic() - BEGAN, 1),
+    }
+    wrong = [
+        text
+        for text, good in (
+            ("the canary must open exactly one docs-only draft PR", docs_only(drafts)),
+            ("the canary after the bump must open exactly one docs-only draft PR", docs_only(again)),
+            ("the timer must be held between the bump and its proof", held),
+            ("the timer must be active at the end", summary["timer"]["active"]),
+            ("the cycle after the crash must publish", crashed["healed"]),
+            ("the killed cycle's work must be kept", crashed["work_kept"]),
+            ("an apply with nothing to do must change nothing", "changed=0" in recap),
+        )
+        if not good
+    ]
+    (HOME / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if wrong:
+        raise DemoError("; ".join(wrong))
+    return summary
+
+
+def docs_only(pulls: list[dict[str, Any]]) -> bool:
+    return (
+        len(pulls) == 1
+        and pulls[0]["draft"]
+        and bool(pulls[0]["files"])
+        and all(name.startswith("docs/") for name in pulls[0]["files"])
+    )
+
+
+def table(summary: dict[str, Any]) -> str:
+    pull = summary["draft_prs"][0]
+    rows = [
+        ("engine", summary["engine"]["sha"]),
+        ("canary", f"draft PR #{pull['number']}: {', '.join(pull['files'])}"),
+        ("timer", f"active, next {summary['timer']['next']}"),
+        ("crash", f"healed, work kept at {summary['crash']['kept_at']}"),
+        ("bump", f"{summary['bump']['from'][:12]} -> {summary['bump']['to'][:12]}, proven"),
+        ("took", f"{summary['seconds']} s"),
+    ]
+    return "\n".join(f"  {name:<8}{value}" for name, value in rows)
+
+
+def main() -> int:
+    keep = os.environ.get("KEEP", "") not in ("", "0")
+    address = os.environ.get("LOOP_HOST", "")
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir(parents=True)
+    try:
+        with forge_up(keep) as (forge, made):
+            tell(
+                f"forge up at {forge.url} with the {'engine from ' + os.environ['ENGINE'] if os.environ.get('ENGINE') else 'reference engine'}"
+            )
+            with given(address, int(forge.url.rsplit(":", 1)[1])) if address else throwaway(keep) as host:
+                system = host.sh(
+                    ". /etc/os-release; echo $PRETTY_NAME; systemctl is-system-running", check=False
+                ).split("\n")
+                tell(f"host up: {system[0]}, systemd says {system[1]}")
+                summary = story(host, forge, made["from"], made["to"])
+                print("\n" + table(summary) + "\n", flush=True)
+                if keep:
+                    tell(f"left up: log in with  {shlex.join(host.command)}")
+                    tell(f"the forge is at {forge.url}; `make clean` takes both down")
+    except (DemoError, stage.StageError, loophost.HostError, requests.RequestException) as problem:
+        print(f"\ndemo: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; host and forge are taken down", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

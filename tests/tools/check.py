@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run checks by name, every one of them even where one fails, and end with how many passed.
+
+    check.py lint sanity unit molecule
+
+A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+BIN = Path(sys.executable).parent
+COLLECTION = "ansible_collections.as215932.engineering_loop"
+SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
+
+
+class Check(NamedTuple):
+    """One command, and where it leaves its JUnit reports (a pattern below .cache)."""
+
+    name: str
+    command: list[str]
+    reports: str = ""
+    directory: str = "."
+
+
+def python_files(*folders: str) -> list[str]:
+    """The test programs that mypy reads as such: plugins are read by the collection's name."""
+    return [str(path.relative_to(ROOT)) for folder in folders for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+CHECKS = {
+    "lint": [
+        Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
+        Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
+        Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools")]),
+        Check("yamllint", ["yamllint", "--strict", "."]),
+        Check("ansible-lint", ["ansible-lint", "--nocolor", "--quiet"]),
+        Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
+        Check("changelog fragments", ["antsibull-changelog", "lint"]),
+        Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
+    ],
+    "sanity": [Check("ansible-test sanity", ["python", "tests/tools/sanity.py"], SANITY_REPORTS)],
+    "unit": [
+        Check(
+            "pytest",
+            ["pytest", "--quiet", "--cov", "--cov-report=term-missing", f"--junitxml={CACHE}/unit.xml", "tests/unit"],
+            "unit.xml",
+        )
+    ],
+    "molecule": [Check("molecule default", ["molecule", "test", "--scenario-name", "default"], "", "extensions")],
+}
+
+
+def environment() -> dict[str, str]:
+    """What every check sees: our tools first on PATH, and this checkout as the collection."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(BIN.parent),
+        "MYPYPATH": ".collections:tests:tests/world",
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+    }
+
+
+def counted(reports: list[Path]) -> tuple[int, int]:
+    """How many tests passed and failed in JUnit reports. What did not run is neither."""
+    passed = failed = 0
+    for report in reports:
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - written by our own run, just now
+            bad = case.find("failure") is not None or case.find("error") is not None
+            failed += bad
+            passed += not bad and case.find("skipped") is None
+    return passed, failed
+
+
+def run(check: Check) -> tuple[int, int]:
+    """Run one check with its output where ours goes; its counts."""
+    print(f"\n== {check.name}", flush=True)
+    for stale in CACHE.glob(check.reports) if check.reports else ():
+        stale.unlink()
+    started = time.monotonic()
+    code = subprocess.run(check.command, cwd=ROOT / check.directory, env=environment(), check=False).returncode
+    passed, failed = counted(list(CACHE.glob(check.reports))) if check.reports else (int(code == 0), 0)
+    if code and not failed:
+        failed = 1  # it ended badly without saying which test did
+    print(f"== {check.name}: {'failed' if failed else 'passed'} after {time.monotonic() - started:.1f} s", flush=True)
+    return passed, failed
+
+
+def main(names: list[str]) -> int:
+    checks = [check for name in names for check in CHECKS[name]]
+    results = {check.name: run(check) for check in checks}
+    passed, failed = map(sum, zip(*results.values(), strict=True))
+    broken = [name for name, result in results.items() if result[1]]
+    print(f"\nfailed: {', '.join(broken)}" if broken else "")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(CHECKS)))

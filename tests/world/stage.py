@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put the world up for one test and take it down again: an engine's repository and a forge that serves it.
+
+    python tests/world/stage.py up DIR [--engine URL|BUNDLE --from SHA --to SHA]
+    python tests/world/stage.py down DIR
+
+``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "token", "pid", "engine", "from", "to"}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+WORLD = Path(__file__).resolve().parent
+ENGINE_REPO = "AS215932/engineering-loop"
+
+
+class StageError(Exception):
+    """The world cannot be put up; the text says why in one line."""
+
+
+def _python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise StageError(f"{Path(arguments[0]).name} {arguments[1]}: {last[0] if last else 'failed'}")
+    return done.stdout
+
+
+def _engine(directory: Path, source: str, before: str, after: str) -> tuple[str, str, str]:
+    """Repository and the two commits: the one from outside, or the reference engine made here."""
+    if not source:
+        built = _python(str(WORLD / "engine.py"), "build", str(directory / "engine.git"))
+        made = json.loads(built[built.index("{") :])
+        return str(directory / "engine.git"), made["a"], made["b"]
+    for name, value in (("FROM", before), ("TO", after)):
+        if not re.fullmatch(r"[0-9a-f]{40}", value):
+            raise StageError(
+                f"{name}={value!r} is not a full SHA of 40 lower-case hex digits; ENGINE= wants FROM= and TO="
+            )
+    return source, before, after
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def up(directory: Path, source: str = "", before: str = "", after: str = "") -> dict[str, Any]:
+    """Seed the forge in ``directory``, give it the engine and start it; what ``stage.json`` holds."""
+    directory.mkdir(parents=True, exist_ok=True)
+    root = directory / "forge"
+    repository, first, second = _engine(directory, source, before, after)
+    _python(str(WORLD / "forge.py"), "seed", "--root", str(root))
+    _python(str(WORLD / "forge.py"), "import", str(root), ENGINE_REPO, repository)
+    port = _free_port()
+    with (directory / "forge.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(WORLD / "forge.py"), "serve", "--root", str(root), "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    stage = {
+        "url": url,
+        "api_url": f"{url}/api/v3",
+        "token": (root / "token").read_text(encoding="utf-8").strip(),
+        "pid": process.pid,
+        "engine": f"{url}/{ENGINE_REPO}.git",
+        "from": first,
+        "to": second,
+    }
+    (directory / "stage.json").touch(mode=0o600)
+    (directory / "stage.json").write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
+    for _attempt in range(150):
+        with contextlib.suppress(urllib.error.URLError):
+            urllib.request.urlopen(f"{url}/_forge/state", timeout=5).close()  # noqa: S310 - our own loopback address
+            return stage
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    down(directory)
+    raise StageError(f"the forge does not answer on port {port}, see {directory / 'forge.log'}")
+
+
+def down(directory: Path) -> None:
+    """Stop the forge of ``directory``; nothing to do is fine."""
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+        pid = json.loads((directory / "stage.json").read_text(encoding="utf-8"))["pid"]
+        if b"forge.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["up", "down"])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--engine", default="")
+    parser.add_argument("--from", dest="before", default="")
+    parser.add_argument("--to", dest="after", default="")
+    asked = parser.parse_args()
+    try:
+        if asked.what == "down":
+            down(asked.directory)
+        else:
+            print(json.dumps(up(asked.directory, asked.engine, asked.before, asked.after)))
+    except StageError as problem:
+        print(f"stage: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
