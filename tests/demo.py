@@ -169,12 +169,12 @@ def given(address: str, forge_port: int) -> Iterator[Host]:
     ssh = ["ssh", "-oBatchMode=yes", "-p", port, *extra, f"{user}@{match['host']}"]
     tunnel = None
     if (
-        not subprocess.run(
+        subprocess.run(
             [*ssh, f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {forge_port}), 3)'"],
             capture_output=True,
             check=False,
         ).returncode
-        == 0
+        != 0
     ):
         tunnel = subprocess.Popen(
             [

@@ -49,6 +49,7 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,40}(?<!-)")
 PORTS = range(20000, 30000)
 SSH_FAILED = 255  # ssh's own status, if it is not the command's
 BOOT_SECONDS = 60
+ROOTFS_BYTES = 600_000_000
 POWEROFF_SECONDS = 10
 
 PROGRAMS = {
@@ -203,6 +204,8 @@ def rootfs() -> Path:
             return done
         building = CACHE / "rootfs.building"
         _delete(building)
+        if shutil.disk_usage(CACHE).free < ROOTFS_BYTES:
+            fail(f"the disk is full: {CACHE} needs {ROOTFS_BYTES / 1e9} GB for the root file system")
         print("Building the Debian 13 root file system, once (about half a minute)...", file=sys.stderr, flush=True)
         # In a process namespace that dies with its first process: interrupted, mmdebstrap leaves
         # neither mounts nor children. It inherits the lock, so that nobody builds over it.
@@ -212,7 +215,9 @@ def rootfs() -> Path:
             built = _run(*command, pass_fds=[lock])
             if built.returncode:
                 errors = [line for line in built.stderr.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-                fail(f"mmdebstrap failed: {' / '.join(errors[-3:]) or built.stderr[-300:]}")
+                fail(
+                    f"mmdebstrap failed (is Debian's mirror in reach?): {' / '.join(errors[:3]) or built.stderr[-300:]}"
+                )
             building.rename(done)
         except BaseException:
             with _uninterrupted():
@@ -225,8 +230,7 @@ def rootfs() -> Path:
 
 
 def _boot_on_a_free_port(name: str, lower: Path) -> dict[str, Any]:
-    for _attempt in range(5):
-        port = _free_port()
+    for port in (_free_port() for _attempt in range(5)):
         try:
             _prepare(name, lower, port)
             process = _start(name, lower)
@@ -303,17 +307,14 @@ def _await_running(host: dict[str, Any], process: subprocess.Popen[bytes]) -> No
         console = " / ".join(log.read_text(encoding="utf-8", errors="replace").split("\n")[-5:])
         if process.poll() is not None:
             fail(f"{host['name']} did not boot: {console}")
-        if "ssh.service" in console:
-            raise PortTaken(console)
         if _listens(host["port"]):
             answer = _run(*host["ssh"], question, timeout=BOOT_SECONDS)
-            if "Host key verification failed" in answer.stderr:
+            if answer.returncode == SSH_FAILED:  # ours would have answered
                 raise PortTaken(answer.stderr)
-            if answer.returncode != SSH_FAILED:
-                state, *failed = answer.stdout.splitlines()
-                if state != "running":
-                    fail(f"{host['name']} is {state}: {'; '.join(unit.split()[0] for unit in failed)}")
-                return
+            state, *failed = answer.stdout.splitlines() or [answer.stderr]
+            if state != "running":
+                fail(f"{host['name']} is {state}: {'; '.join(unit.split()[0] for unit in failed)}")
+            return
         time.sleep(0.03)
     fail(f"{host['name']}: no answer from sshd within {BOOT_SECONDS} s. {console}")
 
@@ -439,7 +440,7 @@ def _run(*command: str, timeout: float | None = None, **more: Any) -> subprocess
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, **more)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, SSH_FAILED, "", f"no end within {timeout} s")
+        return subprocess.CompletedProcess(command, 124, "", f"not done after {timeout} s")
 
 
 def _unshared(script: str, *arguments: str) -> list[str]:
@@ -614,13 +615,11 @@ def _create_command(arguments: argparse.Namespace) -> None:
     def show(host: dict[str, Any]) -> None:
         print(json.dumps(host) if arguments.json else f"{host['name']} runs: {shlex.join(host['ssh'])}", flush=True)
 
-    if len(arguments.names) == 1:
-        show(create(arguments.names[0]))
-        return
     _require()
     before = {host["name"] for host in hosts()}
     try:
-        for host in _side_by_side(arguments.names, arguments.workers):
+        alone = len(arguments.names) == 1
+        for host in map(create, arguments.names) if alone else _side_by_side(arguments.names, arguments.workers):
             show(host)
     except BaseException:
         with _uninterrupted():

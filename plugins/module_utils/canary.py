@@ -164,7 +164,7 @@ def check_budget(config: Config) -> None:
     except (ValueError, TypeError, AttributeError):
         return  # the engine, too, starts at zero then
     max_runs = int(_argument(config["daemon_args"], "--max-runs-per-day", MAX_RUNS))
-    max_cost = float(_argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST))
+    max_cost = _argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST)
     if runs >= max_runs:
         raise LoopError(f"no budget left today ({path}): {runs} of {max_runs} runs; wait or raise max_runs_per_day")
     if cost >= max_cost:
@@ -174,14 +174,13 @@ def check_budget(config: Config) -> None:
 
 def check_queue(config: Config, forge: Forge, target: _Target | None) -> None:
     """Refuse where the engine would take another issue than the one we mean, or any at all."""
-    queue = ranked([issue for repo in config["repos"] for issue in forge.approved_issues(repo)[:LISTED]])
-    first = f"{queue[0]['repo']}#{queue[0]['number']} ({queue[0]['title']})" if queue else ""
+    queue = [issue for repo in config["repos"] for issue in forge.approved_issues(repo)[:LISTED]]
     if target is None:
         if queue:
-            raise LoopError(f"the empty canary needs an empty queue, and {first} is approved: run the docs canary")
+            raise LoopError(f"the empty canary needs an empty queue, and {_named(queue[0])} is approved: run mode docs")
         return
-    scores = {(issue["repo"], issue["number"]): score(issue) for issue in queue}
-    own = scores.get((target.repo, target.issue))
+    now = _utc_now()
+    own = next((score(issue, now) for issue in queue if _is(issue, target)), None)
     if own is None:
         found = forge.issue(target.repo, target.issue)
         if found is None:
@@ -193,12 +192,21 @@ def check_queue(config: Config, forge: Forge, target: _Target | None) -> None:
         if APPROVED not in _labels(found):
             raise LoopError(f"issue {target} does not have the label {APPROVED}")
         raise LoopError(f"the engine does not see {target}: it lists the newest {LISTED} approved ones of a repository")
-    if (queue[0]["repo"], queue[0]["number"]) != (target.repo, target.issue):
-        top = scores[queue[0]["repo"], queue[0]["number"]]
+    rival = max((issue for issue in queue if not _is(issue, target)), key=lambda issue: score(issue, now), default=None)
+    # Level ones count: the engine asks the clock anew for each, so their order is chance.
+    if rival is not None and score(rival, now) > own - 1e-6:
         raise LoopError(
-            f"the engine would take {first} before {target} (score {top:.2f} against {own:.2f}): "
-            f"take the label {APPROVED} off it for the canary, or use it as the canary's issue"
+            f"{_named(rival)} stands before {target} in the engine's queue (score {score(rival, now):.2f} against "
+            f"{own:.2f}): take the label {APPROVED} off it for the canary, or use it as the canary's issue"
         )
+
+
+def _is(issue: Json, target: _Target) -> bool:
+    return (issue["repo"], issue["number"]) == (target.repo, target.issue)
+
+
+def _named(issue: Json) -> str:
+    return f"{issue['repo']}#{issue['number']} ({issue['title']})"
 
 
 def check_target(forge: Forge, target: _Target) -> None:
@@ -216,21 +224,16 @@ def check_target(forge: Forge, target: _Target) -> None:
         raise LoopError(f"the branch {target.branch} is still in {target.repo}, so the push would fail: delete it")
 
 
-def score(issue: Json) -> float:
-    """What the engine orders its queue by."""
+def score(issue: Json, now: datetime.datetime) -> float:
+    """What the engine orders its queue by: the highest is taken."""
     total = 1.0 + sum(WEIGHTS.get(label.lower(), 0) for label in _labels(issue))
     try:
         updated = datetime.datetime.fromisoformat(str(issue["updated_at"]).replace("Z", "+00:00"))
-        total += min(2.0, max(0.0, (_utc_now() - updated).total_seconds() / 86400 / 30))
+        total += min(2.0, max(0.0, (now - updated).total_seconds() / 86400 / 30))
     except (ValueError, TypeError):
         pass  # the engine counts such an age as none
     body = issue.get("body") or ""
     return total + all(section in body for section in SECTIONS)
-
-
-def ranked(issues: Sequence[Json]) -> list[Json]:
-    """The queue as the engine orders it; equal ones keep the order in which they were listed."""
-    return sorted(issues, key=score, reverse=True)
 
 
 # --- the cycle
@@ -459,8 +462,7 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
-    inside = tuple(f"{prefix.strip('/')}/" for prefix in prefixes)
-    outside = [name for name in work["files"] if not name.startswith(inside)]
+    outside = [name for name in work["files"] if not any(_below(name, prefix) for prefix in prefixes)]
     seen = ", ".join(outside or work["files"]) or "no changed file"
     violations = work["violations"] if work["files"] else ["nothing to judge"]
     return [
@@ -518,6 +520,11 @@ def _prefixes(config: Config, target: _Target) -> list[str]:
     return list(config["allowed_paths"].get(target.checkout) or ["docs"])
 
 
+def _below(name: str, prefix: str) -> bool:
+    prefix = prefix.rstrip("/")
+    return prefix == "." or name == prefix or name.startswith(f"{prefix}/")
+
+
 def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
     """The changed paths as the forge lists them, old names included, and what the policy has against the commits.
 
@@ -567,15 +574,18 @@ def clean_up(forge: Forge, target: _Target, pulls: Sequence[Json], identity: str
     return done
 
 
-def _argument(arguments: Sequence[str], flag: str, default: float) -> str:
-    """The value of ``--flag VALUE`` or ``--flag=VALUE`` on the engine's command line, the last one counts."""
+def _argument(arguments: Sequence[str], flag: str, default: float) -> float:
+    """The number of ``--flag NUMBER`` or ``--flag=NUMBER`` on the engine's command line; the last one counts."""
     found = str(default)
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word == flag:
-            found = following
-        elif word.startswith(f"{flag}="):
+    for place, word in enumerate(arguments):
+        if word.startswith(f"{flag}="):
             found = word.partition("=")[2]
-    return found
+        elif word == flag and place + 1 < len(arguments):
+            found = arguments[place + 1]
+    try:
+        return float(found)
+    except ValueError:
+        raise LoopError(f"{flag} must be a number; daemon_args has {found!r}") from None
 
 
 def _utc_now() -> datetime.datetime:

@@ -17,16 +17,14 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
-from . import gate_policy, receipts, settings, workspaces, worktrees
+from . import accounts, gate_policy, receipts, settings, workspaces, worktrees
 from .errors import LoopError
-from .files import read_bytes, write_atomic
 from .forge import Forge
 from .gitcmd import safe_environment
 
-KEEP_ACCOUNTS = 200
 ENGINE = "hyrule-engineering-loop"
 
 # What systemd is told. Only what needs a person is a failure.
@@ -41,43 +39,6 @@ EXIT_STATUS = {
     "error": 1,
     "interrupted": 1,
 }
-
-
-def utc_now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-# --- accounts -------------------------------------------------------------------------------
-
-
-def accounts(cycles_dir: str, last: int = KEEP_ACCOUNTS) -> list[dict[str, Any]]:
-    """The newest ``last`` accounts, oldest first. A file that is no account is passed over."""
-    with contextlib.suppress(FileNotFoundError):
-        names = sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
-        found = []
-        for name in names[-last:]:
-            with contextlib.suppress(LoopError, ValueError):
-                account = json.loads(read_bytes(f"{cycles_dir}/{name}") or b"null")
-                if isinstance(account, dict):
-                    found.append(account)
-        return found
-    return []
-
-
-def _write_account(cycles_dir: str, account: dict[str, Any]) -> None:
-    content = json.dumps(account, indent=2, sort_keys=True) + "\n"
-    write_atomic(f"{cycles_dir}/{account['cycle']}.json", content.encode(), mode=0o640)
-
-
-def _close_interrupted(cycles_dir: str, own: str) -> None:
-    """A cycle that was killed could not say so itself; the next one says it for it."""
-    for account in accounts(cycles_dir):
-        if account.get("outcome") == "running" and account.get("cycle") != own:
-            account.update(outcome="interrupted", detail="the cycle was killed before it could end", ended=utc_now())
-            _write_account(cycles_dir, account)
-    names = sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json"))
-    for name in names[:-KEEP_ACCOUNTS]:
-        os.unlink(f"{cycles_dir}/{name}")
 
 
 # --- before ---------------------------------------------------------------------------------
@@ -216,8 +177,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     command = engine_command(config, program, asked.stdout)
     output: list[str] = []
     with _process_group(command, current, environment) as engine:
-        assert engine.stdout is not None
-        for line in engine.stdout:
+        for line in engine.stdout or ():
             print(line, end="", flush=True)
             output.append(line)
         status = engine.wait()
@@ -274,15 +234,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     trigger = "timer" if os.environ.get("TRIGGER_UNIT", "").endswith(".timer") else "manual"
     begun = time.monotonic()
     account: dict[str, Any] = {
-        "cycle": f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{invocation[:8] or os.getpid()}",
+        "cycle": f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{invocation[:8] or os.getpid()}",
         "invocation_id": invocation,
-        "started": utc_now(),
+        "started": accounts.utc_now(),
         "engine": {"sha": os.path.basename(os.path.realpath(f"{config['install_dir']}/current"))},
         "outcome": "running",
         "trigger": trigger,
     }
-    _close_interrupted(config["cycles_dir"], account["cycle"])
-    _write_account(config["cycles_dir"], account)
+    accounts.close_interrupted(config["cycles_dir"])
+    accounts.write(config["cycles_dir"], account)
     try:
         check_host(config)
         check_proven(config, trigger)
@@ -296,8 +256,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
     except LoopError as error:
         account.update(outcome="refused" if "report" not in account else "error", detail=str(error))
-    account.update(ended=utc_now(), seconds=round(time.monotonic() - begun, 1))
-    _write_account(config["cycles_dir"], account)
+    account.update(ended=accounts.utc_now(), seconds=round(time.monotonic() - begun, 1))
+    accounts.write(config["cycles_dir"], account)
     return account
 
 

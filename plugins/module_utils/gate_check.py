@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import hashlib
 import os
+import pathlib
 import posixpath
 import re
 import shlex
@@ -22,7 +23,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import LoopError
-from .gate_policy import Policy, admits_handoff, deadline, effective, guards
+from .files import read_bytes
+from .gate_patterns import deadline, prepare
+from .gate_policy import Policy, admits_handoff, effective, guards
 from .gitcmd import git
 
 JUDGE_SECONDS = 60.0
@@ -86,6 +89,7 @@ class Change(NamedTuple):
     deleted: bool = False
     binary: bool = False
     added: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()  # what only the engine takes for added lines, see ODD_ENDS
     size: int = 0  # of the file after the change; at least what was added where nothing more is known
     blob: str = ""
     commit: str = ""
@@ -114,13 +118,21 @@ class _Reader:
         text = content.decode("utf-8", "surrogateescape")
         self.lines = text.split("\n")
         self.odd = bool(ODD_ENDS.search(text))
+        self.nul = "\0" in text
         self.at = 0
 
     def refuse(self, reason: str) -> LoopError:
         return LoopError(f"the diff cannot be read: line {self.at + 1}: {reason}")
 
-    def peek(self) -> str | None:
-        return self.lines[self.at] if self.at < len(self.lines) else None
+    def more(self) -> bool:
+        return self.at < len(self.lines)
+
+    @property
+    def line(self) -> str:
+        return self.peek(0, "")
+
+    def peek(self, ahead: int, otherwise: str) -> str:
+        return self.lines[self.at + ahead] if self.at + ahead < len(self.lines) else otherwise
 
 
 def changes_in_diff(content: bytes) -> list[Change]:
@@ -130,10 +142,9 @@ def changes_in_diff(content: bytes) -> list[Change]:
     """
     reader = _Reader(content)
     changes: list[Change] = []
-    while (line := reader.peek()) is not None:
-        if line.startswith("diff --git "):
-            changes.append(_read_file(reader))
-        elif line.startswith("--- ") and (reader.lines[reader.at + 1 : reader.at + 2] or [""])[0].startswith("+++ "):
+    while reader.more():
+        line = reader.line
+        if line.startswith("diff --git ") or (line.startswith("--- ") and reader.peek(1, "").startswith("+++ ")):
             changes.append(_read_file(reader))
         elif line.startswith(("diff --cc ", "diff --combined ", "@@")):
             raise reader.refuse("found a combined diff or a hunk without its file, allowed: a diff of two sides")
@@ -151,19 +162,19 @@ def changes_in_diff(content: bytes) -> list[Change]:
 def _read_file(reader: _Reader) -> Change:
     """One file: its headers, then its hunks or its binary patch."""
     header: dict[str, str] = {}
-    line = reader.peek() or ""
-    if line.startswith("diff --git "):
-        header["git"] = line[11:]
+    if reader.line.startswith("diff --git "):
+        header["git"] = reader.line[11:]
         reader.at += 1
     _read_headers(reader, header)
     old, new = _names(reader, header)
     added: list[str] = []
-    binary = header.get("binary") == "yes"
+    strays: list[str] = []
     size = _read_binary_patch(reader) if "patch" in header else 0
-    while (reader.peek() or "").startswith("@@"):
+    start = reader.at
+    while reader.line.startswith("@@"):
         if header.get("---") is None or header.get("+++") is None:
             raise reader.refuse("a hunk without the names of its file")
-        _read_hunk(reader, added)
+        _read_hunk(reader, added, strays)
     deleted = new == "" or "deleted file mode" in header
     index = header.get("index", "").split(" ")
     kept = index[1] if len(index) > 1 else ""
@@ -173,9 +184,10 @@ def _read_file(reader: _Reader) -> Change:
         old_mode=header.get("old mode") or header.get("deleted file mode") or kept,
         mode="" if deleted else header.get("new mode") or header.get("new file mode") or kept,
         deleted=deleted,
-        binary=binary or "patch" in header or any("\0" in line for line in added),
+        binary="binary" in header or "patch" in header or (reader.nul and "\0" in "".join(reader.lines[start : reader.at])),
         added=tuple(added),
-        size=max(size, sum(map(len, added)) + len(added)),
+        strays=tuple(strays),
+        size=max(size, _bytes_in(added)),
         blob="" if deleted else index[0].rpartition("..")[2],
     )
 
@@ -187,7 +199,8 @@ HEADERS = (
 
 
 def _read_headers(reader: _Reader, header: dict[str, str]) -> None:
-    while (line := reader.peek()) is not None:
+    while reader.more():
+        line = reader.line
         name = next((name for name in HEADERS if line.startswith(f"{name} ")), "")
         if name:
             if name in header:
@@ -279,7 +292,7 @@ def _unquote(reader: _Reader, text: str) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _read_hunk(reader: _Reader, added: list[str]) -> None:
+def _read_hunk(reader: _Reader, added: list[str], strays: list[str]) -> None:
     """Collect the added lines of one hunk, as many as its header announces."""
     match = HUNK.match(reader.lines[reader.at])
     if not match:
@@ -301,8 +314,8 @@ def _read_hunk(reader: _Reader, added: list[str]) -> None:
         elif mark != "\\":
             reader.at = at
             raise reader.refuse("a hunk is shorter than its head says")
-        if reader.odd:
-            added.extend(_odd_pieces(line))
+        if reader.odd and mark != "+":
+            strays.extend(piece[1:] for piece in line.splitlines()[1:] if piece.startswith("+"))
         at += 1
     if old < 0 or new < 0:
         reader.at = at
@@ -325,7 +338,7 @@ def _read_binary_patch(reader: _Reader) -> int:
     """Skip both halves of a git binary patch; the new file's size where it is given whole."""
     size = 0
     for half in range(2):
-        match = re.fullmatch(r"(literal|delta) (\d{1,15})", reader.peek() or "")
+        match = re.fullmatch(r"(literal|delta) (\d{1,15})", reader.line)
         if not match:
             if half == 0:
                 raise reader.refuse("a binary patch without its content")
@@ -333,9 +346,9 @@ def _read_binary_patch(reader: _Reader) -> int:
         if half == 0:
             size = int(match[2])
         reader.at += 1
-        while BASE85.fullmatch(reader.peek() or ""):
+        while BASE85.fullmatch(reader.line):
             reader.at += 1
-        if reader.peek() == "":
+        if reader.more() and not reader.line:
             reader.at += 1
     return size
 
@@ -344,8 +357,8 @@ def _read_binary_patch(reader: _Reader) -> int:
 
 # The diff is git's own, and nothing that the repository or its attributes say can shorten it.
 DIFF = (
-    "-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--no-relative",
-    "--ignore-submodules=none", "--submodule=short", "--unified=0", "--src-prefix=a/", "--dst-prefix=b/",
+    "-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+    "--no-relative", "--ignore-submodules=none", "--submodule=short", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/",
 )
 # Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
 TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
@@ -366,7 +379,7 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
     first, last = (_commit(directory, name) for name in (base, head))
     listing = _git(directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}").splitlines()
     if len(listing) > MAX_COMMITS:
-        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}; at most {MAX_COMMITS} can be judged")
+        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}; {MAX_COMMITS} can be judged at most")
     changes: list[Change] = []
     for entry in listing:
         commit, *parents = entry.split()
@@ -377,7 +390,11 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
 
 
 def _commit(directory: str, name: str) -> str:
-    return _git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
+    arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    status, out, _ = git(directory, arguments, environment=TRUE_HISTORY, config=PLAIN, ok=(0, 1, 128))
+    if status:
+        raise LoopError(f"{directory}: there is no commit {show(name)}")
+    return out.strip()
 
 
 def _diff(directory: str, old: str, new: str) -> list[Change]:
@@ -448,15 +465,17 @@ def _differing(
         mode = _git_mode(status, full)
         known_mode, known_blob = tree.get(name, ("", ""))
         if not mode:
-            index += [("0", "0" * 40, name)] if known_mode else []
+            index += [("0", "0" * len(known_blob), name)] if known_mode else []
         elif mode == MODULE:
             blob = known_blob if known_mode == MODULE and not os.path.lexists(f"{full}/.git") else _module_head(full)
             index += [(mode, blob, name)] if (mode, blob) != (known_mode, known_blob) else []
         elif status and status.st_size > MAX_READ:
-            if _blob_id(full, mode, len(known_blob)) != known_blob:
-                too_big.append(Change(name, old_mode=known_mode, mode=mode, binary=True, size=status.st_size))
-        elif (mode, _blob_id(full, mode, len(known_blob))) != (known_mode, known_blob):
-            index.append((mode, _store(directory, full, mode, extra), name))
+            too_big.append(Change(name, old_mode=known_mode, mode=mode, binary=True, size=status.st_size))
+        else:
+            content = _content(full, mode)
+            if mode != known_mode or known_blob not in _blob_ids(content, len(known_blob)):
+                blob = _git(directory, "hash-object", "-w", "--stdin", stdin=content, extra=extra).strip()
+                index.append((mode, blob, name))
     return index, too_big
 
 
@@ -482,20 +501,13 @@ def _module_head(path: str) -> str:
 def _content(path: str, mode: str) -> bytes:
     if mode == LINK:
         return os.fsencode(os.readlink(path))
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as handle:
-        return handle.read()
+    return read_bytes(path, MAX_READ) or b""
 
 
-def _blob_id(path: str, mode: str, digits: int) -> str:
-    """git's name for the file's content as it stands, without any filter."""
-    content = _content(path, mode)
+def _blob_ids(content: bytes, digits: int) -> list[str]:
+    """git's names for the content as it stands, and as it is where a checkout turned line ends to CRLF."""
     algorithm = hashlib.sha256 if digits == 64 else hashlib.sha1
-    return algorithm(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _store(directory: str, path: str, mode: str, extra: Mapping[str, str]) -> str:
-    """Put the content among the scratch objects, for git to make the diff from."""
-    return _git(directory, "hash-object", "-w", "--stdin", stdin=_content(path, mode), extra=extra).strip()
+    return [algorithm(b"blob %d\0" % len(text) + text).hexdigest() for text in (content, content.replace(b"\r\n", b"\n"))]
 
 
 # --- judging changes -------------------------------------------------------------------------------------
@@ -511,7 +523,7 @@ def judge_changes(
     """
     for prefix in prefixes or ():
         if not prefix or prefix.startswith("/") or ".." in prefix.split("/"):
-            raise LoopError(f"allowed paths: found {prefix!r}, allowed: a path relative to the repository ('.' for all)")
+            raise LoopError(f"allowed paths: found {prefix!r}, allowed: a path inside the repository ('.' for all)")
     engine, ours = effective(policy, repo), guards(policy, repo)
     with deadline(JUDGE_SECONDS, f"judging {len(changes)} changes took longer than {JUDGE_SECONDS:.0f} s: refused"):
         found = _judge_totals(engine, ours, changes)
@@ -524,21 +536,22 @@ def judge_changes(
     return list(dict.fromkeys(found))
 
 
-def _judge_totals(engine: Policy, ours: Policy, changes: Sequence[Change]) -> Iterator[Violation] | list[Violation]:
+def _judge_totals(engine: Policy, ours: Policy, changes: Sequence[Change]) -> list[Violation]:
     found: list[Violation] = []
     paths = {name for change in changes for name in (change.path, change.origin) if name}
     if len(paths) > engine["max_changed_files"]:
         reason = f"{len(paths)} files are changed, allowed: {engine['max_changed_files']}"
         found.append(Violation("max_changed_files", "the change", reason))
-    size = sum(max(change.size if change.binary else 0, _added_size(change)) for change in changes)
+    size = sum(max(change.size if change.binary else 0, _bytes_in(change.added)) for change in changes)
     if size > ours["max_patch_bytes"]:
         reason = f"{size} bytes are added, allowed: {ours['max_patch_bytes']}"
         found.append(Violation("guards.max_patch_bytes", "the change", reason))
     return found
 
 
-def _added_size(change: Change) -> int:
-    return sum(map(len, change.added)) + len(change.added)
+def _bytes_in(lines: Sequence[str]) -> int:
+    text = "\n".join(lines)
+    return (len(text) if text.isascii() else len(_bytes(text))) + bool(lines)
 
 
 Matcher = Callable[[str], str]
@@ -579,8 +592,8 @@ def _readings(path: str) -> list[str]:
     quoted = "".join(
         f"\\{names[byte]}" if byte in names else chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in raw
     )
-    read = [path, quoted.rpartition(" -> ")[2] if False else quoted.split(" -> ", 1)[-1].strip().strip('"')]
-    return list(dict.fromkeys(posixpath.normpath(name) if name else path for name in read))
+    status = f'"{quoted}"'.split(" -> ", 1)[-1].strip().strip('"')
+    return [path, str(pathlib.PurePosixPath(status))]
 
 
 def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> Callable[[Change], list[Violation]]:
@@ -649,65 +662,20 @@ def _spares(switch: bool | list[str], path: str) -> bool:
     return any(fnmatch.fnmatchcase(path, glob) for glob in switch)
 
 
-class _Pattern(NamedTuple):
-    text: str
-    search: Callable[[str], Any]
-    literals: tuple[str, ...]  # one of them is in every match; none where that cannot be told
-    fold: bool
-
-
-def _pattern(text: str) -> _Pattern:
-    parser: Any = __import__("re._parser", fromlist=["parse"])
-    compiled = re.compile(text)
-    fold = bool(compiled.flags & re.IGNORECASE) or "(?" in text and re.search(r"\(\?[a-zA-Z]*i", text) is not None
-    literals = _required(parser.parse(text))
-    if any(not literal.isascii() for literal in literals):
-        literals = ()
-    return _Pattern(text, compiled.search, tuple(part.lower() for part in literals) if fold else literals, fold)
-
-
-def _required(tree: Any) -> tuple[str, ...]:
-    """Texts of which every match contains one: the longest that the pattern cannot do without."""
-    best: tuple[str, ...] = ()
-    run = ""
-
-    def better(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-        return max(one, other, key=lambda texts: min(map(len, texts), default=0))
-
-    for operation, argument in [*tree, (None, None)]:
-        name = str(operation)
-        if name == "LITERAL":
-            run += chr(argument)
-            continue
-        best, run = better(best, (run,) if run else ()), ""
-        if name == "SUBPATTERN":
-            best = better(best, _required(argument[-1]))
-        elif name == "ATOMIC_GROUP":
-            best = better(best, _required(argument))
-        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT") and argument[0] > 0:
-            best = better(best, _required(argument[2]))
-        elif name == "BRANCH":
-            each = [_required(branch) for branch in argument[1]]
-            if all(each):
-                best = better(best, tuple(text for texts in each for text in texts))
-    return best
-
-
 def _text_judge(engine: Policy, ours: Policy) -> Callable[[Change], list[Violation]]:
     """Searches what a change adds, line by line as the engine does, and only where a match can be."""
-    patterns = [_pattern(text) for text in engine.get("denied_content_patterns", [])]
+    patterns = [prepare(text) for text in engine.get("denied_content_patterns", [])]
     longest = ours["max_line_length"]
 
     def judge(change: Change) -> list[Violation]:
-        if not change.added:
+        if not change.added and not change.strays:
             return []
         name = show(change.path)
         found: list[Violation] = []
-        lines: Sequence[str] = change.added
-        if change.binary:
-            lines = list(_windows("\n".join(lines), longest))
-        elif max(map(len, lines)) > longest:
-            reason = f"adds a line of {max(map(len, lines))} characters, allowed: {longest}"
+        lines = _lines(change, longest)
+        length = max(map(len, lines))
+        if length > longest:
+            reason = f"adds a line of {length} characters, allowed: {longest}"
             found.append(Violation("guards.max_line_length", name, reason))
             lines = [line for line in lines if len(line) <= longest]
         text = "\n".join(lines)
@@ -724,6 +692,18 @@ def _text_judge(engine: Policy, ours: Policy) -> Callable[[Change], list[Violati
     return judge
 
 
+def _lines(change: Change, longest: int) -> list[str]:
+    """The texts to search: added lines, their parts where the engine ends lines and git does not, binary pieces."""
+    if change.binary:
+        return list(_windows("\n".join(change.added), longest))
+    lines = [*change.added, *change.strays]
+    if ODD_ENDS.search("\n".join(change.added)):
+        for line in change.added:
+            pieces = line.splitlines()
+            lines += [*pieces, *(piece[1:] for piece in pieces[1:] if piece.startswith("+"))]
+    return lines
+
+
 def _candidates(lines: Sequence[str], literals: Sequence[str], fold: bool) -> Iterator[str]:
     """The lines that hold one of the literals."""
     if not literals:
@@ -736,10 +716,11 @@ def _candidates(lines: Sequence[str], literals: Sequence[str], fold: bool) -> It
 
 
 def _windows(text: str, length: int) -> Iterator[str]:
-    """A binary file's text in pieces that overlap; again without NULs, which is how UTF-16 hides ASCII."""
+    """A binary file's text in pieces that overlap by half; again without NULs, which is how UTF-16 hides ASCII."""
     for whole in dict.fromkeys((text, text.replace("\0", ""))):
-        for start in range(0, len(whole), length):
-            yield whole[start : start + length + 4096]
+        for start in range(0, max(len(whole), 1), length):
+            yield whole[start : start + length]
+            yield whole[start + length // 2 : start + length + length // 2]
 
 
 # --- judging everything else -----------------------------------------------------------------------------

@@ -9,30 +9,29 @@ about a change is in gate_check.py.
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import LoopError
 from .files import read_bytes, sha256
+from .gate_patterns import try_pattern
 
 try:
     import yaml
 except ImportError:  # a fresh host, before the role's packages are there
     yaml = None  # type: ignore[assignment]
 
+HAS_YAML = yaml is not None
 Policy = dict[str, Any]
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 5
 MAX_ENTRIES = 1000
 MAX_TEXT = 1024
-PATTERN_SECONDS = 1.0
 
 # What a key holds decides what is allowed in it and which of two values is the stricter one.
 DEFAULT_KEYS = {
@@ -84,7 +83,7 @@ def parse(content: bytes, source: str) -> tuple[Policy, dict[str, int]]:
     Only what a policy needs is read: mappings, lists, strings, whole numbers, true and
     false. Anchors, aliases, tags, duplicate keys and several documents are refused.
     """
-    if yaml is None:
+    if not HAS_YAML:
         raise LoopError("the Python library PyYAML is missing on this host; Debian's package is python3-yaml")
     if len(content) > MAX_BYTES:
         raise LoopError(f"{source} has {len(content)} bytes; a policy may have {MAX_BYTES}")
@@ -109,64 +108,73 @@ def _yaml_reason(error: Exception) -> str:
     return f"line {mark.line + 1}: {reason}" if mark else f"no YAML: {reason}"
 
 
+@dataclasses.dataclass
+class _Open:
+    """A container that is being read, and the key that waits for its value."""
+
+    value: Any
+    path: str
+    key: str | None = None
+
+
 def _build(text: str, source: str) -> tuple[Any, dict[str, int]]:
     """Data from the parser's events, with a stack of our own: nothing here recurses or expands."""
-    resolver = yaml.SafeLoader("")
     lines: dict[str, int] = {}
-    result: list[Any] = []
-    stack: list[tuple[Any, str]] = [(result, "")]  # the open containers and their key paths
-    keys: list[str | None] = [None]  # the key that waits for its value, per open container
-
-    def refuse(path: str, line: int, reason: str) -> LoopError:
-        return LoopError(f"{source}: {path or 'the document'} (line {line}): {reason}")
-
+    top: list[Any] = []
+    stack = [_Open(top, "")]
+    event: Any
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
-        container, path = stack[-1]
         if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             stack.pop()
-            keys.pop()
-            continue
-        if isinstance(event, yaml.DocumentStartEvent) and result:
-            raise refuse("", line, "a second document begins; a policy is one")
-        if not isinstance(event, yaml.NodeEvent):
-            continue
-        waits_for_key = isinstance(container, dict) and keys[-1] is None
-        if not waits_for_key:
-            path = _join(path, keys[-1] if isinstance(container, dict) else len(container), stack)
-            lines.setdefault(path, line)
-        if isinstance(event, yaml.AliasEvent) or event.anchor:
-            raise refuse(path, line, "anchors and aliases are not allowed; write the value out")
-        if event.tag:
-            raise refuse(path, line, f"the tag {event.tag!r} is not allowed")
-        if waits_for_key:
-            key = _scalar(resolver, event)
-            if not isinstance(key, str) or not key:
-                raise refuse(path, line, f"found {_what(key)} as a key, allowed: a name")
-            if key in container:
-                raise refuse(_join(path, key, stack), line, "the key is there twice")
-            keys[-1] = key
-            continue
-        value = _scalar(resolver, event)
-        if isinstance(container, dict):
-            container[keys[-1]] = value
-            keys[-1] = None
-        else:
-            container.append(value)
-        if isinstance(value, (dict, list)):
-            if len(stack) > MAX_DEPTH:
-                raise refuse(path, line, f"nested more than {MAX_DEPTH} levels deep")
-            stack.append((value, path))
-            keys.append(None)
-    return (result[0] if result else None), lines
+        elif isinstance(event, yaml.NodeEvent):
+            try:
+                _take(event, stack, lines)
+            except LoopError as error:
+                raise LoopError(f"{source}: {error}") from error
+        elif isinstance(event, yaml.DocumentStartEvent) and top:
+            raise LoopError(f"{source}: line {event.start_mark.line + 1}: a second document begins; a policy is one")
+    return (top[0] if top else None), lines
 
 
-def _join(path: str, key: Any, stack: Sequence[Any]) -> str:
-    if len(stack) == 1:
-        return ""
+def _take(event: Any, stack: list[_Open], lines: dict[str, int]) -> None:
+    """One node: a key that waits for its value, or a value put where it belongs."""
+    here = stack[-1]
+    line = event.start_mark.line + 1
+    names = isinstance(here.value, dict) and here.key is None
+    path = here.path if names else _join(here, here.key if isinstance(here.value, dict) else len(here.value))
+
+    def refuse(where: str, reason: str) -> LoopError:
+        return LoopError(f"{where or 'the document'} (line {line}): {reason}")
+
+    if isinstance(event, yaml.AliasEvent) or event.anchor:
+        raise refuse(path, "anchors and aliases are not allowed; write the value out")
+    if event.tag:
+        raise refuse(path, f"the tag {_short(event.tag)} is not allowed")
+    value = _scalar(event)
+    if names:
+        if not isinstance(value, str) or not value:
+            raise refuse(path, f"found {_what(value)} as a key, allowed: a name")
+        if value in here.value:
+            raise refuse(_join(here, value), "the key is there twice")
+        here.key = value
+        return
+    lines[path] = line
+    if isinstance(here.value, dict):
+        here.value[here.key] = value
+        here.key = None
+    else:
+        here.value.append(value)
+    if isinstance(value, (dict, list)):
+        if len(stack) > MAX_DEPTH:
+            raise refuse(path, f"nested more than {MAX_DEPTH} levels deep")
+        stack.append(_Open(value, path))
+
+
+def _join(container: _Open, key: Any) -> str:
+    """The key path of an entry. What holds the document itself has no name."""
     if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{key}" if path else str(key)
+        return f"{container.path}[{key}]" if container.path else ""
+    return f"{container.path}.{key}" if container.path else str(key)
 
 
 class _Odd(NamedTuple):
@@ -176,20 +184,21 @@ class _Odd(NamedTuple):
     kind: str
 
 
-def _scalar(resolver: Any, event: Any) -> Any:
+def _scalar(event: Any) -> Any:
     """An event as data: an empty container, or what the engine's loader would make of a scalar."""
     if isinstance(event, yaml.MappingStartEvent):
         return {}
     if isinstance(event, yaml.SequenceStartEvent):
         return []
-    tag = resolver.resolve(yaml.ScalarNode, event.value, event.implicit).rpartition(":")[2]
+    text: str = event.value
+    tag = str(yaml.SafeLoader("").resolve(yaml.ScalarNode, text, event.implicit)).rpartition(":")[2]
     if tag == "str":
-        return event.value
+        return text
     if tag == "bool":
-        return event.value.lower() in ("yes", "true", "on")
-    if tag == "int" and re.fullmatch("[-+]?(0|[1-9][0-9]{0,17})", event.value):
-        return int(event.value)
-    return _Odd(event.value, {"int": "a number not in plain decimal digits"}.get(tag, tag))
+        return text.lower() in ("yes", "true", "on")
+    if tag == "int" and re.fullmatch("[-+]?(0|[1-9][0-9]{0,17})", text):
+        return int(text)
+    return _Odd(text, {"int": "a number not in plain decimal digits"}.get(tag, tag))
 
 
 def _what(value: Any) -> str:
@@ -304,7 +313,7 @@ class _Checker(NamedTuple):
         for number, entry in enumerate(value):
             here = f"{path}[{number}]"
             if not isinstance(entry, str) or not entry or len(entry) > MAX_TEXT:
-                raise self.refuse(here, entry, f"a text of 1 to {MAX_TEXT} characters (in quotes where YAML reads more)")
+                raise self.refuse(here, entry, f"a text of 1 to {MAX_TEXT} characters, in quotes if need be")
             if "\0" in entry or any("\ud800" <= char <= "\udfff" for char in entry):
                 raise self.refuse(here, entry, "a text without NUL and half characters")
             reason = ENTRY[noun](entry)
@@ -367,28 +376,6 @@ def load_file(path: str) -> Policy:
     if content is None:
         raise LoopError(f"there is no policy at {path}; without one the engine allows everything. Apply the role")
     return load(content, path)
-
-
-@contextlib.contextmanager
-def deadline(seconds: float, message: str) -> Iterator[None]:
-    """Raise LoopError(message) if the block takes longer. Main thread only.
-
-    Python's re looks for signals while it backtracks, so an alarm ends a search that
-    would outlive us; a linear engine here would not help the public one, which uses re.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise LoopError("patterns are bounded in time by an alarm, and that needs the main thread")
-
-    def expire(_number: int, _frame: object) -> None:
-        raise LoopError(message)
-
-    previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 # --- what holds, and in which direction ------------------------------------------------------------------
@@ -551,7 +538,7 @@ def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:
     defaults = _apply(check, "defaults", DEFAULT_KEYS, start, own, start)
     for directory in facts:
         if not _inside(directory, defaults.get("allowed_handoff_dirs", [])):
-            raise check.refuse("defaults.allowed_handoff_dirs", directory, "removing only what handoff_dirs do not name")
+            raise check.refuse("defaults.allowed_handoff_dirs", directory, "to remove what is not in handoff_dirs")
     policy: Policy = {"version": 1, "defaults": defaults, "repos": {}}
     policy["repos"] = _apply_repos(check, "repos", REPO_KEYS, base.get("repos", {}), overlay.get("repos", {}), defaults)
     ours = guards(base)
@@ -596,11 +583,8 @@ def _edit(value: Any, edit: Mapping[str, list[str]]) -> list[str]:
     return list(dict.fromkeys([*kept, *edit.get("add", [])]))
 
 
-# --- patterns that would stall a run ---------------------------------------------------------------------
-
-
 def try_patterns(policy: Policy, source: str) -> None:
-    """Refuse each pattern that needs more than a second for 4 KiB of text made to hurt it."""
+    """Refuse each pattern that would stall a run, by its key path."""
     sections = {"defaults": policy.get("defaults", {}), **{f"repos.{k}": v for k, v in policy.get("repos", {}).items()}}
     tried: set[str] = set()
     for path, section in sections.items():
@@ -608,104 +592,8 @@ def try_patterns(policy: Policy, source: str) -> None:
             if pattern in tried:
                 continue
             tried.add(pattern)
-            message = (
-                f"{source}: {path}.denied_content_patterns[{number}]: found {_short(pattern)}, "
-                f"allowed: a pattern that never needs longer than {PATTERN_SECONDS} s for {PUMPED} characters"
-            )
-            with deadline(PATTERN_SECONDS, message):
-                compiled = re.compile(pattern)
-                for text in hostile_texts(pattern):
-                    compiled.search(text)
-
-
-PUMPED = 4096
-
-
-def hostile_texts(pattern: str) -> Iterator[str]:
-    """Texts that make a backtracking search try again and again: pieces of the pattern, repeated, then a misfit."""
-    # The parser is the only thing that knows what a pattern may match. It is private to re,
-    # and the same from Python 3.11 on.
-    parser: Any = __import__("re._parser", fromlist=["parse"])
-    tree = parser.parse(pattern)
-    pumps = dict.fromkeys(pump for pump in _pumps(tree) if pump)
-    heads = dict.fromkeys(["", *_heads(tree)])
-    for pump in list(pumps)[:32]:
-        repeated = pump * (PUMPED // len(pump))
-        for head in list(heads)[:16]:
-            yield f"{head}{repeated}\0"
-            yield f"{head}{repeated}"
-
-
-def _sample(tree: Any) -> str:
-    """A short text that a parsed pattern matches, or nearly."""
-    return "".join(_sample_one(str(operation), argument) for operation, argument in tree)
-
-
-def _sample_one(operation: str, argument: Any) -> str:
-    if operation == "LITERAL":
-        return chr(argument)
-    if operation == "NOT_LITERAL":
-        return "a" if argument != ord("a") else "b"
-    if operation == "ANY":
-        return "a"
-    if operation == "IN":
-        return _member(argument)
-    if operation == "BRANCH":
-        return _sample(argument[1][0])
-    if operation == "SUBPATTERN":
-        return _sample(argument[-1])
-    if operation == "ATOMIC_GROUP":
-        return _sample(argument)
-    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        return _sample(argument[2]) * min(max(argument[0], 1), 64)
-    return ""
-
-
-CATEGORY = {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}
-
-
-def _member(members: Any) -> str:
-    """A character of a class; of a negated one, the first of a few that it does not name."""
-    if members and str(members[0][0]) == "NEGATE":
-        named = {chr(value) for kind, value in members if str(kind) == "LITERAL"}
-        return next((char for char in "a =0-b" if char not in named), "\u00e9")
-    kind, value = members[0]
-    if str(kind) == "LITERAL":
-        return chr(value)
-    if str(kind) == "RANGE":
-        return chr(value[0])
-    return CATEGORY.get(str(value), "-")
-
-
-def _children(operation: str, argument: Any) -> list[Any]:
-    if operation == "BRANCH":
-        return list(argument[1])
-    if operation in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
-        return [argument[-1]]
-    if operation == "ATOMIC_GROUP":
-        return [argument]
-    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        return [argument[2]]
-    return []
-
-
-def _pumps(tree: Any) -> Iterator[str]:
-    """What may be repeated: the whole match, and whatever stands below it, outermost first."""
-    yield _sample(tree)
-    for operation, argument in tree:
-        if str(operation) not in ("AT", "GROUPREF"):
-            yield _sample_one(str(operation), argument)
-        for child in _children(str(operation), argument):
-            yield from _pumps(child)
-
-
-def _heads(tree: Any) -> Iterator[str]:
-    """What leads up to each piece, so that the search gets as far as the piece that can be pumped."""
-    for number in range(1, len(tree)):
-        yield _sample(tree[:number])
-    for operation, argument in tree:
-        for child in _children(str(operation), argument):
-            yield from _heads(child)
+            here = f"{source}: {path}.denied_content_patterns[{number}]"
+            try_pattern(pattern, f"{here}: found {_short(pattern)}, allowed: a pattern that is quick on every text")
 
 
 # --- rendering and the digest ----------------------------------------------------------------------------

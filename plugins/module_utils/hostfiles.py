@@ -65,18 +65,11 @@ def compare(entry: Entry) -> Change | None:
         return Change(entry.path, "removed", read_bytes(entry.path) if stat.S_ISREG(status.st_mode) else None)
     before = None
     if entry.state == "directory":
-        if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
-            status = os.stat(entry.path)  # root moved it to a larger disk
-        if not stat.S_ISDIR(status.st_mode):
-            raise LoopError(f"{entry.path} is in the way: a directory must stand there; move it aside and run again")
-    elif stat.S_ISDIR(status.st_mode):
-        raise LoopError(f"{entry.path} is a directory where a file must stand; move it aside and run again")
-    elif stat.S_ISREG(status.st_mode):
-        before = read_bytes(entry.path)
+        status = _standing_directory(entry.path, status)
+    else:
+        before = _standing_file(entry.path, status)
         if before != entry.content:
             return Change(entry.path, "content", before, entry.content)
-    else:
-        return Change(entry.path, "replaced (it was no regular file)", None, entry.content)
     differs = []
     uid, gid = _ids(entry)
     if uid != status.st_uid or gid != status.st_gid:
@@ -84,6 +77,21 @@ def compare(entry: Entry) -> Change | None:
     if stat.S_IMODE(status.st_mode) != entry.mode:
         differs.append(f"mode {entry.mode:04o}")
     return Change(entry.path, ", ".join(differs), before, before) if differs else None
+
+
+def _standing_directory(path: str, status: os.stat_result) -> os.stat_result:
+    if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
+        status = os.stat(path)  # root moved it to a larger disk
+    if not stat.S_ISDIR(status.st_mode):
+        raise LoopError(f"{path} is in the way: a directory must stand there; move it aside and run again")
+    return status
+
+
+def _standing_file(path: str, status: os.stat_result) -> bytes | None:
+    """Content of the file that stands at ``path``; None for a link or the like, which is replaced."""
+    if stat.S_ISDIR(status.st_mode):
+        raise LoopError(f"{path} is a directory where a file must stand; move it aside and run again")
+    return read_bytes(path) if stat.S_ISREG(status.st_mode) else None
 
 
 def apply(entry: Entry, change: Change) -> None:

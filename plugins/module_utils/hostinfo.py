@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import pwd
@@ -13,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from . import cycle, receipts, settings
+from . import accounts, quarantine, receipts, settings
 from .errors import LoopError
 
 
@@ -71,19 +70,6 @@ def timer(unit: str) -> dict[str, Any]:
     }
 
 
-def quarantine(directory: str) -> list[dict[str, Any]]:
-    """The manifests of what is kept aside, oldest first."""
-    found = []
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            if name.endswith(".json") and parent.count("/") - directory.count("/") <= 1:
-                with contextlib.suppress(OSError, ValueError), open(f"{parent}/{name}", encoding="utf-8") as handle:
-                    manifest = json.load(handle)
-                    if isinstance(manifest, dict) and "from" in manifest:
-                        found.append({**manifest, "manifest": f"{parent}/{name}"})
-    return sorted(found, key=lambda manifest: str(manifest.get("when", "")))
-
-
 def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     """What is deployed and how it fares; None on a host where nothing was deployed yet."""
     if not os.path.exists(config_path):
@@ -101,6 +87,6 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "installed": installed,
         "proof": proof,
         "timer": timer(config["unit"]),
-        "cycles": cycle.accounts(config["cycles_dir"], last),
-        "quarantine": quarantine(settings.quarantine_dir(config)),
+        "cycles": accounts.read(config["cycles_dir"], last),
+        "quarantine": quarantine.listing(settings.quarantine_dir(config)),
     }

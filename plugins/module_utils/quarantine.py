@@ -10,6 +10,7 @@ commit that would have become unreachable). Nothing is ever copied: a part moves
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import errno
 import json
@@ -17,7 +18,6 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import LoopError
-from .files import flocked, read_bytes, write_atomic
+from .files import flocked, read_bytes
 from .gitcmd import git
 from .users import as_user
 
@@ -342,3 +342,99 @@ def listing(quarantine: str) -> list[dict[str, Any]]:
         directory = os.path.join(quarantine, name)
         things.append({**load_manifest(directory), "id": name, "to": directory})
     return things
+
+
+# --- retention --------------------------------------------------------------------------------
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800,
+         "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+def number_of(text: str | float, what: str) -> float:
+    """Seconds of '12h' or '2d', bytes of '10G'; LoopError where ``text`` is neither."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([a-zA-Z]?)", str(text).strip())
+    if not found or found[2] not in UNITS or (found[2] in "KMGT" and found[2] and what != "size"):
+        raise LoopError(f"{what} {str(text)!r} is not {'a size such as 10G' if what == 'size' else 'a time such as 2d'}")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def purge(
+    quarantine: str,
+    age: float | None = None,
+    size: float | None = None,
+    min_age: float | None = 86400,
+    check: bool = False,
+) -> dict[str, Any]:
+    """Let go, for good, what is older than ``age`` seconds, then the oldest while the whole exceeds ``size`` bytes.
+
+    Never what is younger than ``min_age`` seconds. Runs as the quarantine's owner.
+    Returns ``purged[]{id,from,size,age,why} left size``.
+    """
+    if not os.path.isdir(quarantine):
+        return {"purged": [], "left": 0, "size": 0}
+    quarantine = os.path.realpath(quarantine)
+
+    def work(done: list[dict[str, Any]]) -> dict[str, Any]:
+        with alone([quarantine]):
+            return _purge(quarantine, age, size, min_age or 0, check)
+
+    answer: dict[str, Any] = as_owner([quarantine], [quarantine], work)
+    answer.pop("quarantined")
+    return answer
+
+
+def _purge(quarantine: str, age: float | None, size: float | None, min_age: float, check: bool) -> dict[str, Any]:
+    things = listing(quarantine)
+    for thing in things:
+        when = time.strptime(thing["id"][:16], "%Y%m%dT%H%M%SZ")
+        thing["age"] = time.time() - calendar.timegm(when)
+        thing["size"] = size_of(thing["to"]) + (size_of(_held(thing)) if thing.get("repo") else 0)
+    total, purged = sum(thing["size"] for thing in things), []
+    for thing in things:
+        why = "older than its time" if age is not None and thing["age"] > age else ""
+        if not why and size is not None and total > size:
+            why = "the quarantine is larger than allowed"
+        if not why or thing["age"] < min_age:
+            continue
+        if not check:
+            _let_go(thing)
+        total -= thing["size"]
+        purged.append({"id": thing["id"], "from": thing.get("from", ""), "size": thing["size"],
+                       "age": int(thing["age"]), "why": why})
+    return {"purged": purged, "left": len(things) - len(purged), "size": total}
+
+
+def _held(thing: dict[str, Any]) -> str:
+    return os.path.join(open_repo(thing["repo"]).common, HELD, thing["id"]) if os.path.isdir(thing["repo"]) else ""
+
+
+def _let_go(thing: dict[str, Any]) -> None:
+    """First the refs, then what is on disk, the manifest last: cut off anywhere, the next purge goes on."""
+    if thing.get("repo") and os.path.isdir(thing["repo"]):
+        repo = open_repo(thing["repo"])
+        _, out, _ = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
+        if out:
+            repo.git(["update-ref", "--stdin", "-z"], stdin="".join(f"delete {ref}\0\0" for ref in out.split()).encode())
+        _delete(_held(thing))
+    _delete(os.path.join(thing["to"], "tree"))
+    _delete(thing["to"])
+
+
+def _delete(path: str) -> None:
+    """Remove a tree of ours; a directory without permissions first gets them. Follows no symlink."""
+    if not os.path.lexists(path):
+        return
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    for root, directories, _files in os.walk(path):
+        for name in [root, *(os.path.join(root, each) for each in directories)]:
+            with contextlib.suppress(OSError):
+                if not os.path.islink(name):
+                    os.chmod(name, 0o700)
+    try:
+        shutil.rmtree(path)
+    except PermissionError as error:
+        raise Denied(str(error.filename), "") from error
+    except OSError as error:
+        raise LoopError(f"{path} cannot be purged: {error.strerror}") from error

@@ -284,7 +284,7 @@ def _read_signed(directory: str, name: str) -> Json:
             raise LoopError(f"{path} cannot be verified: the key beside it is gone")
         if not hmac.compare_digest(_mac(_key(directory), record), str(record.get("hmac", ""))):
             raise LoopError(f"{path} was changed after it was written: its HMAC does not fit")
-    return record
+    return dict(record)
 
 
 def _is_receipt(record: Any) -> bool:

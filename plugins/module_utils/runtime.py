@@ -15,13 +15,17 @@ PACKAGE = "engineering_loop_core"
 
 # Everything the host's own commands need; what only a controller needs stays out.
 CORE = (
+    "accounts",
     "canary",
     "cycle",
     "errors",
     "files",
     "forge",
+    "gate_check",
+    "gate_patterns",
     "gate_policy",
     "gitcmd",
+    "quarantine",
     "receipts",
     "settings",
     "users",

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from . import quarantine as store
 from .errors import LoopError
 from .files import read_bytes, write_atomic
-from .quarantine import HELD, OBJECT, SALVAGE, Denied, Repo, alone, as_owner, move, new_id, open_repo
+from .quarantine import HELD, OBJECT, SALVAGE, Denied, Repo, alone, as_owner, move, new_id, open_repo, purge
 
 # A component that git, a shell and a path all read the same way.
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
@@ -434,8 +434,13 @@ def _standing(path: str) -> str:
 # --- acting -----------------------------------------------------------------------------------
 
 
-def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass) -> None:
-    """Take ``leftovers`` of one repository (or of none) out of the way, all in one batch."""
+def clear(
+    repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[dict[str, str]] | None = None
+) -> None:
+    """Take ``leftovers`` of one repository (or of none) out of the way, all in one batch.
+
+    With ``kept`` a leftover that cannot go is added there with its reason, and the others go.
+    """
     for number, leftover in enumerate(leftovers):
         mark = read_small(f"{leftover.admin.place}/{MARK}") if leftover.admin else None
         cut_off = os.path.join(now.quarantine, mark or "-")
@@ -452,14 +457,21 @@ def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass) -> None:
         return
     for leftover in leftovers:
         _hold(leftover, leftover.debris)
-    if repo:
-        _refs(repo, leftovers)
+    stuck = free_branches(repo, leftovers, tolerant=kept is not None) if repo else {}
     for leftover in leftovers:
-        if leftover.path:
-            move(leftover.path, os.path.join(now.item(leftover), "tree"))
-        if leftover.admin:
-            _hold(leftover, [leftover.admin.place])
-        now.healed.append(leftover.words())
+        try:
+            if leftover.id in stuck:
+                raise stuck[leftover.id]
+            if leftover.path:
+                move(leftover.path, os.path.join(now.item(leftover), "tree"))
+            if leftover.admin:
+                _hold(leftover, [leftover.admin.place])
+        except LoopError as error:
+            if kept is None:
+                raise
+            kept.append({"path": leftover.place or leftover.branch, "why": str(error)})
+        else:
+            now.healed.append(leftover.words())
 
 
 def describe(leftover: Leftover, now: Pass) -> None:
@@ -549,16 +561,28 @@ def _unreachable(repo: Repo, names: list[str]) -> set[str]:
     return set(names) if status else set(names) & set(out.split())
 
 
-def _refs(repo: Repo, leftovers: list[Leftover]) -> None:
-    """One transaction: salvage refs made, branches deleted if they are still what we saw."""
+def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict[str, LoopError]:
+    """One transaction: salvage refs made, branches deleted if they are still what we saw.
+
+    ``tolerant``: where it fails, one transaction for each leftover; {id: error} of those that fail.
+    """
     lines: list[str] = []
     for leftover in leftovers:
         lines += [f"update {ref}\0{commit}\0\0" for ref, commit in salvage_refs(leftover).items()]
         if leftover.branch:
             lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]
             _hold(leftover, [f"{repo.common}/logs/refs/heads/{leftover.branch}"])
-    if lines:
+    if not lines:
+        return {}
+    try:
         repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode("".join(lines)))
+    except LoopError as error:
+        if not tolerant:
+            raise
+        if len(leftovers) == 1:
+            return {leftovers[0].id: error}
+        return {key: error for each in leftovers for key, error in free_branches(repo, [each], tolerant).items()}
+    return {}
 
 
 # --- the main checkout ------------------------------------------------------------------------
@@ -803,3 +827,191 @@ def add(repo: Repo, path: str, branch: str, base: str) -> None:
     os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
     with filters_off(repo) as config:
         repo.git(["worktree", "add", "--quiet", "--no-track", "-b", branch, "--", path, base], config=config)
+
+
+# --- a whole workspace ------------------------------------------------------------------------
+
+
+def sweep(
+    repos: Sequence[str] = (),
+    branch_prefixes: Sequence[str] = (),
+    worktree_root: str = "",
+    keep: Sequence[str] = (),
+    older_than: float = 0,
+    quarantine: str | None = None,
+    quarantine_keep: dict[str, float | None] | None = None,
+    run_lock: str | None = None,
+    check: bool = False,
+    workspace: str | None = None,
+) -> dict[str, Any]:
+    """Every leftover of a workspace in one pass per repository: what a coming run would trip over.
+
+    Leftovers are the worktrees below ``worktree_root`` (``<root>/<run>/worktrees/<name>``; the rest
+    of a run's directory stays), the branches called one of ``branch_prefixes`` or below one, and what
+    dead processes left in the repositories. ``repos`` are named, or are all in ``workspace``.
+    ``keep``: paths, branches or change ids to leave. ``older_than``: seconds that a leftover must have
+    been left alone. ``quarantine``: default ``<worktree_root>/.quarantine``. ``quarantine_keep``:
+    ``{age, size, min_age}`` (seconds, bytes, seconds) also empties the quarantine by ``purge``.
+
+    Returns ``removed[] kept[]{path,why} quarantined[] purged[] healed[] plan[] changed``.
+    Raises LoopError while ``run_lock`` is held by a living process; a single leftover that is in
+    use or cannot be moved is ``kept`` with the reason and stops nothing else.
+    """
+    roots = [os.path.realpath(repo) for repo in repos] + (_checkouts(workspace) if workspace else [])
+    roots = list(dict.fromkeys(roots))
+    for prefix in branch_prefixes:
+        check_branch(prefix)
+    if not roots:
+        raise LoopError(f"no repository to sweep{f' in {workspace}' if workspace else ''}")
+    root = check_path(worktree_root, "worktree_root")
+    root = os.path.realpath(root)
+    if any(inside(root, each) or inside(each, root) for each in roots):
+        raise LoopError(f"worktree_root {root} and a repository lie one inside the other")
+    place = check_path(quarantine, "quarantine") if quarantine else f"{root}/.quarantine"
+    check_run_lock(run_lock)
+    running = processes()
+    limits = Limits(root, place, tuple(branch_prefixes), tuple(keep), older_than)
+
+    def work(done: list[dict[str, Any]]) -> dict[str, Any]:
+        opened = [open_repo(each) for each in roots]
+        with alone([repo.common for repo in opened]):
+            return _sweep(opened, limits, Pass(place, running, done, check=check))
+
+    answer: dict[str, Any] = as_owner(roots, [root, place, *roots], work)
+    answer["purged"] = []
+    if quarantine_keep is not None:
+        answer["purged"] = purge(place, check=check, **quarantine_keep)["purged"]
+    answer["changed"] = bool(answer["plan"] or answer["purged"])
+    return answer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sweep may take."""
+
+    root: str
+    quarantine: str
+    prefixes: tuple[str, ...]
+    keep: tuple[str, ...]
+    older_than: float
+
+
+def _checkouts(workspace: str) -> list[str]:
+    if not os.path.isdir(workspace):
+        raise LoopError(f"workspace {workspace} is not a directory")
+    places = (os.path.join(os.path.realpath(workspace), name) for name in sorted(os.listdir(workspace)))
+    return [place for place in places if os.path.isdir(f"{place}/.git") and not os.path.islink(place)]
+
+
+def _sweep(repos: list[Repo], limits: Limits, now: Pass) -> dict[str, Any]:
+    kept: list[dict[str, str]] = []
+    standing = _trees(limits.root)
+    work: list[tuple[Repo | None, list[Leftover], list[Admin]]] = []
+    for repo in repos:
+        try:
+            leftovers, strangers = find_all(repo, limits, standing, now)
+        except LoopError as error:  # one damaged repository does not stop the others
+            kept.append({"path": repo.path, "why": str(error)})
+            continue
+        work.append((repo, leftovers, strangers))
+    claimed = {item.path for _, leftovers, _ in work for item in leftovers}
+    strays = [Leftover(f"unregistered {kind_of(path)}", "no repository knows it", None, path, path)
+              for path in standing if path not in claimed]
+    work.append((None, strays, []))
+    for owner, leftovers, strangers in work:
+        ready = []
+        for leftover in leftovers:
+            why = _reason_to_keep(leftover, limits, now)
+            if why:
+                kept.append({"path": leftover.place or leftover.branch or leftover.debris[0], "why": why})
+            else:
+                ready.append(leftover)
+        clear(owner, ready, now, kept)
+        if owner:
+            repair_strangers(owner, strangers, now)
+    return {"removed": [entry["from"] for entry in now.done], "kept": kept, "healed": now.healed, "plan": now.plan}
+
+
+def _trees(root: str) -> list[str]:
+    """Whatever stands where worktrees stand, ``<root>/<run>/worktrees/*``; no symlink is entered."""
+    found: list[str] = []
+    if not os.path.isdir(root):
+        return found
+    try:
+        for run in sorted(os.scandir(root), key=lambda entry: entry.name):
+            place = f"{run.path}/worktrees"
+            if run.name.startswith(".") or not run.is_dir(follow_symlinks=False) or _lstat(place) is None:
+                continue
+            if os.path.isdir(place) and not os.path.islink(place):
+                found += [f"{place}/{name}" for name in sorted(os.listdir(place)) if name != ".quarantine"]
+            else:
+                found.append(place)
+    except PermissionError as error:
+        raise Denied(str(error.filename), "") from error
+    return found
+
+
+def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tuple[list[Leftover], list[Admin]]:
+    """All leftovers of one repository, and the registered worktrees that are none."""
+    refs = refs_below(repo, limits.prefixes) if limits.prefixes else {}
+    head = main_branch(repo)
+    if head in refs:
+        leave_branch(repo, head, now)
+    leftovers: list[Leftover] = []
+    strangers: list[Admin] = []
+    seen: set[str] = set()
+    for admin in admins_of(repo):
+        ours = inside(admin.target, limits.root) and not inside(admin.target, limits.quarantine)
+        if not ours and not any(name in refs for name in admin.branches):
+            strangers.append(admin)
+            continue
+        whole = admin.target in standing or (ours and os.path.dirname(admin.target) != limits.root)
+        leftovers.append(take_admin(repo, admin, refs, "a run is over", whole and admin.target not in seen))
+        seen.add(admin.target)
+    taken = {item.branch for item in leftovers}
+    leftovers += [take(repo, refs, name, "a run is over") for name in refs if name not in taken]
+    debris = git_locks(repo)
+    for prefix in limits.prefixes:
+        debris += ref_debris(repo, prefix, refs) if prefix not in refs else []
+        debris += [entry for entry in _files_below(f"{repo.common}/refs/heads/{prefix}")
+                   if _branch_name(repo, entry) not in refs]
+    if os.path.lexists(f"{repo.common}/worktrees") and not os.path.isdir(f"{repo.common}/worktrees"):
+        debris.append(f"{repo.common}/worktrees")
+    leftovers += [Leftover("debris", "left behind by a dead process", repo, debris=[entry])
+                  for entry in dict.fromkeys(debris)]
+    return leftovers, strangers
+
+
+def _reason_to_keep(leftover: Leftover, limits: Limits, now: Pass) -> str:
+    """Why a sweep leaves this leftover alone; empty where it goes."""
+    names = {leftover.branch, *(leftover.admin.branches if leftover.admin else ())}
+    change = change_of(leftover.place, leftover.branch).lower()
+    for wanted in limits.keep:
+        if wanted in names or (change and wanted.lower() == change) or wanted.lower() in _ids(names):
+            return f"keep names {wanted}"
+        if wanted.startswith("/") and leftover.place and inside(leftover.place, os.path.normpath(wanted)):
+            return f"keep names {wanted}"
+    age = time.time() - _touched(leftover)
+    if limits.older_than and not leftover.debris and age < limits.older_than:
+        return f"left alone for {max(age, 0):.0f} s only, less than {limits.older_than:.0f} s"
+    try:
+        check_free([leftover], now)
+    except LoopError as error:
+        return str(error)
+    return ""
+
+
+def _ids(branches: Iterable[str]) -> set[str]:
+    return {part.lower() for name in branches for part in name.split("/")[1:2]}
+
+
+def _touched(leftover: Leftover) -> float:
+    """When the leftover last changed, as far as its outermost files tell."""
+    places = [leftover.path, *leftover.debris]
+    if leftover.admin:
+        places += [f"{leftover.admin.place}/{name}" for name in ("HEAD", "index", "logs/HEAD")]
+    if leftover.branch and leftover.repo:
+        common = leftover.repo.common
+        places += [f"{common}/{way}/refs/heads/{leftover.branch}" for way in (".", "logs")]
+    times = [status.st_mtime for status in (_lstat(place) for place in places if place) if status]
+    return max(times, default=0.0)

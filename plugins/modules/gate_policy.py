@@ -136,7 +136,6 @@ import pwd
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
@@ -198,8 +197,8 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
     result: dict[str, Any] = {"policy": {}, "sha256": "", "widened": [], "tightened": [], "admitted": []}
     base = read_base(module)
     if base is None:
-        module_base = module.params["base"]
-        return {**result, "changed": True, "msg": f"would compose {dest} from {module_base}, which comes with the release"}
+        message = f"would compose {dest} from {module.params['base']}, which comes with the release"
+        return {**result, "changed": True, "msg": message}
     composed = core.compose(base, module.params["overlay"], module.params["handoff_dirs"], module.params["widen"])
     result.update(composed._asdict(), sha256=core.digest(composed.policy))
     content = result.pop("text").encode()
@@ -254,7 +253,7 @@ def main() -> None:
         required_one_of=[("base", "base_content")],
         supports_check_mode=True,
     )
-    if core.yaml is None:
+    if not core.HAS_YAML:
         if module.check_mode:
             module.exit_json(
                 changed=True, policy={}, sha256="", widened=[], tightened=[], admitted=[],

@@ -84,7 +84,6 @@ changed_paths:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 

@@ -140,7 +140,6 @@ cleanup:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 

@@ -111,7 +111,6 @@ loop:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 

@@ -40,7 +40,6 @@ changed_paths:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: F401
     canary,  # shipped with this module, for the host
     cycle,  # shipped with this module, for the host

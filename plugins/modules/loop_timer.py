@@ -97,7 +97,6 @@ import os
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 

@@ -41,7 +41,7 @@ EXAMPLES = r"""
   as215932.engineering_loop.pypi_tool:
     name: uv
     version: 0.13.9
-    dest: /usr/local/lib/engineering-loop/uv
+    dest: /opt/engineering-loop/uv
 """
 
 RETURN = r"""
@@ -60,7 +60,6 @@ after:
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import pypi_tools
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 

@@ -10,12 +10,13 @@ A check is one command. Where it leaves a JUnit report, every test in it counts;
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
@@ -44,7 +45,7 @@ CHECKS = {
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
         Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools")]),
         Check("yamllint", ["yamllint", "--strict", "."]),
-        Check("ansible-lint", ["ansible-lint", "--nocolor", "--quiet"]),
+        Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
@@ -98,14 +99,19 @@ def run(check: Check) -> tuple[int, int]:
 
 
 def main(names: list[str]) -> int:
-    checks = [check for name in names for check in CHECKS[name]]
-    results = {check.name: run(check) for check in checks}
-    passed, failed = map(sum, zip(*results.values(), strict=True))
+    # On ctrl-C the running check gets the signal as well and must be left the time to clean up; then no other starts.
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    results: dict[str, tuple[int, int]] = {}
+    for check in [check for name in names for check in CHECKS[name]]:
+        results[check.name] = run(check)
+        if interrupts:
+            return 130
     broken = [name for name, result in results.items() if result[1]]
     print(f"\nfailed: {', '.join(broken)}" if broken else "")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    print(f"{sum(result[0] for result in results.values())} passed, {sum(result[1] for result in results.values())} failed")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or list(CHECKS)))
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each cycle left of itself: one JSON account under ``cycles_dir``, the newest ones kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import LoopError
+from .files import read_bytes, write_atomic
+
+KEEP = 200
+
+
+def utc_now() -> str:
+    """This second, as an account and a receipt write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def names(cycles_dir: str) -> list[str]:
+    """File names of the accounts, oldest first; their names begin with the time."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
+    return []
+
+
+def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
+    """The newest ``last`` accounts, oldest first. A file that is no account is passed over."""
+    found = []
+    for name in names(cycles_dir)[-last:]:
+        with contextlib.suppress(LoopError, ValueError):
+            account = json.loads(read_bytes(f"{cycles_dir}/{name}") or b"null")
+            if isinstance(account, dict) and account.get("cycle") == name.removesuffix(".json"):
+                found.append(account)
+    return found
+
+
+def write(cycles_dir: str, account: dict[str, Any]) -> None:
+    """Write or replace an account; its ``cycle`` names the file."""
+    content = json.dumps(account, indent=2, sort_keys=True) + "\n"
+    write_atomic(f"{cycles_dir}/{account['cycle']}.json", content.encode(), mode=0o640)
+
+
+def close_interrupted(cycles_dir: str) -> None:
+    """A cycle that was killed could not say so itself; the next one, before it begins, says it for it."""
+    for account in read(cycles_dir):
+        if account.get("outcome") == "running":
+            account.update(outcome="interrupted", detail="the cycle was killed before it could end", ended=utc_now())
+            write(cycles_dir, account)
+    for name in names(cycles_dir)[: -KEEP]:
+        os.unlink(f"{cycles_dir}/{name}")
