@@ -235,7 +235,12 @@ def _boot_on_a_free_port(name: str, lower: Path) -> dict[str, Any]:
             _prepare(name, lower, port)
             process = _start(name, lower)
             host = _describe(name, port)
-            _await_running(host, process)
+            try:
+                _await_running(host, process)
+            except BaseException:
+                process.kill()  # it may not have come as far as its group, where _remove finds all others
+                process.wait()
+                raise
             (HOSTS / name / "host.json").write_text(json.dumps(host, indent=2) + "\n", encoding="utf-8")
             return host
         except PortTaken:
@@ -312,7 +317,7 @@ def _await_running(host: dict[str, Any], process: subprocess.Popen[bytes]) -> No
             if answer.returncode == SSH_FAILED:  # ours would have answered
                 raise PortTaken(answer.stderr)
             state, *failed = answer.stdout.splitlines() or [answer.stderr]
-            if state != "running":
+            if state != "running" or failed:
                 fail(f"{host['name']} is {state}: {'; '.join(unit.split()[0] for unit in failed)}")
             return
         time.sleep(0.03)
@@ -479,8 +484,9 @@ def _public_key() -> str:
             _delete(new)
             new.mkdir()
             _keygen(new / KEY.name)
-            os.chown(new / KEY.name, int(os.environ.get("SUDO_UID", 0)), int(os.environ.get("SUDO_GID", 0)))
             new.rename(KEY.parent)
+        if "SUDO_UID" in os.environ:
+            os.chown(KEY, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
     return KEY.with_suffix(".pub").read_text(encoding="utf-8")
 
 

@@ -249,7 +249,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account["swept"] = heal(config, Forge(config["api_url"], os.environ["GH_TOKEN"]))
         for kept in account["swept"]["quarantined"]:
             print(f"kept aside: {kept['from']} -> {kept['to']}", flush=True)
-        account["workspaces"] = workspaces.refresh(config)
+        refreshed = workspaces.refresh(config)["repositories"]
+        account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
         status, report = run_engine(config)
         outcome = report.get("outcome", "error")
         detail = report.get("detail") or f"the engine ended with {status} and without a report"
@@ -269,7 +270,7 @@ def sentence(account: dict[str, Any]) -> str:
     if issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
     words += [text for text in (report.get("pr_url"), account.get("detail")) if text]
-    return ": ".join([words[0], " ".join(words[1:])]) if words[1:] else words[0]
+    return " ".join(": ".join([words[0], " ".join(words[1:])] if words[1:] else words).split())
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:

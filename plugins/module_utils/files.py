@@ -27,10 +27,11 @@ def read_bytes(path: str, limit: int = 16 * 1024 * 1024) -> bytes | None:
         return None
     except OSError as error:
         raise LoopError(f"{path} cannot be read: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)  # fdopen would refuse a directory in words of its own
+        raise LoopError(f"{path} is not a regular file")
     with os.fdopen(descriptor, "rb") as handle:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LoopError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise LoopError(f"{path} has {status.st_size} bytes, more than the {limit} that are allowed")
         return handle.read()

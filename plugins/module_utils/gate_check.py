@@ -20,7 +20,7 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .errors import LoopError
 from .files import read_bytes
@@ -124,6 +124,9 @@ class _Reader:
     def refuse(self, reason: str) -> LoopError:
         return LoopError(f"the diff cannot be read: line {self.at + 1}: {reason}")
 
+    def has_nul(self, start: int) -> bool:
+        return self.nul and any("\0" in line for line in self.lines[start : self.at])
+
     def more(self) -> bool:
         return self.at < len(self.lines)
 
@@ -184,7 +187,7 @@ def _read_file(reader: _Reader) -> Change:
         old_mode=header.get("old mode") or header.get("deleted file mode") or kept,
         mode="" if deleted else header.get("new mode") or header.get("new file mode") or kept,
         deleted=deleted,
-        binary="binary" in header or "patch" in header or (reader.nul and "\0" in "".join(reader.lines[start : reader.at])),
+        binary="binary" in header or "patch" in header or reader.has_nul(start),
         added=tuple(added),
         strays=tuple(strays),
         size=max(size, _bytes_in(added)),
@@ -246,7 +249,8 @@ def _names(reader: _Reader, header: Mapping[str, str]) -> tuple[str, str]:
 
 def _side(reader: _Reader, text: str, prefix: str) -> str:
     """The name after --- or +++, without a/ or b/ and what some tools put after a tab; '' for /dev/null."""
-    name = _unquote(reader, text) if text.startswith('"') else text.split("\t", 1)[0]
+    text = text[: text.rindex('"') + 1] if text.startswith('"') else text.split("\t", 1)[0]
+    name = _unquote(reader, text)
     if name == "/dev/null":
         return ""
     if not name.startswith(f"{prefix}/"):
@@ -358,7 +362,8 @@ def _read_binary_patch(reader: _Reader) -> int:
 # The diff is git's own, and nothing that the repository or its attributes say can shorten it.
 DIFF = (
     "-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
-    "--no-relative", "--ignore-submodules=none", "--submodule=short", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/",
+    "--no-relative", "--ignore-submodules=none", "--submodule=short", "--unified=3",
+    "--src-prefix=a/", "--dst-prefix=b/",
 )
 # Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
 TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
@@ -379,7 +384,7 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
     first, last = (_commit(directory, name) for name in (base, head))
     listing = _git(directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}").splitlines()
     if len(listing) > MAX_COMMITS:
-        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}; {MAX_COMMITS} can be judged at most")
+        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}, allowed: {MAX_COMMITS}")
     changes: list[Change] = []
     for entry in listing:
         commit, *parents = entry.split()
@@ -507,7 +512,8 @@ def _content(path: str, mode: str) -> bytes:
 def _blob_ids(content: bytes, digits: int) -> list[str]:
     """git's names for the content as it stands, and as it is where a checkout turned line ends to CRLF."""
     algorithm = hashlib.sha256 if digits == 64 else hashlib.sha1
-    return [algorithm(b"blob %d\0" % len(text) + text).hexdigest() for text in (content, content.replace(b"\r\n", b"\n"))]
+    both = (content, content.replace(b"\r\n", b"\n"))
+    return [algorithm(b"blob %d\0" % len(text) + text).hexdigest() for text in both]
 
 
 # --- judging changes -------------------------------------------------------------------------------------
@@ -557,6 +563,13 @@ def _bytes_in(lines: Sequence[str]) -> int:
 Matcher = Callable[[str], str]
 
 
+def _any_of(globs: Sequence[str]) -> Matcher:
+    """One search for all globs, and only where it finds something one for each; '' matches nothing."""
+    rules = [(re.compile(fnmatch.translate(glob)).match, glob) for glob in globs if glob]
+    together = re.compile("|".join(fnmatch.translate(glob) for glob in globs if glob) or "(?!)").match
+    return lambda path: next((glob for match, glob in rules if match(path)), "") if together(path) else ""
+
+
 def _matcher(patterns: Iterable[str], *, exact: bool = False) -> Matcher:
     """A function from a path to the first glob that matches it, '' for none.
 
@@ -564,21 +577,15 @@ def _matcher(patterns: Iterable[str], *, exact: bool = False) -> Matcher:
     glob without a slash also matches a name in any directory.
     """
     globs = list(patterns)
-    whole = [(re.compile(fnmatch.translate(glob)).match, glob) for glob in globs]
-    folded = [(re.compile(fnmatch.translate(glob.casefold())).match, glob) for glob in globs]
-    bare = [(match, glob) for match, glob in folded if "/" not in glob]
-    any_whole = re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)").match
+    whole = _any_of(globs)
+    folded = _any_of([glob.casefold() for glob in globs])
+    bare = _any_of([glob.casefold() if "/" not in glob else "" for glob in globs])
 
     def match(path: str) -> str:
         if exact:
-            return next((glob for match, glob in whole if match(path)), "") if any_whole(path) else ""
+            return whole(path)
         low = path.casefold()
-        name = posixpath.basename(low)
-        for rules, text in ((whole, path), (folded, low), (bare, name)):
-            for test, glob in rules:
-                if test(text):
-                    return glob
-        return ""
+        return whole(path) or folded(low) or bare(posixpath.basename(low))
 
     return functools.lru_cache(maxsize=1024)(match)
 

@@ -88,7 +88,8 @@ def _sample_one(operation: str, argument: Any) -> str:
     if operation == "ATOMIC_GROUP":
         return _sample(argument)
     if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        return _sample(argument[2]) * min(max(argument[0], 1), 64)
+        times: int = min(max(argument[0], 1), 64)
+        return _sample(argument[2]) * times
     return ""
 
 
@@ -101,10 +102,8 @@ def _member(members: Any) -> str:
         named = {chr(value) for kind, value in members if str(kind) == "LITERAL"}
         return next((char for char in "a =0-b" if char not in named), "\u00e9")
     kind, value = members[0]
-    if str(kind) == "LITERAL":
-        return chr(value)
-    if str(kind) == "RANGE":
-        return chr(value[0])
+    if str(kind) in ("LITERAL", "RANGE"):
+        return chr(value if isinstance(value, int) else value[0])
     return CATEGORY.get(str(value), "-")
 
 

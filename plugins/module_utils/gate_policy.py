@@ -13,12 +13,13 @@ import dataclasses
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import LoopError
 from .files import read_bytes, sha256
-from .gate_patterns import try_pattern
+from .gate_patterns import PARSER, try_pattern
 
 try:
     import yaml
@@ -26,6 +27,7 @@ except ImportError:  # a fresh host, before the role's packages are there
     yaml = None  # type: ignore[assignment]
 
 HAS_YAML = yaml is not None
+_RESOLVER: Any = yaml.resolver.Resolver() if HAS_YAML else None
 Policy = dict[str, Any]
 
 MAX_BYTES = 64 * 1024
@@ -122,7 +124,6 @@ def _build(text: str, source: str) -> tuple[Any, dict[str, int]]:
     lines: dict[str, int] = {}
     top: list[Any] = []
     stack = [_Open(top, "")]
-    event: Any
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             stack.pop()
@@ -132,14 +133,18 @@ def _build(text: str, source: str) -> tuple[Any, dict[str, int]]:
             except LoopError as error:
                 raise LoopError(f"{source}: {error}") from error
         elif isinstance(event, yaml.DocumentStartEvent) and top:
-            raise LoopError(f"{source}: line {event.start_mark.line + 1}: a second document begins; a policy is one")
+            raise LoopError(f"{source}: line {_line(event)}: a second document begins; a policy is one")
     return (top[0] if top else None), lines
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 def _take(event: Any, stack: list[_Open], lines: dict[str, int]) -> None:
     """One node: a key that waits for its value, or a value put where it belongs."""
     here = stack[-1]
-    line = event.start_mark.line + 1
+    line = _line(event)
     names = isinstance(here.value, dict) and here.key is None
     path = here.path if names else _join(here, here.key if isinstance(here.value, dict) else len(here.value))
 
@@ -191,7 +196,7 @@ def _scalar(event: Any) -> Any:
     if isinstance(event, yaml.SequenceStartEvent):
         return []
     text: str = event.value
-    tag = str(yaml.SafeLoader("").resolve(yaml.ScalarNode, text, event.implicit)).rpartition(":")[2]
+    tag = str(_RESOLVER.resolve(yaml.ScalarNode, text, event.implicit)).rpartition(":")[2]
     if tag == "str":
         return text
     if tag == "bool":
@@ -234,8 +239,11 @@ def _glob(value: str) -> str:
 
 def _pattern(value: str) -> str:
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what a later Python reads differently is refused
+            PARSER.parse(value)
         re.compile(value)
-    except (re.error, OverflowError, RecursionError, ValueError) as error:
+    except (re.error, OverflowError, RecursionError, ValueError, Warning) as error:
         return f"a regular expression of Python's re ({error})"
     return ""
 
@@ -276,16 +284,19 @@ class _Checker(NamedTuple):
     source: str
     lines: Mapping[str, int]
 
+    def place(self, path: str) -> str:
+        return f"{self.source}: {path[:200]}" + (f" (line {self.lines[path]})" if path in self.lines else "")
+
     def refuse(self, path: str, found: Any, allowed: str) -> LoopError:
-        line = f" (line {self.lines[path]})" if path in self.lines else ""
-        return LoopError(f"{self.source}: {path}{line}: found {_what(found)}, allowed: {allowed}")
+        return LoopError(f"{self.place(path)}: found {_what(found)}, allowed: {allowed}")
 
     def mapping(self, value: Any, path: str, known: Iterable[str] = ()) -> None:
         if not isinstance(value, dict):
             raise self.refuse(path, value, "a mapping")
         for key in value:
             if not isinstance(key, str) or (known and key not in known):
-                raise self.refuse(f"{path}.{key}" if path else str(key), "an unknown key", ", ".join(known))
+                here = f"{path}.{key}" if path else str(key)
+                raise LoopError(f"{self.place(here)}: an unknown key, allowed: {', '.join(known) or 'names'}")
 
     def section(self, value: Any, path: str, kinds: Mapping[str, str]) -> None:
         self.mapping(value, path, kinds)

@@ -18,6 +18,7 @@ import os
 import pwd
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,67 +32,8 @@ from .users import as_user
 
 SALVAGE = "refs/loop-salvage"
 HELD = "loop-quarantine"
-LOCK = "loop-worktrees.lock"
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
-OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 LOCK_SECONDS = 120.0
-
-
-class Denied(Exception):
-    """This user may not move ``source``: a step for root, who runs no git."""
-
-    def __init__(self, source: str, target: str) -> None:
-        super().__init__(source)
-        self.source, self.target = source, target
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A main checkout or bare repository, and the directory that holds its refs."""
-
-    path: str
-    common: str
-    bare: bool
-
-    def git(
-        self,
-        arguments: Sequence[str],
-        *,
-        stdin: bytes | None = None,
-        ok: Sequence[int] = (0,),
-        environment: dict[str, str] | None = None,
-        config: dict[str, str] | None = None,
-    ) -> tuple[int, str, str]:
-        """Run git on exactly this repository, whatever ``core.worktree`` or a gitfile may claim."""
-        where = {"GIT_DIR": self.common} if self.bare else {"GIT_DIR": self.common, "GIT_WORK_TREE": self.path}
-        try:
-            return git(
-                self.common,
-                arguments,
-                stdin=stdin,
-                ok=ok,
-                environment={**where, "GIT_NO_LAZY_FETCH": "1", **(environment or {})},
-                config={"protocol.allow": "never", "core.bare": str(self.bare).lower(), **(config or {})},
-            )
-        except LoopError as error:
-            if "Permission denied" in str(error) and os.geteuid() != 0:
-                raise Denied(self.common, "") from error
-            raise
-
-
-def open_repo(path: str) -> Repo:
-    """The repository at ``path``; LoopError where there is none that we may work on."""
-    path = os.path.realpath(path)
-    inner = os.path.join(path, ".git")
-    if os.path.isdir(inner) and not os.path.islink(inner):
-        common, bare = inner, False
-    elif os.path.isfile(inner):
-        raise LoopError(f"{path} is itself a linked worktree or a submodule: name the main checkout as repo")
-    else:
-        common, bare = path, True
-    if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
-        raise LoopError(f"{path} is not a git repository")
-    return Repo(path, common, bare)
 
 
 def new_id(number: int = 0) -> str:
@@ -287,7 +229,7 @@ def alone(places: Sequence[str], seconds: float = LOCK_SECONDS) -> Iterator[None
     """Hold the healers' lock in each of ``places``: two heals of one repository take turns."""
     with contextlib.ExitStack() as stack:
         for place in sorted(set(places)):
-            path, deadline = os.path.join(place, LOCK), time.monotonic() + seconds
+            path, deadline = os.path.join(place, OUR_LOCK), time.monotonic() + seconds
             while True:
                 attempt = stack.enter_context(contextlib.ExitStack())
                 if attempt.enter_context(flocked(path, wait=False)):

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from .errors import LoopError
-from .files import read_bytes, write_atomic
+from .files import read_bytes, sha256, write_atomic
 
 Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
@@ -60,8 +60,8 @@ def duration(text: str) -> float | None:
     """Seconds of ``90s``, ``15m``, ``12h``, ``30d``, ``2w``; None for an empty text: no limit."""
     if not text:
         return None
-    found = re.fullmatch(r"(\d+)([smhdw])", text)
-    if found is None or found[1] == "0":
+    found = re.fullmatch(r"([1-9][0-9]*)([smhdw])", text)
+    if found is None:
         raise LoopError(f"{text!r} is not an age: write a number and one of s, m, h, d, w, as in 30d, or nothing")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
@@ -147,7 +147,9 @@ def write(config: Config, mode: str, proven: Json, how: Json, *, applied_by: str
         "applied_by": applied_by,
         "overrides": sorted(overrides),
     }
-    name = f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}.json"
+    # What was proven is in the name, so that two proofs of one second do not replace each other.
+    what = sha256(json.dumps(proven, sort_keys=True).encode())
+    name = f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}-{what[:8]}.json"
     return _write_signed(config["receipts_dir"], name, receipt)
 
 

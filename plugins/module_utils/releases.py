@@ -44,7 +44,8 @@ SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
 NETWORK_SECONDS = 600.0
 # What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop.
 PASSED_ON = re.compile(
-    r"(UV_|PIP_|SSL_CERT_)\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|LANG|TMPDIR", re.IGNORECASE
+    r"(UV_|PIP_|SSL_CERT_)\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|LANG|TMPDIR",
+    re.IGNORECASE,
 )
 
 
@@ -151,7 +152,7 @@ def ledger(install_dir: str) -> Json:
         known = json.loads(read_bytes(path) or b"{}")
         return {"history": list(known.get("history", [])), "marks": dict(known.get("marks", {}))}
     except (ValueError, AttributeError, TypeError) as error:
-        raise LoopError(f"{path} cannot be understood ({error}): move it away to start with an empty history") from error
+        raise LoopError(f"{path} cannot be understood ({error}): move it away to start anew") from error
 
 
 def mark(install_dir: str, sha: str, verdict: str, detail: str = "") -> None:
@@ -565,7 +566,7 @@ def _redact(text: str) -> str:
 
 def _compile(settings: Settings, path: str) -> None:
     """Byte code now, as nobody can write it later. Files that do not compile are none that get imported."""
-    script = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2)"
+    script = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
     python = os.path.join(path, ".venv/bin/python")
     if not os.path.exists(python):
         raise LoopError("the sync command made no .venv in the release; the engine is run from there")
@@ -591,7 +592,7 @@ def _freeze(path: str) -> None:
             mode = os.lstat(entry).st_mode
             if os.geteuid() == 0:
                 os.lchown(entry, 0, 0)
-            if stat.S_ISDIR(mode) or stat.S_ISREG(mode) and mode & 0o100:
+            if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and mode & 0o100):
                 os.chmod(entry, 0o555)
             elif stat.S_ISREG(mode):
                 os.chmod(entry, 0o444)
@@ -681,9 +682,9 @@ def _export(settings: Settings, mirror: str, sha: str, path: str) -> str:
         branch = ""  # going back: it was judged when it was built
     os.mkdir(path, 0o755)
     # An index of its own: `git archive` would leave out what .gitattributes marks as export-ignore.
-    index = {"GIT_INDEX_FILE": os.path.join(path, ".index")}
-    git(mirror, ["read-tree", sha], environment=index)
-    git(mirror, ["checkout-index", "--all", f"--prefix={path}/"], environment=index)
+    index = {"GIT_DIR": mirror, "GIT_WORK_TREE": path, "GIT_INDEX_FILE": os.path.join(path, ".index")}
+    git(path, ["read-tree", sha], environment=index)
+    git(path, ["checkout-index", "--all"], environment=index)
     os.unlink(index["GIT_INDEX_FILE"])
     return branch
 
@@ -713,7 +714,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
     """The branch that ``sha`` is on, once everything that was demanded of it holds."""
     repo = settings.repo
     if git(mirror, ["cat-file", "-e", f"{sha}^{{commit}}"], ok=range(-128, 256))[0]:
-        raise LoopError(f"{repo} has no commit {sha} on any of its branches: was it pushed, is it the right repository?")
+        raise LoopError(f"{repo} has no commit {sha} on any branch: was it pushed, is it the right repository?")
     _, found, _ = git(mirror, ["for-each-ref", "--contains", sha, "--format=%(refname:lstrip=2)", "refs/heads"])
     on = found.split("\n")[:-1]
     allowed = [name for name in on if not settings.branches or name in settings.branches]
@@ -735,7 +736,8 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
             if done.returncode:
                 raise LoopError(f"the keyring {settings.keyring} cannot be read: {_last_words(done.stderr)}")
         # Without signers a file of none: git must never look for another one.
-        config = {"gpg.ssh.allowedSignersFile": settings.allowed_signers or "/dev/null", "gpg.minTrustLevel": "undefined"}
+        signers = settings.allowed_signers or os.devnull
+        config = {"gpg.ssh.allowedSignersFile": signers, "gpg.minTrustLevel": "undefined"}
         status, _, said = git(
             mirror, ["verify-commit", sha], environment={"GNUPGHOME": home}, config=config, ok=range(-128, 256)
         )
@@ -783,12 +785,12 @@ def _recover(install_dir: str) -> bool:
     """Clear what killed runs left. A release put aside for a build that never ended comes back. True if any."""
     directory = os.path.join(install_dir, "releases")
     cleared = False
-    for name in sorted(os.listdir(directory)):
-        path = os.path.join(directory, name)
-        unfinished = re.fullmatch(r"[0-9a-f]{40}", name) and record(install_dir, name) is None
-        if unfinished or name.startswith(".trash-"):
-            _remove(path)
-            cleared = True
+    for parent in (install_dir, directory):
+        for name in os.listdir(parent):
+            unfinished = parent == directory and re.fullmatch(r"[0-9a-f]{40}", name) and not record(install_dir, name)
+            if unfinished or name.startswith(".trash-"):
+                _remove(os.path.join(parent, name))
+                cleared = True
     with contextlib.suppress(OSError):
         wanted = os.path.basename(os.readlink(os.path.join(install_dir, "current")))
         for name in sorted(os.listdir(directory), reverse=True):
@@ -835,14 +837,14 @@ def _remove(path: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.unlink(path)
         return
-    trash = tempfile.mktemp(prefix=".trash-", dir=os.path.dirname(path))
+    trash = os.path.join(tempfile.mkdtemp(prefix=".trash-", dir=os.path.dirname(path)), "it")
     os.chmod(path, 0o700)
     os.rename(path, trash)
     for directory, directories, _ in os.walk(trash):
         for name in directories:
             if not os.path.islink(os.path.join(directory, name)):
                 os.chmod(os.path.join(directory, name), 0o700)
-    shutil.rmtree(trash)
+    shutil.rmtree(os.path.dirname(trash))
 
 
 # --- small things -------------------------------------------------------------------------

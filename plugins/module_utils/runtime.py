@@ -7,31 +7,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import pkgutil
 
 from .errors import LoopError
 from .hostfiles import Change, Entry, converge
 
 PACKAGE = "engineering_loop_core"
-
-# Everything the host's own commands need; what only a controller needs stays out.
-CORE = (
-    "accounts",
-    "canary",
-    "cycle",
-    "errors",
-    "files",
-    "forge",
-    "gate_check",
-    "gate_patterns",
-    "gate_policy",
-    "gitcmd",
-    "quarantine",
-    "receipts",
-    "settings",
-    "users",
-    "workspaces",
-    "worktrees",
-)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -58,15 +39,19 @@ esac
 
 
 def sources() -> dict[str, bytes]:
-    """File name -> content of the core, read from wherever it was imported (a zip within a module)."""
+    """File name -> content of the core, read from wherever it was imported (a zip within a module).
+
+    A module is shipped with what it imports and nothing else, so that is what the host gets.
+    """
     found = {"__init__.py": b""}
-    for name in CORE:
-        full = f"{__package__}.{name}"
-        spec = importlib.util.find_spec(full)
-        source = spec.loader.get_source(full) if spec and hasattr(spec.loader, "get_source") else None
+    package = importlib.import_module(str(__package__))
+    for shipped in pkgutil.iter_modules(package.__path__):
+        name = f"{__package__}.{shipped.name}"
+        spec = importlib.util.find_spec(name)
+        source = spec.loader.get_source(name) if spec and hasattr(spec.loader, "get_source") else None
         if source is None:
-            raise LoopError(f"the source of {full} is not part of this module")
-        found[f"{name}.py"] = source.encode()
+            raise LoopError(f"the source of {name} is not part of this module")
+        found[f"{shipped.name}.py"] = source.encode()
     return found
 
 

@@ -26,54 +26,10 @@ from .errors import LoopError
 from .files import read_bytes, write_atomic
 from .quarantine import HELD, OBJECT, SALVAGE, Denied, Repo, alone, as_owner, move, new_id, open_repo, purge
 
-# A component that git, a shell and a path all read the same way.
-COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
-PROTECTED = ("main", "master", "production", "prod", "HEAD")
 MARK = "quarantined-as"
-SMALL = 1024 * 1024
 
 
-# --- names from outside -----------------------------------------------------------------------
-
-
-def check_branch(name: str) -> None:
-    """LoopError unless ``name`` is a branch that git takes and nobody misreads."""
-    if not name.isascii() or not name.isprintable():
-        raise LoopError(f"branch {name!r}: only printable ASCII is allowed (a look-alike is another branch)")
-    wrong = next((part for part in name.split("/") if not COMPONENT.fullmatch(part)), None)
-    if wrong is not None:
-        raise LoopError(f"branch {name!r}: the part {wrong!r} must begin with a letter, a digit or _ and hold only "
-                        "letters, digits and . _ + = @ , -")
-    if ".." in name or any(part.endswith((".lock", ".")) for part in name.split("/")):
-        raise LoopError(f"branch {name!r}: '..', a part ending in '.lock' and one ending in '.' are refused by git")
-    if len(name) > 200:
-        raise LoopError(f"branch {name[:40]!r}… has {len(name)} characters: at most 200 are allowed")
-    if name in PROTECTED or name.startswith("refs/"):
-        raise LoopError(f"branch {name!r} is not one that may be healed away: use a name such as hyrule-feature/ID/repo")
-
-
-def check_path(path: str, what: str = "path") -> str:
-    """``path`` with its existing directories resolved; LoopError where it is no place for a worktree."""
-    if not os.path.isabs(path) or path.startswith("//"):
-        raise LoopError(f"{what} {path!r} must be absolute")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
-        raise LoopError(f"{what} {path!r} holds a control character")
-    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in path):
-        raise LoopError(f"{what} {path!r} is not valid UTF-8")
-    parts = path.rstrip("/").split("/")[1:]
-    if not parts or any(part in ("", ".", "..") for part in parts):
-        raise LoopError(f"{what} {path!r} must name a place below /, without '.', '..' or '//'")
-    if len(os.fsencode(path)) > 3000 or any(len(os.fsencode(part)) > 200 for part in parts):
-        raise LoopError(f"{what} {path[:60]!r}… is too long: 3000 bytes, 200 for each part")
-    if ".git" in parts:
-        raise LoopError(f"{what} {path!r} lies inside a git directory")
-    parent, name = os.path.split("/" + "/".join(parts))
-    return os.path.join(os.path.realpath(parent), name)
-
-
-def inside(path: str, directory: str) -> bool:
-    """Is ``path`` the directory or below it (both resolved)?"""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+# --- deciding ---------------------------------------------------------------------------------
 
 
 def change_of(path: str, branch: str) -> str:
@@ -83,134 +39,6 @@ def change_of(path: str, branch: str) -> str:
         return os.path.basename(os.path.dirname(holder)).upper()
     parts = branch.split("/")
     return parts[1] if len(parts) > 2 else ""
-
-
-# --- who is alive -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Process:
-    pid: int
-    name: str
-    uid: int
-    places: tuple[str, ...]
-    words: str  # of a git process: its command line and environment
-
-
-def processes() -> list[Process]:
-    """Every other process and the places it stands in or has open, as far as we may see."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdecimal() or int(entry) == os.getpid():
-            continue
-        base = f"/proc/{entry}"
-        try:
-            uid = os.stat(base).st_uid
-            with open(f"{base}/comm", encoding="utf-8", errors="replace") as handle:
-                name = handle.read().strip()
-        except OSError:
-            continue
-        links = [f"{base}/cwd", f"{base}/exe", f"{base}/root"]
-        with contextlib.suppress(OSError):
-            links += [f"{base}/fd/{number}" for number in os.listdir(f"{base}/fd")]
-        places = []
-        for link in links:
-            with contextlib.suppress(OSError):
-                places.append(os.readlink(link).removesuffix(" (deleted)"))
-        words = b""
-        if name.startswith("git"):
-            for part in ("cmdline", "environ"):
-                with contextlib.suppress(OSError), open(f"{base}/{part}", "rb") as raw:
-                    words += raw.read(65536) + b"\0"
-        found.append(Process(int(entry), name, uid, tuple(places), os.fsdecode(words)))
-    return found
-
-
-def user_of(path: str, running: Iterable[Process]) -> str | None:
-    """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
-    for process in running:
-        for place in process.places:
-            if inside(place, path):
-                return f"process {process.pid} ({process.name}) uses {place}"
-    return None
-
-
-def _lock_holder(lock: str, repo: Repo, running: Iterable[Process]) -> str | None:
-    """The living process that may hold git's lock file: it has it open, or is a git at work on the repository."""
-    owner = os.lstat(lock).st_uid
-    for process in running:
-        if lock in process.places:
-            return f"process {process.pid} ({process.name})"
-        if process.name.startswith("git"):
-            seen = any(inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
-                       for place in process.places if place != "/")
-            hidden = not process.places and process.uid == owner
-            if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
-                return f"process {process.pid} ({process.name})"
-    return None
-
-
-def check_run_lock(path: str | None) -> None:
-    """LoopError while the engine's lock names a living process; a dead one's lock is nobody's."""
-    if path is None:
-        return
-    try:
-        found = json.loads(read_bytes(path, limit=65536) or b"{}")
-        pid, started = int(found["pid"]), found.get("started_at")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        holder = user_of(os.path.realpath(path), processes()) if os.path.lexists(path) else None
-        if holder:
-            raise LoopError(f"a run is in progress: {holder}; nothing was touched") from None
-        return
-    if pid <= 0 or pid == os.getpid() or not _alive(pid, started):
-        return
-    raise LoopError(f"a run is in progress: {path} is held by the living process {pid}; nothing was touched")
-
-
-def _alive(pid: int, started: object) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass
-    except (ProcessLookupError, OverflowError):
-        return False
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-            fields = handle.read().rpartition(")")[2].split()
-        with open("/proc/stat", encoding="utf-8") as handle:
-            boot = next(int(line.split()[1]) for line in handle if line.startswith("btime"))
-    except (OSError, StopIteration):
-        return True
-    if fields[0] in "ZX":
-        return False
-    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    claimed = _epoch(started)
-    # A process that began after the lock was written is another one that got the same number.
-    return claimed is None or begun <= claimed + 10
-
-
-def _epoch(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
-
-
-# --- what is there ----------------------------------------------------------------------------
-
-
-@dataclass
-class Admin:
-    """One directory of ``.git/worktrees``, read without git and without trusting it."""
-
-    name: str
-    place: str
-    target: str = ""  # where the worktree should stand
-    head: str = ""  # commit of a detached HEAD
-    branches: tuple[str, ...] = ()  # checked out, or waited for by a rebase or bisect
 
 
 @dataclass
@@ -233,129 +61,6 @@ class Leftover:
     def words(self) -> str:
         name = self.place or self.branch or ", ".join(self.debris)
         return f"{self.what} {name}" + (f" (branch {self.branch})" if self.branch and self.place else "")
-
-
-def read_small(path: str) -> str | None:
-    """The text of a small regular file, None for anything else that may stand there."""
-    try:
-        content = read_bytes(path, limit=SMALL)
-    except LoopError:
-        return None
-    return None if content is None else os.fsdecode(content)
-
-
-def read_admin(place: str) -> Admin:
-    """What the admin directory says, as far as it can be read."""
-    admin = Admin(os.path.basename(place), place)
-    target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
-    if target.endswith("/.git") and "\0" not in target:
-        target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
-        admin.target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
-    head = (read_small(f"{place}/HEAD") or "").strip()
-    held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
-    if OBJECT.fullmatch(head):
-        admin.head = head
-    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-        name = (read_small(f"{place}/{state}") or "").strip()
-        held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
-    admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
-    return admin
-
-
-def admins_of(repo: Repo) -> list[Admin]:
-    """Every entry of ``.git/worktrees``, sorted by name."""
-    place = f"{repo.common}/worktrees"
-    try:
-        return [read_admin(f"{place}/{name}") for name in sorted(os.listdir(place))]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as error:
-        raise Denied(repo.common, "") from error
-
-
-def mentioned(place: str) -> list[str]:
-    """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
-    found: dict[str, None] = {}
-    for root, directories, files in os.walk(place):
-        directories[:] = [name for name in directories if name != "modules"]
-        for name in files:
-            if name != "index":
-                found.update(dict.fromkeys(OBJECT.findall(read_small(os.path.join(root, name)) or "")))
-    return list(found)
-
-
-def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
-    _, out, _ = repo.git(["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)",
-                          *(f"refs/heads/{name}" for name in names)])
-    rows = (line.split("\0") for line in out.splitlines())
-    return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
-
-
-def commits(repo: Repo, names: Sequence[str]) -> list[str]:
-    """For each of ``names`` the commit it resolves to, or the empty string; one process for all."""
-    if not names:
-        return []
-    _, out, err = repo.git(["cat-file", "--batch-check=%(objectname) %(objecttype)"],
-                           stdin=os.fsencode("".join(f"{name}\n" for name in names)))
-    if "is ambiguous" in err:
-        raise LoopError(f"git: {next(line for line in err.splitlines() if 'is ambiguous' in line)}")
-    rows = (line.split(" ") for line in out.splitlines())
-    return [row[0] if len(row) == 2 and row[1] == "commit" and OBJECT.fullmatch(row[0]) else "" for row in rows]
-
-
-def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> list[str]:
-    """Files in the git directory that would stop git from making ``branch``: locks, broken refs, stray logs."""
-    parts = branch.split("/")
-    ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    found = []
-    for way in ways:
-        ref = f"{repo.common}/refs/heads/{way}"
-        found += [lock for lock in (f"{ref}.lock",) if os.path.lexists(lock)]
-        status = _lstat(ref)
-        if status is None:
-            continue
-        if stat.S_ISLNK(status.st_mode) or (not stat.S_ISDIR(status.st_mode) and way not in refs):
-            found.append(ref)
-            break
-        if way == branch and stat.S_ISDIR(status.st_mode):
-            found += [entry for entry in _files_below(ref) if _branch_name(repo, entry) not in refs]
-    for way in ways:
-        log = f"{repo.common}/logs/refs/heads/{way}"
-        status = _lstat(log)
-        if status is None:
-            break
-        if stat.S_ISDIR(status.st_mode) == (way == branch):
-            if way != branch or _files_below(log):
-                found.append(log)
-            break
-    return found
-
-
-def _branch_name(repo: Repo, path: str) -> str:
-    return path.removeprefix(f"{repo.common}/refs/heads/")
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError as error:
-        raise Denied(path, "") from error
-
-
-def _files_below(directory: str) -> list[str]:
-    return [os.path.join(root, name) for root, _, names in os.walk(directory) for name in names]
-
-
-def git_locks(repo: Repo) -> list[str]:
-    """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
-    return sorted(f"{repo.common}/{name}" for name in os.listdir(repo.common)
-                  if name.endswith(".lock") and name != store.LOCK)
-
-
-# --- deciding ---------------------------------------------------------------------------------
 
 
 def kind_of(path: str) -> str:
@@ -413,7 +118,7 @@ def check_free(leftovers: Iterable[Leftover], now: Pass) -> None:
             if holder:
                 raise LoopError(f"{leftover.place} is in use: {holder}; nothing was touched")
         for lock in (name for name in leftover.debris if name.endswith(".lock")):
-            holder = _lock_holder(lock, leftover.repo, now.running) if leftover.repo else None
+            holder = lock_holder(lock, leftover.repo, now.running) if leftover.repo else None
             if holder:
                 raise LoopError(f"{lock} is held by {holder}: wait for it to end; nothing was touched")
         if leftover.path:
@@ -588,29 +293,6 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
 # --- the main checkout ------------------------------------------------------------------------
 
 
-def main_branch(repo: Repo) -> str:
-    """The branch that the main checkout's HEAD names; empty where detached. LoopError where HEAD is broken."""
-    head = (read_small(f"{repo.common}/HEAD") or "").strip()
-    if head.startswith("ref:"):
-        return head.removeprefix("ref:").strip().removeprefix("refs/heads/")
-    if OBJECT.fullmatch(head):
-        return ""
-    raise LoopError(f"{repo.common}/HEAD is damaged: write 'ref: refs/heads/<default branch>' into it")
-
-
-def default_of(repo: Repo, taken: str) -> tuple[str, str]:
-    """What the main checkout should be on instead of ``taken``: (HEAD's new content, commit)."""
-    origin = (read_small(f"{repo.common}/refs/remotes/origin/HEAD") or "").strip().removeprefix("ref: ")
-    name = origin.removeprefix("refs/remotes/origin/")
-    local = [f"refs/heads/{each}" for each in dict.fromkeys([name, "main", "master"]) if each and each != taken]
-    wanted = local[:1] + ([origin] if origin else []) + local[1:]
-    for ref, commit in zip(wanted, commits(repo, wanted), strict=True):
-        if commit:
-            return (f"ref: {ref}" if ref.startswith("refs/heads/") else commit), commit
-    raise LoopError(f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
-                    "check out the branch that it should be on")
-
-
 def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
     """Move the main checkout off ``branch``. With uncommitted work only HEAD moves: no file is touched."""
     head, commit = default_of(repo, branch)
@@ -629,18 +311,6 @@ def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
         else:
             repo.git(["update-ref", "--no-deref", "-m", "loop: freed", "HEAD", commit])
     now.healed.append(f"main checkout on {branch}")
-
-
-@contextlib.contextmanager
-def filters_off(repo: Repo) -> Iterator[dict[str, str]]:
-    """Settings that silence every filter that the repository's configuration defines."""
-    text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
-    names: set[str] = set()
-    if "filter" in text.lower() or "include" in text.lower():
-        _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
-        names = {key[len("filter."):].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
-    yield {f"filter.{name}.{key}": value for name in sorted(names)
-           for key, value in (("smudge", ""), ("clean", ""), ("process", ""), ("required", "false"))}
 
 
 # --- one worktree -----------------------------------------------------------------------------
@@ -747,7 +417,7 @@ def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, no
 
 
 def _no_base(repo: Repo, base_ref: str) -> str:
-    if not _files_below(f"{repo.common}/objects"):
+    if not files_below(f"{repo.common}/objects"):
         return f"{repo.path} has no commit yet: there is nothing that a worktree could start from"
     shallow = " (this is a shallow clone: it may lie beyond its depth)" if os.path.exists(f"{repo.common}/shallow") else ""
     return f"base_ref {base_ref!r} names no commit in {repo.path}, or more than one{shallow}"
@@ -940,7 +610,7 @@ def _trees(root: str) -> list[str]:
     try:
         for run in sorted(os.scandir(root), key=lambda entry: entry.name):
             place = f"{run.path}/worktrees"
-            if run.name.startswith(".") or not run.is_dir(follow_symlinks=False) or _lstat(place) is None:
+            if run.name.startswith(".") or not run.is_dir(follow_symlinks=False) or lstat_of(place) is None:
                 continue
             if os.path.isdir(place) and not os.path.islink(place):
                 found += [f"{place}/{name}" for name in sorted(os.listdir(place)) if name != ".quarantine"]
@@ -972,9 +642,10 @@ def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tupl
     leftovers += [take(repo, refs, name, "a run is over") for name in refs if name not in taken]
     debris = git_locks(repo)
     for prefix in limits.prefixes:
-        debris += ref_debris(repo, prefix, refs) if prefix not in refs else []
-        debris += [entry for entry in _files_below(f"{repo.common}/refs/heads/{prefix}")
-                   if _branch_name(repo, entry) not in refs]
+        debris += ref_debris(repo, f"{prefix}/-", refs)
+        for way in (f"{repo.common}/refs/heads", f"{repo.common}/logs/refs/heads"):
+            below = files_below(f"{way}/{prefix}")
+            debris += [entry for entry in below if entry.removeprefix(f"{way}/") not in refs]
     if os.path.lexists(f"{repo.common}/worktrees") and not os.path.isdir(f"{repo.common}/worktrees"):
         debris.append(f"{repo.common}/worktrees")
     leftovers += [Leftover("debris", "left behind by a dead process", repo, debris=[entry])
@@ -1013,5 +684,5 @@ def _touched(leftover: Leftover) -> float:
     if leftover.branch and leftover.repo:
         common = leftover.repo.common
         places += [f"{common}/{way}/refs/heads/{leftover.branch}" for way in (".", "logs")]
-    times = [status.st_mtime for status in (_lstat(place) for place in places if place) if status]
+    times = [status.st_mtime for status in (lstat_of(place) for place in places if place) if status]
     return max(times, default=0.0)

@@ -124,7 +124,7 @@ receipt:
   description: The path of the new receipt, or of none.
   returned: success
   type: str
-  sample: /opt/engineering-loop/receipts/20260101T120000Z-docs-58735fa0.json
+  sample: /opt/engineering-loop/receipts/20260101T120000Z-docs-58735fa0-1f0c9a2e.json
 reason:
   description: Why a cycle was run or not, in words.
   returned: success

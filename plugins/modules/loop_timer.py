@@ -100,6 +100,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
+RUNNING_SYSTEMD = "/run/systemd/system"
+
 
 class Timer(NamedTuple):
     """The timer as systemd knows it."""
@@ -158,8 +160,7 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
     if params["enabled"] and not params["required"] and not proven:
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
-    there = os.path.isdir("/run/systemd/system")
-    before = look(module, unit) if there else Timer(False, False, False, "")
+    before = look(module, unit) if os.path.isdir(RUNNING_SYSTEMD) else Timer(False, False, False, "")
     if run and not before.present and not module.check_mode:
         raise LoopError(f"{unit} is not known to systemd on this host: apply the role first")
     changed = (before.enabled, before.active) != (run, run) and (run or before.present)

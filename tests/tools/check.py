@@ -109,7 +109,8 @@ def main(names: list[str]) -> int:
             return 130
     broken = [name for name, result in results.items() if result[1]]
     print(f"\nfailed: {', '.join(broken)}" if broken else "")
-    print(f"{sum(result[0] for result in results.values())} passed, {sum(result[1] for result in results.values())} failed")
+    passed, failed = map(sum, zip(*results.values(), strict=True))
+    print(f"{passed} passed, {failed} failed")
     return 1 if broken else 0
 
 

@@ -31,7 +31,7 @@ def ansible_doc(*arguments: str) -> dict[str, Any]:
 def prose(text: str | list[str]) -> str:
     """Ansible's markup as Markdown; a list of paragraphs as one line, fit for a list item."""
     joined = " ".join([text] if isinstance(text, str) else text)
-    return re.sub(r"\b[A-Z]\(([^()]*(?:\([^()]*\))?[^()]*)\)", r"`\1`", " ".join(joined.split()))
+    return re.sub(r"\b[A-Z]\((?:\w+--)?([^()]*(?:\([^()]*\))?[^()]*)\)", r"`\1`", " ".join(joined.split()))
 
 
 def fields(entries: dict[str, Any], below: str, depth: int = 0) -> list[str]:

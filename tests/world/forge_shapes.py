@@ -34,6 +34,7 @@ USER_LINKS = {
     "repos_url": "/repos", "events_url": "/events{/privacy}", "received_events_url": "/received_events",
 }
 CHANGE_WORDS = {"A": "added", "M": "modified", "D": "removed", "R": "renamed", "C": "copied", "T": "changed"}
+COMMIT_FIELDS = ("%T", "%P", "%an", "%ae", "%aI", "%cn", "%ce", "%cI", "%B")
 EMPTY_SHA = "0" * 40
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
@@ -78,13 +79,14 @@ class Shapes:
         url = f"{self.api}/repos/{full_name}"
         opened = sum(issue["state"] == "open" for issue in record["issues"].values())
         role = self.store.state["users"][login]["role"] if login else "read"
+        host = self.base.split("//", 1)[1]
         return {
             "id": record["id"], "node_id": node_id("Repository", record["id"]), "name": name, "full_name": full_name,
             "owner": self.user(owner), "private": record["private"], "html_url": f"{self.base}/{full_name}",
             "description": f"{name} of {owner}", "fork": False, "url": url,
             **{key: url + rest for key, rest in REPO_LINKS.items()},
-            "clone_url": f"{self.base}/{full_name}.git", "git_url": f"git://{self.base.split('//', 1)[1]}/{full_name}.git",
-            "ssh_url": f"git@{self.base.split('//', 1)[1]}:{full_name}.git", "svn_url": f"{self.base}/{full_name}",
+            "clone_url": f"{self.base}/{full_name}.git", "git_url": f"git://{host}/{full_name}.git",
+            "ssh_url": f"git@{host}:{full_name}.git", "svn_url": f"{self.base}/{full_name}",
             "mirror_url": None, "homepage": None, "language": None, "forks": 0, "forks_count": 0,
             "stargazers_count": 0, "watchers": 0, "watchers_count": 0, "network_count": 0, "subscribers_count": 0,
             "size": 1, "default_branch": record["default_branch"], "open_issues": opened, "open_issues_count": opened,
@@ -174,12 +176,12 @@ class Shapes:
         if not whole:
             return shape
         files = self.files(full_name, pull["head_sha"], f"{pull['base']}...{pull['head_sha']}")
+        commits = self.commits_between(full_name, pull["base"], pull["head_sha"])
         return {
-            **shape, "merged": False, "mergeable": True, "rebaseable": True, "mergeable_state": "draft" if pull["draft"]
-            else "clean", "merged_by": None, "comments": len(issue["comments"]), "review_comments": 0,
-            "maintainer_can_modify": False, "commits": len(self.commits_between(full_name, pull["base"], pull["head_sha"])),
-            "additions": sum(file["additions"] for file in files), "deletions": sum(file["deletions"] for file in files),
-            "changed_files": len(files),
+            **shape, "merged": False, "mergeable": True, "rebaseable": True,
+            "mergeable_state": "draft" if pull["draft"] else "clean", "merged_by": None,
+            "comments": len(issue["comments"]), "review_comments": 0, "maintainer_can_modify": False,
+            "commits": len(commits), **_lines(files), "changed_files": len(files),
         }
 
     def _side(self, full_name: str, branch: str, sha: str) -> Record:
@@ -223,8 +225,10 @@ class Shapes:
 
     def commit(self, full_name: str, sha: str, *, whole: bool = False) -> Record:
         # Fields apart by a byte that no identity may contain; the message is last as it may contain anything.
-        text = git(self._git(full_name), "show", "-s", "--format=%T%x1f%P%x1f%an%x1f%ae%x1f%aI%x1f%cn%x1f%ce%x1f%cI%x1f%B", sha)
-        tree, parents, author, author_mail, authored, committer, committer_mail, committed, message = text.split("\x1f", 8)
+        text = git(self._git(full_name), "show", "-s", f"--format={'%x1f'.join(COMMIT_FIELDS)}", sha)
+        tree, parents, author, author_mail, authored, committer, committer_mail, committed, message = text.split(
+            "\x1f", len(COMMIT_FIELDS) - 1
+        )
         url = f"{self.api}/repos/{full_name}/commits/{sha}"
         git_url = f"{self.api}/repos/{full_name}/git"
         shape: Record = {
@@ -245,9 +249,7 @@ class Shapes:
         if whole:
             files = self.files(full_name, sha, (parents.split() or [EMPTY_TREE])[0], sha)
             shape["files"] = files
-            shape["stats"] = {"additions": sum(file["additions"] for file in files),
-                              "deletions": sum(file["deletions"] for file in files),
-                              "total": sum(file["changes"] for file in files)}
+            shape["stats"] = {**_lines(files), "total": sum(file["changes"] for file in files)}
         return shape
 
     def branch(self, full_name: str, name: str, sha: str) -> Record:
@@ -277,7 +279,8 @@ class Shapes:
             "permalink_url": page_url, "diff_url": f"{page_url}.diff", "patch_url": f"{page_url}.patch",
             "base_commit": self.commit(full_name, base), "merge_base_commit": self.commit(full_name, merge_base),
             "status": status, "ahead_by": total, "behind_by": behind, "total_commits": total,
-            "commits": [self.commit(full_name, sha) for sha in page], "files": self.files(full_name, head, f"{base}...{head}"),
+            "commits": [self.commit(full_name, sha) for sha in page],
+            "files": self.files(full_name, head, f"{base}...{head}"),
         }
 
     # --- verdicts of others
@@ -289,6 +292,9 @@ class Shapes:
             "url": f"{self.api}/repos/{full_name}/statuses/{status['sha']}", "created_at": status["created_at"],
             "updated_at": status["created_at"],
         }
+
+    def new_status(self, full_name: str, status: Record) -> Record:
+        return {**self.status(full_name, status), "creator": self.user(status["creator"])}
 
     def combined_status(self, full_name: str, sha: str) -> Record:
         latest = {s["context"]: s for s in self.store.state["repos"][full_name]["statuses"] if s["sha"] == sha}
@@ -302,14 +308,19 @@ class Shapes:
     def check_run(self, full_name: str, run: Record) -> Record:
         url = f"{self.api}/repos/{full_name}/check-runs/{run['id']}"
         return {
-            "id": run["id"], "node_id": node_id("CheckRun", run["id"]), "head_sha": run["head_sha"], "name": run["name"],
-            "url": url, "html_url": f"{self.base}/{full_name}/runs/{run['id']}", "details_url": None, "external_id": None,
-            "status": run["status"], "conclusion": run["conclusion"], "started_at": run["started_at"],
+            "id": run["id"], "node_id": node_id("CheckRun", run["id"]), "head_sha": run["head_sha"],
+            "name": run["name"], "url": url, "html_url": f"{self.base}/{full_name}/runs/{run['id']}",
+            "details_url": None, "external_id": None, "status": run["status"], "conclusion": run["conclusion"],
+            "started_at": run["started_at"],
             "completed_at": run["started_at"] if run["conclusion"] else None, "check_suite": None, "app": None,
             "pull_requests": [],
             "output": {"title": None, "summary": None, "text": None, "annotations_count": 0,
                        "annotations_url": f"{url}/annotations"},
         }
+
+
+def _lines(files: list[Record]) -> Record:
+    return {key: sum(file[key] for file in files) for key in ("additions", "deletions")}
 
 
 def _split(text: str) -> list[str]:

@@ -128,10 +128,19 @@ def branches(directory: Path) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
+def all_refs(directory: Path) -> dict[str, str]:
+    """Branches and tags by their full names."""
+    lines = git(directory, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/", "refs/tags/")
+    return dict(line.split(" ", 1) for line in lines.splitlines())
+
+
 def commit_files(directory: Path, branch: str, files: Mapping[str, str], message: str, when: int) -> str:
-    """Add one commit on ``branch``; the same content at the same time gives the same SHA on every machine."""
+    """Add one commit on ``branch``, which starts from ``main`` where it is new.
+
+    The same content at the same time gives the same SHA on every machine.
+    """
     identity = f"AS215932 <noc@as215932.net> {when} +0000"
-    parent = resolve(directory, branch)
+    parent = resolve(directory, branch) or resolve(directory, "main")
     lines = [f"commit refs/heads/{branch}", f"author {identity}", f"committer {identity}", _data(message + "\n")]
     if parent:
         lines.append(f"from {parent}")
@@ -154,8 +163,17 @@ def import_source(root: Path, full_name: str, source: str) -> dict[str, str]:
         raise ForgeError(f"no repository {full_name} in {root}: seed it first")
     if Path(source).exists():
         source = str(Path(source).resolve())
-    git(directory, "fetch", "--quiet", "--force", "--prune", "--no-auto-gc", source,
-        "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    git(
+        directory,
+        "fetch",
+        "--quiet",
+        "--force",
+        "--prune",
+        "--no-auto-gc",
+        source,
+        "+refs/heads/*:refs/heads/*",
+        "+refs/tags/*:refs/tags/*",
+    )
     found = branches(directory)
     if "main" not in found:
         head = _remote_head(directory, source) or next(iter(_newest(directory)), None)
@@ -201,14 +219,25 @@ class Store:
         temporary.replace(self._state_file)
 
     def _seed(self, seed: Mapping[str, Any]) -> None:
-        self.state = {"next_id": 1000, "bot": seed["bot"], "users": {}, "tokens": {}, "apps": {}, "repos": {},
-                      "faults": []}
+        self.state = {
+            "next_id": 1000,
+            "bot": seed["bot"],
+            "users": {},
+            "tokens": {},
+            "apps": {},
+            "repos": {},
+            "faults": [],
+        }
         owner = str(seed["owner"])
         self.add_user(owner, "Organization", "admin")
         self.add_user(str(seed["bot"]), "Bot", "write")
         for repo in seed["repos"]:
-            self.add_repo(f"{owner}/{repo['name']}", private=bool(repo.get("private")), files=repo.get("files"),
-                          labels=seed["labels"])
+            self.add_repo(
+                f"{owner}/{repo['name']}",
+                private=bool(repo.get("private")),
+                files=repo.get("files"),
+                labels=seed["labels"],
+            )
         for issue in seed["issues"]:
             self.add_issue(f"{owner}/{issue['repo']}", owner, **{key: issue[key] for key in issue if key != "repo"})
         self.save()
@@ -232,12 +261,20 @@ class Store:
     # --- users and tokens
 
     def add_user(self, login: str, kind: str = "User", role: str = "write") -> Record:
-        user: Record = self.state["users"].setdefault(login, {"login": login, "id": self.next_id(), "created_at": now()})
+        user: Record = self.state["users"].setdefault(
+            login, {"login": login, "id": self.next_id(), "created_at": now()}
+        )
         user.update(type=kind, role=role)
         return user
 
-    def add_token(self, login: str, token: str | None = None, seconds: int | None = None, uses: int | None = None,
-                  kind: str = "personal") -> str:
+    def add_token(
+        self,
+        login: str,
+        token: str | None = None,
+        seconds: int | None = None,
+        uses: int | None = None,
+        kind: str = "personal",
+    ) -> str:
         """A token for ``login``, which ends after ``seconds`` or ``uses`` requests if told. Only its digest is kept."""
         token = token or f"{'ghs' if kind == 'installation' else 'ghp'}_{secrets.token_hex(18)}"
         if login not in self.state["users"]:
@@ -256,8 +293,14 @@ class Store:
 
     # --- repositories
 
-    def add_repo(self, full_name: str, *, private: bool = False, files: Mapping[str, str] | None = None,
-                 labels: Sequence[Mapping[str, Any]] = ()) -> Record:
+    def add_repo(
+        self,
+        full_name: str,
+        *,
+        private: bool = False,
+        files: Mapping[str, str] | None = None,
+        labels: Sequence[Mapping[str, Any]] = (),
+    ) -> Record:
         directory = self.directory(full_name)
         directory.mkdir(parents=True, exist_ok=True)
         git(directory, "init", "--quiet", "--bare", "--initial-branch=main", ".")
@@ -279,8 +322,16 @@ class Store:
         }
         commit_files(directory, "main", content, f"Start {name}", when=1767225600)
         repo: Record = {
-            "id": self.next_id(), "private": private, "default_branch": "main", "protected": ["main"],
-            "created_at": now(), "next_number": 1, "labels": {}, "issues": {}, "statuses": [], "check_runs": [],
+            "id": self.next_id(),
+            "private": private,
+            "default_branch": "main",
+            "protected": ["main"],
+            "created_at": now(),
+            "next_number": 1,
+            "labels": {},
+            "issues": {},
+            "statuses": [],
+            "check_runs": [],
         }
         self.state["repos"][full_name] = repo
         for label in labels:
@@ -297,8 +348,17 @@ class Store:
 
     # --- issues and pull requests: one numbering, as on GitHub
 
-    def add_issue(self, full_name: str, login: str, *, title: str, body: str | None = None,
-                  labels: Sequence[str] = (), number: int | None = None, pull: Record | None = None) -> Record:
+    def add_issue(
+        self,
+        full_name: str,
+        login: str,
+        *,
+        title: str,
+        body: str | None = None,
+        labels: Sequence[str] = (),
+        number: int | None = None,
+        pull: Record | None = None,
+    ) -> Record:
         repo = self.state["repos"][full_name]
         number = number or repo["next_number"]
         if str(number) in repo["issues"]:
@@ -307,9 +367,19 @@ class Store:
             if name not in repo["labels"]:
                 self.add_label(repo, name)
         issue: Record = {
-            "id": self.next_id(), "number": number, "title": title, "body": body, "state": "open", "user": login,
-            "labels": list(dict.fromkeys(labels)), "created_at": now(), "updated_at": now(), "closed_at": None,
-            "state_reason": None, "comments": [], "pull": pull,
+            "id": self.next_id(),
+            "number": number,
+            "title": title,
+            "body": body,
+            "state": "open",
+            "user": login,
+            "labels": list(dict.fromkeys(labels)),
+            "created_at": now(),
+            "updated_at": now(),
+            "closed_at": None,
+            "state_reason": None,
+            "comments": [],
+            "pull": pull,
         }
         repo["issues"][str(number)] = issue
         repo["next_number"] = max(repo["next_number"], number + 1)

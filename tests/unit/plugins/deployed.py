@@ -172,8 +172,12 @@ def _git(directory: Path, *arguments: str) -> None:
 
 def deployed(top: Path, forge: Running) -> Host:
     """A host where everything is installed and nothing is proven; its forge starts anew with one approved issue."""
+    seeded = forge.store.root.with_name("seeded")
     with forge.store.lock:
+        if not seeded.exists():
+            shutil.copytree(forge.store.root, seeded)
         shutil.rmtree(forge.store.root)
+        shutil.copytree(seeded, forge.store.root)
         forge.store.open(SEED, forge.token)
     names = ("runs", "state", "cycles", "workspace", "memory")
     paths = {name: top / "var" / name for name in names}

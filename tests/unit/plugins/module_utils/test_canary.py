@@ -16,10 +16,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, published, running
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, published, running
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +275,9 @@ def more_urgent(host: Host) -> None:
 
 def level(host: Host) -> None:
     approve(host, body="## Context\n## Action items\n## Related\n")
+    with host.forge.store.lock:
+        repos = host.forge.store.state["repos"]
+        repos[OTHER]["issues"]["1"]["updated_at"] = repos[REPO]["issues"][str(ISSUE)]["updated_at"]
 
 
 def runs_used(host: Host) -> None:
@@ -320,7 +322,7 @@ def out_of_sight(host: Host) -> None:
         (has_pull, "already has the pull request http"),
         (has_branch, f"the branch {BRANCH} is still in {REPO}"),
         (level, f"{OTHER}#1 (Another) stands before {REPO}#{ISSUE}"),
-        (more_urgent, f"{OTHER}#1 (Another) stands before {REPO}#{ISSUE} in the engine's queue (score 5.00 against 2.00)"),
+        (more_urgent, f"{OTHER}#1 (Another) stands before {REPO}#{ISSUE} in the engine's queue (score 5.00 "),
         (runs_used, "2 of 2 runs"),
         (money_used, "10.00 of 10.00 USD"),
         (may_not_push, f"the token may not push to {REPO}"),
@@ -407,7 +409,7 @@ def test_an_idle_cycle_that_opens_a_pull_request_is_seen(host: Host) -> None:
     [
         ([], None, "2026-03-01T00:00:00Z", 1.0),
         (["Critical"], "", "2026-03-01T00:00:00Z", 6.0),
-        (["security", "bug", "loop:approved"], "## Context\n## Action items\n## Related\n", "2026-03-01T00:00:00Z", 8.0),
+        (["security", "bug", "other"], "## Context\n## Action items\n## Related\n", "2026-03-01T00:00:00Z", 8.0),
         (["bgp", "monitoring", "routine", "firewall"], "## Context\n## Related\n", "2026-03-01T00:00:00Z", 7.0),
         ([], "", "2026-01-30T00:00:00Z", 2.0),
         ([], "", "2020-01-01T00:00:00Z", 3.0),

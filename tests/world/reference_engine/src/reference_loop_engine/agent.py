@@ -52,8 +52,16 @@ def work(worktree: Path, issue: dict[str, Any], change_id: str, allowed: list[st
         return
     environment = {key: os.environ[key] for key in os.environ if key in PASSED_ON or key.startswith("LC_")}
     try:
-        done = subprocess.run(arguments, cwd=worktree, env=environment, capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL, timeout=MINUTES * 60)
+        done = subprocess.run(
+            arguments,
+            cwd=worktree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=MINUTES * 60,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise NeedsTriage(f"agent: {error}") from None
     transcript.write_text(done.stdout + done.stderr, encoding="utf-8")

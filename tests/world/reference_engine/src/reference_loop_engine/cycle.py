@@ -70,9 +70,17 @@ class Run:
 def run_cycle(options: Options) -> dict[str, Any]:
     started = time.monotonic()
     report: dict[str, Any] = {
-        "outcome": "error", "detail": "", "issue": None, "change_id": None, "state_path": None, "pr_url": None,
-        "journal_path": None, "cost_usd": 0.0, "wall_clock_seconds": 0.0, "notifications": [],
-    }  # fmt: skip
+        "outcome": "error",
+        "detail": "",
+        "issue": None,
+        "change_id": None,
+        "state_path": None,
+        "pr_url": None,
+        "journal_path": None,
+        "cost_usd": 0.0,
+        "wall_clock_seconds": 0.0,
+        "notifications": [],
+    }
     try:
         report.update(_cycle(options))
     except (RunError, OSError, ValueError, KeyError) as error:
@@ -99,9 +107,10 @@ def _cycle(options: Options) -> dict[str, Any]:
 def _work_on(run: Run) -> dict[str, Any]:
     started = time.monotonic()
     result: dict[str, Any] = {
-        "issue": {key: run.issue[key] for key in ("repo", "number", "title")}, "change_id": run.change_id,
+        "issue": {key: run.issue[key] for key in ("repo", "number", "title")},
+        "change_id": run.change_id,
         "state_path": str(run.state_file),
-    }  # fmt: skip
+    }
     try:
         _prepare(run)
         _make(run)
@@ -117,8 +126,7 @@ def _work_on(run: Run) -> dict[str, Any]:
 
 def _prepare(run: Run) -> None:
     issue = run.issue
-    labels = ", ".join(label["name"] for label in issue["labels"])
-    run.write(run.directory / "request.md", f"# {issue['title']}\n\nFrom {issue['url']} ({labels})\n\n{issue['body']}\n")
+    run.write(run.directory / "request.md", f"# {issue['title']}\n\nFrom {issue['url']}\n\n{issue['body']}\n")
     run.write(run.directory / "tasks" / f"{run.change_id}.md", f"# {run.change_id}\n\n{issue['title']}\n")
     run.worktree.parent.mkdir(parents=True, exist_ok=True)
     worktree.add(run.options.workspace / run.checkout, run.worktree, run.branch)
@@ -141,12 +149,20 @@ def _make(run: Run) -> None:
     policy.judge_publication(rules, REMOTE, run.branch)
     policy.judge_handoff(rules, run.handoff.parent)
     run.done("policy")
-    handed = {"schema_version": 1, "generated_at": datetime.now(UTC).isoformat(), "change_id": run.change_id,
-              "promotion": {"results": _promotions(run)}}  # fmt: skip
+    handed = {
+        "schema_version": 1,
+        "generated_at": datetime.now(UTC).isoformat(),
+        "change_id": run.change_id,
+        "promotion": {"results": _promotions(run)},
+    }
     run.write(run.handoff, handed)
     run.write(run.handoff.parent / "loop_trace.json", {"engine": __version__, "change_id": run.change_id})
-    run.write_state(signoff_status="ready_for_review", policy_status="passed", noc_handoff_path=str(run.handoff),
-                    promotion_results=_promotions(run))  # fmt: skip
+    run.write_state(
+        signoff_status="ready_for_review",
+        policy_status="passed",
+        noc_handoff_path=str(run.handoff),
+        promotion_results=_promotions(run),
+    )
     run.done("handoff")
 
 
@@ -176,8 +192,9 @@ def _publish(run: Run) -> list[str]:
 def _pull_request(run: Run, branch: str) -> str:
     draft = [] if "ready" in run.orders else ["--draft"]
     body = f"Closes {run.issue['url']}\n\nHandoff: {run.handoff}\n"
-    made = issues.gh("pr", "create", *draft, "--title", run.issue["title"], "--body", body, "--head", branch,
-                     cwd=str(run.worktree))  # fmt: skip
+    made = issues.gh(
+        "pr", "create", *draft, "--title", run.issue["title"], "--body", body, "--head", branch, cwd=str(run.worktree)
+    )
     return made.strip()
 
 

@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is at work: the engine's lock, processes inside a directory, holders of git's lock files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from .errors import LoopError
+from .files import read_bytes
+from .gitrepo import Repo, inside
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    name: str
+    uid: int
+    places: tuple[str, ...]
+    words: str  # of a git process: its command line and environment
+
+
+def processes() -> list[Process]:
+    """Every other process and the places it stands in or has open, as far as we may see."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal() or int(entry) == os.getpid():
+            continue
+        base = f"/proc/{entry}"
+        try:
+            uid = os.stat(base).st_uid
+            with open(f"{base}/comm", encoding="utf-8", errors="replace") as handle:
+                name = handle.read().strip()
+        except OSError:
+            continue
+        links = [f"{base}/cwd", f"{base}/exe", f"{base}/root"]
+        with contextlib.suppress(OSError):
+            links += [f"{base}/fd/{number}" for number in os.listdir(f"{base}/fd")]
+        places = []
+        for link in links:
+            with contextlib.suppress(OSError):
+                places.append(os.readlink(link).removesuffix(" (deleted)"))
+        words = b""
+        if name.startswith("git"):
+            for part in ("cmdline", "environ"):
+                with contextlib.suppress(OSError), open(f"{base}/{part}", "rb") as raw:
+                    words += raw.read(65536) + b"\0"
+        found.append(Process(int(entry), name, uid, tuple(places), os.fsdecode(words)))
+    return found
+
+
+def user_of(path: str, running: Iterable[Process]) -> str | None:
+    """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
+    for process in running:
+        for place in process.places:
+            if inside(place, path):
+                return f"process {process.pid} ({process.name}) uses {place}"
+    return None
+
+
+def lock_holder(lock: str, repo: Repo, running: Iterable[Process]) -> str | None:
+    """The living process that may hold git's lock file: it has it open, or is a git at work on the repository."""
+    owner = os.lstat(lock).st_uid
+    for process in running:
+        if lock in process.places:
+            return f"process {process.pid} ({process.name})"
+        if process.name.startswith("git"):
+            seen = any(inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
+                       for place in process.places if place != "/")
+            hidden = not process.places and process.uid == owner
+            if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
+                return f"process {process.pid} ({process.name})"
+    return None
+
+
+def check_run_lock(path: str | None) -> None:
+    """LoopError while the engine's lock names a living process; a dead one's lock is nobody's."""
+    if path is None:
+        return
+    try:
+        found = json.loads(read_bytes(path, limit=65536) or b"{}")
+        pid, started = int(found["pid"]), found.get("started_at")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        holder = user_of(os.path.realpath(path), processes()) if os.path.lexists(path) else None
+        if holder:
+            raise LoopError(f"a run is in progress: {holder}; nothing was touched") from None
+        return
+    if pid <= 0 or pid == os.getpid() or not _alive(pid, started):
+        return
+    raise LoopError(f"a run is in progress: {path} is held by the living process {pid}; nothing was touched")
+
+
+def _alive(pid: int, started: object) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+            fields = handle.read().rpartition(")")[2].split()
+        with open("/proc/stat", encoding="utf-8") as handle:
+            boot = next(int(line.split()[1]) for line in handle if line.startswith("btime"))
+    except (OSError, StopIteration):
+        return True
+    if fields[0] in "ZX":
+        return False
+    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    claimed = _epoch(started)
+    # A process that began after the lock was written is another one that got the same number.
+    return claimed is None or begun <= claimed + 10
+
+
+def _epoch(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
+
+

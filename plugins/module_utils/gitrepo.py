@@ -1,0 +1,291 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One repository's truth, read without trusting it: names, admin directories, refs, locks."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import LoopError
+from .files import read_bytes
+from .gitcmd import git
+
+OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
+# A component that git, a shell and a path all read the same way.
+COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
+PROTECTED = ("main", "master", "production", "prod", "HEAD")
+OUR_LOCK = "loop-worktrees.lock"
+SMALL = 1024 * 1024
+
+
+class Denied(Exception):
+    """This user may not move ``source``: a step for root, who runs no git."""
+
+    def __init__(self, source: str, target: str) -> None:
+        super().__init__(source)
+        self.source, self.target = source, target
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A main checkout or bare repository, and the directory that holds its refs."""
+
+    path: str
+    common: str
+    bare: bool
+
+    def git(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: bytes | None = None,
+        ok: Sequence[int] = (0,),
+        environment: dict[str, str] | None = None,
+        config: dict[str, str] | None = None,
+    ) -> tuple[int, str, str]:
+        """Run git on exactly this repository, whatever ``core.worktree`` or a gitfile may claim."""
+        where = {"GIT_DIR": self.common} if self.bare else {"GIT_DIR": self.common, "GIT_WORK_TREE": self.path}
+        try:
+            return git(
+                self.common,
+                arguments,
+                stdin=stdin,
+                ok=ok,
+                environment={**where, "GIT_NO_LAZY_FETCH": "1", **(environment or {})},
+                config={"protocol.allow": "never", "core.bare": str(self.bare).lower(), **(config or {})},
+            )
+        except LoopError as error:
+            if "Permission denied" in str(error) and os.geteuid() != 0:
+                raise Denied(self.common, "") from error
+            raise
+
+
+def open_repo(path: str) -> Repo:
+    """The repository at ``path``; LoopError where there is none that we may work on."""
+    path = os.path.realpath(path)
+    inner = os.path.join(path, ".git")
+    if os.path.isdir(inner) and not os.path.islink(inner):
+        common, bare = inner, False
+    elif os.path.isfile(inner):
+        raise LoopError(f"{path} is itself a linked worktree or a submodule: name the main checkout as repo")
+    else:
+        common, bare = path, True
+    if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
+        raise LoopError(f"{path} is not a git repository")
+    return Repo(path, common, bare)
+
+
+# --- names from outside -----------------------------------------------------------------------
+
+
+def check_branch(name: str) -> None:
+    """LoopError unless ``name`` is a branch that git takes and nobody misreads."""
+    if not name.isascii() or not name.isprintable():
+        raise LoopError(f"branch {name!r}: only printable ASCII is allowed (a look-alike is another branch)")
+    wrong = next((part for part in name.split("/") if not COMPONENT.fullmatch(part)), None)
+    if wrong is not None:
+        raise LoopError(f"branch {name!r}: the part {wrong!r} must begin with a letter, a digit or _ and hold only "
+                        "letters, digits and . _ + = @ , -")
+    if ".." in name or any(part.endswith((".lock", ".")) for part in name.split("/")):
+        raise LoopError(f"branch {name!r}: '..', a part ending in '.lock' and one ending in '.' are refused by git")
+    if len(name) > 200:
+        raise LoopError(f"branch {name[:40]!r}… has {len(name)} characters: at most 200 are allowed")
+    if name in PROTECTED or name.startswith("refs/"):
+        raise LoopError(f"branch {name!r} is not one that may be healed away: use a name such as hyrule-feature/ID/repo")
+
+
+def check_path(path: str, what: str = "path") -> str:
+    """``path`` with its existing directories resolved; LoopError where it is no place for a worktree."""
+    if not os.path.isabs(path) or path.startswith("//"):
+        raise LoopError(f"{what} {path!r} must be absolute")
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise LoopError(f"{what} {path!r} holds a control character")
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in path):
+        raise LoopError(f"{what} {path!r} is not valid UTF-8")
+    parts = path.rstrip("/").split("/")[1:]
+    if not parts or any(part in ("", ".", "..") for part in parts):
+        raise LoopError(f"{what} {path!r} must name a place below /, without '.', '..' or '//'")
+    if len(os.fsencode(path)) > 3000 or any(len(os.fsencode(part)) > 200 for part in parts):
+        raise LoopError(f"{what} {path[:60]!r}… is too long: 3000 bytes, 200 for each part")
+    if ".git" in parts:
+        raise LoopError(f"{what} {path!r} lies inside a git directory")
+    parent, name = os.path.split("/" + "/".join(parts))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def inside(path: str, directory: str) -> bool:
+    """Is ``path`` the directory or below it (both resolved)?"""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+# --- what is there ----------------------------------------------------------------------------
+
+
+@dataclass
+class Admin:
+    """One directory of ``.git/worktrees``, read without git and without trusting it."""
+
+    name: str
+    place: str
+    target: str = ""  # where the worktree should stand
+    head: str = ""  # commit of a detached HEAD
+    branches: tuple[str, ...] = ()  # checked out, or waited for by a rebase or bisect
+
+
+def read_small(path: str) -> str | None:
+    """The text of a small regular file, None for anything else that may stand there."""
+    try:
+        content = read_bytes(path, limit=SMALL)
+    except LoopError:
+        return None
+    return None if content is None else os.fsdecode(content)
+
+
+def read_admin(place: str) -> Admin:
+    """What the admin directory says, as far as it can be read."""
+    admin = Admin(os.path.basename(place), place)
+    target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
+    if target.endswith("/.git") and "\0" not in target:
+        target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
+        admin.target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+    head = (read_small(f"{place}/HEAD") or "").strip()
+    held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
+    if OBJECT.fullmatch(head):
+        admin.head = head
+    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+        name = (read_small(f"{place}/{state}") or "").strip()
+        held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
+    admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
+    return admin
+
+
+def admins_of(repo: Repo) -> list[Admin]:
+    """Every entry of ``.git/worktrees``, sorted by name."""
+    place = f"{repo.common}/worktrees"
+    try:
+        return [read_admin(f"{place}/{name}") for name in sorted(os.listdir(place))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise Denied(repo.common, "") from error
+
+
+def mentioned(place: str) -> list[str]:
+    """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
+    found: dict[str, None] = {}
+    for root, directories, files in os.walk(place):
+        directories[:] = [name for name in directories if name != "modules"]
+        for name in files:
+            if name != "index":
+                found.update(dict.fromkeys(OBJECT.findall(read_small(os.path.join(root, name)) or "")))
+    return list(found)
+
+
+def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
+    _, out, _ = repo.git(["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)",
+                          *(f"refs/heads/{name}" for name in names)])
+    rows = (line.split("\0") for line in out.splitlines())
+    return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
+
+
+def commits(repo: Repo, names: Sequence[str]) -> list[str]:
+    """For each of ``names`` the commit it resolves to, or the empty string; one process for all."""
+    if not names:
+        return []
+    _, out, err = repo.git(["cat-file", "--batch-check=%(objectname) %(objecttype)"],
+                           stdin=os.fsencode("".join(f"{name}\n" for name in names)))
+    if "is ambiguous" in err:
+        raise LoopError(f"git: {next(line for line in err.splitlines() if 'is ambiguous' in line)}")
+    rows = (line.split(" ") for line in out.splitlines())
+    return [row[0] if len(row) == 2 and row[1] == "commit" and OBJECT.fullmatch(row[0]) else "" for row in rows]
+
+
+def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> list[str]:
+    """Files in the git directory that would stop git from making ``branch``: locks, broken refs, stray logs."""
+    parts = branch.split("/")
+    ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    found = []
+    for way in ways:
+        ref = f"{repo.common}/refs/heads/{way}"
+        found += [lock for lock in (f"{ref}.lock",) if os.path.lexists(lock)]
+        status = lstat_of(ref)
+        if status is None:
+            continue
+        if stat.S_ISLNK(status.st_mode) or (not stat.S_ISDIR(status.st_mode) and way not in refs):
+            found.append(ref)
+            break
+        if way == branch and stat.S_ISDIR(status.st_mode):
+            found += [entry for entry in files_below(ref) if entry.removeprefix(f"{repo.common}/refs/heads/") not in refs]
+    for way in ways:
+        log = f"{repo.common}/logs/refs/heads/{way}"
+        status = lstat_of(log)
+        if status is None or way in refs and way != branch:
+            break  # nothing there, or the log goes with its branch
+        if stat.S_ISDIR(status.st_mode) == (way == branch):
+            if way != branch or files_below(log):
+                found.append(log)
+            break
+    return found
+
+
+def lstat_of(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise Denied(path, "") from error
+
+
+def files_below(directory: str) -> list[str]:
+    """Files, and symlinks to whatever, below ``directory``."""
+    return [os.path.join(root, name) for root, deeper, names in os.walk(directory)
+            for name in [*names, *deeper] if name in names or os.path.islink(os.path.join(root, name))]
+
+
+def git_locks(repo: Repo) -> list[str]:
+    """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
+    return sorted(f"{repo.common}/{name}" for name in os.listdir(repo.common)
+                  if name.endswith(".lock") and name != OUR_LOCK)
+
+
+def main_branch(repo: Repo) -> str:
+    """The branch that the main checkout's HEAD names; empty where detached. LoopError where HEAD is broken."""
+    head = (read_small(f"{repo.common}/HEAD") or "").strip()
+    if head.startswith("ref:"):
+        return head.removeprefix("ref:").strip().removeprefix("refs/heads/")
+    if OBJECT.fullmatch(head):
+        return ""
+    raise LoopError(f"{repo.common}/HEAD is damaged: write 'ref: refs/heads/<default branch>' into it")
+
+
+def default_of(repo: Repo, taken: str) -> tuple[str, str]:
+    """What the main checkout should be on instead of ``taken``: (HEAD's new content, commit)."""
+    origin = (read_small(f"{repo.common}/refs/remotes/origin/HEAD") or "").strip().removeprefix("ref: ")
+    name = origin.removeprefix("refs/remotes/origin/")
+    local = [f"refs/heads/{each}" for each in dict.fromkeys([name, "main", "master"]) if each and each != taken]
+    wanted = local[:1] + ([origin] if origin else []) + local[1:]
+    for ref, commit in zip(wanted, commits(repo, wanted), strict=True):
+        if commit:
+            return (f"ref: {ref}" if ref.startswith("refs/heads/") else commit), commit
+    raise LoopError(f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
+                    "check out the branch that it should be on")
+
+
+@contextlib.contextmanager
+def filters_off(repo: Repo) -> Iterator[dict[str, str]]:
+    """Settings that silence every filter that the repository's configuration defines."""
+    text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
+    names: set[str] = set()
+    if "filter" in text.lower() or "include" in text.lower():
+        _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
+        names = {key[len("filter."):].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
+    yield {f"filter.{name}.{key}": value for name in sorted(names)
+           for key, value in (("smudge", ""), ("clean", ""), ("process", ""), ("required", "false"))}
+
+

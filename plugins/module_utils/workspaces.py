@@ -1,0 +1,437 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The checkouts that runs start from: each at the tip of its branch, all at once, nobody's work lost.
+
+The engine never fetches, so this runs when the role is applied and before every cycle. All git
+work is done as the user whose checkouts they are. What is in the way of a tip (local changes,
+commits that were not pushed, something that is no repository) goes to ``ROOT/.quarantine`` or
+under ``refs/salvage``, and never stops the other checkouts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import stat
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from .errors import LoopError
+from .files import flocked, write_atomic
+from .gitcmd import credentials, git
+from .releases import cycle_in_progress
+from .users import account, as_user
+
+Json = dict[str, Any]
+
+QUARANTINE = ".quarantine"
+CONFLICTS = ("quarantine", "report")
+NETWORK_SECONDS = 300.0
+ANY = range(-128, 256)
+# What a checkout's own configuration may say. Everything else (filters, hooks, other
+# places to fetch from, files to include) would let the agent choose what git does here.
+HARMLESS = re.compile(
+    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|symlinks)"
+    r"|extensions\.(objectformat|refstorage)|remote\.origin\.(url|fetch)|branch\..*\.(remote|merge|rebase)|user\.(name|email)",
+    re.DOTALL,
+)
+# What an interrupted merge, rebase or the like leaves in .git.
+UNFINISHED = (
+    "MERGE_HEAD", "MERGE_MSG", "MERGE_MODE", "CHERRY_PICK_HEAD", "REVERT_HEAD", "BISECT_LOG", "BISECT_START",
+    "rebase-merge", "rebase-apply", "sequencer",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator asks for; the options of the module ``workspace``."""
+
+    root: str
+    repositories: Sequence[Mapping[str, str]]
+    user: str
+    git_url: str = "https://github.com"
+    jobs: int = 8
+    conflicts: str = "quarantine"
+    git_user_name: str = ""
+    git_user_email: str = ""
+    run_lock: str = ""
+    askpass: str = ""
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One of them: what it is a checkout of, and where."""
+
+    repo: str
+    url: str
+    dest: str
+    path: str
+    version: str
+
+
+def refresh(config: Mapping[str, Any]) -> Json:
+    """All checkouts of this host at their tips, as the loop user, before a cycle. Raises nothing for a single one."""
+    return update(
+        Settings(
+            root=config["workspace_dir"],
+            repositories=config["workspace_repositories"],
+            user=config["user"],
+            git_url=config["git_url"],
+            git_user_name=config["git_user_name"],
+            git_user_email=config["git_user_email"],
+            token=os.environ.get("GH_TOKEN", ""),
+        )
+    )
+
+
+def update(settings: Settings, *, check: bool = False) -> Json:
+    """Have every repository checked out at its tip.
+
+    Returns ``changed``, ``failed`` (names) and ``repositories``, one
+    ``{repo dest path status before after detail removed_config quarantined}`` each, whose status is one of
+    cloned, updated, current, restored (something was put aside), left (conflicts=report),
+    busy (somebody works in it) or failed.
+    """
+    checkouts = [_checkout(settings, given) for given in settings.repositories]
+    names = [one.dest for one in checkouts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LoopError(f"two repositories have the same dest in {settings.root}: {', '.join(twice)}")
+    if check and not _has_account(settings.user):
+        found = [_outcome(one, "cloned") for one in checkouts]
+    else:
+        in_use = _in_use(settings, checkouts)
+        found = as_user(settings.user, lambda: _update_all(settings, checkouts, in_use, check))
+    return {
+        "changed": any(one["status"] in ("cloned", "updated", "restored") or one["removed_config"] for one in found),
+        "failed": [one["dest"] for one in found if one["status"] == "failed"],
+        "repositories": found,
+    }
+
+
+def _checkout(settings: Settings, given: Mapping[str, str]) -> Checkout:
+    repo = given.get("repo") or ""
+    dest = given.get("dest") or repo.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    version = given.get("version") or "main"
+    elsewhere = "://" in repo or repo.startswith("/")
+    if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo):
+        raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
+    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
+        raise LoopError(f"the URL of {dest} holds a password, which every user of the host could read: use env_file")
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest):
+        raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
+        raise LoopError(f"version {version!r} of {repo} is not the name of a branch")
+    url = repo if elsewhere else f"{settings.git_url.rstrip('/')}/{repo}.git"
+    return Checkout(repo, url, dest, os.path.join(settings.root, dest), version)
+
+
+def _has_account(user: str) -> bool:
+    try:
+        account(user)
+    except LoopError:
+        return False
+    return True
+
+
+def _in_use(settings: Settings, checkouts: Sequence[Checkout]) -> dict[str, str]:
+    """Who works in which checkout right now; asked before root is given up, which sees all processes."""
+    cycle = cycle_in_progress(settings.run_lock, "")
+    if cycle:
+        return {one.dest: f"a cycle is in progress: {cycle}" for one in checkouts}
+    found: dict[str, str] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            place = os.readlink(f"/proc/{pid}/cwd") + "/"
+            for one in checkouts:
+                if place.startswith(os.path.realpath(one.path) + "/"):
+                    found[one.dest] = f"process {pid} works in it"
+    return found
+
+
+def _update_all(
+    settings: Settings, checkouts: Sequence[Checkout], in_use: Mapping[str, str], check: bool
+) -> list[Json]:
+    with contextlib.ExitStack() as stack:
+        if not check:
+            try:
+                os.makedirs(settings.root, mode=0o750, exist_ok=True)
+            except OSError as error:
+                raise LoopError(f"{settings.root} cannot be made by {settings.user}: {error.strerror}") from error
+            stack.enter_context(flocked(os.path.join(settings.root, ".workspaces.lock")))
+            for name in os.listdir(settings.root):
+                if name.startswith(".clone-"):  # of a killed run: whoever gets here is alone
+                    shutil.rmtree(os.path.join(settings.root, name))
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, settings.jobs)))
+        return list(pool.map(lambda one: _update(settings, one, in_use.get(one.dest, ""), check), checkouts))
+
+
+def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json:
+    """One checkout; whatever is wrong with it is its own outcome and no one else's."""
+    outcome = _outcome(one, "failed")
+    try:
+        _bring_up(settings, one, in_use, check, outcome)
+    except LoopError as error:
+        outcome.update(status="failed", detail=re.sub(r"://[^/\s@]+@", "://***@", str(error)))
+    except OSError as error:
+        outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
+    return outcome
+
+
+def _outcome(one: Checkout, status: str) -> Json:
+    return {
+        "repo": one.repo, "dest": one.dest, "path": one.path, "status": status, "before": "", "after": "", "detail": "",
+        "removed_config": [], "quarantined": "",
+    }  # fmt: skip
+
+
+def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outcome: Json) -> None:
+    if _vacant(one.path):
+        outcome["status"] = "cloned"
+        if not check:
+            outcome["after"] = _clone(settings, one)
+        return
+    if in_use:
+        outcome.update(status="busy", detail=f"{in_use}; it was left as it is")
+        return
+    why = _no_repository(one.path)
+    if why:
+        _replace(settings, one, why, check, outcome)
+        return
+    outcome["removed_config"] = _tidy_config(settings, one, check)
+    state = _state(one.path)
+    if state is None:
+        _replace(settings, one, "git cannot read it", check, outcome)
+        return
+    tip = _remote_tip(settings, one)
+    outcome.update(before=state["oid"], after=tip)
+    if state["branch"] == one.version and state["oid"] == tip and not state["dirty"]:
+        outcome["status"] = "current"
+        return
+    if not check:
+        _unlock(one.path)
+        _fetch(settings, one)
+    reasons = _in_the_way(one, state, tip)
+    if not reasons:
+        outcome["status"] = "updated"
+        if not check:
+            git(one.path, ["merge", "--quiet", "--ff-only", tip])
+    elif settings.conflicts == "report":
+        outcome.update(status="left", after=state["oid"], detail=f"{', '.join(reasons)}; it was left as it is")
+    else:
+        outcome.update(status="restored", detail=", ".join(reasons))
+        if not check:
+            outcome["quarantined"] = _put_aside(settings, one, state, tip, reasons)
+            git(one.path, ["checkout", "--quiet", "--force", "--no-track", "-B", one.version, tip])
+
+
+# --- looking ------------------------------------------------------------------------------
+
+
+def _vacant(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
+    except FileNotFoundError:
+        return True
+
+
+def _no_repository(path: str) -> str:
+    """Why there is no repository of its own at ``path``; empty where there is one."""
+    for place, kind in ((path, stat.S_ISDIR), (f"{path}/.git", stat.S_ISDIR), (f"{path}/.git/config", stat.S_ISREG)):
+        try:
+            if not kind(os.lstat(place).st_mode):
+                return f"{place} is not what a checkout has there"
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{place} is missing"
+    return ""
+
+
+def _state(path: str) -> Json | None:
+    """Commit, branch and cleanness; None where git cannot say."""
+    status, out, _ = git(path, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"], ok=ANY)
+    if status:
+        return None
+    entries = out.split("\0")
+    head = dict(entry[2:].split(" ", 1) for entry in entries if entry.startswith("# "))
+    unfinished = any(os.path.lexists(f"{path}/.git/{name}") for name in UNFINISHED)
+    return {
+        "oid": head.get("branch.oid", ""),
+        "branch": head.get("branch.head", ""),
+        "dirty": unfinished or any(entry and not entry.startswith("# ") for entry in entries),
+    }
+
+
+def _remote_tip(settings: Settings, one: Checkout) -> str:
+    environment, config = _access(settings, one)
+    arguments = ["ls-remote", "--upload-pack=git-upload-pack", "--", one.url, f"refs/heads/{one.version}"]
+    _, out, _ = git(one.path, arguments, environment=environment, config=config, timeout=NETWORK_SECONDS)
+    tip = out.split("\t")[0]
+    if not tip:
+        raise LoopError(f"{one.url} has no branch {one.version}")
+    return tip
+
+
+def _in_the_way(one: Checkout, state: Json, tip: str) -> list[str]:
+    """Why this is no plain step forward to the tip."""
+    reasons = ["it has local changes"] if state["dirty"] else []
+    if state["branch"] == "(detached)":
+        reasons.append(f"its HEAD is detached at {state['oid'][:12]}")
+    elif state["branch"] != one.version:
+        reasons.append(f"it is on {state['branch']} instead of {one.version}")
+    elif state["oid"] != "(initial)" and not _reached(one.path, state["oid"], tip):
+        reasons.append(f"its {one.version} has commits that {one.url} does not have there")
+    return reasons
+
+
+def _reached(path: str, commit: str, tip: str) -> bool:
+    """Whether ``commit`` is part of ``tip``. In check mode a tip that was not fetched counts as a step forward."""
+    if git(path, ["cat-file", "-e", f"{tip}^{{commit}}"], ok=ANY)[0]:
+        return True
+    return git(path, ["merge-base", "--is-ancestor", commit, tip], ok=ANY)[0] == 0
+
+
+# --- doing --------------------------------------------------------------------------------
+
+
+def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
+    environment, config = credentials(one.url, settings.token, settings.askpass)
+    return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
+
+
+def _clone(settings: Settings, one: Checkout) -> str:
+    """Beside its place, then renamed into it, so that a killed clone is never taken for a checkout."""
+    aside = os.path.join(settings.root, f".clone-{one.dest}")
+    environment, config = _access(settings, one)
+    try:
+        git(
+            settings.root,
+            ["clone", "--quiet", "--no-tags", "--template=", "--branch", one.version, "--", one.url, aside],
+            environment=environment, config=config, timeout=NETWORK_SECONDS,
+        )  # fmt: skip
+        placed = Checkout(one.repo, one.url, one.dest, aside, one.version)
+        _tidy_config(settings, placed, check=False)
+        os.chmod(aside, 0o750)
+        commit = git(aside, ["rev-parse", "HEAD"])[1].strip()
+        os.rename(aside, one.path)
+    except LoopError as error:
+        raise LoopError(f"{one.url} cannot be cloned: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return commit
+
+
+def _fetch(settings: Settings, one: Checkout) -> None:
+    # By its URL and not as "origin": what origin means is in a file that the agent can write.
+    environment, config = _access(settings, one)
+    git(
+        one.path,
+        ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no",
+         "--upload-pack=git-upload-pack", "--", one.url, "+refs/heads/*:refs/remotes/origin/*"],
+        environment=environment, config=config, timeout=NETWORK_SECONDS,
+    )  # fmt: skip
+
+
+def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:
+    """The checkout's configuration as it should be; the names of what was wrong in it or is set anew.
+
+    What decides over our own git calls is removed before the first of them looks at it.
+    """
+    file = ["config", "--file", f"{one.path}/.git/config", "--no-includes"]
+    status, out, _ = git("/", [*file, "--list", "-z"], ok=ANY)
+    if status:
+        return []  # then git cannot read the repository either, which is found out next
+    given = [entry.split("\n", 1) for entry in out.split("\0") if entry]
+    foreign = sorted({key for key, *_ in given if not HARMLESS.fullmatch(key)})
+    wanted = {
+        "remote.origin.url": one.url,
+        "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
+        "user.name": settings.git_user_name,
+        "user.email": settings.git_user_email,
+    }
+    differing = [
+        key for key, value in wanted.items()
+        if value and [entry[1] for entry in given if entry[0] == key and len(entry) > 1] != [value]
+    ]  # fmt: skip
+    if not check:
+        for key in foreign:
+            git("/", [*file, "--unset-all", key])
+        for key in differing:
+            git("/", [*file, "--replace-all", key, wanted[key]])
+    return [*foreign, *differing]
+
+
+def _unlock(path: str) -> None:
+    """Remove git's lock files of dead processes: nobody works in here, that was looked at before."""
+    for directory, directories, files in os.walk(f"{path}/.git"):
+        if directory == f"{path}/.git":
+            directories[:] = [name for name in directories if name == "refs"]
+        for name in files:
+            if name.endswith(".lock"):
+                os.unlink(os.path.join(directory, name))
+
+
+def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons: list[str]) -> str:
+    """Keep what would be gone at the tip: commits under refs/salvage, the whole working tree by renames.
+
+    The repository itself stays: worktrees of runs that wait for a person hang on it.
+    """
+    stamp = _stamp()
+    manifest: Json = {"checkout": one.path, "repo": one.repo, "why": reasons, "at": stamp, "branch": state["branch"]}
+    branch = git(one.path, ["rev-parse", "--verify", "--quiet", f"refs/heads/{one.version}"], ok=ANY)[1].strip()
+    manifest["salvaged"] = {}
+    for name, commit in (("HEAD", state["oid"]), (one.version, branch)):
+        if re.fullmatch(r"[0-9a-f]{40,64}", commit) and not _reached(one.path, commit, tip):
+            git(one.path, ["update-ref", f"refs/salvage/{stamp}/{name}", commit])
+            manifest["salvaged"][f"refs/salvage/{stamp}/{name}"] = commit
+    manifest["restore"] = f"git -C {one.path} checkout --detach {state['oid']}"
+    if state["dirty"]:
+        manifest["restore"] += f" && rsync -a --delete --exclude=.git {{this directory}}/tree/ {one.path}/"
+    place = _new_place(settings, one, stamp, manifest)
+    if state["dirty"]:
+        os.makedirs(f"{place}/tree")
+        os.makedirs(f"{place}/git")
+        if os.path.exists(f"{one.path}/.git/index"):
+            shutil.copyfile(f"{one.path}/.git/index", f"{place}/git/index")
+        for name in os.listdir(one.path):
+            if name != ".git":
+                os.rename(f"{one.path}/{name}", f"{place}/tree/{name}")
+        for name in UNFINISHED:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(f"{one.path}/.git/{name}", f"{place}/git/{name}")
+    return place
+
+
+def _replace(settings: Settings, one: Checkout, why: str, check: bool, outcome: Json) -> None:
+    """Something that is no checkout stands in its place: it is moved aside whole, and cloned anew."""
+    if settings.conflicts == "report":
+        outcome.update(status="left", detail=f"{why}; it was left as it is")
+        return
+    outcome.update(status="restored", detail=why)
+    if check:
+        return
+    stamp = _stamp()
+    manifest = {"checkout": one.path, "repo": one.repo, "why": [why], "at": stamp}
+    place = _new_place(settings, one, stamp, {**manifest, "restore": f"mv {{this directory}}/whole {one.path}"})
+    os.rename(one.path, f"{place}/whole")
+    outcome.update(quarantined=place, after=_clone(settings, one))
+
+
+def _new_place(settings: Settings, one: Checkout, stamp: str, manifest: Json) -> str:
+    """A directory in quarantine with the manifest in it, written before anything is moved there."""
+    place = os.path.join(settings.root, QUARANTINE, f"{one.dest}-{stamp}")
+    os.makedirs(place, mode=0o750)
+    text = json.dumps(manifest, indent=2, sort_keys=True).replace("{this directory}", place)
+    write_atomic(f"{place}/manifest.json", f"{text}\n".encode(), mode=0o640)
+    return place
+
+
+def _stamp() -> str:
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}-{threading.get_native_id()}"

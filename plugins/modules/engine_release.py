@@ -1,0 +1,256 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_release
+short_description: Install a version of the engine beside the others and switch to it in one step
+version_added: "0.1.0"
+author: AS215932 (@AS215932)
+description:
+  - Builds O(version) into C(releases/<sha>) under O(install_dir), starts it once to prove that it runs,
+    makes it read-only and points the link C(current) to it by one rename.
+  - A build that fails or is killed leaves what was active as it was; what it left behind is cleared by the next run.
+  - Never switches under a cycle in progress.
+  - A release whose files were changed by hand is put aside and built again.
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  state:
+    description:
+      - V(present) has O(version) built and active.
+      - V(previous) goes back to the release that was proven last; never to one that failed or was not judged.
+        Once back, running it again changes nothing.
+      - V(absent) removes all releases, the mirror, the cache and the history. Other files in O(install_dir) stay.
+    type: str
+    choices: [present, previous, absent]
+    default: present
+  repo:
+    description:
+      - URL or path of the engine's git repository, or of a git bundle on the host.
+      - Required with O(state=present). With V(previous), a release that must be built again then takes its
+        sources from the mirror on the host.
+    type: str
+  version:
+    description: The commit to install, as 40 lower-case hexadecimal digits. Anything else is refused.
+    type: str
+  branches:
+    description: Branches of O(repo) of which one must contain O(version). Empty for any branch.
+    type: list
+    elements: str
+    default: []
+  install_dir:
+    description: Where releases, mirror, cache and history are kept. Becomes owned by whoever runs this.
+    type: path
+    default: /opt/engineering-loop
+  keep:
+    description:
+      - How many releases stay on the host.
+      - The active one, the one before it and those that were proven last are never removed, even if these are more.
+    type: int
+    default: 3
+  python:
+    description: The Python interpreter for the release.
+    type: path
+    default: /usr/bin/python3
+  uv:
+    description: The program uv. Only needed where the engine has a C(uv.lock).
+    type: str
+    default: uv
+  sync:
+    description:
+      - The command that installs the engine and its dependencies into C(.venv), run in the release's directory.
+      - By default C(uv lock --check) and C(uv sync --frozen --no-dev), or a virtual environment and C(pip)
+        where the engine has no C(uv.lock).
+    type: list
+    elements: str
+    default: []
+  wheels:
+    description: A directory of wheels on the host to install from, for hosts that reach no package index.
+    type: path
+  smoke:
+    description: The command that must succeed in the finished release before it is activated.
+    type: list
+    elements: str
+    default: [.venv/bin/hyrule-engineering-loop, daemon, --help]
+  user:
+    description: Whom the smoke command runs as. By default whoever runs this module.
+    type: str
+  lock_sha256:
+    description: The SHA-256 that C(uv.lock) must have.
+    type: str
+  allowed_signers:
+    description: A file on the host, as for C(ssh-keygen); one of these must have signed O(version).
+    type: path
+  keyring:
+    description: A file of OpenPGP keys on the host; one of these must have signed O(version).
+    type: path
+  run_lock:
+    description: The engine's lock file; a living process named in it is a cycle in progress.
+    type: path
+    default: /var/lib/engineering-loop/state/daemon.lock
+  unit:
+    description: The systemd unit that runs cycles; while it is active a cycle is in progress. Empty to not ask.
+    type: str
+    default: hyrule-engineering-loop
+  wait:
+    description: How many seconds to wait for a cycle in progress, or for another run of this module, to end.
+    type: float
+    default: 0
+  timeout:
+    description: How many seconds each command of a build may take.
+    type: float
+    default: 1800
+  env_file:
+    description: A file on the host that holds the token for O(repo) as E(GH_TOKEN). Ignored where it is missing.
+    type: path
+  token_env:
+    description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
+    type: str
+  askpass:
+    description: A program on the host that answers git when it asks for credentials.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Have this commit active
+  as215932.engineering_loop.engine_release:
+    repo: https://github.com/AS215932/engineering-loop
+    version: 58735fa051d24290f128109b4267e136316cbc86
+    branches: [main]
+    user: loop
+    wait: 3600
+
+- name: Go back to the release that worked
+  as215932.engineering_loop.engine_release:
+    state: previous
+    wait: 3600
+
+- name: Install from a bundle and wheels on a host without a network
+  as215932.engineering_loop.engine_release:
+    repo: /srv/engine.bundle
+    wheels: /srv/wheels
+    version: 58735fa051d24290f128109b4267e136316cbc86
+"""
+
+RETURN = r"""
+release:
+  description:
+    - The active release as it was recorded. Null after O(state=absent).
+    - In check mode, a release that is not built yet has C(sha) and C(path) only.
+  returned: success
+  type: dict
+  contains:
+    sha: {description: Its commit., type: str}
+    path: {description: Its directory., type: str}
+    source: {description: Where it was fetched from., type: str}
+    branch: {description: The branch that it was found on., type: str}
+    lock_digest: {description: The SHA-256 of its C(uv.lock); empty where there is none., type: str}
+    files_digest: {description: The SHA-256 of the list of its files and their digests., type: str}
+    python: {description: The version of its Python., type: str}
+    uv: {description: The version of uv that built it., type: str}
+    smoke: {description: The command that proved it and how long it took., type: dict}
+    built_at: {description: When it was built (UTC)., type: str}
+    built_by: {description: Who built it., type: str}
+    seconds: {description: How long the build took., type: dict}
+previous:
+  description: C(sha) and C(path) of the release that was active when the module started; null where none was.
+  returned: success
+  type: dict
+activated:
+  description: Whether C(current) was pointed to another release.
+  returned: success
+  type: bool
+built:
+  description: Whether the release had to be built.
+  returned: success
+  type: bool
+damaged:
+  description: The files of the release that had been changed by hand. It was put aside and built again.
+  returned: success
+  type: list
+  elements: str
+pruned:
+  description: The commits of the releases that were removed.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+OPTIONS = {
+    "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
+    "repo": {"type": "str"},
+    "version": {"type": "str"},
+    "branches": {"type": "list", "elements": "str", "default": []},
+    "install_dir": {"type": "path", "default": "/opt/engineering-loop"},
+    "keep": {"type": "int", "default": 3},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "uv": {"type": "str", "default": "uv"},
+    "sync": {"type": "list", "elements": "str", "default": []},
+    "wheels": {"type": "path"},
+    "smoke": {"type": "list", "elements": "str", "default": list(releases.SMOKE)},
+    "user": {"type": "str"},
+    "lock_sha256": {"type": "str"},
+    "allowed_signers": {"type": "path"},
+    "keyring": {"type": "path"},
+    "run_lock": {"type": "path", "default": "/var/lib/engineering-loop/state/daemon.lock"},
+    "unit": {"type": "str", "default": "hyrule-engineering-loop"},
+    "wait": {"type": "float", "default": 0},
+    "timeout": {"type": "float", "default": 1800},
+    "env_file": {"type": "path"},
+    "token_env": {"type": "str", "no_log": False},
+    "askpass": {"type": "path"},
+}
+
+
+def token(env_file: str | None, variable: str | None) -> str:
+    """The token for the repository, from where the operator says; empty where there is none."""
+    if variable:
+        return os.environ.get(variable, "")
+    return canary.token_from(env_file) if env_file and os.path.exists(env_file) else ""
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=OPTIONS,
+        required_if=[("state", "present", ("repo", "version"))],
+        mutually_exclusive=[("allowed_signers", "keyring")],
+        supports_check_mode=True,
+    )
+    wanted = dict(module.params)
+    state, version = wanted.pop("state"), wanted.pop("version")
+    try:
+        secret = token(wanted.pop("env_file"), wanted.pop("token_env"))
+        given = {key: value for key, value in wanted.items() if value is not None}
+        settings = releases.Settings(token=secret, **given)
+        if state == "present":
+            result = releases.present(settings, version, check=module.check_mode)
+        elif state == "previous":
+            result = releases.previous(settings, check=module.check_mode)
+        else:
+            result = releases.absent(settings, check=module.check_mode)
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+    if result["damaged"]:
+        module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")
+    if module._diff:
+        result["diff"] = {"before": line(result["previous"]), "after": line(result["release"])}
+    module.exit_json(**result)
+
+
+def line(release: dict[str, str] | None) -> str:
+    return f"active: {release['sha'] if release else 'none'}\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forge's client against the real local forge: what it reads, what it asks again, and that the token stays in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import forge as client
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, redact
+from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
+        yield forge
+
+
+@pytest.fixture
+def host(tmp_path: Path, served: Running) -> Host:
+    return deployed(tmp_path, served)
+
+
+@pytest.fixture
+def forge(host: Host) -> Forge:
+    return Forge(host.forge.api_url, host.forge.token)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+def asked(host: Host, method: str = "GET") -> list[str]:
+    """What reached the forge, in order."""
+    entries = requests.get(f"{host.forge.url}/_forge/requests", timeout=10).json()
+    return [entry["path"] for entry in entries if entry["method"] == method]
+
+
+def test_reading(forge: Forge, host: Host) -> None:
+    published(host)
+    assert forge.identity() == BOT
+    assert forge.repository(REPO)["default_branch"] == "main"
+    assert [issue["number"] for issue in forge.issues(REPO)] == [ISSUE]
+    assert [(issue["repo"], issue["number"]) for issue in forge.approved_issues(REPO)] == [(REPO, ISSUE)]
+    assert forge.approved_issues(OTHER) == []
+    issue = forge.issue(REPO, ISSUE)
+    assert issue is not None and issue["state"] == "open"
+    assert forge.issue(REPO, 999) is None
+    number = ISSUE + 1
+    assert [pull["number"] for pull in forge.pulls(REPO, head=BRANCH)] == [number]
+    assert forge.pulls(REPO, head="other") == [] and forge.pulls(REPO, state="closed") == []
+    assert forge.pull(REPO, number)["draft"] is True
+    assert [file["filename"] for file in forge.pull_files(REPO, number)] == ["docs/canary.md"]
+    assert forge.newest_number(REPO) == number and forge.newest_number(OTHER) == 0
+    tips = forge.branches(REPO)
+    assert set(tips) == {"main", BRANCH}
+    assert forge.commit(REPO, "main") == tips["main"] == forge.commit(REPO, tips["main"][:10])
+    assert forge.commit(REPO, BRANCH) == tips[BRANCH]
+    assert forge.commit(REPO, "no-such") is None
+    between = forge.compare(REPO, "main", BRANCH)
+    assert (between["status"], between["ahead_by"]) == ("ahead", 1)
+
+
+def test_writing(forge: Forge, host: Host) -> None:
+    published(host)
+    forge.close_pull(REPO, ISSUE + 1)
+    assert forge.pull(REPO, ISSUE + 1)["state"] == "closed"
+    for _ in range(2):  # what is gone already is fine
+        forge.delete_branch(REPO, BRANCH)
+        forge.remove_label(REPO, ISSUE, "loop:approved")
+    assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
+
+
+def test_every_page_is_read_and_the_newest_without_the_rest(forge: Forge, host: Host) -> None:
+    with host.forge.store.lock:
+        for _ in range(250):
+            host.forge.store.add_issue(OTHER, "AS215932", title="x")
+        host.forge.store.save()
+    assert [issue["number"] for issue in forge.issues(OTHER)] == list(range(250, 0, -1))
+    before = len(asked(host))
+    assert [issue["number"] for issue in forge.issues(OTHER, after=240)] == list(range(250, 240, -1))
+    assert len(asked(host)) == before + 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "down", "times": 2, "status": 502},
+        {"kind": "down", "times": 2, "status": 503},
+        {"kind": "down", "times": 2, "status": 504},
+        {"kind": "drop", "times": 2},
+        {"kind": "rate_limit", "which": "secondary", "retry_after": 3, "times": 2},
+        {"kind": "rate_limit", "which": "primary", "retry_after": 3, "times": 2},
+    ],
+)
+def test_what_passes_is_asked_again(forge: Forge, host: Host, pauses: list[float], fault: dict[str, Any]) -> None:
+    host.side("faults", fault)
+    assert forge.identity() == BOT
+    assert len(pauses) == 2
+    least = 2 if fault["kind"] == "rate_limit" else 0.4
+    assert all(least <= pause <= 5 for pause in pauses)
+
+
+def test_a_forge_that_stays_down_is_one_line(forge: Forge, host: Host, pauses: list[float]) -> None:
+    host.side("faults", {"kind": "down", "times": 99})
+    with pytest.raises(LoopError) as error:
+        forge.identity()
+    assert len(pauses) == client.TRIES - 1
+    assert str(error.value).startswith(f"GET {host.forge.api_url}/user: HTTP 503 (No server is currently")
+    assert str(error.value).endswith("the forge has a problem of its own: try again later")
+
+
+@pytest.mark.parametrize("which", ["primary", "secondary"])
+def test_a_long_rate_limit_is_told_not_waited_for(forge: Forge, host: Host, pauses: list[float], which: str) -> None:
+    host.side("faults", {"kind": "rate_limit", "which": which, "retry_after": 3000, "times": 1})
+    with pytest.raises(LoopError, match=r"the rate limit is used up: try again after 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"):
+        forge.identity()
+    assert pauses == []
+
+
+@pytest.mark.parametrize("fault", [{"kind": "down"}, {"kind": "drop"}, {"kind": "rate_limit", "retry_after": 1}])
+def test_a_write_is_never_sent_twice(forge: Forge, host: Host, pauses: list[float], fault: dict[str, Any]) -> None:
+    published(host)
+    host.side("faults", {**fault, "methods": ["PATCH"], "times": 99})
+    with pytest.raises(LoopError, match="PATCH "):
+        forge.close_pull(REPO, ISSUE + 1)
+    assert pauses == [] and len(asked(host, "PATCH")) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "call", "words"),
+    [
+        (
+            lambda host: host.side("faults", {"kind": "expire_token"}),
+            lambda forge: forge.identity(),
+            "HTTP 401 (Bad credentials); the token is wrong or has expired",
+        ),
+        (lambda host: None, lambda forge: forge.repository("AS215932/none"), "HTTP 404 (Not Found); it does not exist"),
+        (
+            lambda host: host.side("tokens", {"login": BOT, "role": "read"}),
+            lambda forge: forge.remove_label(REPO, ISSUE, "loop:approved"),
+            "HTTP 403 (Resource not accessible by integration); the token may not do this",
+        ),
+        (lambda host: None, lambda forge: forge._get(f"/repos/{OTHER}/issues"), "gave list where an object was"),
+    ],
+)
+def test_refusals_say_what_to_do_and_are_not_repeated(
+    forge: Forge,
+    host: Host,
+    pauses: list[float],
+    spoil: Callable[[Host], None],
+    call: Callable[[Forge], Any],
+    words: str,
+) -> None:
+    spoil(host)
+    with pytest.raises(LoopError) as error:
+        call(forge)
+    assert words in str(error.value) and host.forge.token not in str(error.value)
+    assert pauses == []
+
+
+def test_a_slow_forge_is_given_up(host: Host) -> None:
+    host.side("faults", {"kind": "slow", "seconds": 0.5, "times": 1, "methods": ["DELETE"]})
+    forge = Forge(host.forge.api_url, host.forge.token, timeout=(1.0, 0.2))
+    with pytest.raises(LoopError, match="no answer in time"):
+        forge.delete_branch(REPO, "x")
+
+
+def test_nobody_there(pauses: list[float]) -> None:
+    with pytest.raises(LoopError, match=r"no connection: is api_url right"):
+        Forge("http://127.0.0.1:9", "secret").identity()
+
+
+def test_a_page_that_is_not_the_rest_api(host: Host) -> None:
+    with pytest.raises(LoopError, match=r"HTTP 404 \(Not Found\)"):
+        Forge(host.forge.url, host.forge.token).identity()
+
+
+def test_a_proxys_password_is_not_told(host: Host, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:hunter2@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(LoopError) as error:
+        Forge(host.forge.api_url, host.forge.token).identity()
+    assert "the proxy (HTTPS_PROXY) does not answer" in str(error.value) and "hunter2" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_a_netrc_does_not_replace_the_token(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login x password wrong\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert Forge(host.forge.api_url, host.forge.token).identity() == BOT
+
+
+def test_a_next_page_elsewhere_is_not_followed(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {"next": {"url": "http://127.0.0.1:9/steal?page=2"}}
+    monkeypatch.setattr(requests.Response, "links", property(lambda answer: links))
+    with pytest.raises(LoopError, match="names a next page on another address"):
+        forge.issues(REPO)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://forge.example/api/v3", "would send the token in the clear"),
+        ("ftp://forge.example", "api_url must be like"),
+        ("https://user:pw@forge.example", "without credentials"),
+        ("api.github.com", "api_url must be like"),
+        ("", "api_url must be like"),
+    ],
+)
+def test_an_address_that_cannot_be_one(url: str, words: str) -> None:
+    with pytest.raises(LoopError, match=words) as error:
+        Forge(url, "secret")
+    assert "pw" not in str(error.value)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é"])
+def test_a_token_that_cannot_be_one(token: str) -> None:
+    with pytest.raises(LoopError, match="the forge token is empty or has characters that no token has"):
+        Forge("https://api.github.com", token)
+
+
+@pytest.mark.parametrize("repo", ["one", "a/b/c", "../x", "a/..", "a/b?x=1", "-a/b", "a/b#c", "a b/c"])
+def test_a_repository_that_cannot_be_one(forge: Forge, repo: str) -> None:
+    with pytest.raises(LoopError, match="is not a repository: write OWNER/NAME"):
+        forge.repository(repo)
+
+
+def test_the_token_is_in_no_repr(forge: Forge, host: Host) -> None:
+    assert host.forge.token not in repr(forge)
+    assert redact(f"a {host.forge.token} b", [host.forge.token, ""]) == "a *** b"
+
+
+def test_an_enterprise_address_may_end_in_a_slash() -> None:
+    assert Forge("https://github.example/api/v3/", "t").api_url == "https://github.example/api/v3"

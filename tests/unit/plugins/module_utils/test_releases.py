@@ -1,0 +1,553 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Releases of a tiny but real Python project, fetched by git, locked and installed by uv, killed and broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.releases import Settings
+
+UV = str(Path(sys.executable).parent / "uv")
+PYTHON = os.path.realpath(sys.executable)
+
+# A build backend in the tree itself: an editable install that needs no network.
+BACKEND = '''
+import os, zipfile
+NAME, INFO = "engine-1.0-py3-none-any.whl", "engine-1.0.dist-info/"
+FILES = {
+    "engine.pth": os.path.join(os.getcwd(), "src"),
+    INFO + "METADATA": "Metadata-Version: 2.1\\nName: engine\\nVersion: 1.0\\n",
+    INFO + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    INFO + "entry_points.txt": "[console_scripts]\\nengine = engine:main\\n",
+}
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    with zipfile.ZipFile(os.path.join(wheel_directory, NAME), "w") as wheel:
+        for name, text in FILES.items():
+            wheel.writestr(name, text)
+        wheel.writestr(INFO + "RECORD", "".join(f"{name},,\\n" for name in [*FILES, INFO + "RECORD"]))
+    return NAME
+build_wheel = build_editable
+'''
+PROJECT = """
+[project]
+name = "engine"
+version = "1.0"
+requires-python = ">=3.11"
+[project.scripts]
+engine = "engine:main"
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+ENGINE = '''
+import pathlib
+def main():
+    print((pathlib.Path(__file__).resolve().parents[2] / "skills" / "one.md").read_text())
+'''
+
+
+def sh(directory: Path, *command: str) -> str:
+    identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    for who in ("AUTHOR", "COMMITTER"):
+        identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
+    done = subprocess.run(command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+class Source:
+    """The engine's repository, with a commit per release."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "src/engine").mkdir(parents=True)
+        (path / "skills").mkdir()
+        self.write("backend.py", BACKEND)
+        self.write("pyproject.toml", PROJECT)
+        self.write("src/engine/__init__.py", ENGINE)
+        self.write(".gitattributes", "skills export-ignore\n")
+        sh(path, "git", "init", "-q", "-b", "main")
+        sh(path, UV, "lock", "-q", "--offline", "--python", PYTHON)
+
+    def write(self, name: str, text: str) -> None:
+        (self.path / name).write_text(text)
+
+    def commit(self, text: str, **files: str) -> str:
+        self.write("skills/one.md", text)
+        for name, content in files.items():
+            self.write(name.replace("__", "."), content)
+        sh(self.path, "git", "add", "-A")
+        sh(self.path, "git", "commit", "-q", "--allow-empty", "-m", text)
+        return sh(self.path, "git", "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return Source(tmp_path_factory.mktemp("source") / "engine")
+
+
+@pytest.fixture(scope="module")
+def shas(source: Source) -> list[str]:
+    return [source.commit(f"release {number}") for number in range(4)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, source: Source, shas: list[str]) -> Settings:
+    return Settings(
+        install_dir=str(tmp_path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
+    )
+
+
+def now_active(settings: Settings) -> str:
+    found = releases.active(settings.install_dir)
+    return found["sha"] if found else ""
+
+
+def says(settings: Settings) -> str:
+    return sh(Path("/"), f"{settings.install_dir}/current/.venv/bin/engine")
+
+
+def mine(settings: Settings) -> set[str]:
+    return set(os.listdir(f"{settings.install_dir}/releases"))
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("main", "can move"),
+        ("v1.2.3", "can move"),
+        ("abc1234", "7 of the 40"),
+        ("A" * 40, "upper-case letters; write aaaa"),
+        ("a" * 40 + "\n", "line break"),
+        (" " + "a" * 40, "white space"),
+        ("a" * 41, "41 characters"),
+        ("a" * 39, "39 of the 40"),
+        ("g" * 40, "can move"),
+        ("", "empty"),
+        ("٣" * 40, "can move"),
+    ],
+)
+def test_only_full_commit_ids_are_versions(settings: Settings, version: str, reason: str) -> None:
+    with pytest.raises(LoopError, match=reason):
+        releases.present(settings, version)
+    assert not os.path.exists(settings.install_dir)
+
+
+def test_a_release_is_built_activated_recorded_and_then_left_alone(settings: Settings, shas: list[str]) -> None:
+    foretold = releases.present(settings, shas[0], check=True)
+    assert not os.path.exists(settings.install_dir)
+    assert foretold["changed"] and foretold["built"] and foretold["activated"]
+    done = releases.present(settings, shas[0])
+    assert {key: done[key] for key in ("changed", "built", "activated", "pruned", "previous")} == {
+        "changed": True, "built": True, "activated": True, "pruned": [], "previous": None,
+    }  # fmt: skip
+    release = done["release"]
+    assert release["sha"] == shas[0] and release["branch"] == "main" and release["source"] == settings.repo
+    assert len(release["lock_digest"]) == 64 and release["uv"].startswith("uv ") and release["python"].startswith("3.")
+    assert os.readlink(f"{settings.install_dir}/current") == f"releases/{shas[0]}"
+    assert says(settings) == "release 0"  # its data beside its sources, export-ignore or not
+    again = releases.present(settings, shas[0])
+    assert not again["changed"] and not again["built"] and again["previous"]["sha"] == shas[0]
+    assert not releases.present(settings, shas[0], check=True)["changed"]
+
+
+def test_nothing_in_a_release_can_be_written(settings: Settings, shas: list[str]) -> None:
+    path = Path(releases.present(settings, shas[0])["release"]["path"])
+    writable = [str(entry) for entry in [path, *path.rglob("*")] if not entry.is_symlink() and entry.stat().st_mode & 0o222]
+    assert writable == []
+    assert list(path.glob("src/engine/__pycache__/*.pyc"))
+
+
+def test_a_bump_keeps_what_is_there_and_prunes_the_rest(settings: Settings, shas: list[str]) -> None:
+    settings = dataclasses.replace(settings, keep=2)
+    for sha in shas[:2]:
+        releases.present(settings, sha)
+    assert releases.present(settings, shas[2], check=True)["pruned"] == [shas[0]]
+    assert releases.present(settings, shas[2])["pruned"] == [shas[0]]
+    assert releases.releases(settings.install_dir) == sorted(shas[1:3])
+
+
+def test_pruning_spares_active_previous_and_last_proven(settings: Settings, shas: list[str]) -> None:
+    settings = dataclasses.replace(settings, keep=1)
+    releases.present(settings, shas[0])
+    releases.mark(settings.install_dir, shas[0], "proven")
+    for sha in shas[1:4]:
+        releases.present(settings, sha)
+    assert releases.releases(settings.install_dir) == sorted([shas[0], shas[2], shas[3]])
+
+
+def test_two_bad_releases_in_a_row_go_back_to_the_good_one(settings: Settings, shas: list[str]) -> None:
+    good, bad, worse = shas[:3]
+    releases.present(settings, good)
+    releases.mark(settings.install_dir, good, "proven")
+    for sha in (bad, worse):
+        releases.present(settings, sha)
+        releases.mark(settings.install_dir, sha, "failed", "canary")
+    assert releases.previous(settings, check=True)["release"]["sha"] == good
+    assert now_active(settings) == worse
+    done = releases.previous(settings)
+    assert done["activated"] and done["release"]["sha"] == good and says(settings) == "release 0"
+    assert not releases.previous(settings)["changed"]
+    assert now_active(settings) == good
+
+
+def test_going_back_never_reaches_what_was_not_judged(settings: Settings, shas: list[str]) -> None:
+    for sha in shas[:2]:
+        releases.present(settings, sha)
+    with pytest.raises(LoopError, match=f"no proven release.*{shas[0]} .not judged"):
+        releases.previous(settings)
+    assert now_active(settings) == shas[1]
+
+
+def test_what_was_gone_back_from_counts_again_when_it_is_asked_for(settings: Settings, shas: list[str]) -> None:
+    first, second, third = shas[:3]
+    for sha in (first, second):
+        releases.present(settings, sha)
+        releases.mark(settings.install_dir, sha, "proven")
+    releases.previous(settings)
+    releases.present(settings, third)
+    assert releases.last_proven(settings.install_dir) == first
+    releases.present(settings, second)
+    releases.present(settings, third)
+    assert releases.last_proven(settings.install_dir) == second
+
+
+def test_a_going_back_that_failed_goes_back_further(settings: Settings, shas: list[str]) -> None:
+    for sha in shas[:3]:
+        releases.present(settings, sha)
+        releases.mark(settings.install_dir, sha, "proven")
+    releases.previous(settings)
+    releases.mark(settings.install_dir, shas[1], "failed")
+    assert releases.previous(settings)["release"]["sha"] == shas[0]
+
+
+def test_a_wrong_mark_is_refused(settings: Settings, shas: list[str]) -> None:
+    with pytest.raises(LoopError, match="proven, failed"):
+        releases.mark(settings.install_dir, shas[0], "fine")
+
+
+# --- builds that fail ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"sync": ["false"]}, "`false` ended with 1"),
+        ({"sync": ["/nowhere/tool"]}, "/nowhere/tool cannot be started: No such file"),
+        ({"sync": ["true"]}, "made no .venv"),
+        ({"sync": ["sh", "-c", "echo some words; echo https://u:pw@host/x >&2; exit 7"]}, r"7: some words / https://\*\*\*@"),
+        ({"smoke": [".venv/bin/engine", "&&"], "sync": ["sleep", "5"], "timeout": 0.3}, "longer than 0.3 s"),
+        ({"smoke": [".venv/bin/python", "-c", "raise SystemExit('no start')"]}, "no start"),
+        ({"python": "/nowhere/python3"}, "could not be built: `.*uv"),
+        ({"uv": "/nowhere/uv"}, "/nowhere/uv cannot be started"),
+        ({"lock_sha256": "0" * 64}, "not 0000"),
+        ({"repo": "/nowhere/engine.git"}, "/nowhere/engine.git cannot be fetched"),
+        ({"repo": "http://127.0.0.1:9/engine.git"}, "cannot be fetched"),
+        ({"branches": ["release"]}, "not on release"),
+    ],
+)
+def test_a_build_that_fails_leaves_what_was_active(
+    settings: Settings, shas: list[str], broken: dict[str, object], reason: str
+) -> None:
+    releases.present(settings, shas[0])
+    with pytest.raises(LoopError, match=reason) as failure:
+        releases.present(dataclasses.replace(settings, **broken), shas[1])  # type: ignore[arg-type]
+    assert "what was active stays active" in str(failure.value) and "\n" not in str(failure.value)
+    assert mine(settings) == {shas[0]} and says(settings) == "release 0"
+
+
+def test_a_commit_that_is_not_there(settings: Settings) -> None:
+    with pytest.raises(LoopError, match="has no commit 0000.*was it pushed"):
+        releases.present(settings, "0" * 40)
+    assert mine(settings) == set() and releases.active(settings.install_dir) is None
+
+
+def test_a_commit_on_no_branch_is_refused(settings: Settings, source: Source, shas: list[str]) -> None:
+    # Only reachable by a tag: what GitHub serves of forks and pull requests is like that.
+    orphan = sh(source.path, "git", "commit-tree", "-m", "orphan", f"{shas[0]}^{{tree}}")
+    sh(source.path, "git", "tag", "-f", "orphan", orphan)
+    with pytest.raises(LoopError, match="has no commit"):
+        releases.present(settings, orphan)
+    sh(source.path, "git", "tag", "-d", "orphan")
+
+
+def test_a_lock_that_does_not_match_is_refused(settings: Settings, source: Source, shas: list[str]) -> None:
+    changed = PROJECT.replace('requires-python = ">=3.11"', 'requires-python = ">=3.11"\ndependencies = ["engine-x"]')
+    sh(source.path, "git", "checkout", "-q", "-b", "mismatch")
+    sha = source.commit("mismatch", pyproject__toml=changed)
+    sh(source.path, "git", "checkout", "-q", "main")
+    with pytest.raises(LoopError, match="lock --check"):
+        releases.present(settings, sha)
+    assert mine(settings) == set()
+
+
+def test_other_demands_on_a_built_release_are_judged_again(settings: Settings, source: Source, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    with pytest.raises(LoopError, match="not on release"):
+        releases.present(dataclasses.replace(settings, branches=["release"]), shas[0])
+    with pytest.raises(LoopError, match="SHA-256"):
+        releases.present(dataclasses.replace(settings, lock_sha256="0" * 64), shas[0])
+    assert releases.present(dataclasses.replace(settings, branches=["main"]), shas[0])["changed"]
+    assert not releases.present(dataclasses.replace(settings, branches=["main"]), shas[0])["changed"]
+
+
+def test_a_signature_can_be_demanded(settings: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
+    for name in ("key", "other"):
+        sh(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
+    sh(source.path, "git", "checkout", "-q", "-b", "signed")
+    ssh = ["-c", "gpg.format=ssh", "-c", f"user.signingKey={tmp_path}/key"]
+    sh(source.path, "git", *ssh, "commit", "-q", "--allow-empty", "-S", "-m", "signed")
+    sha = sh(source.path, "git", "rev-parse", "HEAD")
+    sh(source.path, "git", "checkout", "-q", "main")
+    signers, others = tmp_path / "signers", tmp_path / "others"
+    signers.write_text(f"someone@example.org {(tmp_path / 'key.pub').read_text()}")
+    others.write_text(f"someone@example.org {(tmp_path / 'other.pub').read_text()}")
+    for wrong in (others, signers):
+        with pytest.raises(LoopError, match="is not signed by anyone in"):
+            demanded = dataclasses.replace(settings, allowed_signers=str(wrong))
+            releases.present(demanded, sha if wrong == others else shas[0])
+    assert releases.present(dataclasses.replace(settings, allowed_signers=str(signers)), sha)["activated"]
+
+
+def test_passwords_in_urls_and_odd_sources_are_refused(settings: Settings, shas: list[str]) -> None:
+    for repo in ("https://user:secret@example.org/x.git", "ext::sh -c true", "--upload-pack=x", ""):
+        with pytest.raises(LoopError) as failure:
+            releases.present(dataclasses.replace(settings, repo=repo), shas[0])
+        assert "secret" not in str(failure.value)
+
+
+def test_a_bundle_is_a_source(settings: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
+    sh(source.path, "git", "bundle", "create", "-q", str(tmp_path / "engine.bundle"), "main")
+    releases.present(dataclasses.replace(settings, repo=str(tmp_path / "engine.bundle")), shas[1])
+    assert says(settings) == "release 1"
+
+
+def test_without_a_lock_pip_installs(settings: Settings, source: Source) -> None:
+    sh(source.path, "git", "checkout", "-q", "-b", "unlocked")
+    sh(source.path, "git", "rm", "-q", "uv.lock")
+    sha = source.commit("unlocked")
+    sh(source.path, "git", "checkout", "-q", "main")
+    done = releases.present(settings, sha)
+    assert done["release"]["lock_digest"] == "" and says(settings) == "unlocked"
+
+
+def test_a_full_disk(settings: Settings, shas: list[str], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    sh(tmp_path, "mount", "-t", "tmpfs", "-o", "size=3m", "none", str(small))
+    try:
+        settings = dataclasses.replace(settings, install_dir=str(small / "opt"), smoke=["true"])
+        fill = ["sh", "-c", f"{UV} venv -q .venv && cat /dev/zero > .venv/full"]
+        venv = ["sh", "-c", f"{UV} sync -q --frozen"]
+        releases.present(dataclasses.replace(settings, sync=venv), shas[0])
+        with pytest.raises(LoopError, match="No space left on device"):
+            releases.present(dataclasses.replace(settings, sync=fill), shas[1])
+        assert mine(settings) == {shas[0]} and says(settings) == "release 0"
+        releases.present(dataclasses.replace(settings, sync=venv), shas[1])
+    finally:
+        sh(tmp_path, "umount", str(small))
+
+
+# --- killed -------------------------------------------------------------------------------
+
+KILLED = """
+import sys, json
+sys.path[:0] = json.loads(sys.argv[1])
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
+releases.present(releases.Settings(**json.loads(sys.argv[2])), sys.argv[3])
+"""
+
+
+def started(settings: Settings, sha: str, **changed: object) -> subprocess.Popen[bytes]:
+    given = json.dumps({**dataclasses.asdict(settings), **changed})
+    return subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(sys.path), given, sha], stderr=subprocess.PIPE)
+
+
+def test_a_build_that_was_killed_is_no_release_and_its_tools_end_with_it(settings: Settings, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    slow = ["sh", "-c", "echo $$ > pid; exec sleep 60"]
+    process = started(settings, shas[1], sync=slow)
+    pid_file = Path(settings.install_dir, "releases", shas[1], "pid")
+    wait_for(lambda: pid_file.exists() and pid_file.read_text().strip())
+    with pytest.raises(LoopError, match="another run is working"):
+        releases.present(settings, shas[1])
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not os.path.exists(f"/proc/{pid_file.read_text().strip()}/exe"))
+    assert releases.record(settings.install_dir, shas[1]) is None and says(settings) == "release 0"
+    assert not releases.present(settings, shas[0])["built"]
+    assert mine(settings) == {shas[0]}
+    assert releases.present(settings, shas[1])["built"] and says(settings) == "release 1"
+
+
+@pytest.mark.parametrize("moment", [0.15, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3])
+def test_killed_at_any_moment_the_next_run_converges(settings: Settings, shas: list[str], moment: float) -> None:
+    releases.present(settings, shas[0])
+    process = started(settings, shas[1])
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert says(settings) in ("release 0", "release 1")
+    releases.present(settings, shas[1])
+    assert says(settings) == "release 1" and mine(settings) == set(shas[:2])
+    assert releases.damage(settings.install_dir, shas[1]) == []
+    assert not [name for name in os.listdir(settings.install_dir) if name.startswith((".trash", ".current"))]
+
+
+def test_a_broken_mirror_is_made_again(settings: Settings, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    mirror = Path(settings.install_dir, "mirror.git")
+    for entry in (mirror / "objects").rglob("*"):
+        if entry.is_file():
+            entry.unlink()
+    (mirror / "packed-refs.lock").write_text("")
+    assert releases.present(settings, shas[1])["built"]
+
+
+# --- tampered with ------------------------------------------------------------------------
+
+
+def edit(settings: Settings, sha: str) -> Path:
+    path = Path(settings.install_dir, "releases", sha, "skills/one.md")
+    path.chmod(0o644)
+    path.write_text("hot fix")
+    return path
+
+
+def test_a_change_by_hand_is_noticed_put_aside_and_built_again(settings: Settings, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    edit(settings, shas[0])
+    assert releases.damage(settings.install_dir, shas[0]) == ["skills/one.md"]
+    assert releases.present(settings, shas[0], check=True)["built"]
+    done = releases.present(settings, shas[0])
+    assert done["built"] and done["damaged"] == ["skills/one.md"] and done["changed"] and not done["activated"]
+    assert says(settings) == "release 0"
+    aside = [name for name in mine(settings) if name.startswith(".damaged-")]
+    assert Path(settings.install_dir, "releases", aside[0], "skills/one.md").read_text() == "hot fix"
+
+
+def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(settings: Settings, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    edit(settings, shas[0])
+    with pytest.raises(LoopError, match="stays active"):
+        releases.present(dataclasses.replace(settings, sync=["false"]), shas[0])
+    assert says(settings) == "hot fix"
+    process = started(settings, shas[0], sync=["sh", "-c", "touch ready; sleep 60"])
+    wait_for(Path(settings.install_dir, "releases", shas[0], "ready").exists)
+    process.kill()
+    process.communicate()
+    releases.present(settings, shas[1])
+    assert says(settings) == "release 1"
+    assert Path(settings.install_dir, "releases", shas[0], "skills/one.md").read_text() == "hot fix"
+
+
+@pytest.mark.parametrize("harm", ["added", "gone", "mode", "link", "record"])
+def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm: str) -> None:
+    path = Path(releases.present(settings, shas[0])["release"]["path"])
+    path.chmod(0o755)
+    (path / "skills").chmod(0o755)
+    if harm == "added":
+        (path / "sitecustomize.py").write_text("")
+    elif harm == "gone":
+        (path / "skills/one.md").unlink()
+    elif harm == "mode":
+        (path / "skills/one.md").chmod(0o666)
+    elif harm == "link":
+        (path / "skills/two.md").symlink_to("/etc/passwd")
+    else:
+        (path / releases.MANIFEST).unlink()
+    assert len(releases.damage(str(path.parents[1]), shas[0])) == 1
+
+
+# --- a cycle in progress, older layouts, removal ------------------------------------------
+
+
+@pytest.fixture
+def cycle(tmp_path: Path) -> Iterator[Path]:
+    process = subprocess.Popen(["sleep", "60"])
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time()}))
+    yield lock
+    process.kill()
+    process.wait()
+
+
+def test_nothing_is_switched_under_a_cycle(settings: Settings, shas: list[str], cycle: Path) -> None:
+    releases.present(settings, shas[0])
+    running = dataclasses.replace(settings, run_lock=str(cycle))
+    with pytest.raises(LoopError, match=f"a cycle is in progress.*{shas[1]} is built but not active"):
+        releases.present(running, shas[1])
+    assert says(settings) == "release 0" and releases.record(settings.install_dir, shas[1])
+    with pytest.raises(LoopError, match="nothing was removed"):
+        releases.absent(running)
+    timer = threading.Timer(0.5, cycle.unlink)
+    timer.start()
+    done = releases.present(dataclasses.replace(running, wait=20), shas[1])
+    assert done["activated"] and not done["built"]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"pid": 99999999, "started_at": 0}', '{"pid": "x"}', "[]", "nonsense", '{"pid": 1, "started_at": 1.0}']
+)
+def test_a_lock_of_nobody_stops_nobody(tmp_path: Path, content: str) -> None:
+    (tmp_path / "daemon.lock").write_text(content)
+    assert releases.cycle_in_progress(str(tmp_path / "daemon.lock"), "") == ""
+
+
+def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: list[str]) -> None:
+    install_dir = Path(settings.install_dir)
+    (install_dir / ".venv").mkdir(parents=True)
+    (install_dir / ".env").write_text("SECRET=1")
+    os.chown(install_dir, 65534, 65534)
+    os.chown(install_dir / ".env", 65534, 65534)
+    releases.present(settings, shas[0])
+    assert install_dir.stat().st_uid == 0 and (install_dir / ".env").stat().st_uid == 65534
+    assert releases.absent(settings, check=True)["changed"] and releases.active(settings.install_dir)
+    assert releases.absent(settings)["pruned"] == [shas[0]]
+    assert sorted(os.listdir(install_dir)) == [".env", ".venv"]
+    assert not releases.absent(settings)["changed"]
+    shutil.rmtree(install_dir)
+    assert not releases.absent(settings)["changed"]
+
+
+def test_what_is_not_ours_is_never_replaced(settings: Settings, shas: list[str]) -> None:
+    current = Path(settings.install_dir, "current")
+    current.mkdir(parents=True)
+    with pytest.raises(LoopError, match="not ours"):
+        releases.present(settings, shas[0])
+    assert current.is_dir()
+    current.rmdir()
+    Path(settings.install_dir, "releases").rename(f"{settings.install_dir}/elsewhere")
+    Path(settings.install_dir, "releases").symlink_to("elsewhere")
+    with pytest.raises(LoopError, match="is not a directory"):
+        releases.present(settings, shas[0])
+
+
+def test_the_smoke_command_runs_as_the_one_who_will_run_the_engine(
+    settings: Settings, shas: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whoami = ["/usr/bin/python3", "-c", "import os, sys; sys.exit(f'uid {os.getuid()}')"]
+    with pytest.raises(LoopError, match="uid 65534"):
+        releases.present(dataclasses.replace(settings, user="nobody", smoke=whoami), shas[0])
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)

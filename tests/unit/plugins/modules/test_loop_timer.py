@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The timer's gate: enabled and active exactly where it is wanted and proven."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts
+from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
+from deployed import SEED, Host, Running, deployed, running
+
+NEXT = 1767268800
+NEXT_ISO = "2026-01-01T12:00:00Z"
+
+
+class Systemd:
+    """Plays systemctl for one timer and counts how often it is asked."""
+
+    def __init__(self, enabled: bool = False, active: bool = False, load: str = "loaded") -> None:
+        self.enabled, self.active, self.load = enabled, active, load
+        self.commands: list[str] = []
+
+    def __call__(self, module: Any, *arguments: str) -> str:
+        self.commands.append(arguments[0])
+        assert arguments[-1] == "hyrule-engineering-loop.timer"
+        if arguments[0] in ("enable", "disable"):
+            assert arguments[1] == "--now"
+            self.enabled = self.active = arguments[0] == "enable"
+            return ""
+        assert arguments[:2] == ("show", "--timestamp=unix")
+        states = f"UnitFileState={'enabled' if self.enabled else 'disabled'}\n"
+        states += f"ActiveState={'active' if self.active else 'inactive'}\n"
+        return f"LoadState={self.load}\n{states}NextElapseUSecRealtime={f'@{NEXT}' if self.active else ''}\n"
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
+        yield forge
+
+
+@pytest.fixture
+def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(loop_timer, "RUNNING_SYSTEMD", str(tmp_path))
+    return deployed(tmp_path, forge)
+
+
+@pytest.fixture
+def apply(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(systemd: Systemd, **options: Any) -> dict[str, Any]:
+        warnings: list[str] = []
+        monkeypatch.setattr(loop_timer, "systemctl", systemd)
+        monkeypatch.setattr(AnsibleModule, "warn", lambda module, text: warnings.append(text))
+        with patch_module_args({"config": str(host.config_file), **options}), pytest.raises(SystemExit):
+            loop_timer.main()
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return {**answer, "warned": warnings}
+
+    return run
+
+
+def prove(host: Host) -> None:
+    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+
+
+def test_without_a_proof_the_timer_is_held_and_the_apply_succeeds(apply: Any) -> None:
+    systemd = Systemd(enabled=True, active=True)
+    result = apply(systemd, enabled=True)
+    assert result["changed"] and not result.get("failed")
+    assert (result["enabled"], result["active"], result["proven"], result["next"]) == (False, False, False, "")
+    assert result["held"].startswith("nothing was proven on this host yet; prove it with: ")
+    assert not (systemd.enabled or systemd.active)
+    again = apply(systemd, enabled=True)
+    assert not again["changed"] and again["held"] == result["held"]
+
+
+def test_with_a_proof_the_timer_runs(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd()
+    result = apply(systemd, enabled=True)
+    assert result["changed"] and result["enabled"] and result["active"] and result["proven"]
+    assert (result["held"], result["next"]) == ("", NEXT_ISO)
+    assert result["reason"].startswith("proven by the docs canary")
+    assert systemd.enabled and systemd.active
+
+
+def test_nothing_to_do_is_one_look(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd(enabled=True, active=True)
+    assert not apply(systemd, enabled=True)["changed"]
+    assert systemd.commands == ["show"]
+
+
+@pytest.mark.parametrize(("enabled", "active"), [(True, False), (False, True)])
+def test_a_half_running_timer_is_set_right(apply: Any, host: Host, enabled: bool, active: bool) -> None:
+    prove(host)
+    systemd = Systemd(enabled, active)
+    assert apply(systemd, enabled=True)["changed"]
+    assert systemd.enabled and systemd.active
+
+
+def test_a_change_after_the_proof_holds_the_timer(apply: Any, host: Host) -> None:
+    prove(host)
+    host.config["daemon_args"] = []
+    host.write_config()
+    systemd = Systemd(enabled=True, active=True)
+    assert apply(systemd, enabled=True)["held"].startswith("the unit changed after the proof of ")
+    assert not systemd.active
+
+
+def test_a_timer_nobody_wants_is_stopped_and_not_held(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd(enabled=True, active=True)
+    result = apply(systemd, enabled=False)
+    assert result["changed"] and not result["active"] and result["held"] == "" and result["proven"]
+
+
+def test_the_override_runs_what_is_not_proven_and_says_so(apply: Any) -> None:
+    result = apply(Systemd(), enabled=True, required=False)
+    assert result["active"] and not result["proven"] and result["held"] == ""
+    assert "engineering_loop_canary_required is false" in result["warned"][0]
+
+
+def test_the_override_is_silent_where_there_is_a_proof(apply: Any, host: Host) -> None:
+    prove(host)
+    assert apply(Systemd(), enabled=True, required=False)["warned"] == []
+
+
+def test_check_mode_tells_and_changes_nothing(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd()
+    result = apply(systemd, enabled=True, _ansible_check_mode=True, _ansible_diff=True)
+    assert result["changed"] and result["active"]
+    assert result["diff"] == {"before": "enabled: False\nactive: False\n", "after": "enabled: True\nactive: True\n"}
+    assert systemd.commands == ["show"] and not systemd.active
+
+
+def test_a_fresh_host_in_check_mode(apply: Any, host: Host) -> None:
+    host.config_file.unlink()
+    result = apply(Systemd(load="not-found"), enabled=True, _ansible_check_mode=True)
+    assert not result["changed"] and "not deployed yet" in result["held"]
+    failure = apply(Systemd(load="not-found"), enabled=True)
+    assert failure["failed"] and "is missing: this host was not deployed yet" in failure["msg"]
+    assert not apply(Systemd(load="not-found"), enabled=False)["changed"]
+
+
+def test_a_host_without_systemd_in_check_mode(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
+    prove(host)
+    systemd = Systemd()
+    assert apply(systemd, enabled=True, _ansible_check_mode=True)["changed"]
+    assert "is not known to systemd" in apply(systemd, enabled=True)["msg"]
+    assert systemd.commands == []
+
+
+def test_a_missing_timer_is_an_error_only_where_it_should_run(apply: Any, host: Host) -> None:
+    assert not apply(Systemd(load="not-found"), enabled=True)["changed"]
+    assert not apply(Systemd(load="not-found"), enabled=False)["changed"]
+    prove(host)
+    assert "is not known to systemd" in apply(Systemd(load="not-found"), enabled=True)["msg"]
+
+
+def test_a_masked_timer_is_left_to_the_operator(apply: Any, host: Host) -> None:
+    prove(host)
+    assert "is masked: look with" in apply(Systemd(load="masked"), enabled=True)["msg"]
+
+
+def test_an_old_proof_holds_the_timer(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(host)
+    later = receipts._now() + receipts.datetime.timedelta(days=91)
+    monkeypatch.setattr(receipts, "_now", lambda: later)
+    assert "is older than" in apply(Systemd(), enabled=True, canary_max_age="90d")["held"]
+    assert "is not an age" in apply(Systemd(), enabled=True, canary_max_age="soon")["msg"]
