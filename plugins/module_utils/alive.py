@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from .errors import LoopError
 from .files import read_bytes
@@ -35,8 +36,7 @@ def processes() -> list[Process]:
         base = f"/proc/{entry}"
         try:
             uid = os.stat(base).st_uid
-            with open(f"{base}/comm", encoding="utf-8", errors="replace") as handle:
-                name = handle.read().strip()
+            name = Path(base, "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue
         links = [f"{base}/cwd", f"{base}/exe", f"{base}/root"]
@@ -49,8 +49,8 @@ def processes() -> list[Process]:
         words = b""
         if name.startswith("git"):
             for part in ("cmdline", "environ"):
-                with contextlib.suppress(OSError), open(f"{base}/{part}", "rb") as raw:
-                    words += raw.read(65536) + b"\0"
+                with contextlib.suppress(OSError):
+                    words += Path(base, part).read_bytes() + b"\0"
         found.append(Process(int(entry), name, uid, tuple(places), os.fsdecode(words)))
     return found
 
@@ -71,8 +71,11 @@ def lock_holder(lock: str, repo: Repo, running: Iterable[Process]) -> str | None
         if lock in process.places:
             return f"process {process.pid} ({process.name})"
         if process.name.startswith("git"):
-            seen = any(inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
-                       for place in process.places if place != "/")
+            seen = any(
+                inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
+                for place in process.places
+                if place != "/"
+            )
             hidden = not process.places and process.uid == owner
             if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
                 return f"process {process.pid} ({process.name})"
@@ -104,10 +107,9 @@ def _alive(pid: int, started: object) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-            fields = handle.read().rpartition(")")[2].split()
-        with open("/proc/stat", encoding="utf-8") as handle:
-            boot = next(int(line.split()[1]) for line in handle if line.startswith("btime"))
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
     except (OSError, StopIteration):
         return True
     if fields[0] in "ZX":
@@ -126,5 +128,3 @@ def _epoch(value: object) -> float | None:
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
-
-

@@ -105,7 +105,7 @@ def run(
             "expectations": [item["name"] for item in expectations],
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
-    if cleanup and target is not None:
+    if cleanup and target is not None and cycle["ended"]:
         result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
     return result
 
@@ -437,7 +437,7 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
     pull = _ours(pulls, target)
     if pull is None:
         return [one]
-    head = pull["head"]
+    head, kind = pull["head"], f"{pull['state']} {'draft' if pull['draft'] else 'and ready for review'}"
     home = (head.get("repo") or {}).get("full_name", "a repository that is gone")
     mine = head["ref"] == target.branch or _has_prefix(head["ref"], config["branch_prefixes"])
     seen_report = f"issue {report.get('issue')}, pull request {report.get('pr_url')}"
@@ -446,7 +446,7 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
     told = told and str(report.get("pr_url", "")).endswith(f"/{target.repo}/pull/{pull['number']}")
     return [
         one,
-        expect("draft", pull["draft"] is True and pull["state"] == "open", "an open draft", _short(pull)),
+        expect("draft", kind == "open draft", "open draft", kind),
         expect("author", pull["user"]["login"] == identity, f"opened by {identity}", pull["user"]["login"]),
         expect(
             "branch",

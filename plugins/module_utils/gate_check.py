@@ -37,34 +37,29 @@ LINK, MODULE, PROGRAM = "120000", "160000", "100755"
 MODES = ("", "000000", "100644", PROGRAM, LINK, MODULE)
 
 # Matched without regard to case. A name without a slash stands for the file in any directory.
-PROTECTED: dict[str, tuple[str, ...]] = {
-    "ci": (
-        ".github/workflows/*", ".github/actions/*", ".github/dependabot.y*ml", ".gitlab-ci.y*ml", ".gitlab/ci/*",
-        ".circleci/*", ".buildkite/*", ".woodpecker/*", ".woodpecker.y*ml", ".forgejo/workflows/*",
-        ".gitea/workflows/*", ".drone.y*ml", ".travis.yml", ".ci/*", "jenkinsfile*", "azure-pipelines*.y*ml",
-        "bitbucket-pipelines.yml", ".pre-commit-config.yaml", "renovate.json*", ".renovaterc*",
-    ),
-    "codeowners": ("codeowners",),
-    "agent_instructions": (
-        "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md", "warp.md", "skill.md",
-        "copilot-instructions.md", "*.instructions.md", "*.prompt.md", ".cursorrules", ".windsurfrules",
-        ".clinerules", ".mcp.json", ".aider.conf.yml", ".github/agents/*", ".github/instructions/*",
-        *(f"{up}{tool}/*" for up in ("", "*/") for tool in (
-            ".agents", ".claude", ".clinerules", ".codex", ".cursor", ".gemini", ".pi", ".windsurf")),
-    ),
-    "dependency_manifests": (
-        "pyproject.toml", "setup.py", "setup.cfg", "requirements*.txt", "requirements*.in", "requirements/*.txt",
-        "*/requirements/*.txt", "constraints*.txt", "pipfile", "uv.toml", "pip.conf", "environment.y*ml",
-        "package.json", ".npmrc", ".yarnrc*", "pnpm-workspace.yaml", "bunfig.toml", "deno.json*", "go.mod", "go.work",
-        "cargo.toml", "gemfile", "*.gemspec", "composer.json", "pom.xml", "build.gradle*", "settings.gradle*",
-        "*.csproj", "*.fsproj", "packages.config", "nuget.config", "directory.packages.props", "mix.exs",
-        "pubspec.yaml", "package.swift", "podfile", "conanfile.*", "vcpkg.json", "flake.nix", "requirements.y*ml",
-    ),
-    "lock_files": (
-        "*.lock", "*.lockb", "*.lockfile", "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum",
-        "go.work.sum", "packages.lock.json", "package.resolved", "pylock*.toml",
-    ),
-    "git_settings": (".gitattributes", ".gitmodules", ".lfsconfig"),
+PROTECTED: dict[str, list[str]] = {
+    "ci": """
+        .github/workflows/* .github/actions/* .github/dependabot.y*ml .gitlab-ci.y*ml .gitlab/ci/* .circleci/*
+        .buildkite/* .woodpecker/* .woodpecker.y*ml .forgejo/workflows/* .gitea/workflows/* .drone.y*ml .travis.yml
+        .ci/* jenkinsfile* azure-pipelines*.y*ml bitbucket-pipelines.yml .pre-commit-config.yaml renovate.json*
+        .renovaterc*""".split(),
+    "codeowners": ["codeowners"],
+    "agent_instructions": """
+        agents.md agents.override.md claude.md claude.local.md gemini.md warp.md skill.md copilot-instructions.md
+        *.instructions.md *.prompt.md .cursorrules .windsurfrules .clinerules .mcp.json .aider.conf.yml
+        .github/agents/* .github/instructions/* .agents/* */.agents/* .claude/* */.claude/* .clinerules/*
+        */.clinerules/* .codex/* */.codex/* .cursor/* */.cursor/* .gemini/* */.gemini/* .pi/* */.pi/* .windsurf/*
+        */.windsurf/*""".split(),
+    "dependency_manifests": """
+        pyproject.toml setup.py setup.cfg requirements*.txt requirements*.in requirements/*.txt */requirements/*.txt
+        requirements.y*ml constraints*.txt pipfile uv.toml pip.conf environment.y*ml package.json .npmrc .yarnrc*
+        pnpm-workspace.yaml bunfig.toml deno.json* go.mod go.work cargo.toml gemfile *.gemspec composer.json pom.xml
+        build.gradle* settings.gradle* *.csproj *.fsproj packages.config nuget.config directory.packages.props
+        mix.exs pubspec.yaml package.swift podfile conanfile.* vcpkg.json flake.nix""".split(),
+    "lock_files": """
+        *.lock *.lockb *.lockfile package-lock.json npm-shrinkwrap.json pnpm-lock.yaml go.sum go.work.sum
+        packages.lock.json package.resolved pylock*.toml""".split(),
+    "git_settings": [".gitattributes", ".gitmodules", ".lfsconfig"],
 }
 
 
@@ -99,7 +94,7 @@ def show(text: str) -> str:
     """A name or a line for a message: printable, on one line, not longer than it needs to be."""
     plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:200])
-    return plain if len(text) <= 200 else f"{plain}..."
+    return plain if len(plain) <= 200 and len(text) <= 200 else f"{plain[:200]}..."
 
 
 # --- reading a unified diff ------------------------------------------------------------------------------
@@ -196,8 +191,8 @@ def _read_file(reader: _Reader) -> Change:
 
 
 HEADERS = (
-    "old mode", "new mode", "deleted file mode", "new file mode", "copy from", "copy to", "rename from", "rename to",
-    "similarity index", "dissimilarity index", "index", "---", "+++",
+    *("old mode", "new mode", "deleted file mode", "new file mode", "copy from", "copy to", "rename from", "rename to"),
+    *("similarity index", "dissimilarity index", "index", "---", "+++"),
 )
 
 
@@ -360,11 +355,9 @@ def _read_binary_patch(reader: _Reader) -> int:
 # --- reading a repository --------------------------------------------------------------------------------
 
 # The diff is git's own, and nothing that the repository or its attributes say can shorten it.
-DIFF = (
-    "-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
-    "--no-relative", "--ignore-submodules=none", "--submodule=short", "--unified=3",
-    "--src-prefix=a/", "--dst-prefix=b/",
-)
+DIFF = """
+    -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
+    --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""".split()
 # Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
 TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 PLAIN = {"core.quotePath": "true", "core.commitGraph": "false", "diff.noprefix": "false", "core.fileMode": "true"}

@@ -149,7 +149,7 @@ def _take(event: Any, stack: list[_Open], lines: dict[str, int]) -> None:
     path = here.path if names else _join(here, here.key if isinstance(here.value, dict) else len(here.value))
 
     def refuse(where: str, reason: str) -> LoopError:
-        return LoopError(f"{where or 'the document'} (line {line}): {reason}")
+        return LoopError(f"{where[:200] or 'the document'} (line {line}): {reason}")
 
     if isinstance(event, yaml.AliasEvent) or event.anchor:
         raise refuse(path, "anchors and aliases are not allowed; write the value out")

@@ -66,7 +66,7 @@ def git(
 ) -> tuple[int, str, str]:
     """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
 
-    Raises LoopError with git's last line where the exit status is not in ``ok``.
+    Raises LoopError with git's own reason where the exit status is not in ``ok``.
     ``stdin`` is given whole. Variables of the caller's that would redirect git
     (GIT_DIR, GIT_WORK_TREE, ...) are not passed on.
     """
@@ -104,8 +104,10 @@ def git(
             kwargs["istream"].close()  # type: ignore[attr-defined]
     text = out.decode("utf-8", "surrogateescape") if isinstance(out, bytes) else out
     if status not in ok:
-        last = [line for line in err.splitlines() if line.strip()][-1:] or ["no message"]
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {last[0]}")
+        lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
+        # git says what is wrong first and ends with advice.
+        told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {told[0]}")
     return status, text, err
 
 

@@ -88,14 +88,16 @@ def check_branch(name: str) -> None:
         raise LoopError(f"branch {name!r}: only printable ASCII is allowed (a look-alike is another branch)")
     wrong = next((part for part in name.split("/") if not COMPONENT.fullmatch(part)), None)
     if wrong is not None:
-        raise LoopError(f"branch {name!r}: the part {wrong!r} must begin with a letter, a digit or _ and hold only "
-                        "letters, digits and . _ + = @ , -")
+        raise LoopError(
+            f"branch {name!r}: the part {wrong!r} must begin with a letter, a digit or _ and hold only "
+            "letters, digits and . _ + = @ , -"
+        )
     if ".." in name or any(part.endswith((".lock", ".")) for part in name.split("/")):
         raise LoopError(f"branch {name!r}: '..', a part ending in '.lock' and one ending in '.' are refused by git")
     if len(name) > 200:
         raise LoopError(f"branch {name[:40]!r}… has {len(name)} characters: at most 200 are allowed")
     if name in PROTECTED or name.startswith("refs/"):
-        raise LoopError(f"branch {name!r} is not one that may be healed away: use a name such as hyrule-feature/ID/repo")
+        raise LoopError(f"branch {name!r} is protected: name one such as hyrule-feature/ID/repo")
 
 
 def check_path(path: str, what: str = "path") -> str:
@@ -187,8 +189,9 @@ def mentioned(place: str) -> list[str]:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
-    _, out, _ = repo.git(["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)",
-                          *(f"refs/heads/{name}" for name in names)])
+    _, out, _ = repo.git(
+        ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
+    )
     rows = (line.split("\0") for line in out.splitlines())
     return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
 
@@ -197,8 +200,10 @@ def commits(repo: Repo, names: Sequence[str]) -> list[str]:
     """For each of ``names`` the commit it resolves to, or the empty string; one process for all."""
     if not names:
         return []
-    _, out, err = repo.git(["cat-file", "--batch-check=%(objectname) %(objecttype)"],
-                           stdin=os.fsencode("".join(f"{name}\n" for name in names)))
+    _, out, err = repo.git(
+        ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
+        stdin=os.fsencode("".join(f"{name}\n" for name in names)),
+    )
     if "is ambiguous" in err:
         raise LoopError(f"git: {next(line for line in err.splitlines() if 'is ambiguous' in line)}")
     rows = (line.split(" ") for line in out.splitlines())
@@ -220,11 +225,12 @@ def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> lis
             found.append(ref)
             break
         if way == branch and stat.S_ISDIR(status.st_mode):
-            found += [entry for entry in files_below(ref) if entry.removeprefix(f"{repo.common}/refs/heads/") not in refs]
+            heads = f"{repo.common}/refs/heads/"
+            found += [entry for entry in files_below(ref) if entry.removeprefix(heads) not in refs]
     for way in ways:
         log = f"{repo.common}/logs/refs/heads/{way}"
         status = lstat_of(log)
-        if status is None or way in refs and way != branch:
+        if status is None or (way in refs and way != branch):
             break  # nothing there, or the log goes with its branch
         if stat.S_ISDIR(status.st_mode) == (way == branch):
             if way != branch or files_below(log):
@@ -244,14 +250,19 @@ def lstat_of(path: str) -> os.stat_result | None:
 
 def files_below(directory: str) -> list[str]:
     """Files, and symlinks to whatever, below ``directory``."""
-    return [os.path.join(root, name) for root, deeper, names in os.walk(directory)
-            for name in [*names, *deeper] if name in names or os.path.islink(os.path.join(root, name))]
+    return [
+        os.path.join(root, name)
+        for root, deeper, names in os.walk(directory)
+        for name in [*names, *deeper]
+        if name in names or os.path.islink(os.path.join(root, name))
+    ]
 
 
 def git_locks(repo: Repo) -> list[str]:
     """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
-    return sorted(f"{repo.common}/{name}" for name in os.listdir(repo.common)
-                  if name.endswith(".lock") and name != OUR_LOCK)
+    return sorted(
+        f"{repo.common}/{name}" for name in os.listdir(repo.common) if name.endswith(".lock") and name != OUR_LOCK
+    )
 
 
 def main_branch(repo: Repo) -> str:
@@ -273,19 +284,18 @@ def default_of(repo: Repo, taken: str) -> tuple[str, str]:
     for ref, commit in zip(wanted, commits(repo, wanted), strict=True):
         if commit:
             return (f"ref: {ref}" if ref.startswith("refs/heads/") else commit), commit
-    raise LoopError(f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
-                    "check out the branch that it should be on")
+    raise LoopError(
+        f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
+        "check out the branch that it should be on"
+    )
 
 
-@contextlib.contextmanager
-def filters_off(repo: Repo) -> Iterator[dict[str, str]]:
+def filters_off(repo: Repo) -> dict[str, str]:
     """Settings that silence every filter that the repository's configuration defines."""
     text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
-    names: set[str] = set()
-    if "filter" in text.lower() or "include" in text.lower():
-        _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
-        names = {key[len("filter."):].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
-    yield {f"filter.{name}.{key}": value for name in sorted(names)
-           for key, value in (("smudge", ""), ("clean", ""), ("process", ""), ("required", "false"))}
-
-
+    if "filter" not in text.lower() and "include" not in text.lower():
+        return {}
+    _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
+    names = sorted({key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")})
+    silent = {"smudge": "", "clean": "", "process": "", "required": "false"}
+    return {f"filter.{name}.{key}": value for name in names for key, value in silent.items()}

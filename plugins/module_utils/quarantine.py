@@ -21,17 +21,30 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from .alive import check_run_lock
 from .errors import LoopError
-from .files import flocked, read_bytes
-from .gitcmd import git
+from .files import flocked, read_bytes, write_atomic
+from .gitrepo import (
+    OUR_LOCK,
+    Denied,
+    Repo,
+    check_branch,
+    check_path,
+    commits,
+    filters_off,
+    open_repo,
+    read_small,
+    refs_below,
+)
 from .users import as_user
 
 SALVAGE = "refs/loop-salvage"
 HELD = "loop-quarantine"
+MARK = "quarantined-as"  # in an admin directory: the id that a pass gave it
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 LOCK_SECONDS = 120.0
 
@@ -77,6 +90,23 @@ def _rename(source: str, target: str) -> None:
             os.chmod(source, stat.S_IMODE(status.st_mode))
             raise
         os.chmod(target, stat.S_IMODE(status.st_mode))
+
+
+def standing(path: str) -> str:
+    """The nearest directory at or above ``path`` that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def hold(repo: Repo, name: str, places: Iterable[str]) -> None:
+    """Move files of the git directory aside, to the same relative place below the id ``name``."""
+    for place in places:
+        if os.path.lexists(place):
+            target = f"{repo.common}/{HELD}/{name}/{os.path.relpath(place, repo.common)}"
+            while os.path.lexists(target):
+                target += "~"
+            move(place, target)
 
 
 def _why_not(source: str, target: str, error: OSError) -> str:
@@ -252,8 +282,7 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> str:
         earlier = load_manifest(directory) if os.path.lexists(path) else {}
         whole = {**earlier, **{key: value for key, value in manifest.items() if value or key not in earlier}}
         temporary = path + ".new"
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as handle:
-            json.dump(whole, handle, indent=1)
+        Path(temporary).write_text(json.dumps(whole, indent=1), encoding="utf-8")
         os.rename(temporary, path)
     except PermissionError as error:
         raise Denied(directory, "") from error
@@ -286,17 +315,213 @@ def listing(quarantine: str) -> list[dict[str, Any]]:
     return things
 
 
+# --- restoring --------------------------------------------------------------------------------
+
+
+def restore(
+    quarantine: str,
+    what: str,
+    repo: str | None = None,
+    path: str | None = None,
+    branch: str | None = None,
+    run_lock: str | None = None,
+    check: bool = False,
+) -> dict[str, Any]:
+    """Put the quarantined thing ``what`` (its id, or one of its salvage refs) back, byte for byte.
+
+    The tree returns to ``path``: by default to where it stood if that is free, else beside it with
+    the id in its name. The branch gets its old name if that is free, else ``loop-restored/<id>/<name>``;
+    HEAD, index, reflog and a rebase in progress are as they were. A branch that had no tree gets a
+    new worktree. ``repo`` is needed only where the manifest does not name it.
+
+    Returns ``id path branch head registered plan[] changed``: ``registered`` is whether git knows it
+    as a worktree (what no repository knew before is only moved back).
+    """
+    found = ID.search(what)
+    if not found:
+        raise LoopError(f"{what!r} is neither the id of a quarantined thing nor a ref below {SALVAGE}/")
+    quarantine, name = check_path(quarantine, "quarantine"), found[0]
+    place = os.path.join(quarantine, name)
+    manifest = load_manifest(place)
+    root = os.path.realpath(repo or manifest.get("repo") or "") if repo or manifest.get("repo") else ""
+    if not root and not manifest.get("tree"):
+        raise LoopError(f"{place} has no manifest: name the repository that holds {SALVAGE}/{name}")
+    if path:
+        path = check_path(path)
+        if os.path.lexists(path):
+            raise LoopError(f"{path} is taken: choose another path")
+    if branch:
+        check_branch(branch)
+    check_run_lock(run_lock)
+
+    def work(done: list[dict[str, Any]]) -> dict[str, Any]:
+        if not root:
+            with alone([quarantine]):
+                return _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
+        opened = open_repo(root)
+        with alone([opened.common]):
+            return _restore(opened, manifest, place, path, branch, check)
+
+    aim = os.path.dirname(path or manifest.get("path") or quarantine)
+    answer: dict[str, Any] = as_owner([root or quarantine], [aim, quarantine, *([root] if root else [])], work)
+    answer.pop("quarantined")
+    return {"id": name, **answer}
+
+
+def _free_place(manifest: dict[str, Any], name: str) -> str:
+    """Where the thing goes: on after a restore that was cut off, back to its place, or beside it."""
+    places = [manifest.get("restored_to") or "", manifest.get("path") or ""]
+    free = next((place for place in places if place and not os.path.lexists(place)), "")
+    if not free and not places[1]:
+        raise LoopError(f"the manifest of {name} does not say where it stood: name a path")
+    return free or f"{places[1]}.{name}"
+
+
+def _put_tree_back(manifest: dict[str, Any], place: str, path: str, check: bool) -> dict[str, Any]:
+    tree = os.path.join(place, "tree")
+    if not os.path.lexists(tree):
+        raise LoopError(f"{tree} is gone: it was restored to {manifest.get('restored_to') or 'nowhere'} or purged")
+    if not check:
+        write_manifest(place, {"restored_to": path})
+        move(tree, path)
+    plan = [f"move {tree} to {path}"]
+    return {"path": path, "branch": "", "head": "", "registered": False, "plan": plan, "changed": True}
+
+
+def _restore(
+    repo: Repo, manifest: dict[str, Any], place: str, path: str | None, branch: str | None, check: bool
+) -> dict[str, Any]:
+    name = os.path.basename(place)
+    tree, held = os.path.join(place, "tree"), f"{repo.common}/{HELD}/{name}"
+    admin = f"{held}/worktrees/{manifest.get('admin') or '-'}"
+    halfway = manifest.get("restored_to") if not os.path.lexists(tree) else None
+    has_tree, has_admin = os.path.lexists(tree) or bool(halfway and os.path.lexists(halfway)), os.path.isdir(admin)
+    old, tip = _branch_to_restore(repo, manifest, name)
+    if not has_tree and not has_admin and not tip:
+        raise LoopError(f"nothing of {name} is left in {place} or {repo.common}: it was restored or purged")
+    if has_tree and not has_admin and (not tip or os.path.islink(tree) or not os.path.isdir(tree)):
+        return _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
+    path = path or (halfway if halfway and has_tree and has_admin else None) or _free_place(manifest, name)
+    new = branch or manifest.get("restored_as") or _free_branch(repo, old, name) if old else ""
+    plan = [f"branch {new} at {tip}"] if new and tip else []
+    plan.append(f"move {tree} to {path}" if has_tree else f"add worktree {path}")
+    answer = {
+        "path": path,
+        "branch": new,
+        "head": tip or manifest.get("head", ""),
+        "registered": True,
+        "plan": plan,
+        "changed": True,
+    }
+    if check:
+        return answer
+    write_manifest(place, {**manifest, "restored_to": path, "restored_as": new})
+    if new and tip and new not in refs_below(repo, [new]):
+        repo.git(["update-ref", f"refs/heads/{new}", tip, "0" * len(tip)])
+        log = f"{held}/logs/refs/heads/{old}"
+        if os.path.isfile(log):
+            os.makedirs(os.path.dirname(f"{repo.common}/logs/refs/heads/{new}"), exist_ok=True)
+            os.rename(log, f"{repo.common}/logs/refs/heads/{new}")
+    if has_admin:
+        if os.path.lexists(tree):
+            move(tree, path)
+        _register(repo, admin, path, old, new, has_tree, tip)
+    else:
+        _register_anew(repo, tree if has_tree else "", path, new or tip)
+    return answer
+
+
+def _branch_to_restore(repo: Repo, manifest: dict[str, Any], name: str) -> tuple[str, str]:
+    """The branch's name and commit: from the manifest, or from the salvage refs alone."""
+    prefix = f"{SALVAGE}/{name}/"
+    _, out, _ = repo.git(["for-each-ref", "--format=%(objectname) %(refname)", prefix])
+    refs = {ref.removeprefix(prefix): commit for commit, ref in (line.split(" ", 1) for line in out.splitlines())}
+    for ref, commit in refs.items():
+        if ref.startswith("heads/"):
+            return ref.removeprefix("heads/"), commit
+    branch, tip = manifest.get("branch", ""), manifest.get("tip", "")
+    if tip and commits(repo, [tip]) == [tip]:
+        return branch, tip
+    return branch, "" if manifest.get("head") else refs.get("HEAD", "")
+
+
+def _free_branch(repo: Repo, name: str, thing: str) -> str:
+    """``name`` where no branch is called so, above it or below it; else a name of the restore's own."""
+    parts = name.split("/")
+    ways = ["/".join(parts[:count]) for count in range(1, len(parts))]
+    above = any(commits(repo, [f"refs/heads/{way}" for way in ways]))
+    return f"loop-restored/{thing}/{name}" if above or refs_below(repo, [name]) else name
+
+
+def _register(repo: Repo, admin: str, path: str, old: str, new: str, has_tree: bool, tip: str) -> None:
+    """Give the tree at ``path`` its admin directory back; only what names the place or the branch changes."""
+    wanted = f"{repo.common}/worktrees/{os.path.basename(admin)}"
+    final = next(each for each in (wanted + "~" * count for count in range(999)) if not os.path.lexists(each))
+    _content(f"{admin}/gitdir", f"{path}/.git\n")
+    if not (read_small(f"{admin}/commondir") or "").strip():
+        _content(f"{admin}/commondir", "../..\n")
+    head = (read_small(f"{admin}/HEAD") or "").strip()
+    if new and (new != old or not head) and (head == f"ref: refs/heads/{old}" or not head):
+        _content(f"{admin}/HEAD", f"ref: refs/heads/{new}\n")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{admin}/{MARK}")
+    if has_tree:
+        _content(f"{path}/.git", f"gitdir: {final}\n")
+        move(admin, final)
+    else:  # the tree was gone before: the files come back from the branch, the index as it was
+        _register_anew(repo, "", path, new or tip or head)
+        fresh = (read_small(f"{path}/.git") or "").strip().removeprefix("gitdir: ")
+        if os.path.isfile(f"{admin}/index"):
+            os.rename(f"{admin}/index", f"{fresh}/index")
+
+
+def _content(path: str, text: str) -> None:
+    if read_small(path) != text:
+        write_atomic(path, os.fsencode(text))
+
+
+def _register_anew(repo: Repo, tree: str, path: str, commit: str) -> None:
+    """A new admin directory for ``tree`` (or for a new checkout) on ``commit`` or a branch."""
+    if not commit:
+        raise LoopError(f"no commit of it is left: only its files can be had, in {tree}")
+    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+    how = ["--no-checkout"] if tree else []
+    repo.git(["worktree", "add", "--quiet", *how, "--", path, commit], config=filters_off(repo))
+    if not tree:
+        return
+    link = read_small(f"{path}/.git") or ""
+    os.unlink(f"{path}/.git")
+    os.rmdir(path)
+    move(tree, path)
+    if os.path.isdir(f"{path}/.git") and not os.path.islink(f"{path}/.git"):
+        move(f"{path}/.git", f"{path}/.git.found")  # a repository of its own that an agent made there
+    _content(f"{path}/.git", link)
+    where = {"GIT_DIR": link.strip().removeprefix("gitdir: "), "GIT_WORK_TREE": path}
+    repo.git(["read-tree", "HEAD"], environment=where)
+
+
 # --- retention --------------------------------------------------------------------------------
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800,
-         "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+UNITS = {
+    "": 1,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+    "w": 604800,
+    "K": 1024,
+    "M": 1024**2,
+    "G": 1024**3,
+    "T": 1024**4,
+}
 
 
 def number_of(text: str | float, what: str) -> float:
     """Seconds of '12h' or '2d', bytes of '10G'; LoopError where ``text`` is neither."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([a-zA-Z]?)", str(text).strip())
-    if not found or found[2] not in UNITS or (found[2] in "KMGT" and found[2] and what != "size"):
-        raise LoopError(f"{what} {str(text)!r} is not {'a size such as 10G' if what == 'size' else 'a time such as 2d'}")
+    if not found or found[2] not in UNITS or (bool(found[2]) and (found[2] in "KMGT") != (what == "size")):
+        example = "a size such as 10G" if what == "size" else "a time such as 2d"
+        raise LoopError(f"{what} {str(text)!r} is not {example}")
     return float(found[1]) * UNITS[found[2]]
 
 
@@ -341,8 +566,15 @@ def _purge(quarantine: str, age: float | None, size: float | None, min_age: floa
         if not check:
             _let_go(thing)
         total -= thing["size"]
-        purged.append({"id": thing["id"], "from": thing.get("from", ""), "size": thing["size"],
-                       "age": int(thing["age"]), "why": why})
+        purged.append(
+            {
+                "id": thing["id"],
+                "from": thing.get("from", ""),
+                "size": thing["size"],
+                "age": int(thing["age"]),
+                "why": why,
+            }
+        )
     return {"purged": purged, "left": len(things) - len(purged), "size": total}
 
 
@@ -356,7 +588,8 @@ def _let_go(thing: dict[str, Any]) -> None:
         repo = open_repo(thing["repo"])
         _, out, _ = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
         if out:
-            repo.git(["update-ref", "--stdin", "-z"], stdin="".join(f"delete {ref}\0\0" for ref in out.split()).encode())
+            lines = "".join(f"delete {ref}\0\0" for ref in out.split())
+            repo.git(["update-ref", "--stdin", "-z"], stdin=lines.encode())
         _delete(_held(thing))
     _delete(os.path.join(thing["to"], "tree"))
     _delete(thing["to"])

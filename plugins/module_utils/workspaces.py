@@ -270,9 +270,7 @@ def _state(path: str) -> Json | None:
 
 
 def _remote_tip(settings: Settings, one: Checkout) -> str:
-    environment, config = _access(settings, one)
-    arguments = ["ls-remote", "--upload-pack=git-upload-pack", "--", one.url, f"refs/heads/{one.version}"]
-    _, out, _ = git(one.path, arguments, environment=environment, config=config, timeout=NETWORK_SECONDS)
+    out = _ask(settings, one, ["ls-remote"], f"refs/heads/{one.version}")
     tip = out.split("\t")[0]
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
@@ -329,14 +327,18 @@ def _clone(settings: Settings, one: Checkout) -> str:
 
 
 def _fetch(settings: Settings, one: Checkout) -> None:
-    # By its URL and not as "origin": what origin means is in a file that the agent can write.
+    keep = ["--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no"]
+    _ask(settings, one, ["fetch", *keep], "+refs/heads/*:refs/remotes/origin/*")
+
+
+def _ask(settings: Settings, one: Checkout, command: Sequence[str], refs: str) -> str:
+    """Run a git command against the remote, by its URL: what "origin" means is in a file that the agent can write."""
     environment, config = _access(settings, one)
-    git(
-        one.path,
-        ["fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no",
-         "--upload-pack=git-upload-pack", "--", one.url, "+refs/heads/*:refs/remotes/origin/*"],
-        environment=environment, config=config, timeout=NETWORK_SECONDS,
-    )  # fmt: skip
+    arguments = [*command, "--upload-pack=git-upload-pack", "--", one.url, refs]
+    try:
+        return git(one.path, arguments, environment=environment, config=config, timeout=NETWORK_SECONDS)[1]
+    except LoopError as error:
+        raise LoopError(f"{one.url} cannot be reached: {error}") from error
 
 
 def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:

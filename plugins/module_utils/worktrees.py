@@ -11,23 +11,40 @@ and its admin directory into the quarantine, add the new worktree.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from . import quarantine as store
+from .alive import Process, check_run_lock, lock_holder, processes, user_of
 from .errors import LoopError
-from .files import read_bytes, write_atomic
-from .quarantine import HELD, OBJECT, SALVAGE, Denied, Repo, alone, as_owner, move, new_id, open_repo, purge
-
-MARK = "quarantined-as"
-
+from .files import write_atomic
+from .gitrepo import (
+    OBJECT,
+    Admin,
+    Denied,
+    Repo,
+    admins_of,
+    check_branch,
+    check_path,
+    commits,
+    default_of,
+    files_below,
+    filters_off,
+    git_locks,
+    inside,
+    lstat_of,
+    main_branch,
+    mentioned,
+    open_repo,
+    read_small,
+    ref_debris,
+    refs_below,
+)
+from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing
 
 # --- deciding ---------------------------------------------------------------------------------
 
@@ -66,8 +83,13 @@ class Leftover:
 def kind_of(path: str) -> str:
     """What stands at ``path``, in a word."""
     mode = os.lstat(path).st_mode
-    kinds = ((stat.S_ISLNK, "symlink"), (stat.S_ISDIR, "directory"), (stat.S_ISREG, "file"), (stat.S_ISFIFO, "fifo"),
-             (stat.S_ISSOCK, "socket"))
+    kinds = (
+        (stat.S_ISLNK, "symlink"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISREG, "file"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+    )
     return next((word for test, word in kinds if test(mode)), "device")
 
 
@@ -125,34 +147,20 @@ def check_free(leftovers: Iterable[Leftover], now: Pass) -> None:
             device = os.lstat(leftover.path).st_dev
             if device != os.lstat(os.path.dirname(leftover.path)).st_dev:
                 raise LoopError(f"{leftover.path} is a mount point: unmount it first")
-            if device != os.stat(_standing(now.quarantine)).st_dev:
+            if device != os.stat(standing(now.quarantine)).st_dev:
                 raise LoopError(store.other_file_system(leftover.path, now.quarantine))
-
-
-def _standing(path: str) -> str:
-    """The nearest directory at or above ``path`` that exists."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 # --- acting -----------------------------------------------------------------------------------
 
 
-def clear(
-    repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[dict[str, str]] | None = None
-) -> None:
+def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[dict[str, str]] | None = None) -> None:
     """Take ``leftovers`` of one repository (or of none) out of the way, all in one batch.
 
     With ``kept`` a leftover that cannot go is added there with its reason, and the others go.
     """
     for number, leftover in enumerate(leftovers):
-        mark = read_small(f"{leftover.admin.place}/{MARK}") if leftover.admin else None
-        cut_off = os.path.join(now.quarantine, mark or "-")
-        if mark and store.ID.fullmatch(mark) and not (leftover.path and os.path.lexists(f"{cut_off}/tree")):
-            leftover.id = mark  # a pass was cut off here: its work goes on under the same id
-        else:
-            leftover.id = new_id(number)
+        leftover.id = _id_of(leftover, number, now)
     if repo:
         keep_reachable(repo, leftovers)
     for leftover in leftovers:
@@ -161,16 +169,13 @@ def clear(
     if now.check:
         return
     for leftover in leftovers:
-        _hold(leftover, leftover.debris)
+        _hold(leftover, *leftover.debris)
     stuck = free_branches(repo, leftovers, tolerant=kept is not None) if repo else {}
     for leftover in leftovers:
         try:
             if leftover.id in stuck:
                 raise stuck[leftover.id]
-            if leftover.path:
-                move(leftover.path, os.path.join(now.item(leftover), "tree"))
-            if leftover.admin:
-                _hold(leftover, [leftover.admin.place])
+            _move_out(leftover, now)
         except LoopError as error:
             if kept is None:
                 raise
@@ -179,25 +184,56 @@ def clear(
             now.healed.append(leftover.words())
 
 
+def _id_of(leftover: Leftover, number: int, now: Pass) -> str:
+    """A new id, or the one that a pass which was cut off gave it: its work goes on under the same."""
+    mark = read_small(f"{leftover.admin.place}/{MARK}") if leftover.admin else None
+    if not mark or not store.ID.fullmatch(mark):
+        return new_id(number)
+    moved = os.path.lexists(os.path.join(now.quarantine, mark, "tree"))
+    return new_id(number) if moved and leftover.path else mark
+
+
+def _move_out(leftover: Leftover, now: Pass) -> None:
+    if leftover.path:
+        move(leftover.path, os.path.join(now.item(leftover), "tree"))
+    if leftover.admin:
+        _hold(leftover, leftover.admin.place)
+
+
 def describe(leftover: Leftover, now: Pass) -> None:
     """Write the manifest, mark the admin directory with the id, and report it as quarantined."""
     directory = now.item(leftover)
     refs = salvage_refs(leftover)
     branch_ref = next(iter(refs), "")
     manifest = {
-        "id": leftover.id, "what": leftover.what, "why": leftover.why, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "from": leftover.place or leftover.branch, "path": leftover.place, "tree": bool(leftover.path),
-        "repo": leftover.repo.path if leftover.repo else "", "admin": leftover.admin.name if leftover.admin else "",
+        "id": leftover.id,
+        "what": leftover.what,
+        "why": leftover.why,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "from": leftover.place or leftover.branch,
+        "path": leftover.place,
+        "tree": bool(leftover.path),
+        "repo": leftover.repo.path if leftover.repo else "",
+        "admin": leftover.admin.name if leftover.admin else "",
         "branch": leftover.branch or next(iter(leftover.admin.branches if leftover.admin else ()), ""),
-        "tip": leftover.tip, "change_id": change_of(leftover.place, leftover.branch),
-        "head": leftover.admin.head if leftover.admin else "", "salvage": refs, "debris": leftover.debris,
-        "uid": os.lstat(leftover.path).st_uid if leftover.path else os.geteuid(), "size": None,
+        "tip": leftover.tip,
+        "change_id": change_of(leftover.place, leftover.branch),
+        "head": leftover.admin.head if leftover.admin else "",
+        "salvage": refs,
+        "debris": leftover.debris,
+        "uid": os.lstat(leftover.path).st_uid if leftover.path else os.geteuid(),
+        "size": None,
         "restore": f"playbooks/restore.yml with quarantine_id={leftover.id}",
     }
     record = {
-        "id": leftover.id, "what": leftover.what, "from": leftover.place or leftover.branch or ", ".join(leftover.debris),
-        "to": os.path.join(directory, "tree") if leftover.path else directory, "branch": manifest["branch"],
-        "tip": leftover.tip, "why": leftover.why, "salvage_ref": branch_ref or None,
+        "id": leftover.id,
+        "what": leftover.what,
+        "from": leftover.place or leftover.branch or ", ".join(leftover.debris),
+        "to": os.path.join(directory, "tree") if leftover.path else directory,
+        "branch": manifest["branch"],
+        "tip": leftover.tip,
+        "why": leftover.why,
+        "salvage_ref": branch_ref or None,
         "manifest": os.path.join(directory, "manifest.json"),
     }
     if not now.check:
@@ -215,17 +251,9 @@ def _mark(place: str, name: str) -> None:
         os.close(descriptor)
 
 
-def _hold(leftover: Leftover, places: Iterable[str]) -> None:
-    """Move files of the git directory aside, to the same relative place below the id."""
-    repo = leftover.repo
-    if repo is None:
-        return
-    for place in places:
-        if os.path.lexists(place):
-            target = f"{repo.common}/{HELD}/{leftover.id}/{os.path.relpath(place, repo.common)}"
-            while os.path.lexists(target):
-                target += "~"
-            move(place, target)
+def _hold(leftover: Leftover, *places: str) -> None:
+    if leftover.repo:
+        hold(leftover.repo, leftover.id, places)
 
 
 def salvage_refs(leftover: Leftover) -> dict[str, str]:
@@ -246,7 +274,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover]) -> None:
             names += OBJECT.findall(read_small(place) or "")
         if leftover.branch:
             names += OBJECT.findall(read_small(f"{repo.common}/logs/refs/heads/{leftover.branch}") or "")
-        wanted[id(leftover).__str__()] = [name for name in dict.fromkeys(names) if name != leftover.tip and set(name) != {"0"}]
+        wanted[leftover.id] = [name for name in dict.fromkeys(names) if name != leftover.tip and set(name) != {"0"}]
     tips = [leftover.tip for leftover in leftovers if leftover.tip]
     asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
     real = set(commits(repo, asked))
@@ -255,14 +283,17 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover]) -> None:
         if leftover.tip not in real:
             leftover.tip = ""
         head = leftover.admin.head if leftover.admin else ""
-        leftover.keep = [name for name in wanted[id(leftover).__str__()] if name in lonely or (name == head and name in real)]
+        leftover.keep = [name for name in wanted[leftover.id] if name in lonely or (name == head and name in real)]
 
 
 def _unreachable(repo: Repo, names: list[str]) -> set[str]:
     if not names:
         return set()
-    status, out, _ = repo.git(["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
-                              stdin="".join(f"{name}\n" for name in names).encode(), ok=(0, 128))
+    status, out, _ = repo.git(
+        ["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
+        stdin="".join(f"{name}\n" for name in names).encode(),
+        ok=(0, 128),
+    )
     return set(names) if status else set(names) & set(out.split())
 
 
@@ -276,7 +307,7 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
         lines += [f"update {ref}\0{commit}\0\0" for ref, commit in salvage_refs(leftover).items()]
         if leftover.branch:
             lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]
-            _hold(leftover, [f"{repo.common}/logs/refs/heads/{leftover.branch}"])
+            _hold(leftover, f"{repo.common}/logs/refs/heads/{leftover.branch}")
     if not lines:
         return {}
     try:
@@ -302,14 +333,15 @@ def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
     now.plan.append(f"move the main checkout {repo.path} from {branch} to {head}")
     if now.check:
         return
-    with filters_off(repo) as config:
+    config = filters_off(repo)
+    if not repo.bare:
         _, dirty, _ = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
         if not dirty:
             repo.git(["read-tree", "-m", "-u", "HEAD", commit], config=config, ok=(0, 128))
-        if head.startswith("ref:"):
-            repo.git(["symbolic-ref", "-m", "loop: freed", "HEAD", head.removeprefix("ref: ")])
-        else:
-            repo.git(["update-ref", "--no-deref", "-m", "loop: freed", "HEAD", commit])
+    if head.startswith("ref:"):
+        repo.git(["symbolic-ref", "-m", "loop: freed", "HEAD", head.removeprefix("ref: ")])
+    else:
+        repo.git(["update-ref", "--no-deref", "-m", "loop: freed", "HEAD", commit])
     now.healed.append(f"main checkout on {branch}")
 
 
@@ -352,8 +384,15 @@ def absent(
 
 
 def _one(
-    repo: str, path: str, branch: str, base_ref: str, fresh: bool, quarantine: str | None, run_lock: str | None,
-    check: bool, present: bool,
+    repo: str,
+    path: str,
+    branch: str,
+    base_ref: str,
+    fresh: bool,
+    quarantine: str | None,
+    run_lock: str | None,
+    check: bool,
+    present: bool,
 ) -> dict[str, Any]:
     check_branch(branch)
     path = check_path(path)
@@ -361,7 +400,7 @@ def _one(
         raise LoopError(f"repo {repo!r} must be absolute")
     if base_ref.startswith("-") or not base_ref.isprintable() or (present and not base_ref) or " " in base_ref:
         raise LoopError(f"base_ref {base_ref!r} is not the name of a commit")
-    place = check_path(quarantine, "quarantine") if quarantine else f"{_standing(os.path.dirname(path))}/.quarantine"
+    place = check_path(quarantine, "quarantine") if quarantine else f"{standing(os.path.dirname(path))}/.quarantine"
     root = os.path.realpath(repo)
     if inside(root, path) or inside(path, root):
         raise LoopError(f"path {path} and the repository {root} lie one inside the other: choose a place beside it")
@@ -381,8 +420,14 @@ def _one(
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
     admins = admins_of(repo)
-    other = next((each for each in admins if each.target != path and each.target and inside(path, each.target)
-                  and os.path.isdir(each.target)), None)
+    other = next(
+        (
+            each
+            for each in admins
+            if each.target != path and each.target and inside(path, each.target) and os.path.isdir(each.target)
+        ),
+        None,
+    )
     if other:
         raise LoopError(f"path {path} lies inside another worktree, {other.target}")
     parents = ["/".join(branch.split("/")[:count]) for count in range(1, branch.count("/") + 1)]
@@ -419,8 +464,9 @@ def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, no
 def _no_base(repo: Repo, base_ref: str) -> str:
     if not files_below(f"{repo.common}/objects"):
         return f"{repo.path} has no commit yet: there is nothing that a worktree could start from"
-    shallow = " (this is a shallow clone: it may lie beyond its depth)" if os.path.exists(f"{repo.common}/shallow") else ""
-    return f"base_ref {base_ref!r} names no commit in {repo.path}, or more than one{shallow}"
+    shallow = os.path.exists(f"{repo.common}/shallow")
+    depth = " (this is a shallow clone: it may lie beyond its depth)" if shallow else ""
+    return f"base_ref {base_ref!r} names no commit in {repo.path}, or more than one{depth}"
 
 
 def find_one(
@@ -436,7 +482,7 @@ def find_one(
             found.append(take_admin(repo, admin, refs, why, trees))
     if os.path.lexists(path) and not any(item.path == path for item in found):
         found.append(Leftover(f"unregistered {kind_of(path)}", "stands at the path", repo, path, path))
-    blocker = _standing(os.path.dirname(path))
+    blocker = standing(os.path.dirname(path))
     if blocker != os.path.dirname(path):
         first = os.path.join(blocker, os.path.relpath(path, blocker).split("/")[0])
         if os.path.lexists(first):
@@ -487,7 +533,7 @@ def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
             broken = Leftover("debris", "broken commondir", repo, debris=[place])
             broken.id = new_id(len(now.done))
             describe(broken, now)
-            _hold(broken, [place])
+            _hold(broken, place)
             write_atomic(place, b"../..\n")
             now.healed.append(f"commondir of worktree {admin.name}")
 
@@ -495,8 +541,7 @@ def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
 def add(repo: Repo, path: str, branch: str, base: str) -> None:
     """git worktree add, without hooks or filters; what it leaves when it fails is the next heal's work."""
     os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-    with filters_off(repo) as config:
-        repo.git(["worktree", "add", "--quiet", "--no-track", "-b", branch, "--", path, base], config=config)
+    repo.git(["worktree", "add", "--quiet", "--no-track", "-b", branch, "--", path, base], config=filters_off(repo))
 
 
 # --- a whole workspace ------------------------------------------------------------------------
@@ -585,8 +630,11 @@ def _sweep(repos: list[Repo], limits: Limits, now: Pass) -> dict[str, Any]:
             continue
         work.append((repo, leftovers, strangers))
     claimed = {item.path for _, leftovers, _ in work for item in leftovers}
-    strays = [Leftover(f"unregistered {kind_of(path)}", "no repository knows it", None, path, path)
-              for path in standing if path not in claimed]
+    strays = [
+        Leftover(f"unregistered {kind_of(path)}", "no repository knows it", None, path, path)
+        for path in standing
+        if path not in claimed
+    ]
     work.append((None, strays, []))
     for owner, leftovers, strangers in work:
         ready = []
@@ -648,8 +696,9 @@ def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tupl
             debris += [entry for entry in below if entry.removeprefix(f"{way}/") not in refs]
     if os.path.lexists(f"{repo.common}/worktrees") and not os.path.isdir(f"{repo.common}/worktrees"):
         debris.append(f"{repo.common}/worktrees")
-    leftovers += [Leftover("debris", "left behind by a dead process", repo, debris=[entry])
-                  for entry in dict.fromkeys(debris)]
+    leftovers += [
+        Leftover("debris", "left behind by a dead process", repo, debris=[entry]) for entry in dict.fromkeys(debris)
+    ]
     return leftovers, strangers
 
 

@@ -140,6 +140,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import g
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
 
+NOTHING_YET: dict[str, Any] = {"policy": {}, "sha256": "", "widened": [], "tightened": [], "admitted": []}
+
 
 def read_base(module: AnsibleModule) -> core.Policy | None:
     """The base, or None where check mode meets a host that does not have it yet."""
@@ -194,13 +196,12 @@ def wanted_ids(module: AnsibleModule) -> tuple[int | None, int | None]:
 def apply(module: AnsibleModule) -> dict[str, Any]:
     """Compose, compare with what is there, write if it differs."""
     dest, mode = module.params["dest"], permissions(module.params["mode"])
-    result: dict[str, Any] = {"policy": {}, "sha256": "", "widened": [], "tightened": [], "admitted": []}
     base = read_base(module)
     if base is None:
         message = f"would compose {dest} from {module.params['base']}, which comes with the release"
-        return {**result, "changed": True, "msg": message}
+        return {**NOTHING_YET, "changed": True, "msg": message}
     composed = core.compose(base, module.params["overlay"], module.params["handoff_dirs"], module.params["widen"])
-    result.update(composed._asdict(), sha256=core.digest(composed.policy))
+    result: dict[str, Any] = {**composed._asdict(), "sha256": core.digest(composed.policy)}
     content = result.pop("text").encode()
 
     directory = os.path.dirname(dest)
@@ -255,10 +256,8 @@ def main() -> None:
     )
     if not core.HAS_YAML:
         if module.check_mode:
-            module.exit_json(
-                changed=True, policy={}, sha256="", widened=[], tightened=[], admitted=[],
-                msg=f"would compose {module.params['dest']} once PyYAML (python3-yaml) is installed",
-            )
+            message = f"would compose {module.params['dest']} once PyYAML (python3-yaml) is installed"
+            module.exit_json(**NOTHING_YET, changed=True, msg=message)
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
         module.exit_json(**apply(module))

@@ -12,10 +12,10 @@ short_description: One git worktree, healed, and nothing in its way lost
 version_added: "0.1.0"
 author: AS215932 (@AS215932)
 description:
-  - Makes sure that a usable worktree stands at O(path) on O(branch), whatever a crash, a killed process or a hand left there.
+  - Makes sure that a usable worktree stands at O(path) on O(branch), whatever a crash or a hand left there.
   - What is in the way is renamed into a quarantine, and every commit that would become unreachable gets a ref below
     C(refs/loop-salvage/). Nothing is deleted.
-  - The work is done as the owner of O(repo). As root, root itself runs no git; it only moves what the owner may not move.
+  - The work is done as the owner of O(repo). Root itself runs no git; it only moves what the owner may not move.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 options:
@@ -24,21 +24,25 @@ options:
     type: path
     required: true
   path:
-    description: Where the worktree stands; outside of O(repo) and of every other worktree.
+    description:
+      - Where the worktree stands; outside of O(repo) and of every other worktree.
+      - With O(state=restored) the default is where it stood, or beside that if the place is taken.
     type: path
-    required: true
   branch:
-    description: The branch that the worktree is on. Main and production branches are refused.
+    description:
+      - The branch that the worktree is on. Main and production branches are refused.
+      - With O(state=restored) the default is the name it had, or one below C(loop-restored/) if that is taken.
     type: str
-    required: true
   base_ref:
     description: What a new branch starts from. A healthy worktree that stands already is not compared with it.
     type: str
     default: HEAD
   state:
-    description: Whether worktree and branch are there or not. V(absent) puts both into the quarantine.
+    description:
+      - Whether worktree and branch are there or not. V(absent) puts both into the quarantine.
+      - V(restored) puts O(quarantine_id) back, byte for byte.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, restored]
     default: present
   fresh:
     description: Never use again what stands there, even if it is healthy.
@@ -49,6 +53,9 @@ options:
       - Where leftovers go, on the file system of O(path).
       - The default is C(.quarantine) beside the worktree.
     type: path
+  quarantine_id:
+    description: What to restore, the C(id) of a quarantined thing or one of its refs below C(refs/loop-salvage/).
+    type: str
   run_lock:
     description: The engine's lock file. While the process that it names lives, nothing is touched.
     type: path
@@ -63,6 +70,13 @@ EXAMPLES = r"""
     base_ref: main
     fresh: true
     run_lock: /var/lib/engineering-loop/state/daemon.lock
+
+- name: Put back what was taken out of the way
+  as215932.engineering_loop.git_worktree:
+    repo: /var/lib/engineering-loop/workspace/app
+    state: restored
+    quarantine: /var/lib/engineering-loop/runs/.quarantine
+    quarantine_id: 20260102T030405Z-1a2b3c4d-0
 """
 
 RETURN = r"""
@@ -124,30 +138,40 @@ quarantined:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import restore
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import absent, ensure
 
 
-def main():
+def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(
-            repo=dict(type="path", required=True),
-            path=dict(type="path", required=True),
-            branch=dict(type="str", required=True),
-            base_ref=dict(type="str", default="HEAD"),
-            state=dict(type="str", choices=["present", "absent"], default="present"),
-            fresh=dict(type="bool", default=False),
-            quarantine=dict(type="path"),
-            run_lock=dict(type="path"),
-        ),
+        argument_spec={
+            "repo": {"type": "path", "required": True},
+            "path": {"type": "path"},
+            "branch": {"type": "str"},
+            "base_ref": {"type": "str", "default": "HEAD"},
+            "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
+            "fresh": {"type": "bool", "default": False},
+            "quarantine": {"type": "path"},
+            "quarantine_id": {"type": "str"},
+            "run_lock": {"type": "path"},
+        },
+        required_if=[
+            ("state", "present", ("path", "branch")),
+            ("state", "absent", ("path", "branch")),
+            ("state", "restored", ("quarantine", "quarantine_id")),
+        ],
         supports_check_mode=True,
     )
     given = module.params
     common = {key: given[key] for key in ("repo", "path", "branch", "quarantine", "run_lock")}
+    common["check"] = module.check_mode
     try:
         if given["state"] == "present":
-            result = ensure(base_ref=given["base_ref"], fresh=given["fresh"], check=module.check_mode, **common)
+            result = ensure(base_ref=given["base_ref"], fresh=given["fresh"], **common)
+        elif given["state"] == "absent":
+            result = absent(**common)
         else:
-            result = absent(check=module.check_mode, **common)
+            result = restore(what=given["quarantine_id"], **common)
     except LoopError as error:
         module.fail_json(msg=str(error))
     plan = result.pop("plan")

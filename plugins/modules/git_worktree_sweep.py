@@ -12,10 +12,12 @@ short_description: Every leftover of a workspace put out of the way in one pass
 version_added: "0.1.0"
 author: AS215932 (@AS215932)
 description:
-  - Takes what a coming run would trip over out of the way, all repositories of a workspace in one call. That is worktrees below
+  - Takes what a coming run would trip over out of the way, all repositories of a workspace in one call. That is
+    worktrees below
     O(worktree_root), branches below O(branch_prefixes), and locks and broken files of dead processes.
   - The directories of the runs themselves stay; only what stands in their C(worktrees/) goes.
-  - Everything goes to a quarantine by rename, commits get a ref below C(refs/loop-salvage/). Only O(quarantine_keep) ever deletes.
+  - Everything goes to a quarantine by rename, commits get a ref below C(refs/loop-salvage/).
+  - Only O(quarantine_keep) ever deletes.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 options:
@@ -110,45 +112,47 @@ purged:
   returned: success
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import number_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
 
 
-def limits(given):
+def limits(given: dict[str, str | None] | None) -> dict[str, float | None] | None:
     """The quarantine's limits in seconds and bytes."""
     if given is None:
         return None
     return {key: None if value is None else number_of(value, key) for key, value in given.items()}
 
 
-def main():
+def main() -> None:
+    kept = {"age": {"type": "str"}, "size": {"type": "str"}, "min_age": {"type": "str", "default": "1d"}}
     module = AnsibleModule(
-        argument_spec=dict(
-            workspace=dict(type="path"),
-            repos=dict(type="list", elements="path", default=[]),
-            branch_prefixes=dict(type="list", elements="str", required=True),
-            worktree_root=dict(type="path", required=True),
-            keep=dict(type="list", elements="str", default=[]),
-            older_than=dict(type="str", default="0s"),
-            quarantine=dict(type="path"),
-            quarantine_keep=dict(
-                type="dict", options=dict(age=dict(type="str"), size=dict(type="str"), min_age=dict(type="str", default="1d"))
-            ),
-            run_lock=dict(type="path"),
-        ),
+        argument_spec={
+            "workspace": {"type": "path"},
+            "repos": {"type": "list", "elements": "path", "default": []},
+            "branch_prefixes": {"type": "list", "elements": "str", "required": True},
+            "worktree_root": {"type": "path", "required": True},
+            "keep": {"type": "list", "elements": "str", "default": []},
+            "older_than": {"type": "str", "default": "0s"},
+            "quarantine": {"type": "path"},
+            "quarantine_keep": {"type": "dict", "options": kept},
+            "run_lock": {"type": "path"},
+        },
         required_one_of=[("workspace", "repos")],
         supports_check_mode=True,
     )
     given = module.params
     plain = ("workspace", "repos", "branch_prefixes", "worktree_root", "keep", "quarantine", "run_lock")
+    options: dict[str, Any] = {key: given[key] for key in plain}
     try:
         result = sweep(
             older_than=number_of(given["older_than"], "older_than"),
             quarantine_keep=limits(given["quarantine_keep"]),
             check=module.check_mode,
-            **{key: given[key] for key in plain},
+            **options,
         )
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -93,6 +93,7 @@ held:
 """
 
 import datetime
+import json
 import os
 from typing import Any, NamedTuple
 
@@ -114,7 +115,8 @@ class Timer(NamedTuple):
 
 def systemctl(module: AnsibleModule, *arguments: str) -> str:
     """The one door to systemd."""
-    status, out, err = module.run_command(["systemctl", *arguments])
+    # systemd 257 writes this time in words whatever --timestamp says, but in the zone of its environment.
+    status, out, err = module.run_command(["systemctl", *arguments], environ_update={"TZ": "UTC", "LC_ALL": "C"})
     if status != 0:
         last = (err.strip().splitlines() or [f"exit status {status}"])[-1]
         raise LoopError(f"systemctl {' '.join(arguments[:3])}: {last}")
@@ -122,25 +124,34 @@ def systemctl(module: AnsibleModule, *arguments: str) -> str:
 
 
 def look(module: AnsibleModule, unit: str) -> Timer:
-    """The timer's state; one process."""
+    """The timer's state; one process, and a second one for a timer that counts from an event."""
     wanted = "LoadState,UnitFileState,ActiveState,NextElapseUSecRealtime"
-    text = systemctl(module, "show", "--timestamp=unix", f"--property={wanted}", unit)
+    text = systemctl(module, "show", f"--property={wanted}", unit)
     state = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if state.get("LoadState") in ("masked", "bad-setting", "error"):
         raise LoopError(f"{unit} is {state['LoadState']}: look with 'systemctl status {unit}' and repair it")
+    active = state.get("ActiveState") == "active"
     return Timer(
         present=state.get("LoadState") == "loaded",
         enabled=state.get("UnitFileState") == "enabled",
-        active=state.get("ActiveState") == "active",
-        next=iso(state.get("NextElapseUSecRealtime", "")),
+        active=active,
+        next=iso(state.get("NextElapseUSecRealtime", "")) or (listed(module, unit) if active else ""),
     )
 
 
-def iso(timestamp: str) -> str:
-    """``@1234`` of systemd as ISO time; empty where there is none."""
-    if not timestamp.startswith("@"):
+def iso(words: str) -> str:
+    """``Thu 2026-01-01 12:00:00 UTC`` of systemd as ISO time; empty where there is none."""
+    parts = words.split()
+    return f"{parts[1]}T{parts[2]}Z" if len(parts) == 4 and parts[3] == "UTC" else ""
+
+
+def listed(module: AnsibleModule, unit: str) -> str:
+    """When the timer fires next as systemd's list of timers has it; empty where it does not."""
+    entries = json.loads(systemctl(module, "list-timers", "--output=json", unit) or "[]")
+    if not entries or not entries[0]["next"]:
         return ""
-    return datetime.datetime.fromtimestamp(int(timestamp[1:]), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = datetime.datetime.fromtimestamp(entries[0]["next"] / 1e6, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def settle(module: AnsibleModule) -> dict[str, Any]:

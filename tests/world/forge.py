@@ -74,7 +74,7 @@ def running(
     store = Store(root).open(seed, token)
     server = make_server("127.0.0.1", port, create_app(store), threaded=True, request_handler=_Handler)
     server.daemon_threads = True  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, name="forge", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="forge", daemon=True)
     thread.start()
     try:
         yield Running(

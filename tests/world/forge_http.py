@@ -162,7 +162,7 @@ def _add_api_headers(response: Response) -> None:
 
 def _account(response: Response) -> Record:
     """What a request was, without anything that it carried in confidence."""
-    body = request.get_json(silent=True) if request.is_json else None
+    body = request.get_json(force=True, silent=True) if request.path.startswith(API) else None
     account: Record = {
         "at": now(),
         "method": request.method,
@@ -208,11 +208,14 @@ def commit_of(store: Store, full_name: str, ref: str) -> str:
     return sha
 
 
+def json_of() -> Any:
+    """What the request carries; like GitHub, whatever it calls it."""
+    return request.get_json(force=True, silent=True) if request.get_data() else {}
+
+
 def body_of(**kinds: type | tuple[type, ...]) -> Record:
     """The request's JSON object; the named fields, where given, must have the right type."""
-    body = request.get_json(silent=True)
-    if body is None and not request.data:
-        body = {}
+    body = json_of()
     if not isinstance(body, dict):
         raise Refusal(400, "Problems parsing JSON")
     for field, kind in kinds.items():

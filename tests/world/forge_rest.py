@@ -25,6 +25,7 @@ from forge_http import (
     commit_of,
     invalid,
     issue_of,
+    json_of,
     listed,
     not_found,
     page_of,
@@ -230,7 +231,7 @@ def add_writing(app: Flask, store: Store) -> None:
         full_name, record = repo_of(store, owner, name)
         writer(store)
         issue = issue_of(record, number)
-        names = request.get_json(silent=True)
+        names = json_of()
         if isinstance(names, dict):
             names = names.get("labels")
         if not isinstance(names, list) or not names:

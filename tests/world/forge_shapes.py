@@ -13,25 +13,53 @@ from forge_store import Record, Store, git
 
 # Templates of a repository's links: property -> what follows the repository's URL.
 REPO_LINKS = {
-    "archive_url": "/{archive_format}{/ref}", "assignees_url": "/assignees{/user}", "blobs_url": "/git/blobs{/sha}",
-    "branches_url": "/branches{/branch}", "collaborators_url": "/collaborators{/collaborator}",
-    "comments_url": "/comments{/number}", "commits_url": "/commits{/sha}",
-    "compare_url": "/compare/{base}...{head}", "contents_url": "/contents/{+path}",
-    "contributors_url": "/contributors", "deployments_url": "/deployments", "downloads_url": "/downloads",
-    "events_url": "/events", "forks_url": "/forks", "git_commits_url": "/git/commits{/sha}",
-    "git_refs_url": "/git/refs{/sha}", "git_tags_url": "/git/tags{/sha}", "hooks_url": "/hooks",
-    "issue_comment_url": "/issues/comments{/number}", "issue_events_url": "/issues/events{/number}",
-    "issues_url": "/issues{/number}", "keys_url": "/keys{/key_id}", "labels_url": "/labels{/name}",
-    "languages_url": "/languages", "merges_url": "/merges", "milestones_url": "/milestones{/number}",
-    "notifications_url": "/notifications{?since,all,participating}", "pulls_url": "/pulls{/number}",
-    "releases_url": "/releases{/id}", "stargazers_url": "/stargazers", "statuses_url": "/statuses/{sha}",
-    "subscribers_url": "/subscribers", "subscription_url": "/subscription", "tags_url": "/tags",
-    "teams_url": "/teams", "trees_url": "/git/trees{/sha}",
+    "archive_url": "/{archive_format}{/ref}",
+    "assignees_url": "/assignees{/user}",
+    "blobs_url": "/git/blobs{/sha}",
+    "branches_url": "/branches{/branch}",
+    "collaborators_url": "/collaborators{/collaborator}",
+    "comments_url": "/comments{/number}",
+    "commits_url": "/commits{/sha}",
+    "compare_url": "/compare/{base}...{head}",
+    "contents_url": "/contents/{+path}",
+    "contributors_url": "/contributors",
+    "deployments_url": "/deployments",
+    "downloads_url": "/downloads",
+    "events_url": "/events",
+    "forks_url": "/forks",
+    "git_commits_url": "/git/commits{/sha}",
+    "git_refs_url": "/git/refs{/sha}",
+    "git_tags_url": "/git/tags{/sha}",
+    "hooks_url": "/hooks",
+    "issue_comment_url": "/issues/comments{/number}",
+    "issue_events_url": "/issues/events{/number}",
+    "issues_url": "/issues{/number}",
+    "keys_url": "/keys{/key_id}",
+    "labels_url": "/labels{/name}",
+    "languages_url": "/languages",
+    "merges_url": "/merges",
+    "milestones_url": "/milestones{/number}",
+    "notifications_url": "/notifications{?since,all,participating}",
+    "pulls_url": "/pulls{/number}",
+    "releases_url": "/releases{/id}",
+    "stargazers_url": "/stargazers",
+    "statuses_url": "/statuses/{sha}",
+    "subscribers_url": "/subscribers",
+    "subscription_url": "/subscription",
+    "tags_url": "/tags",
+    "teams_url": "/teams",
+    "trees_url": "/git/trees{/sha}",
 }
 USER_LINKS = {
-    "followers_url": "/followers", "following_url": "/following{/other_user}", "gists_url": "/gists{/gist_id}",
-    "starred_url": "/starred{/owner}{/repo}", "subscriptions_url": "/subscriptions", "organizations_url": "/orgs",
-    "repos_url": "/repos", "events_url": "/events{/privacy}", "received_events_url": "/received_events",
+    "followers_url": "/followers",
+    "following_url": "/following{/other_user}",
+    "gists_url": "/gists{/gist_id}",
+    "starred_url": "/starred{/owner}{/repo}",
+    "subscriptions_url": "/subscriptions",
+    "organizations_url": "/orgs",
+    "repos_url": "/repos",
+    "events_url": "/events{/privacy}",
+    "received_events_url": "/received_events",
 }
 CHANGE_WORDS = {"A": "added", "M": "modified", "D": "removed", "R": "renamed", "C": "copied", "T": "changed"}
 COMMIT_FIELDS = ("%T", "%P", "%an", "%ae", "%aI", "%cn", "%ce", "%cI", "%B")
@@ -57,18 +85,37 @@ class Shapes:
         known = self.store.state["users"].get(login) or {"id": 0, "type": "User"}
         url = f"{self.api}/users/{quote(login)}"
         return {
-            "login": login, "id": known["id"], "node_id": node_id("User", known["id"]),
-            "avatar_url": f"{self.base}/avatars/{known['id']}", "gravatar_id": "", "url": url,
-            "html_url": f"{self.base}/{quote(login)}", "type": known["type"], "site_admin": False,
-            "user_view_type": "public", **{key: url + rest for key, rest in USER_LINKS.items()},
+            "login": login,
+            "id": known["id"],
+            "node_id": node_id("User", known["id"]),
+            "avatar_url": f"{self.base}/avatars/{known['id']}",
+            "gravatar_id": "",
+            "url": url,
+            "html_url": f"{self.base}/{quote(login)}",
+            "type": known["type"],
+            "site_admin": False,
+            "user_view_type": "public",
+            **{key: url + rest for key, rest in USER_LINKS.items()},
         }
 
     def public_user(self, login: str) -> Record:
         created = self.store.state["users"][login]["created_at"]
         return {
-            **self.user(login), "name": login, "company": None, "blog": "", "location": None, "email": None,
-            "hireable": None, "bio": None, "twitter_username": None, "public_repos": 0, "public_gists": 0,
-            "followers": 0, "following": 0, "created_at": created, "updated_at": created,
+            **self.user(login),
+            "name": login,
+            "company": None,
+            "blog": "",
+            "location": None,
+            "email": None,
+            "hireable": None,
+            "bio": None,
+            "twitter_username": None,
+            "public_repos": 0,
+            "public_gists": 0,
+            "followers": 0,
+            "following": 0,
+            "created_at": created,
+            "updated_at": created,
         }
 
     # --- repositories
@@ -81,29 +128,68 @@ class Shapes:
         role = self.store.state["users"][login]["role"] if login else "read"
         host = self.base.split("//", 1)[1]
         return {
-            "id": record["id"], "node_id": node_id("Repository", record["id"]), "name": name, "full_name": full_name,
-            "owner": self.user(owner), "private": record["private"], "html_url": f"{self.base}/{full_name}",
-            "description": f"{name} of {owner}", "fork": False, "url": url,
+            "id": record["id"],
+            "node_id": node_id("Repository", record["id"]),
+            "name": name,
+            "full_name": full_name,
+            "owner": self.user(owner),
+            "private": record["private"],
+            "html_url": f"{self.base}/{full_name}",
+            "description": f"{name} of {owner}",
+            "fork": False,
+            "url": url,
             **{key: url + rest for key, rest in REPO_LINKS.items()},
-            "clone_url": f"{self.base}/{full_name}.git", "git_url": f"git://{host}/{full_name}.git",
-            "ssh_url": f"git@{host}:{full_name}.git", "svn_url": f"{self.base}/{full_name}",
-            "mirror_url": None, "homepage": None, "language": None, "forks": 0, "forks_count": 0,
-            "stargazers_count": 0, "watchers": 0, "watchers_count": 0, "network_count": 0, "subscribers_count": 0,
-            "size": 1, "default_branch": record["default_branch"], "open_issues": opened, "open_issues_count": opened,
-            "is_template": False, "topics": [], "has_issues": True, "has_projects": False, "has_wiki": False,
-            "has_pages": False, "has_downloads": False, "has_discussions": False, "archived": False, "disabled": False,
-            "visibility": "private" if record["private"] else "public", "license": None,
-            "pushed_at": record.get("pushed_at", record["created_at"]), "created_at": record["created_at"],
+            "clone_url": f"{self.base}/{full_name}.git",
+            "git_url": f"git://{host}/{full_name}.git",
+            "ssh_url": f"git@{host}:{full_name}.git",
+            "svn_url": f"{self.base}/{full_name}",
+            "mirror_url": None,
+            "homepage": None,
+            "language": None,
+            "forks": 0,
+            "forks_count": 0,
+            "stargazers_count": 0,
+            "watchers": 0,
+            "watchers_count": 0,
+            "network_count": 0,
+            "subscribers_count": 0,
+            "size": 1,
+            "default_branch": record["default_branch"],
+            "open_issues": opened,
+            "open_issues_count": opened,
+            "is_template": False,
+            "topics": [],
+            "has_issues": True,
+            "has_projects": False,
+            "has_wiki": False,
+            "has_pages": False,
+            "has_downloads": False,
+            "has_discussions": False,
+            "archived": False,
+            "disabled": False,
+            "visibility": "private" if record["private"] else "public",
+            "license": None,
+            "pushed_at": record.get("pushed_at", record["created_at"]),
+            "created_at": record["created_at"],
             "updated_at": record["created_at"],
-            "permissions": {"admin": role == "admin", "maintain": role == "admin", "push": role != "read",
-                            "triage": role != "read", "pull": True},
+            "permissions": {
+                "admin": role == "admin",
+                "maintain": role == "admin",
+                "push": role != "read",
+                "triage": role != "read",
+                "pull": True,
+            },
         }
 
     def label(self, full_name: str, name: str) -> Record:
         label = self.store.state["repos"][full_name]["labels"][name]
         return {
-            "id": label["id"], "node_id": node_id("Label", label["id"]), "name": name, "color": label["color"],
-            "url": f"{self.api}/repos/{full_name}/labels/{quote(name, safe='')}", "description": label["description"],
+            "id": label["id"],
+            "node_id": node_id("Label", label["id"]),
+            "name": name,
+            "color": label["color"],
+            "url": f"{self.api}/repos/{full_name}/labels/{quote(name, safe='')}",
+            "description": label["description"],
             "default": False,
         }
 
@@ -117,29 +203,57 @@ class Shapes:
         url = f"{repo_url}/issues/{issue['number']}"
         page = f"{self.base}/{full_name}/{'pull' if issue['pull'] else 'issues'}/{issue['number']}"
         shape = {
-            "id": issue["id"], "node_id": node_id("Issue", issue["id"]), "url": url, "repository_url": repo_url,
-            "labels_url": f"{url}/labels{{/name}}", "comments_url": f"{url}/comments", "events_url": f"{url}/events",
-            "html_url": page, "number": issue["number"], "title": issue["title"], "body": issue["body"],
-            "user": self.user(issue["user"]), "labels": self.labels(full_name, issue), "state": issue["state"],
-            "state_reason": issue["state_reason"], "locked": False, "active_lock_reason": None, "assignee": None,
-            "assignees": [], "milestone": None, "comments": len(issue["comments"]), "closed_at": issue["closed_at"],
-            "created_at": issue["created_at"], "updated_at": issue["updated_at"], "author_association": "MEMBER",
+            "id": issue["id"],
+            "node_id": node_id("Issue", issue["id"]),
+            "url": url,
+            "repository_url": repo_url,
+            "labels_url": f"{url}/labels{{/name}}",
+            "comments_url": f"{url}/comments",
+            "events_url": f"{url}/events",
+            "html_url": page,
+            "number": issue["number"],
+            "title": issue["title"],
+            "body": issue["body"],
+            "user": self.user(issue["user"]),
+            "labels": self.labels(full_name, issue),
+            "state": issue["state"],
+            "state_reason": issue["state_reason"],
+            "locked": False,
+            "active_lock_reason": None,
+            "assignee": None,
+            "assignees": [],
+            "milestone": None,
+            "comments": len(issue["comments"]),
+            "closed_at": issue["closed_at"],
+            "created_at": issue["created_at"],
+            "updated_at": issue["updated_at"],
+            "author_association": "MEMBER",
         }
         if issue["pull"]:
             pull_url = f"{repo_url}/pulls/{issue['number']}"
             shape["draft"] = issue["pull"]["draft"]
-            shape["pull_request"] = {"url": pull_url, "html_url": page, "diff_url": f"{page}.diff",
-                                     "patch_url": f"{page}.patch", "merged_at": None}
+            shape["pull_request"] = {
+                "url": pull_url,
+                "html_url": page,
+                "diff_url": f"{page}.diff",
+                "patch_url": f"{page}.patch",
+                "merged_at": None,
+            }
         return shape
 
     def comment(self, full_name: str, issue: Record, comment: Record) -> Record:
         issue_url = f"{self.api}/repos/{full_name}/issues/{issue['number']}"
         return {
-            "id": comment["id"], "node_id": node_id("IssueComment", comment["id"]),
-            "url": f"{self.api}/repos/{full_name}/issues/comments/{comment['id']}", "issue_url": issue_url,
+            "id": comment["id"],
+            "node_id": node_id("IssueComment", comment["id"]),
+            "url": f"{self.api}/repos/{full_name}/issues/comments/{comment['id']}",
+            "issue_url": issue_url,
             "html_url": f"{self.base}/{full_name}/issues/{issue['number']}#issuecomment-{comment['id']}",
-            "body": comment["body"], "user": self.user(comment["user"]), "created_at": comment["created_at"],
-            "updated_at": comment["created_at"], "author_association": "MEMBER",
+            "body": comment["body"],
+            "user": self.user(comment["user"]),
+            "created_at": comment["created_at"],
+            "updated_at": comment["created_at"],
+            "author_association": "MEMBER",
         }
 
     # --- pull requests
@@ -153,41 +267,81 @@ class Shapes:
         page = f"{self.base}/{full_name}/pull/{issue['number']}"
         statuses = f"{repo_url}/statuses/{pull['head_sha']}"
         links = {
-            "self": url, "html": page, "issue": issue_url, "comments": f"{issue_url}/comments",
-            "review_comments": f"{url}/comments", "review_comment": f"{repo_url}/pulls/comments{{/number}}",
-            "commits": f"{url}/commits", "statuses": statuses,
+            "self": url,
+            "html": page,
+            "issue": issue_url,
+            "comments": f"{issue_url}/comments",
+            "review_comments": f"{url}/comments",
+            "review_comment": f"{repo_url}/pulls/comments{{/number}}",
+            "commits": f"{url}/commits",
+            "statuses": statuses,
         }
         shape = {
-            "url": url, "id": issue["id"], "node_id": node_id("PullRequest", issue["id"]), "html_url": page,
-            "diff_url": f"{page}.diff", "patch_url": f"{page}.patch", "issue_url": issue_url,
-            "commits_url": links["commits"], "review_comments_url": links["review_comments"],
-            "review_comment_url": links["review_comment"], "comments_url": links["comments"],
-            "statuses_url": statuses, "number": issue["number"], "state": issue["state"], "locked": False,
-            "title": issue["title"], "user": self.user(issue["user"]), "body": issue["body"],
-            "labels": self.labels(full_name, issue), "milestone": None, "active_lock_reason": None,
-            "created_at": issue["created_at"], "updated_at": issue["updated_at"], "closed_at": issue["closed_at"],
-            "merged_at": None, "merge_commit_sha": None, "assignee": None, "assignees": [],
-            "requested_reviewers": [self.user(login) for login in pull["reviewers"]], "requested_teams": [],
+            "url": url,
+            "id": issue["id"],
+            "node_id": node_id("PullRequest", issue["id"]),
+            "html_url": page,
+            "diff_url": f"{page}.diff",
+            "patch_url": f"{page}.patch",
+            "issue_url": issue_url,
+            "commits_url": links["commits"],
+            "review_comments_url": links["review_comments"],
+            "review_comment_url": links["review_comment"],
+            "comments_url": links["comments"],
+            "statuses_url": statuses,
+            "number": issue["number"],
+            "state": issue["state"],
+            "locked": False,
+            "title": issue["title"],
+            "user": self.user(issue["user"]),
+            "body": issue["body"],
+            "labels": self.labels(full_name, issue),
+            "milestone": None,
+            "active_lock_reason": None,
+            "created_at": issue["created_at"],
+            "updated_at": issue["updated_at"],
+            "closed_at": issue["closed_at"],
+            "merged_at": None,
+            "merge_commit_sha": None,
+            "assignee": None,
+            "assignees": [],
+            "requested_reviewers": [self.user(login) for login in pull["reviewers"]],
+            "requested_teams": [],
             "head": self._side(full_name, pull["head"], pull["head_sha"]),
             "base": self._side(full_name, pull["base"], pull["base_sha"]),
-            "_links": {key: {"href": link} for key, link in links.items()}, "author_association": "MEMBER",
-            "auto_merge": None, "draft": pull["draft"],
+            "_links": {key: {"href": link} for key, link in links.items()},
+            "author_association": "MEMBER",
+            "auto_merge": None,
+            "draft": pull["draft"],
         }
         if not whole:
             return shape
         files = self.files(full_name, pull["head_sha"], f"{pull['base']}...{pull['head_sha']}")
         commits = self.commits_between(full_name, pull["base"], pull["head_sha"])
         return {
-            **shape, "merged": False, "mergeable": True, "rebaseable": True,
-            "mergeable_state": "draft" if pull["draft"] else "clean", "merged_by": None,
-            "comments": len(issue["comments"]), "review_comments": 0, "maintainer_can_modify": False,
-            "commits": len(commits), **_lines(files), "changed_files": len(files),
+            **shape,
+            "merged": False,
+            "mergeable": True,
+            "rebaseable": True,
+            "mergeable_state": "draft" if pull["draft"] else "clean",
+            "merged_by": None,
+            "comments": len(issue["comments"]),
+            "review_comments": 0,
+            "maintainer_can_modify": False,
+            "commits": len(commits),
+            **_lines(files),
+            "changed_files": len(files),
         }
 
     def _side(self, full_name: str, branch: str, sha: str) -> Record:
         owner = full_name.split("/", 1)[0]
-        return {"label": f"{owner}:{branch}", "ref": branch, "sha": sha, "user": self.user(owner),
-                "repo": self.repo(full_name)}
+        return {
+            "label": f"{owner}:{branch}",
+            "ref": branch,
+            "sha": sha,
+            "user": self.user(owner),
+            "repo": self.repo(full_name),
+        }
 
     # --- what git knows
 
@@ -204,14 +358,19 @@ class Shapes:
         counts = _numstat(git(directory, "diff", "--numstat", "-M", "-z", *span, "--"))
         return [self._file(full_name, head, span, entry, counts) for entry in _raw_entries(raw)]
 
-    def _file(self, full_name: str, head: str, span: tuple[str, ...], entry: Record,
-              counts: dict[str, tuple[int, int] | None]) -> Record:
+    def _file(
+        self, full_name: str, head: str, span: tuple[str, ...], entry: Record, counts: dict[str, tuple[int, int] | None]
+    ) -> Record:
         path = entry["path"]
         added, removed = counts.get(path) or (0, 0)
         shape = {
-            "sha": None if entry["sha"] == EMPTY_SHA else entry["sha"], "filename": path,
-            "status": CHANGE_WORDS[entry["status"]], "additions": added, "deletions": removed,
-            "changes": added + removed, "blob_url": f"{self.base}/{full_name}/blob/{head}/{quote(path)}",
+            "sha": None if entry["sha"] == EMPTY_SHA else entry["sha"],
+            "filename": path,
+            "status": CHANGE_WORDS[entry["status"]],
+            "additions": added,
+            "deletions": removed,
+            "changes": added + removed,
+            "blob_url": f"{self.base}/{full_name}/blob/{head}/{quote(path)}",
             "raw_url": f"{self.base}/{full_name}/raw/{head}/{quote(path)}",
             "contents_url": f"{self.api}/repos/{full_name}/contents/{quote(path)}?ref={head}",
         }
@@ -220,7 +379,7 @@ class Shapes:
         if counts.get(path) is not None:
             patch = git(self._git(full_name), "diff", "-M", *span, "--", *filter(None, (entry["previous"], path)))
             if "\n@@" in patch:
-                shape["patch"] = patch[patch.index("\n@@") + 1:].rstrip("\n")
+                shape["patch"] = patch[patch.index("\n@@") + 1 :].rstrip("\n")
         return shape
 
     def commit(self, full_name: str, sha: str, *, whole: bool = False) -> Record:
@@ -232,19 +391,36 @@ class Shapes:
         url = f"{self.api}/repos/{full_name}/commits/{sha}"
         git_url = f"{self.api}/repos/{full_name}/git"
         shape: Record = {
-            "sha": sha, "node_id": node_id(f"Commit:{sha}", 0), "url": url,
-            "html_url": f"{self.base}/{full_name}/commit/{sha}", "comments_url": f"{url}/comments",
+            "sha": sha,
+            "node_id": node_id(f"Commit:{sha}", 0),
+            "url": url,
+            "html_url": f"{self.base}/{full_name}/commit/{sha}",
+            "comments_url": f"{url}/comments",
             "commit": {
-                "url": f"{git_url}/commits/{sha}", "message": message.rstrip("\n"), "comment_count": 0,
+                "url": f"{git_url}/commits/{sha}",
+                "message": message.rstrip("\n"),
+                "comment_count": 0,
                 "author": {"name": author, "email": author_mail, "date": authored},
                 "committer": {"name": committer, "email": committer_mail, "date": committed},
                 "tree": {"sha": tree, "url": f"{git_url}/trees/{tree}"},
-                "verification": {"verified": False, "reason": "unsigned", "signature": None, "payload": None,
-                                 "verified_at": None},
+                "verification": {
+                    "verified": False,
+                    "reason": "unsigned",
+                    "signature": None,
+                    "payload": None,
+                    "verified_at": None,
+                },
             },
-            "author": None, "committer": None,
-            "parents": [{"sha": parent, "url": f"{self.api}/repos/{full_name}/commits/{parent}",
-                         "html_url": f"{self.base}/{full_name}/commit/{parent}"} for parent in parents.split()],
+            "author": None,
+            "committer": None,
+            "parents": [
+                {
+                    "sha": parent,
+                    "url": f"{self.api}/repos/{full_name}/commits/{parent}",
+                    "html_url": f"{self.base}/{full_name}/commit/{parent}",
+                }
+                for parent in parents.split()
+            ],
         }
         if whole:
             files = self.files(full_name, sha, (parents.split() or [EMPTY_TREE])[0], sha)
@@ -255,18 +431,30 @@ class Shapes:
     def branch(self, full_name: str, name: str, sha: str) -> Record:
         url = f"{self.api}/repos/{full_name}/branches/{quote(name)}/protection"
         guarded = name in self.store.state["repos"][full_name]["protected"]
-        return {"name": name, "commit": {"sha": sha, "url": f"{self.api}/repos/{full_name}/commits/{sha}"},
-                "protected": guarded, "protection": {"enabled": guarded}, "protection_url": url}
+        return {
+            "name": name,
+            "commit": {"sha": sha, "url": f"{self.api}/repos/{full_name}/commits/{sha}"},
+            "protected": guarded,
+            "protection": {"enabled": guarded},
+            "protection_url": url,
+        }
 
     def whole_branch(self, full_name: str, name: str, sha: str) -> Record:
         url = f"{self.api}/repos/{full_name}/branches/{quote(name)}"
-        return {**self.branch(full_name, name, sha), "commit": self.commit(full_name, sha),
-                "_links": {"html": f"{self.base}/{full_name}/tree/{quote(name)}", "self": url}}
+        return {
+            **self.branch(full_name, name, sha),
+            "commit": self.commit(full_name, sha),
+            "_links": {"html": f"{self.base}/{full_name}/tree/{quote(name)}", "self": url},
+        }
 
     def ref(self, full_name: str, ref: str, sha: str) -> Record:
         url = f"{self.api}/repos/{full_name}/git"
-        return {"ref": ref, "node_id": node_id(f"Ref:{ref}", 0), "url": f"{url}/{quote(ref)}",
-                "object": {"sha": sha, "type": "commit", "url": f"{url}/commits/{sha}"}}
+        return {
+            "ref": ref,
+            "node_id": node_id(f"Ref:{ref}", 0),
+            "url": f"{url}/{quote(ref)}",
+            "object": {"sha": sha, "type": "commit", "url": f"{url}/commits/{sha}"},
+        }
 
     def comparison(self, full_name: str, base: str, head: str, page: list[str], total: int) -> Record:
         directory = self._git(full_name)
@@ -275,10 +463,17 @@ class Shapes:
         status = "identical" if base == head else "diverged" if total and behind else "ahead" if total else "behind"
         page_url = f"{self.base}/{full_name}/compare/{base}...{head}"
         return {
-            "url": f"{self.api}/repos/{full_name}/compare/{base}...{head}", "html_url": page_url,
-            "permalink_url": page_url, "diff_url": f"{page_url}.diff", "patch_url": f"{page_url}.patch",
-            "base_commit": self.commit(full_name, base), "merge_base_commit": self.commit(full_name, merge_base),
-            "status": status, "ahead_by": total, "behind_by": behind, "total_commits": total,
+            "url": f"{self.api}/repos/{full_name}/compare/{base}...{head}",
+            "html_url": page_url,
+            "permalink_url": page_url,
+            "diff_url": f"{page_url}.diff",
+            "patch_url": f"{page_url}.patch",
+            "base_commit": self.commit(full_name, base),
+            "merge_base_commit": self.commit(full_name, merge_base),
+            "status": status,
+            "ahead_by": total,
+            "behind_by": behind,
+            "total_commits": total,
             "commits": [self.commit(full_name, sha) for sha in page],
             "files": self.files(full_name, head, f"{base}...{head}"),
         }
@@ -287,9 +482,15 @@ class Shapes:
 
     def status(self, full_name: str, status: Record) -> Record:
         return {
-            "id": status["id"], "node_id": node_id("Status", status["id"]), "state": status["state"],
-            "context": status["context"], "description": status["description"], "target_url": None, "avatar_url": None,
-            "url": f"{self.api}/repos/{full_name}/statuses/{status['sha']}", "created_at": status["created_at"],
+            "id": status["id"],
+            "node_id": node_id("Status", status["id"]),
+            "state": status["state"],
+            "context": status["context"],
+            "description": status["description"],
+            "target_url": None,
+            "avatar_url": None,
+            "url": f"{self.api}/repos/{full_name}/statuses/{status['sha']}",
+            "created_at": status["created_at"],
             "updated_at": status["created_at"],
         }
 
@@ -301,21 +502,41 @@ class Shapes:
         states = {status["state"] for status in latest.values()}
         verdict = "failure" if states & {"failure", "error"} else "success" if states == {"success"} else "pending"
         url = f"{self.api}/repos/{full_name}/commits/{sha}"
-        return {"state": verdict, "sha": sha, "total_count": len(latest), "repository": self.repo(full_name),
-                "statuses": [self.status(full_name, status) for status in latest.values()], "commit_url": url,
-                "url": f"{url}/status"}
+        return {
+            "state": verdict,
+            "sha": sha,
+            "total_count": len(latest),
+            "repository": self.repo(full_name),
+            "statuses": [self.status(full_name, status) for status in latest.values()],
+            "commit_url": url,
+            "url": f"{url}/status",
+        }
 
     def check_run(self, full_name: str, run: Record) -> Record:
         url = f"{self.api}/repos/{full_name}/check-runs/{run['id']}"
         return {
-            "id": run["id"], "node_id": node_id("CheckRun", run["id"]), "head_sha": run["head_sha"],
-            "name": run["name"], "url": url, "html_url": f"{self.base}/{full_name}/runs/{run['id']}",
-            "details_url": None, "external_id": None, "status": run["status"], "conclusion": run["conclusion"],
+            "id": run["id"],
+            "node_id": node_id("CheckRun", run["id"]),
+            "head_sha": run["head_sha"],
+            "name": run["name"],
+            "url": url,
+            "html_url": f"{self.base}/{full_name}/runs/{run['id']}",
+            "details_url": None,
+            "external_id": None,
+            "status": run["status"],
+            "conclusion": run["conclusion"],
             "started_at": run["started_at"],
-            "completed_at": run["started_at"] if run["conclusion"] else None, "check_suite": None, "app": None,
+            "completed_at": run["started_at"] if run["conclusion"] else None,
+            "check_suite": None,
+            "app": None,
             "pull_requests": [],
-            "output": {"title": None, "summary": None, "text": None, "annotations_count": 0,
-                       "annotations_url": f"{url}/annotations"},
+            "output": {
+                "title": None,
+                "summary": None,
+                "text": None,
+                "annotations_count": 0,
+                "annotations_url": f"{url}/annotations",
+            },
         }
 
 
@@ -334,8 +555,14 @@ def _raw_entries(fields: list[str]) -> list[Record]:
         _, _, _, sha, status = head.split(" ")
         first = next(rest)
         moved = status[0] in "RC"
-        entries.append({"status": status[0], "sha": sha, "previous": first if moved else None,
-                        "path": next(rest) if moved else first})
+        entries.append(
+            {
+                "status": status[0],
+                "sha": sha,
+                "previous": first if moved else None,
+                "path": next(rest) if moved else first,
+            }
+        )
     return entries
 
 

@@ -63,6 +63,17 @@ DEFAULT_SEED: Record = {
     ],
 }
 
+# Like GitHub, it gives out any commit of a repository by its SHA.
+REPOSITORY_CONFIG = """\
+[http]
+	receivepack = true
+[uploadpack]
+	allowFilter = true
+	allowAnySHA1InWant = true
+[gc]
+	auto = 0
+"""
+
 # GitHub refuses this with the same words; the hook speaks them so that clients see a real refusal.
 PROTECTION_HOOK = """\
 #!/bin/sh
@@ -140,7 +151,8 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, str], message
     The same content at the same time gives the same SHA on every machine.
     """
     identity = f"AS215932 <noc@as215932.net> {when} +0000"
-    parent = resolve(directory, branch) or resolve(directory, "main")
+    tips = branches(directory)
+    parent = tips.get(branch) or tips.get("main")
     lines = [f"commit refs/heads/{branch}", f"author {identity}", f"committer {identity}", _data(message + "\n")]
     if parent:
         lines.append(f"from {parent}")
@@ -303,14 +315,9 @@ class Store:
     ) -> Record:
         directory = self.directory(full_name)
         directory.mkdir(parents=True, exist_ok=True)
-        git(directory, "init", "--quiet", "--bare", "--initial-branch=main", ".")
-        for key, value in {
-            "http.receivepack": "true",
-            "uploadpack.allowFilter": "true",
-            "uploadpack.allowAnySHA1InWant": "true",  # GitHub serves any commit of a repository by its SHA
-            "gc.auto": "0",
-        }.items():
-            git(directory, "config", key, value)
+        git(directory, "init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
+        with (directory / "config").open("a", encoding="utf-8") as config:
+            config.write(REPOSITORY_CONFIG)
         hook = directory / "hooks" / "update"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text(PROTECTION_HOOK, encoding="utf-8")

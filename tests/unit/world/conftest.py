@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "world"))
 
 from forge import Running, running
 from forge_client import Client, environment_of
+from forge_store import Store
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("seeded") / "forge"
+    Store(root).open()
+    return root
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Running]:
+def forge(seeded: Path, tmp_path: Path) -> Iterator[Running]:
+    shutil.copytree(seeded, tmp_path / "forge")
     with running(tmp_path / "forge") as served:
         yield served
 

@@ -65,6 +65,13 @@ def test_a_pull_request_that_cannot_be(client: Client, change: dict[str, str], e
     assert (answer.status_code, answer.json()["errors"]) == (422, [error])
 
 
+def test_a_body_is_json_whatever_it_is_called(client: Client) -> None:
+    url = f"{client.forge.api_url}/repos/{REPO}/issues/235"
+    form = {"Authorization": f"token {client.forge.token}", "Content-Type": "application/x-www-form-urlencoded"}
+    assert requests.patch(url, data='{"state": "closed"}', headers=form, timeout=30).json()["state"] == "closed"
+    assert requests.patch(url, data="{nonsense", headers=form, timeout=30).status_code == 400
+
+
 def test_one_open_pull_request_per_branch(client: Client) -> None:
     commit(client, {"docs/a.md": "a\n"})
     assert open_pull(client).status_code == 201
@@ -190,7 +197,8 @@ def test_importing_replaces_a_repository(client: Client, tmp_path: Path) -> None
     for given in (tmp_path / "engine.bundle", source):
         found = import_source(tmp_path / "forge", "AS215932/engineering-loop", str(given))
         assert found == {"main": sha, "seed": sha}
-        assert client.git(client.clone("AS215932/engineering-loop", tmp_path / given.stem), "rev-parse", "HEAD") == sha
+        copy = client.clone("AS215932/engineering-loop", tmp_path / f"copy-of-{given.name}")
+        assert client.git(copy, "rev-parse", "HEAD") == sha
     with pytest.raises(ForgeError, match="no repository AS215932/nope"):
         import_source(tmp_path / "forge", "AS215932/nope", str(source))
 

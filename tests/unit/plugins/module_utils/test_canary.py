@@ -186,7 +186,7 @@ def forge_dies(host: Host) -> dict[str, Any]:
         (secret_in_docs, ["policy"], "denied_content_patterns"),
         (two_pulls, ["one pull request"], "/pull/237"),
         (two_pulls_in_two_repositories, ["one pull request"], "hyrule-cloud/pull/1"),
-        (ready, ["draft"], "'draft': False"),
+        (ready, ["draft"], "open and ready for review"),
         (wrong_identity, ["author"], "mallory"),
         (wrong_branch, ["branch"], "feature/docs"),
         (dead_end, ["outcome", "one pull request", "paths", "policy", "handoff"], "needs_triage (backend dead-ended)"),
@@ -235,7 +235,8 @@ def test_a_cycle_that_hangs_is_given_up_but_not_stopped(host: Host) -> None:
         return {"outcome": "running"}
 
     host.cycle = hang
-    result = docs(host, timeout=0.3)
+    result = docs(host, timeout=0.3, cleanup=True)
+    assert result["cleanup"] == []  # not under a running cycle
     assert failed(result)[0] == "cycle ended"
     assert "still running" in result["failed"]
     assert len(host.started) == 1

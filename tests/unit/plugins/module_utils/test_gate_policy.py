@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: S108 - /tmp is what the policies are about; nothing is written there
 """The gate policy: what is read, refused, composed, called wider, and written."""
 
 from __future__ import annotations
@@ -123,7 +124,10 @@ def test_a_relative_handoff_is_never_admitted(tmp_path: Path, monkeypatch: pytes
     ("content", "reason"),
     [
         (b"version: 1\nversion: 1\n", r"version \(line 2\): the key is there twice"),
-        (b"version: 1\ndefaults:\n  max_changed_files: 1\n  max_changed_files: 2\n", r"defaults\.max_changed_files \(line 4\)"),
+        (
+            b"version: 1\ndefaults:\n  max_changed_files: 1\n  max_changed_files: 2\n",
+            r"defaults\.max_changed_files \(line 4\)",
+        ),
         (b"version: 1\ndefaults: &a {}\nrepos: *a\n", r"defaults \(line 2\): anchors"),
         (b"version: 1\nrepos: *a\n", r"repos \(line 2\): anchors"),
         (b"version: 1\ndefaults:\n  <<: {}\n", r"line 3\): found '<<' \(merge\) as a key"),
@@ -138,7 +142,10 @@ def test_a_relative_handoff_is_never_admitted(tmp_path: Path, monkeypatch: pytes
         (b"version: [\n", "line 2"),
         (b"version: 1\nother: 2\n", r"other \(line 2\): an unknown key, allowed: version, defaults"),
         (b"version: 1\ndefaults:\n  max_files: 3\n", r"defaults\.max_files \(line 3\): an unknown key"),
-        (b"version: 1\ndefaults:\n  max_changed_files: true\n", r"max_changed_files \(line 3\): found true, allowed: a whole"),
+        (
+            b"version: 1\ndefaults:\n  max_changed_files: true\n",
+            r"max_changed_files \(line 3\): found true, allowed: a whole",
+        ),
         (b"version: 1\ndefaults:\n  max_changed_files: 010\n", "not in plain decimal digits"),
         (b"version: 1\ndefaults:\n  max_changed_files: 1.5\n", r"'1.5' \(float\)"),
         (b"version: 1\ndefaults:\n  denied_path_globs:\n    - .env\n    - no\n", r"globs\[1\] \(line 5\): found false"),
@@ -223,8 +230,33 @@ def test_a_file_in_force_must_be_there_and_readable(tmp_path: Path) -> None:
 
 
 YAML_BITS = st.sampled_from(
-    ["version: 1\n", "defaults:\n", "  max_changed_files: ", "  denied_path_globs: [", "- ", "&a ", "*a", "!!str ", "{",
-     "}", "]", "? ", ": ", "\t", "\0", "---\n", "<<: ", "0x1F", "~", "'", '"', "|\n", "%YAML 9.9\n", "\u2028", "\ud7ff"]
+    [
+        "version: 1\n",
+        "defaults:\n",
+        "  max_changed_files: ",
+        "  denied_path_globs: [",
+        "- ",
+        "&a ",
+        "*a",
+        "!!str ",
+        "{",
+        "}",
+        "]",
+        "? ",
+        ": ",
+        "\t",
+        "\0",
+        "---\n",
+        "<<: ",
+        "0x1F",
+        "~",
+        "'",
+        '"',
+        "|\n",
+        "%YAML 9.9\n",
+        "\u2028",
+        "\ud7ff",
+    ]
 )
 
 
@@ -248,7 +280,10 @@ def test_any_bytes_are_a_policy_or_one_clear_line(content: str, tail: bytes) -> 
         ({"defaults": {"max_changed_files": 21}}, "defaults.max_changed_files"),
         ({"defaults": {"max_file_bytes": 1048577}}, "defaults.max_file_bytes"),
         ({"defaults": {"denied_path_globs": [".env"]}}, "defaults.denied_path_globs"),
-        ({"defaults": {"denied_content_patterns": {"remove": ["AKIA[0-9A-Z]{16}"]}}}, "defaults.denied_content_patterns"),
+        (
+            {"defaults": {"denied_content_patterns": {"remove": ["AKIA[0-9A-Z]{16}"]}}},
+            "defaults.denied_content_patterns",
+        ),
         ({"defaults": {"allowed_gate_commands": {"add": ["bash"]}}}, "defaults.allowed_gate_commands"),
         ({"defaults": {"protected_branch_prefixes": ["main"]}}, "defaults.protected_branch_prefixes"),
         ({"defaults": {"allowed_pr_remotes": ["origin", "fork"]}}, "defaults.allowed_pr_remotes"),
@@ -347,7 +382,13 @@ def test_a_pattern_that_stalls_is_refused_by_its_key(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"(?i)(api_key|token|secret)\s*=\s*['\"][^'\"]+['\"]", r"^(\w+\.)+com$", "gh[pousr]_[A-Za-z0-9]{36}", r"(?m)^x+$", ""],
+    [
+        r"(?i)(api_key|token|secret)\s*=\s*['\"][^'\"]+['\"]",
+        r"^(\w+\.)+com$",
+        "gh[pousr]_[A-Za-z0-9]{36}",
+        r"(?m)^x+$",
+        "",
+    ],
 )
 def test_a_pattern_that_people_use_is_not(pattern: str) -> None:
     gate_policy.try_patterns({"defaults": {"denied_content_patterns": [pattern or "x"]}}, "x")

@@ -74,8 +74,7 @@ def test_a_failed_canary_is_one_line_with_its_evidence(run: Any, host: Host) -> 
     host.cycle = cycle
     result = run()
     assert result["failed"] and result["changed"]
-    assert result["msg"].startswith("the docs canary failed at draft: expected an open draft; seen: ")
-    assert "\n" not in result["msg"]
+    assert result["msg"] == "the docs canary failed at draft: expected open draft; seen: open and ready for review"
     assert result["evidence"]["pulls"][0]["draft"] is False
     assert result["receipt"] is None
 

@@ -20,7 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import r
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
 from deployed import SEED, Host, Running, deployed, running
 
-NEXT = 1767268800
+NEXT = "Thu 2026-01-01 12:00:00 UTC"
 NEXT_ISO = "2026-01-01T12:00:00Z"
 
 
@@ -29,6 +29,7 @@ class Systemd:
 
     def __init__(self, enabled: bool = False, active: bool = False, load: str = "loaded") -> None:
         self.enabled, self.active, self.load = enabled, active, load
+        self.next = NEXT
         self.commands: list[str] = []
 
     def __call__(self, module: Any, *arguments: str) -> str:
@@ -38,10 +39,12 @@ class Systemd:
             assert arguments[1] == "--now"
             self.enabled = self.active = arguments[0] == "enable"
             return ""
-        assert arguments[:2] == ("show", "--timestamp=unix")
+        if arguments[0] == "list-timers":
+            return '[{"next": 1767268800123456, "unit": "hyrule-engineering-loop.timer"}]\n'
+        assert arguments[0] == "show"
         states = f"UnitFileState={'enabled' if self.enabled else 'disabled'}\n"
         states += f"ActiveState={'active' if self.active else 'inactive'}\n"
-        return f"LoadState={self.load}\n{states}NextElapseUSecRealtime={f'@{NEXT}' if self.active else ''}\n"
+        return f"LoadState={self.load}\n{states}NextElapseUSecRealtime={self.next if self.active else ''}\n"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,14 @@ def test_nothing_to_do_is_one_look(apply: Any, host: Host) -> None:
     systemd = Systemd(enabled=True, active=True)
     assert not apply(systemd, enabled=True)["changed"]
     assert systemd.commands == ["show"]
+
+
+def test_a_timer_that_counts_from_an_event_is_looked_up(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd(enabled=True, active=True)
+    systemd.next = ""
+    assert apply(systemd, enabled=True)["next"] == NEXT_ISO
+    assert systemd.commands == ["show", "list-timers"]
 
 
 @pytest.mark.parametrize(("enabled", "active"), [(True, False), (False, True)])

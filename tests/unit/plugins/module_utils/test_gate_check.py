@@ -1,0 +1,669 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: S108 - /tmp is what the policies are about; nothing is written there
+"""Verdicts on changes: never milder than the engine's rules, and not fooled where those are."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import os
+import re
+import subprocess
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gate_check import Change
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "defaults": {
+        "max_changed_files": 20,
+        "max_file_bytes": 100_000,
+        "denied_path_globs": [".env", ".env.*", "*.key", "id_*", "secrets/**", "**/secrets/**"],
+        "denied_content_patterns": [
+            "-----BEGIN .*PRIVATE KEY-----",
+            "AKIA[0-9A-Z]{16}",
+            r"(?i)(api_key|token|secret)\s*=\s*['\"][^'\"]+['\"]",
+        ],
+        "allowed_gate_commands": ["python3", "git"],
+        "protected_branch_prefixes": ["main", "prod"],
+        "allowed_pr_remotes": ["origin"],
+        "allowed_handoff_dirs": ["/var/lib/engineering-loop/runs"],
+    },
+    "repos": {"app": {"allowed_repo_roots": ["/srv/app"]}},
+}
+KEY = "-----BEGIN RSA PRIVATE KEY-----"
+GIT = {
+    "PATH": os.environ["PATH"],
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    **{f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+class Repo:
+    """A repository with one commit, written to like an agent would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.write("docs/a.md", "hello\n")
+        self.write("run.sh", "echo\n")
+        self.base = self.commit()
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=self.path, env=GIT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+        return file
+
+    def commit(self) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message=x")
+        return self.git("rev-parse", "HEAD")
+
+    def rules(self, **options: Any) -> set[tuple[str, str]]:
+        changes = gate_check.changes_between(str(self.path), self.base) + gate_check.changes_in_worktree(str(self.path))
+        return {
+            (v.subject, v.rule)
+            for v in gate_check.judge_changes(options.pop("policy", POLICY), "app", changes, **options)
+        }
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo(tmp_path / "app")
+
+
+def rules(diff: str | bytes, policy: dict[str, Any] = POLICY, **options: Any) -> set[tuple[str, str]]:
+    content = diff if isinstance(diff, bytes) else diff.encode("utf-8", "surrogateescape")
+    changes = gate_check.changes_in_diff(content)
+    return {(v.subject, v.rule) for v in gate_check.judge_changes(policy, "app", changes, **options)}
+
+
+def new_file(name: str, *lines: str, mode: str = "100644") -> str:
+    body = "".join(f"+{line}\n" for line in lines)
+    head = f"diff --git a/{name} b/{name}\nnew file mode {mode}\nindex 0000000..1111111\n"
+    return f"{head}--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}" if lines else head
+
+
+def with_guards(**guards: Any) -> dict[str, Any]:
+    return {**POLICY, "guards": {"defaults": guards}}
+
+
+# --- a worktree
+
+
+def test_an_honest_change_is_allowed(repo: Repo) -> None:
+    repo.write("docs/a.md", "hello\nworld\n")
+    repo.commit()
+    repo.write("docs/b.md", "more\n")
+    assert repo.rules(prefixes=["docs"]) == set()
+
+
+def test_what_one_commit_adds_and_the_next_removes_is_judged(repo: Repo) -> None:
+    repo.write("docs/k.md", f"{KEY}\n")
+    repo.commit()
+    (repo.path / "docs/k.md").unlink()
+    repo.commit()
+    assert repo.rules(prefixes=["docs"]) == {("docs/k.md", "denied_content_patterns")}
+
+
+def test_the_agents_own_commits_are_judged(repo: Repo) -> None:
+    repo.write("src/x.py", "x\n")
+    repo.commit()
+    repo.write("docs/a.md", "page\n")
+    assert repo.rules(prefixes=["docs"]) == {("src/x.py", "allowed_paths")}
+
+
+def test_nothing_that_the_repository_says_hides_a_file(repo: Repo) -> None:
+    repo.git("update-index", "--assume-unchanged", "docs/a.md")
+    repo.git("config", "core.excludesFile", "/dev/stdin")
+    repo.git("config", "filter.hide.clean", "true")
+    repo.git("config", "diff.external", "true")
+    repo.write(".git/info/exclude", "hidden\n")
+    repo.write(".git/info/attributes", "* -diff filter=hide\n")
+    repo.write("hidden/.env", "A=1\n")
+    repo.write("docs/a.md", f"{KEY}\n")
+    assert repo.rules() == {("docs/a.md", "denied_content_patterns"), ("hidden/.env", "denied_path_globs")}
+
+
+def test_a_file_that_is_ignored_by_the_tree_is_not_published_and_not_judged(repo: Repo) -> None:
+    repo.write(".gitignore", "*.log\n")
+    repo.write("debug.log", f"{KEY}\n")
+    assert repo.rules() == set()
+    repo.git("add", "--force", "debug.log")
+    assert repo.rules() == {("debug.log", "denied_content_patterns")}
+
+
+def test_replaced_objects_do_not_change_what_is_judged(repo: Repo) -> None:
+    repo.write("docs/k.md", f"{KEY}\n")
+    bad = repo.commit()
+    repo.git("replace", bad, repo.git("commit-tree", "-p", repo.base, "-m", "x", f"{repo.base}^{{tree}}"))
+    repo.git("reset", "--quiet", "--hard", bad)
+    assert ("docs/k.md", "denied_content_patterns") in repo.rules()
+
+
+def test_kinds_of_files(repo: Repo) -> None:
+    repo.write("docs/b.bin", b"\0\1")
+    (repo.path / "docs/link").symlink_to("/etc/passwd")
+    (repo.path / "run.sh").chmod(0o755)
+    repo.git("init", "--quiet", "docs/module")
+    expected = {
+        ("docs/b.bin", "guards.binaries"),
+        ("docs/link", "guards.symlinks"),
+        ("run.sh", "guards.executables"),
+        ("docs/module", "guards.submodules"),
+    }
+    assert repo.rules() == expected
+    off = with_guards(binaries=["docs/*.bin"], symlinks=False, executables=["*.sh"], submodules=False)
+    assert repo.rules(policy=off) == set()
+    elsewhere = with_guards(binaries=["img/*"], symlinks=["img/*"], executables=["img/*"], submodules=["img/*"])
+    assert repo.rules(policy=elsewhere) == expected
+
+
+def test_a_directory_swapped_for_a_link_is_its_deletion(repo: Repo, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.md").write_text(KEY)
+    (repo.path / "docs/a.md").unlink()
+    (repo.path / "docs").rmdir()
+    (repo.path / "docs").symlink_to(tmp_path / "other")
+    assert repo.rules() == {("docs", "guards.symlinks")}
+    changes = gate_check.changes_in_worktree(str(repo.path))
+    assert {(change.path, change.deleted) for change in changes} == {("docs/a.md", True), ("docs", False)}
+
+
+@pytest.mark.parametrize(
+    "name", ["é ü.md", "a\nb.md", 'q"uote.md', "back\\slash.md", "tab\t.md", "bad\udcff.md", "a -> b.md"]
+)
+def test_odd_names_are_judged_whole(repo: Repo, name: str) -> None:
+    repo.write(f"secrets/{name}", "x\n")
+    repo.write(f"docs/{name}", f"{KEY}\n")
+    found = repo.rules()
+    assert {rule for subject, rule in found if subject.startswith("secrets/")} == {"denied_path_globs"}
+    assert {rule for subject, rule in found if subject.startswith("docs/")} == {"denied_content_patterns"}
+    assert all(subject.isprintable() for subject, _ in found)
+    before = repo.base
+    repo.base = repo.commit()
+    repo.git("mv", f"docs/{name}", "docs/plain.md")
+    diff = subprocess.run(["git", "diff", before, "-M"], cwd=repo.path, env=GIT, check=True, capture_output=True).stdout
+    paths = {change.path for change in gate_check.changes_in_diff(diff)}
+    assert paths == {f"secrets/{name}", "docs/plain.md"}
+
+
+def test_sizes_are_of_the_whole_file(repo: Repo) -> None:
+    repo.write("docs/big.md", "x" * 60 + "\n")
+    repo.base = repo.commit()
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["max_file_bytes"] = 61
+    repo.write("docs/big.md", "x" * 60 + "\ny\n")
+    assert repo.rules(policy=policy) == {("docs/big.md", "max_file_bytes")}
+
+
+def test_a_merge_counts_with_what_is_in_none_of_its_parents(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "-b", "side")
+    repo.write("docs/side.md", "side\n")
+    repo.commit()
+    repo.git("checkout", "--quiet", "main")
+    repo.write("docs/main.md", "main\n")
+    repo.commit()
+    repo.git("merge", "--quiet", "--no-commit", "side")
+    repo.write("docs/evil.md", f"{KEY}\n")
+    repo.commit()
+    assert repo.rules() == {("docs/evil.md", "denied_content_patterns")}
+    names = [change.path for change in gate_check.changes_between(str(repo.path), repo.base)]
+    assert sorted(names) == ["docs/evil.md", "docs/main.md", "docs/side.md"]
+
+
+def test_a_root_commit_and_an_unknown_base(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "--orphan", "new")
+    repo.write("docs/a.md", f"{KEY}\n")
+    repo.commit()
+    assert ("docs/a.md", "denied_content_patterns") in repo.rules()
+    for name in ("nowhere", "--all", ""):
+        with pytest.raises(LoopError, match="there is no commit"):
+            gate_check.changes_between(str(repo.path), name)
+
+
+# --- a unified diff
+
+
+def test_content_cannot_pass_for_a_header() -> None:
+    diff = new_file("docs/a.md", "++ b/harmless.md", "@@ -0,0 +1 @@", "diff --git a/x b/x", "++ token = 'x'")
+    changes = gate_check.changes_in_diff(diff.encode())
+    assert [change.path for change in changes] == ["docs/a.md"]
+    assert rules(diff) == {("docs/a.md", "denied_content_patterns")}, "the engine skips a line that begins with +++"
+
+
+def test_both_names_of_a_rename_and_of_a_copy_are_judged() -> None:
+    head = "diff --git a/secrets/x b/docs/x\nsimilarity index 100%\n"
+    for word in ("rename", "copy"):
+        assert rules(f"{head}{word} from secrets/x\n{word} to docs/x\n") == {("secrets/x", "denied_path_globs")}
+        assert rules(f"{head}{word} from secrets/x\n{word} to docs/x\n", prefixes=["docs"]) == {
+            ("secrets/x", "denied_path_globs"),
+            ("secrets/x", "allowed_paths"),
+        }
+
+
+def test_a_deletion_and_a_mode_are_changes_too() -> None:
+    gone = "diff --git a/id_rsa b/id_rsa\ndeleted file mode 100644\nindex 1111111..0000000\n"
+    assert rules(gone) == {("id_rsa", "denied_path_globs")}
+    mode = "diff --git a/docs/a b b/docs/a b\nold mode 100644\nnew mode 100755\n"
+    assert rules(mode) == {("docs/a b", "guards.executables")}
+    assert rules(new_file("docs/l", "/etc/passwd", mode="120000")) == {("docs/l", "guards.symlinks")}
+    assert rules(new_file("docs/m", "Subproject commit 1", mode="160000")) == {("docs/m", "guards.submodules")}
+    assert rules(new_file("docs/m", "x", mode="104755")) == {("docs/m", "modes")}
+
+
+def test_binary_patches() -> None:
+    head = "diff --git a/docs/i.png b/docs/i.png\nnew file mode 100644\nindex 0000000..1111111\n"
+    assert rules(f"{head}Binary files /dev/null and b/docs/i.png differ\n") == {("docs/i.png", "guards.binaries")}
+    patch = f"{head}GIT binary patch\nliteral 200000\nMcmZQzU|?ckU|;|M00aO5\n\nliteral 0\nHcmV?d00001\n\n"
+    both = {("docs/i.png", "guards.binaries"), ("docs/i.png", "max_file_bytes")}
+    assert rules(patch + new_file("docs/b.md", "x")) == both
+
+
+def test_a_binary_file_that_is_left_alone_is_still_searched() -> None:
+    wide = "\0".join(KEY)
+    off = with_guards(binaries=False)
+    assert rules(new_file("docs/utf16.txt", wide), off) == {("docs/utf16.txt", "denied_content_patterns")}
+    assert rules(new_file("docs/x.bin", "\0" + "x" * 70_000 + KEY), off) == {("docs/x.bin", "denied_content_patterns")}
+
+
+def test_a_plain_diff_without_git_headers_and_a_mailed_one() -> None:
+    plain = "--- a/docs/a.md\t2026-01-01\n+++ b/docs/a.md\t2026-01-02\n@@ -1 +1 @@\n-a\n+AKIA0123456789ABCDEF\n"
+    assert rules(plain) == {("docs/a.md", "denied_content_patterns")}
+    assert rules("From: x\n\n words\n---\n docs/a.md | 2 +-\n\n" + plain + "-- \n2.47\n") == rules(plain)
+
+
+@pytest.mark.parametrize(
+    "diff",
+    [
+        "nothing to see\n",
+        "diff --cc a\n",
+        "@@ -0,0 +1 @@\n+x\n",
+        "diff --git a/x b/y\n",
+        'diff --git "a/x b/x\n',
+        'diff --git "a/\\q" "b/\\q"\n',
+        "diff --git x x\nnew file mode 100644\n",
+        "diff --git a/x b/x\n--- a/x\n+++ b/y\n",
+        "diff --git a/x b/x\nrename from y\nrename to x\n",
+        "diff --git a/x b/x\nnew mode 1\nnew mode 2\n",
+        "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1,9 @@\n+x\n",
+        "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -0,0 +1 @@\n+x\n+hidden\n",
+        "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1,0 @@\n x\n",
+        "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ what @@\n",
+        "diff --git a/x b/x\n@@ -0,0 +1 @@\n+x\n",
+        "diff --git a/x b/x\nGIT binary patch\n",
+        "--- /dev/null\n+++ /dev/null\n@@ -0,0 +1 @@\n+x\n",
+        "--- x\n+++ x\n@@ -0,0 +1 @@\n+x\n",
+    ],
+)
+def test_a_diff_that_is_not_understood_is_refused(diff: str) -> None:
+    with pytest.raises(LoopError, match="the diff cannot be read"):
+        gate_check.changes_in_diff(diff.encode())
+
+
+def test_no_diff_is_no_change() -> None:
+    assert gate_check.changes_in_diff(b"") == []
+    assert gate_check.judge_changes(POLICY, "app", [], []) == []
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("config/.env", "denied_path_globs"),  # the engine matches .env at the top only
+        ("docs/SERVER.KEY", "denied_path_globs"),  # ... and case by case
+        ("docs/id_rsa", "denied_path_globs"),
+        ("a/secrets/b", "denied_path_globs"),
+        ("Secrets/b", "denied_path_globs"),
+        ("/etc/passwd", "paths"),
+        ("docs/../src/x", "paths"),
+        ("docs//x", "paths"),
+        ("docs/.GIT/hooks/pre-push", "paths"),
+        (".github/workflows/ci.yml", "guards.ci"),
+        ("docs/CODEOWNERS", "guards.codeowners"),
+        ("sub/AGENTS.md", "guards.agent_instructions"),
+        ("x/.claude/settings.json", "guards.agent_instructions"),
+        ("pyproject.toml", "guards.dependency_manifests"),
+        ("docs/requirements.txt", "guards.dependency_manifests"),
+        ("uv.lock", "guards.lock_files"),
+        ("docs/.gitattributes", "guards.git_settings"),
+    ],
+)
+def test_paths_that_are_refused(path: str, rule: str) -> None:
+    found = gate_check.judge_changes(POLICY, "app", [Change(path)])
+    assert rule in {violation.rule for violation in found}
+
+
+@pytest.mark.parametrize(
+    "path", ["docs/a.md", "src/keys.py", "docs/environment.md", "secret/x", ".gitignore", "a/b c.md"]
+)
+def test_paths_that_are_not(path: str) -> None:
+    assert gate_check.judge_changes(POLICY, "app", [Change(path)]) == []
+
+
+def test_a_guard_is_switched_for_one_repo_with_its_exceptions() -> None:
+    guards = {"repos": {"app": {"dependency_manifests": ["docs/requirements.txt"]}, "web": {"lock_files": False}}}
+    policy = {**POLICY, "guards": guards}
+
+    def found(repo: str, path: str) -> list[str]:
+        return [violation.rule for violation in gate_check.judge_changes(policy, repo, [Change(path)])]
+
+    assert found("app", "docs/requirements.txt") == []
+    assert found("app", "requirements.txt") == ["guards.dependency_manifests"]
+    assert found("web", "docs/requirements.txt") == ["guards.dependency_manifests"]
+    assert found("web", "uv.lock") == []
+    assert found("app", "uv.lock") == ["guards.lock_files"]
+
+
+def test_a_guard_that_is_off_leaves_the_engines_rules_on() -> None:
+    policy = {**POLICY, "guards": {"defaults": dict.fromkeys(gate_check.PROTECTED, False)}}
+    found = gate_check.judge_changes(policy, "app", [Change("secrets/AGENTS.md")])
+    assert [violation.rule for violation in found] == ["denied_path_globs"]
+
+
+def test_prefixes() -> None:
+    def allowed(path: str, *prefixes: str) -> bool:
+        return gate_check.judge_changes(POLICY, "app", [Change(path)], prefixes) == []
+
+    assert allowed("docs/a", "docs") and allowed("docs/a", "docs/") and allowed("docs", "docs") and allowed("x", ".")
+    assert not allowed("docs2/a", "docs") and not allowed("Docs/a", "docs") and not allowed("docs/a")
+    for prefix in ("", "/docs", "../docs"):
+        with pytest.raises(LoopError, match="allowed paths"):
+            allowed("docs/a", prefix)
+
+
+def test_totals() -> None:
+    many = [Change(f"docs/{number}") for number in range(21)]
+    assert [v.rule for v in gate_check.judge_changes(POLICY, "app", many)] == ["max_changed_files"]
+    assert gate_check.judge_changes(POLICY, "app", many[1:]) == []
+    policy = with_guards(max_patch_bytes=10)
+    assert rules(new_file("docs/a", "éééé"), policy) == set()
+    assert rules(new_file("docs/a", "ééééé"), policy) == {("the change", "guards.max_patch_bytes")}
+
+
+# --- content
+
+
+def test_a_line_that_nobody_can_search_in_time_is_refused_unsearched() -> None:
+    hostile = "-----BEGIN " * 80_000
+    began = time.monotonic()
+    found = rules(new_file("docs/a", hostile), with_guards(max_patch_bytes=10**7))
+    assert found == {("docs/a", "guards.max_line_length"), ("docs/a", "max_file_bytes")}
+    assert time.monotonic() - began < 1
+
+
+def test_judging_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_check, "JUDGE_SECONDS", 0.2)
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["denied_content_patterns"] = ["(a+)+$"]
+    with pytest.raises(LoopError, match="took longer"):
+        rules(new_file("docs/a", "a" * 40 + "b"), policy)
+
+
+@pytest.mark.parametrize("end", ["\r", "\f", "\v", "\x1c", "\x85", "\u2028"])
+def test_an_odd_line_end_hides_nothing(end: str) -> None:
+    assert rules(new_file("docs/a", f"text{end}AKIA0123456789ABCDEF")) == {("docs/a", "denied_content_patterns")}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?i)kelvin",
+        "(?i:\u017fecret)",
+        "(?i)straße|x9",
+        "a(?:bc|de)+f",
+        "[k]ey",
+        "(?!x)lit",
+        "(?:abc)?d",
+        "(?<=a)bc",
+        "(?x) a b c",
+        "ab|",
+    ],
+)
+@given(st.text(st.sampled_from("kK\u212aelvi\u0131n\u017fsSecrtßaxbcdfy9 é"), max_size=12))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_looking_for_a_part_first_changes_no_verdict(pattern: str, line: str) -> None:
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["denied_content_patterns"] = [pattern]
+    found = gate_check.judge_changes(policy, "app", [Change("docs/a", added=(line,))])
+    assert bool(found) == bool(re.search(pattern, line))
+
+
+def test_judging_grows_no_faster_than_the_diff() -> None:
+    def seconds(files: int) -> float:
+        diff = "".join(new_file(f"docs/f{number}.md", *["some token of text"] * 40) for number in range(files)).encode()
+        policy = with_guards(max_patch_bytes=10**8)
+        began = time.process_time()
+        gate_check.judge_changes(policy, "app", gate_check.changes_in_diff(diff))
+        return time.process_time() - began
+
+    seconds(100)
+    assert min(seconds(2000) for _ in range(2)) < 10 * max(min(seconds(400) for _ in range(3)), 0.01)
+
+
+# --- the engine's rules, written down once more, plainly
+
+
+def engine_reads(status: str) -> str:
+    path = status.split(" -> ", 1)[1] if " -> " in status else status
+    return path.strip().strip('"')
+
+
+def engine_denies(policy: dict[str, Any], repo: str, status: list[str], diff: str, prefixes: list[str]) -> bool:
+    own = {**policy["defaults"], **policy["repos"].get(repo, {})}
+    paths = sorted({engine_reads(line) for line in status})
+    if len(paths) > own["max_changed_files"]:
+        return True
+    for path in paths:
+        if not any(PurePosixPath(path).is_relative_to(prefix) for prefix in prefixes):
+            return True
+        if any(fnmatch.fnmatch(PurePosixPath(path).as_posix(), glob) for glob in own["denied_path_globs"]):
+            return True
+    added = [line[1:] for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    return any(re.search(pattern, line) for pattern in own["denied_content_patterns"] for line in added)
+
+
+PIECES = st.sampled_from(
+    [
+        "a",
+        "B",
+        " ",
+        "é",
+        '"',
+        "\\",
+        "\t",
+        "docs",
+        ".env",
+        "key",
+        "id_",
+        "AKIA",
+        "+",
+        "\r",
+        "\f",
+        " -> ",
+        "secrets",
+        "token",
+        "x='1'",
+    ]
+)
+NAMES = st.lists(PIECES, min_size=1, max_size=4).map("".join).filter(lambda name: name.strip(".") != "")
+FILES = st.dictionaries(
+    st.tuples(st.sampled_from(["docs", "secrets", "docs/secrets", "."]), NAMES).map("/".join),
+    st.lists(st.lists(PIECES, max_size=4).map("".join), max_size=3).map("\n".join),
+    min_size=1,
+    max_size=3,
+)
+GLOBS = st.sampled_from([".env", "*.key", "id_*", "secrets/**", "**/secrets/**", "*[0-9]", "[!a-z]*", "*1", "docs/*"])
+PATTERNS = st.sampled_from(["AKIA", "^x", "a$", r"(?i)TOKEN\w*x", r"^\+", r"\S{9}", "é", "[^a]b", r"\\", "^$"])
+
+
+@given(
+    files=FILES,
+    globs=st.lists(GLOBS, min_size=1, max_size=2),
+    patterns=st.lists(PATTERNS, min_size=1, max_size=2),
+    limit=st.integers(1, 3),
+    prefixes=st.lists(st.sampled_from(["docs", ".", "secrets"]), min_size=1, max_size=2),
+    own=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_engine_denies_is_denied(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: dict[str, str],
+    globs: list[str],
+    patterns: list[str],
+    limit: int,
+    prefixes: list[str],
+    own: bool,
+) -> None:
+    repo = Repo(tmp_path_factory.mktemp("d") / "app")
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["max_changed_files"] = limit
+    target = policy["repos"]["app"] if own else policy["defaults"]
+    target.update(denied_path_globs=globs, denied_content_patterns=patterns)
+    for name, content in files.items():
+        repo.write(name, content)
+    repo.git("add", "--all", "--intent-to-add")
+    raw = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=repo.path, env=GIT, check=True, capture_output=True
+    ).stdout
+    diff = subprocess.run(["git", "diff"], cwd=repo.path, env=GIT, check=True, capture_output=True).stdout
+    status = [line[3:] for line in raw.decode().splitlines()]
+    denied = engine_denies(policy, "app", status, diff.decode("utf-8", "surrogateescape"), prefixes)
+    ours = repo.rules(policy=policy, prefixes=prefixes)
+    assert not denied or ours
+    if diff:
+        assert not denied or rules(diff, policy, prefixes=prefixes)
+
+
+BITS = st.sampled_from(
+    [
+        "diff --git a/x b/x\n",
+        "--- a/x\n",
+        "+++ b/x\n",
+        "@@ -1 +1 @@\n",
+        "@@ -0,0 +1,3 @@\n",
+        "+a\n",
+        "-a\n",
+        " a\n",
+        "\n",
+        "\\ No newline\n",
+        "new file mode 120000\n",
+        "index 1..2 100644\n",
+        "rename from x\n",
+        "rename to y\n",
+        '"a/\\303',
+        "\0",
+        "GIT binary patch\n",
+        "literal 5\n",
+        "McmZQzU|?ckU|;|M00aO5\n",
+        "Binary files a/x and b/x differ\n",
+        "\t",
+        "-- \n",
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.one_of(BITS, st.binary(max_size=4).map(lambda raw: raw.decode("utf-8", "surrogateescape"))), max_size=25
+    )
+)
+@settings(max_examples=500, deadline=1000)
+def test_any_bytes_are_a_diff_or_one_clear_line(bits: list[str]) -> None:
+    try:
+        changes = gate_check.changes_in_diff("".join(bits).encode("utf-8", "surrogateescape"))
+    except LoopError as error:
+        assert str(error).startswith("the diff cannot be read") and "\n" not in str(error)
+    else:
+        for violation in gate_check.judge_changes(POLICY, "app", changes, ["docs"]):
+            assert str(violation).isprintable()
+
+
+# --- everything else
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        ("python3 -m pytest", True),
+        (["git", "diff"], True),
+        (["/usr/bin/python3", "x"], True),
+        ("bash -c true", False),
+        ("./python3", False),
+        ("/tmp/agent/python3", False),
+        ("/usr/bin/../../tmp/git", False),
+        ("", False),
+        ([], False),
+        ([""], False),
+        ("python3 'x", False),
+        (["python3/"], False),
+    ],
+)
+def test_gate_commands(command: str | list[str], allowed: bool) -> None:
+    assert (gate_check.judge_gate_command(POLICY, command) == []) is allowed
+
+
+@pytest.mark.parametrize(
+    ("branch", "allowed"),
+    [
+        ("hyrule-feature", True),
+        ("hyrule-feature/ISSUE_APP_1/app", True),
+        ("mainline", True),
+        ("x/main", True),
+        ("main", False),
+        ("main/x", False),
+        ("Main", False),
+        ("refs/heads/main", False),
+        ("heads/prod/x", False),
+        ("", False),
+        ("-f", False),
+        ("a..b", False),
+        ("a b", False),
+        ("a.lock", False),
+        ("main\n", False),
+    ],
+)
+def test_branches(branch: str, allowed: bool) -> None:
+    assert (gate_check.judge_branch(POLICY, branch) == []) is allowed
+
+
+def test_remotes() -> None:
+    def allowed(remote: str, url: str | None = None, expected: str | None = None) -> bool:
+        return gate_check.judge_remote(POLICY, remote, url, expected) == []
+
+    place = "https://github.com/AS215932/app.git"
+    assert allowed("origin") and not allowed("fork") and not allowed("")
+    assert allowed("origin", "https://x-access-token:T@GitHub.com/as215932/app/", place)
+    assert not allowed("origin", "https://github.com.evil.example/AS215932/app.git", place)
+    assert not allowed("origin", "https://github.com@evil.example/AS215932/app.git", place)
+    assert not allowed("origin", None, place)
+    told = gate_check.judge_remote(POLICY, "origin", "https://u:TOKEN@evil.example/x", place)
+    assert "TOKEN" not in str(told)
+
+
+def test_roots_and_handoffs() -> None:
+    assert gate_check.judge_repo_root(POLICY, "app", "/srv/app") == []
+    assert gate_check.judge_repo_root(POLICY, "other", "/anywhere") == []
+    assert gate_check.judge_repo_root(POLICY, "app", "/srv/app2") != []
+    assert gate_check.judge_repo_root(POLICY, "other", "srv") != []
+    assert gate_check.judge_handoff(POLICY, "/var/lib/engineering-loop/runs/x/handoff") == []
+    assert [v.rule for v in gate_check.judge_handoff(POLICY, "/tmp/x")] == ["allowed_handoff_dirs"]
