@@ -280,7 +280,7 @@ class Operator:
 
 
 def timer(host: Host) -> dict[str, Any]:
-    text = host.sh(f"systemctl show {UNIT}.timer -p ActiveState,NextElapseUSecRealtime --timestamp=utc")
+    text = host.sh(f"TZ=UTC systemctl show {UNIT}.timer -p ActiveState,NextElapseUSecRealtime")
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {"active": values.get("ActiveState") == "active", "next": values.get("NextElapseUSecRealtime", "")}
 

@@ -17,9 +17,11 @@ from .errors import LoopError
 
 
 def _run(command: Sequence[str]) -> str:
-    """stdout of a command; empty where it is missing or fails."""
+    """stdout of a command, times in UTC; empty where it is missing or fails."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "TZ": "UTC"}
+        ).stdout
     return ""
 
 

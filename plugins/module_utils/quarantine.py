@@ -456,7 +456,9 @@ def _free_branch(repo: Repo, name: str, thing: str) -> str:
 def _register(repo: Repo, admin: str, path: str, old: str, new: str, has_tree: bool, tip: str) -> None:
     """Give the tree at ``path`` its admin directory back; only what names the place or the branch changes."""
     wanted = f"{repo.common}/worktrees/{os.path.basename(admin)}"
-    final = next(each for each in (wanted + "~" * count for count in range(999)) if not os.path.lexists(each))
+    final = next(
+        each for each in ([wanted, *(f"{wanted}-{count}" for count in range(1, 9999))]) if not os.path.lexists(each)
+    )
     _content(f"{admin}/gitdir", f"{path}/.git\n")
     if not (read_small(f"{admin}/commondir") or "").strip():
         _content(f"{admin}/commondir", "../..\n")

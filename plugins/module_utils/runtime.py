@@ -12,6 +12,9 @@ import pkgutil
 from .errors import LoopError
 from .hostfiles import Change, Entry, converge
 
+# The same as in galaxy.yml; a receipt names it.
+VERSION = "0.1.0"
+
 PACKAGE = "engineering_loop_core"
 
 LAUNCHER = """\

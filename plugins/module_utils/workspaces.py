@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from .errors import LoopError
@@ -436,4 +436,4 @@ def _new_place(settings: Settings, one: Checkout, stamp: str, manifest: Json) ->
 
 
 def _stamp() -> str:
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%fZ}-{threading.get_native_id()}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{threading.get_native_id()}"

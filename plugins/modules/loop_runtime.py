@@ -31,6 +31,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+version:
+  description: Version of the collection that the code belongs to.
+  returned: success
+  type: str
+  sample: 0.1.0
 changed_paths:
   description: The paths that were changed, or would be.
   returned: success
@@ -57,7 +62,11 @@ def main() -> None:
         changes = runtime.install(module.params["lib_dir"], check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
-    result = {"changed": bool(changes), "changed_paths": [change.path for change in changes]}
+    result = {
+        "changed": bool(changes),
+        "changed_paths": [change.path for change in changes],
+        "version": runtime.VERSION,
+    }
     if module._diff:
         result["diff"] = (
             [{"prepared": "".join(f"{change.path}: {change.what}\n" for change in changes)}] if changes else []

@@ -69,6 +69,7 @@ def environment() -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(BIN.parent),
         "MYPYPATH": ".collections:tests:tests/world",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
     }
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,13 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.releases import Settings
@@ -26,7 +27,7 @@ UV = str(Path(sys.executable).parent / "uv")
 PYTHON = os.path.realpath(sys.executable)
 
 # A build backend in the tree itself: an editable install that needs no network.
-BACKEND = '''
+BACKEND = """
 import os, zipfile
 NAME, INFO = "engine-1.0-py3-none-any.whl", "engine-1.0.dist-info/"
 FILES = {
@@ -42,7 +43,7 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
         wheel.writestr(INFO + "RECORD", "".join(f"{name},,\\n" for name in [*FILES, INFO + "RECORD"]))
     return NAME
 build_wheel = build_editable
-'''
+"""
 PROJECT = """
 [project]
 name = "engine"
@@ -55,18 +56,20 @@ requires = []
 build-backend = "backend"
 backend-path = ["."]
 """
-ENGINE = '''
+ENGINE = """
 import pathlib
 def main():
     print((pathlib.Path(__file__).resolve().parents[2] / "skills" / "one.md").read_text())
-'''
+"""
 
 
 def sh(directory: Path, *command: str) -> str:
     identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     for who in ("AUTHOR", "COMMITTER"):
         identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
-    done = subprocess.run(command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -106,20 +109,31 @@ def shas(source: Source) -> list[str]:
     return [source.commit(f"release {number}") for number in range(4)]
 
 
+@contextlib.contextmanager
+def memory() -> Iterator[Path]:
+    """A directory in memory: a build waits for its disk, which the machine may be busy with."""
+    shared = "/dev/shm"  # noqa: S108
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as path:
+        yield Path(path)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, source: Source, shas: list[str]) -> Settings:
-    return Settings(
-        install_dir=str(tmp_path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
-    )
+def settings(source: Source, shas: list[str]) -> Iterator[Settings]:
+    with memory() as path:
+        yield Settings(
+            install_dir=str(path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
+        )
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, source: Source, shas: list[str]) -> Settings:
+def installed(source: Source, shas: list[str]) -> Iterator[Settings]:
     """A host with release 0, for tests that must leave it as it is."""
-    path = str(tmp_path_factory.mktemp("installed") / "opt")
-    settings = Settings(install_dir=path, repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"])
-    releases.present(settings, shas[0])
-    return settings
+    with memory() as path:
+        settings = Settings(
+            install_dir=str(path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
+        )
+        releases.present(settings, shas[0])
+        yield settings
 
 
 def now_active(settings: Settings) -> str:
@@ -177,7 +191,9 @@ def test_a_release_is_built_activated_recorded_and_then_left_alone(settings: Set
 
 def test_nothing_in_a_release_can_be_written(settings: Settings, shas: list[str]) -> None:
     path = Path(releases.present(settings, shas[0])["release"]["path"])
-    writable = [str(entry) for entry in [path, *path.rglob("*")] if not entry.is_symlink() and entry.stat().st_mode & 0o222]
+    writable = [
+        str(entry) for entry in [path, *path.rglob("*")] if not entry.is_symlink() and entry.stat().st_mode & 0o222
+    ]
     assert writable == []
     assert list(path.glob("src/engine/__pycache__/*.pyc"))
 
@@ -218,7 +234,7 @@ def test_two_bad_releases_in_a_row_go_back_to_the_good_one(settings: Settings, s
 def test_going_back_never_reaches_what_was_not_judged(settings: Settings, shas: list[str]) -> None:
     for sha in shas[:2]:
         releases.present(settings, sha)
-    with pytest.raises(LoopError, match=f"no proven release.*{shas[0]} .not judged"):
+    with pytest.raises(LoopError, match=rf"no proven release.*{shas[0]} .not judged"):
         releases.previous(settings)
     assert now_active(settings) == shas[1]
 
@@ -259,7 +275,10 @@ def test_a_wrong_mark_is_refused(settings: Settings, shas: list[str]) -> None:
         ({"sync": ["false"]}, "`false` ended with 1"),
         ({"sync": ["/nowhere/tool"]}, "/nowhere/tool cannot be started: No such file"),
         ({"sync": ["true"]}, "made no .venv"),
-        ({"sync": ["sh", "-c", "echo some words; echo https://u:pw@host/x >&2; exit 7"]}, r"7: some words / https://\*\*\*@"),
+        (
+            {"sync": ["sh", "-c", "echo some words; echo https://u:pw@host/x >&2; exit 7"]},
+            r"7: some words / https://\*\*\*@",
+        ),
         ({"smoke": [".venv/bin/engine", "&&"], "sync": ["sleep", "5"], "timeout": 0.3}, "longer than 0.3 s"),
         ({"smoke": [".venv/bin/python", "-c", "raise SystemExit('no start')"]}, "no start"),
         ({"python": "/nowhere/python3"}, "could not be built: `.*uv"),
@@ -280,7 +299,7 @@ def test_a_build_that_fails_leaves_what_was_active(
 
 
 def test_a_commit_that_is_not_there(settings: Settings) -> None:
-    with pytest.raises(LoopError, match="has no commit 0000.*was it pushed"):
+    with pytest.raises(LoopError, match=r"has no commit 0000.*was it pushed"):
         releases.present(settings, "0" * 40)
     assert mine(settings) == set() and releases.active(settings.install_dir) is None
 

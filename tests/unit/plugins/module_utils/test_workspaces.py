@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.workspaces import Settings
@@ -26,7 +25,9 @@ def sh(directory: Path | str, *command: str) -> str:
     identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     for who in ("AUTHOR", "COMMITTER"):
         identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
-    done = subprocess.run(command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -127,7 +128,9 @@ def leave_conflict(world: World, path: Path) -> None:
     sh(path, "git", "checkout", "-q", "main")
     (path / "README").write_text("theirs\n")
     sh(path, "git", "commit", "-q", "-a", "-m", "theirs")
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "merge", "other"], cwd=path, capture_output=True)
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "merge", "other"], cwd=path, capture_output=True
+    )
     assert (path / ".git/MERGE_HEAD").exists()
 
 
@@ -154,7 +157,16 @@ def leave_broken(world: World, path: Path) -> None:
     (path / ".git/HEAD").write_text("")
 
 
-LEFT = [leave_dirty, leave_detached, leave_diverged, leave_branch, leave_conflict, leave_file, leave_directory, leave_link]
+LEFT = [
+    leave_dirty,
+    leave_detached,
+    leave_diverged,
+    leave_branch,
+    leave_conflict,
+    leave_file,
+    leave_directory,
+    leave_link,
+]
 
 
 @pytest.mark.parametrize("leave", [*LEFT, leave_broken], ids=lambda leave: leave.__name__)
@@ -197,7 +209,12 @@ def test_the_restore_command_restores(ready: World) -> None:
     place = Path(ready.update()["repositories"][0]["quarantined"])
     restore = json.loads((place / "manifest.json").read_text())["restore"]
     assert restore.startswith("git -C ") and f"{place}/tree/" in restore
-    sh(ready.root, "sh", "-c", restore.replace("rsync -a --delete --exclude=.git", "cp -a").replace("/tree/ ", "/tree/. "))
+    sh(
+        ready.root,
+        "sh",
+        "-c",
+        restore.replace("rsync -a --delete --exclude=.git", "cp -a").replace("/tree/ ", "/tree/. "),
+    )
     assert (ready.root / "one/README").read_text() == "mine\n" and (ready.root / "one/big.cache").exists()
 
 
@@ -211,7 +228,9 @@ def test_an_unreachable_one_fails_by_name_after_the_others(ready: World) -> None
 
 
 def test_a_branch_that_is_gone_and_a_clone_that_fails(world: World) -> None:
-    done = world.update(repositories=[{"repo": "acme/one", "version": "gone"}, {"repo": "acme/none"}, {"repo": "acme/two"}])
+    done = world.update(
+        repositories=[{"repo": "acme/one", "version": "gone"}, {"repo": "acme/none"}, {"repo": "acme/two"}]
+    )
     assert done["failed"] == ["one", "none"] and done["repositories"][2]["status"] == "cloned"
     assert sorted(os.listdir(world.root)) == [".workspaces.lock", "two"]
 
@@ -224,7 +243,7 @@ def test_configuration_that_could_run_something_is_removed(ready: World, tmp_pat
         (tmp_path / "hooks" / name).chmod(0o755)
     evil = {
         "core.hooksPath": str(tmp_path / "hooks"), "core.fsmonitor": f"touch {trap}", "core.askPass": f"touch {trap}",
-        "filter.x.smudge": f"touch {trap}; cat", "filter.x.clean": f"touch {trap}; cat", "include.path": "/tmp/x",
+        "filter.x.smudge": f"touch {trap}; cat", "filter.x.clean": f"touch {trap}; cat", "include.path": "/nowhere",
         "remote.origin.uploadpack": f"touch {trap}; git-upload-pack", "core.alternateRefsCommand": f"touch {trap}",
         f"remote.{ready.forge}/acme/one.git.uploadpack": f"touch {trap}; git-upload-pack",
         f"url.{tmp_path}/elsewhere.insteadOf": str(ready.forge), "remote.origin.url": "https://example.org/other.git",
@@ -237,7 +256,9 @@ def test_configuration_that_could_run_something_is_removed(ready: World, tmp_pat
     (path / ".git/hooks/post-merge").symlink_to(tmp_path / "hooks/post-merge")
     tip = ready.push("one", "new")
     done = ready.update()["repositories"][0]
-    assert done["status"] == "updated" and {key.lower() for key in evil} <= {key.lower() for key in done["removed_config"]}
+    assert done["status"] == "updated" and {key.lower() for key in evil} <= {
+        key.lower() for key in done["removed_config"]
+    }
     assert head(ready, "one") == tip and not trap.exists()
     assert sh(path, "git", "config", "remote.origin.url") == f"{ready.forge}/acme/one.git"
     assert not ready.update()["changed"]
@@ -282,7 +303,7 @@ def test_names_are_checked(world: World, given: dict[str, str]) -> None:
 
 
 def test_two_in_one_place_are_refused(world: World) -> None:
-    with pytest.raises(LoopError, match="same dest.*one"):
+    with pytest.raises(LoopError, match=r"same dest.*one"):
         world.update(repositories=[{"repo": "acme/one"}, {"repo": "acme/two", "dest": "one"}])
 
 
@@ -300,7 +321,9 @@ def test_root_leaves_the_work_to_the_user(tmp_path_factory: pytest.TempPathFacto
         sh("/", "rm", "-rf", str(path))
 
 
-def test_the_token_never_is_an_argument_nor_on_disk(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_token_never_is_an_argument_nor_on_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     seen = tmp_path / "seen"
     (tmp_path / "bin").mkdir()
     wrapper = tmp_path / "bin/git"

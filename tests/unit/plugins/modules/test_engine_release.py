@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
 from ansible_collections.as215932.engineering_loop.plugins.modules import engine_release
 
@@ -45,7 +44,10 @@ def run(tmp_path: Path, shas: list[str], capsys: pytest.CaptureFixture[str]) -> 
             "smoke": [".venv/bin/python", "engine.py"], "unit": "", "run_lock": str(tmp_path / "daemon.lock"),
             "_ansible_diff": True, **options,
         }  # fmt: skip
-        with patch_module_args({key: value for key, value in given.items() if value is not None}), pytest.raises(SystemExit):
+        with (
+            patch_module_args({key: value for key, value in given.items() if value is not None}),
+            pytest.raises(SystemExit),
+        ):
             engine_release.main()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         return answer

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.as215932.engineering_loop.plugins.modules import workspace
 
 COMMIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "--allow-empty", "-m", "0"]
