@@ -61,7 +61,7 @@ def run(command: list[str], *, what: str, log: Path | None = None, **options: An
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-30:])
         raise DemoError(f"{what} failed (exit {done.returncode}):\n{tail}" + (f"\n(all of it: {log})" if log else ""))
-    return done.stdout
+    return str(done.stdout)
 
 
 # --- the forge ------------------------------------------------------------------------------
@@ -303,9 +303,8 @@ def prove(operator: Operator, host: Host, forge: Forge, sha: str) -> list[dict[s
                 {"number": pull["number"], "draft": pull["draft"], "files": [item["filename"] for item in files]}
             )
     for pull in found:
-        tell(
-            f"canary: issue #{CANARY_ISSUE} became {'draft ' if pull['draft'] else 'READY '}PR #{pull['number']}: {', '.join(pull['files'])}"
-        )
+        kind, files = "draft" if pull["draft"] else "READY", ", ".join(pull["files"])
+        tell(f"canary: issue #{CANARY_ISSUE} became {kind} PR #{pull['number']}: {files}")
     state = timer(host)
     if not state["active"]:
         raise DemoError("the timer is not active after the canary")
@@ -339,13 +338,15 @@ def crash(host: Host, forge: Forge) -> dict[str, Any]:
     host.sh(f"systemctl start --no-block {UNIT}.service")
     worktrees = f"/var/lib/engineering-loop/runs/{change}/worktrees"
     page = host.wait_for(
-        f"find {worktrees} -path '*/docs/*' -newer /etc/engineering-loop/loop.json -name '*.md' | grep -v engineering-loop/issue | grep .",
+        f"find {worktrees} -path '*/docs/*' -newer /etc/engineering-loop/loop.json -name '*.md'"
+        " | grep -v engineering-loop/issue | grep .",
         120,
         "the agent's first file",
     ).split()[0]
     tree = page.split("/docs/")[0]
     host.sh(
-        f"printf %s {shlex.quote(SENTINEL)} > {tree}/docs/half-done.md && systemctl kill --signal=SIGKILL {UNIT}.service"
+        f"printf %s {shlex.quote(SENTINEL)} > {tree}/docs/half-done.md"
+        f" && systemctl kill --signal=SIGKILL {UNIT}.service"
     )
     host.wait_for(
         f"! systemctl is-active --quiet {UNIT}.service && ! pgrep -u loop >/dev/null",
@@ -372,9 +373,8 @@ def story(host: Host, forge: Forge, first: str, second: str) -> dict[str, Any]:
     operator.play(str(WORLD / "install.yml"), "-e", f"loop_world_api_url={forge.api_url}")
     operator.pin(first)
     recap = operator.play("playbooks/apply.yml", "-l", "loop")
-    tell(
-        f"applied engine {first[:12]} ({recap}); timer {'ON WITHOUT PROOF' if timer(host)['active'] else 'held: nothing is proven yet'}"
-    )
+    state = "ON WITHOUT PROOF" if timer(host)["active"] else "held: nothing is proven yet"
+    tell(f"applied engine {first[:12]} ({recap}); timer {state}")
     drafts = prove(operator, host, forge, first)
     proof = receipt(host)
     crashed = crash(host, forge)
@@ -383,13 +383,12 @@ def story(host: Host, forge: Forge, first: str, second: str) -> dict[str, Any]:
     operator.pin(second)
     recap = operator.play("playbooks/apply.yml", "-l", "loop")
     held = not timer(host)["active"]
-    tell(
-        f"bumped to engine {second[:12]} ({recap}); timer {'held until it is proven' if held else 'STILL ON WITHOUT PROOF'}"
-    )
+    state = "held until it is proven" if held else "STILL ON WITHOUT PROOF"
+    tell(f"bumped to engine {second[:12]} ({recap}); timer {state}")
     again = prove(operator, host, forge, second)
     recap = operator.play("playbooks/apply.yml", "-l", "loop")
     tell(f"applied once more: {recap}")
-    summary = {
+    summary: dict[str, Any] = {
         "engine": {"sha": second},
         "receipt": {"passed": first in json.dumps(proof), **proof},
         "draft_prs": drafts,
@@ -450,9 +449,8 @@ def main() -> int:
     HOME.mkdir(parents=True)
     try:
         with forge_up(keep) as (forge, made):
-            tell(
-                f"forge up at {forge.url} with the {'engine from ' + os.environ['ENGINE'] if os.environ.get('ENGINE') else 'reference engine'}"
-            )
+            engine = f"engine from {os.environ['ENGINE']}" if os.environ.get("ENGINE") else "reference engine"
+            tell(f"forge up at {forge.url} with the {engine}")
             with given(address, int(forge.url.rsplit(":", 1)[1])) if address else throwaway(keep) as host:
                 system = host.sh(
                     ". /etc/os-release; echo $PRETTY_NAME; systemctl is-system-running", check=False

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import gate_check, gate_policy, receipts, settings
+from . import gate_check, gate_policy, receipts, releases, settings
 from .errors import LoopError
 from .files import read_bytes
 from .forge import APPROVED, Forge, redact
@@ -105,6 +105,7 @@ def run(
             "expectations": [item["name"] for item in expectations],
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
+        releases.mark(config["install_dir"], installed["engine_sha"], "proven", account["cycle"])
     if cleanup and target is not None and cycle["ended"]:
         result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
     return result

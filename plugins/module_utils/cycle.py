@@ -15,6 +15,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -39,6 +40,12 @@ EXIT_STATUS = {
     "error": 1,
     "interrupted": 1,
 }
+
+
+def say(text: str) -> None:
+    """To the journal, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 # --- before ---------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     output: list[str] = []
     with _process_group(command, current, environment) as engine:
         for line in engine.stdout or ():
-            print(line, end="", flush=True)
+            say(line)
             output.append(line)
         status = engine.wait()
     return status, parse_report("".join(output))
@@ -248,7 +255,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         check_proven(config, trigger)
         account["swept"] = heal(config, Forge(config["api_url"], os.environ["GH_TOKEN"]))
         for kept in account["swept"]["quarantined"]:
-            print(f"kept aside: {kept['from']} -> {kept['to']}", flush=True)
+            say(f"kept aside: {kept['from']} -> {kept['to']}\n")
         refreshed = workspaces.refresh(config)["repositories"]
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
         status, report = run_engine(config)
@@ -278,7 +285,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     try:
         account = run(settings.load(config_path))
     except LoopError as error:
-        print(f"cycle refused: {error}", flush=True)
+        say(f"cycle refused: {error}\n")
         return EXIT_STATUS["refused"]
-    print(sentence(account), flush=True)
+    say(f"{sentence(account)}\n")
     return EXIT_STATUS.get(account["outcome"], 1)

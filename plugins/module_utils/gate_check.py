@@ -36,29 +36,34 @@ MAX_READ = 64 * 1024 * 1024
 LINK, MODULE, PROGRAM = "120000", "160000", "100755"
 MODES = ("", "000000", "100644", PROGRAM, LINK, MODULE)
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # Matched without regard to case. A name without a slash stands for the file in any directory.
 PROTECTED: dict[str, list[str]] = {
-    "ci": """
+    "ci": _words("""
         .github/workflows/* .github/actions/* .github/dependabot.y*ml .gitlab-ci.y*ml .gitlab/ci/* .circleci/*
         .buildkite/* .woodpecker/* .woodpecker.y*ml .forgejo/workflows/* .gitea/workflows/* .drone.y*ml .travis.yml
         .ci/* jenkinsfile* azure-pipelines*.y*ml bitbucket-pipelines.yml .pre-commit-config.yaml renovate.json*
-        .renovaterc*""".split(),
+        .renovaterc*"""),
     "codeowners": ["codeowners"],
-    "agent_instructions": """
+    "agent_instructions": _words("""
         agents.md agents.override.md claude.md claude.local.md gemini.md warp.md skill.md copilot-instructions.md
         *.instructions.md *.prompt.md .cursorrules .windsurfrules .clinerules .mcp.json .aider.conf.yml
         .github/agents/* .github/instructions/* .agents/* */.agents/* .claude/* */.claude/* .clinerules/*
         */.clinerules/* .codex/* */.codex/* .cursor/* */.cursor/* .gemini/* */.gemini/* .pi/* */.pi/* .windsurf/*
-        */.windsurf/*""".split(),
-    "dependency_manifests": """
+        */.windsurf/*"""),
+    "dependency_manifests": _words("""
         pyproject.toml setup.py setup.cfg requirements*.txt requirements*.in requirements/*.txt */requirements/*.txt
         requirements.y*ml constraints*.txt pipfile uv.toml pip.conf environment.y*ml package.json .npmrc .yarnrc*
         pnpm-workspace.yaml bunfig.toml deno.json* go.mod go.work cargo.toml gemfile *.gemspec composer.json pom.xml
         build.gradle* settings.gradle* *.csproj *.fsproj packages.config nuget.config directory.packages.props
-        mix.exs pubspec.yaml package.swift podfile conanfile.* vcpkg.json flake.nix""".split(),
-    "lock_files": """
+        mix.exs pubspec.yaml package.swift podfile conanfile.* vcpkg.json flake.nix"""),
+    "lock_files": _words("""
         *.lock *.lockb *.lockfile package-lock.json npm-shrinkwrap.json pnpm-lock.yaml go.sum go.work.sum
-        packages.lock.json package.resolved pylock*.toml""".split(),
+        packages.lock.json package.resolved pylock*.toml"""),
     "git_settings": [".gitattributes", ".gitmodules", ".lfsconfig"],
 }
 
@@ -324,15 +329,6 @@ def _read_hunk(reader: _Reader, added: list[str], strays: list[str]) -> None:
     reader.at = at
 
 
-def _odd_pieces(line: str) -> list[str]:
-    """What the engine takes for added lines of their own, because it ends lines where git does not."""
-    pieces = line.splitlines()
-    found = [piece[1:] for piece in pieces[1:] if piece.startswith("+")]
-    if line.startswith("+") and len(pieces[:1]) and pieces[0] != line:
-        found.append(pieces[0][1:])
-    return found
-
-
 def _read_binary_patch(reader: _Reader) -> int:
     """Skip both halves of a git binary patch; the new file's size where it is given whole."""
     size = 0
@@ -355,9 +351,9 @@ def _read_binary_patch(reader: _Reader) -> int:
 # --- reading a repository --------------------------------------------------------------------------------
 
 # The diff is git's own, and nothing that the repository or its attributes say can shorten it.
-DIFF = """
+DIFF = _words("""
     -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
-    --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""".split()
+    --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""")
 # Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
 TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
 PLAIN = {"core.quotePath": "true", "core.commitGraph": "false", "diff.noprefix": "false", "core.fileMode": "true"}

@@ -115,8 +115,8 @@ def check_path(path: str, what: str = "path") -> str:
         raise LoopError(f"{what} {path[:60]!r}… is too long: 3000 bytes, 200 for each part")
     if ".git" in parts:
         raise LoopError(f"{what} {path!r} lies inside a git directory")
-    parent, name = os.path.split("/" + "/".join(parts))
-    return os.path.join(os.path.realpath(parent), name)
+    count = next(count for count in range(len(parts) - 1, -1, -1) if os.path.isdir("/" + "/".join(parts[:count])))
+    return os.path.join(os.path.realpath("/" + "/".join(parts[:count])), *parts[count:])
 
 
 def inside(path: str, directory: str) -> bool:
@@ -165,6 +165,16 @@ def read_admin(place: str) -> Admin:
     return admin
 
 
+def adopt(admins: Sequence[Admin], trees: Sequence[str]) -> None:
+    """Join an admin directory that lost its worktree with the tree whose ``.git`` names it."""
+    lost = {admin.place: admin for admin in admins if not os.path.lexists(admin.target)}
+    for tree in trees if lost else ():
+        link = (read_small(f"{tree}/.git") or "").strip()
+        admin = lost.get(os.path.realpath(link.removeprefix("gitdir:").strip())) if link.startswith("gitdir:") else None
+        if admin:
+            admin.target = tree
+
+
 def admins_of(repo: Repo) -> list[Admin]:
     """Every entry of ``.git/worktrees``, sorted by name."""
     place = f"{repo.common}/worktrees"
@@ -174,6 +184,13 @@ def admins_of(repo: Repo) -> list[Admin]:
         return []
     except PermissionError as error:
         raise Denied(repo.common, "") from error
+
+
+def last_commit(admin: Admin) -> str:
+    """Where the worktree's HEAD was last, as its reflog tells; empty where there is none."""
+    rows = (read_small(f"{admin.place}/logs/HEAD") or "").splitlines()
+    words = rows[-1].split(" ") if rows else []
+    return words[1] if len(words) > 1 and OBJECT.fullmatch(words[1]) else ""
 
 
 def mentioned(place: str) -> list[str]:

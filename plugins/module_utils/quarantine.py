@@ -36,7 +36,9 @@ from .gitrepo import (
     check_path,
     commits,
     filters_off,
+    last_commit,
     open_repo,
+    read_admin,
     read_small,
     refs_below,
 )
@@ -384,6 +386,12 @@ def _put_tree_back(manifest: dict[str, Any], place: str, path: str, check: bool)
     if not check:
         write_manifest(place, {"restored_to": path})
         move(tree, path)
+        link = (read_small(f"{path}/.git") or "").strip()
+        admin = os.path.join(path, link.removeprefix("gitdir:").strip())
+        if link.startswith("gitdir:") and os.path.isdir(admin) and read_admin(admin).target != path:
+            move(
+                f"{path}/.git", os.path.join(place, "dot-git")
+            )  # it would speak for another worktree's branch and index
     plan = [f"move {tree} to {path}"]
     return {"path": path, "branch": "", "head": "", "registered": False, "plan": plan, "changed": True}
 
@@ -397,12 +405,17 @@ def _restore(
     halfway = manifest.get("restored_to") if not os.path.lexists(tree) else None
     has_tree, has_admin = os.path.lexists(tree) or bool(halfway and os.path.lexists(halfway)), os.path.isdir(admin)
     old, tip = _branch_to_restore(repo, manifest, name)
+    if has_admin and old and not tip:  # its branch was broken, or somebody else's: it may have moved on
+        last = last_commit(read_admin(admin))
+        now_at, known = commits(repo, [f"refs/heads/{old}", last or "-"])
+        tip = known if now_at != known else ""
     if not has_tree and not has_admin and not tip:
         raise LoopError(f"nothing of {name} is left in {place} or {repo.common}: it was restored or purged")
     if has_tree and not has_admin and (not tip or os.path.islink(tree) or not os.path.isdir(tree)):
         return _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
     path = path or (halfway if halfway and has_tree and has_admin else None) or _free_place(manifest, name)
-    new = branch or manifest.get("restored_as") or _free_branch(repo, old, name) if old else ""
+    # A branch of somebody else's was left where it was, and so is the HEAD that names it.
+    new = branch or manifest.get("restored_as") or (_free_branch(repo, old, name) if tip else old) if old else ""
     plan = [f"branch {new} at {tip}"] if new and tip else []
     plan.append(f"move {tree} to {path}" if has_tree else f"add worktree {path}")
     answer = {
@@ -425,9 +438,9 @@ def _restore(
     if has_admin:
         if os.path.lexists(tree):
             move(tree, path)
-        _register(repo, admin, path, old, new, has_tree, tip)
+        _register(repo, admin, place, path, (old, new), has_tree, tip)
     else:
-        _register_anew(repo, tree if has_tree else "", path, new or tip)
+        _register_anew(repo, tree if has_tree else "", place, path, new or tip)
     return answer
 
 
@@ -453,28 +466,59 @@ def _free_branch(repo: Repo, name: str, thing: str) -> str:
     return f"loop-restored/{thing}/{name}" if above or refs_below(repo, [name]) else name
 
 
-def _register(repo: Repo, admin: str, path: str, old: str, new: str, has_tree: bool, tip: str) -> None:
+def _register(repo: Repo, admin: str, place: str, path: str, branch: tuple[str, str], has_tree: bool, tip: str) -> None:
     """Give the tree at ``path`` its admin directory back; only what names the place or the branch changes."""
-    wanted = f"{repo.common}/worktrees/{os.path.basename(admin)}"
-    final = next(
-        each for each in ([wanted, *(f"{wanted}-{count}" for count in range(1, 9999))]) if not os.path.lexists(each)
-    )
-    _content(f"{admin}/gitdir", f"{path}/.git\n")
+    home = f"{repo.common}/worktrees/{os.path.basename(admin)}"
+    final = next(each for each in [home, *(f"{home}-{count}" for count in range(1, 9999))] if not os.path.lexists(each))
+    known, (old, new) = read_admin(admin), branch
     if not (read_small(f"{admin}/commondir") or "").strip():
+        if os.path.lexists(f"{admin}/commondir"):
+            move(f"{admin}/commondir", f"{admin}/commondir.found")
         _content(f"{admin}/commondir", "../..\n")
     head = (read_small(f"{admin}/HEAD") or "").strip()
-    if new and (new != old or not head) and (head == f"ref: refs/heads/{old}" or not head):
-        _content(f"{admin}/HEAD", f"ref: refs/heads/{new}\n")
+    broken = not known.head and not head.startswith("ref: refs/")
+    if (new != old and head == f"ref: refs/heads/{old}") or broken:
+        if broken and os.path.lexists(f"{admin}/HEAD"):
+            move(f"{admin}/HEAD", f"{admin}/HEAD.found")
+        _content(f"{admin}/HEAD", f"ref: refs/heads/{new}\n" if new else f"{tip or last_commit(known)}\n")
+    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+        waiting = (read_small(f"{admin}/{state}") or "").strip()
+        if new and waiting.removeprefix("refs/heads/") == old:
+            _content(f"{admin}/{state}", waiting.removesuffix(old) + f"{new}\n")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{admin}/{MARK}")
-    if has_tree:
-        _content(f"{path}/.git", f"gitdir: {final}\n")
-        move(admin, final)
-    else:  # the tree was gone before: the files come back from the branch, the index as it was
-        _register_anew(repo, "", path, new or tip or head)
+    if not has_tree:  # it was gone before: the files come back from the branch, the index as it was
+        _register_anew(repo, "", place, path, new or tip or head)
         fresh = (read_small(f"{path}/.git") or "").strip().removeprefix("gitdir: ")
         if os.path.isfile(f"{admin}/index"):
             os.rename(f"{admin}/index", f"{fresh}/index")
+        return
+    was = (read_small(f"{admin}/gitdir") or "").strip().removesuffix("/.git")
+    if os.path.lexists(f"{admin}/gitdir") and not os.path.isfile(f"{admin}/gitdir"):
+        move(f"{admin}/gitdir", f"{admin}/gitdir.found")
+    _content(f"{admin}/gitdir", f"{path}/.git\n")
+    if (read_small(f"{path}/.git") or "").strip() != f"gitdir: {final}":
+        if os.path.lexists(f"{path}/.git"):
+            move(f"{path}/.git", os.path.join(place, "dot-git"))
+        write_atomic(f"{path}/.git", os.fsencode(f"gitdir: {final}\n"))
+    if (was, home) != (path, final):
+        _move_submodules(repo, admin, (home, was), (final, path))
+    move(admin, final)
+
+
+def _move_submodules(repo: Repo, admin: str, before: tuple[str, str], after: tuple[str, str]) -> None:
+    """Submodules name their git directory and their tree by relative paths: write both anew."""
+    for directory, deeper, names in os.walk(f"{admin}/modules"):
+        if "config" not in names or "HEAD" not in names:
+            continue
+        deeper[:] = [name for name in deeper if name == "modules"]
+        part = os.path.relpath(directory, admin)
+        _, value, _ = repo.git(["config", "--file", f"{directory}/config", "core.worktree"], ok=(0, 1))
+        tree = os.path.relpath(os.path.normpath(os.path.join(before[0], part, value.strip())), before[1])
+        link = os.path.join(after[1], tree, ".git")
+        if value.strip() and not tree.startswith("..") and os.path.isfile(link) and not os.path.islink(link):
+            repo.git(["config", "--file", f"{directory}/config", "core.worktree", os.path.join(after[1], tree)])
+            _content(link, f"gitdir: {after[0]}/{part}\n")
 
 
 def _content(path: str, text: str) -> None:
@@ -482,7 +526,7 @@ def _content(path: str, text: str) -> None:
         write_atomic(path, os.fsencode(text))
 
 
-def _register_anew(repo: Repo, tree: str, path: str, commit: str) -> None:
+def _register_anew(repo: Repo, tree: str, place: str, path: str, commit: str) -> None:
     """A new admin directory for ``tree`` (or for a new checkout) on ``commit`` or a branch."""
     if not commit:
         raise LoopError(f"no commit of it is left: only its files can be had, in {tree}")
@@ -495,8 +539,8 @@ def _register_anew(repo: Repo, tree: str, path: str, commit: str) -> None:
     os.unlink(f"{path}/.git")
     os.rmdir(path)
     move(tree, path)
-    if os.path.isdir(f"{path}/.git") and not os.path.islink(f"{path}/.git"):
-        move(f"{path}/.git", f"{path}/.git.found")  # a repository of its own that an agent made there
+    if os.path.lexists(f"{path}/.git"):
+        move(f"{path}/.git", os.path.join(place, "dot-git"))
     _content(f"{path}/.git", link)
     where = {"GIT_DIR": link.strip().removeprefix("gitdir: "), "GIT_WORK_TREE": path}
     repo.git(["read-tree", "HEAD"], environment=where)

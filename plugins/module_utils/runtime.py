@@ -51,7 +51,8 @@ def sources() -> dict[str, bytes]:
     for shipped in pkgutil.iter_modules(package.__path__):
         name = f"{__package__}.{shipped.name}"
         spec = importlib.util.find_spec(name)
-        source = spec.loader.get_source(name) if spec and hasattr(spec.loader, "get_source") else None
+        read = getattr(spec.loader, "get_source", None) if spec else None
+        source = read(name) if read else None
         if source is None:
             raise LoopError(f"the source of {name} is not part of this module")
         found[f"{shipped.name}.py"] = source.encode()

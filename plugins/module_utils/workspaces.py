@@ -39,7 +39,8 @@ ANY = range(-128, 256)
 # places to fetch from, files to include) would let the agent choose what git does here.
 HARMLESS = re.compile(
     r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|symlinks)"
-    r"|extensions\.(objectformat|refstorage)|remote\.origin\.(url|fetch)|branch\..*\.(remote|merge|rebase)|user\.(name|email)",
+    r"|extensions\.(objectformat|refstorage)|remote\.origin\.(url|fetch)"
+    r"|branch\..*\.(remote|merge|rebase)|user\.(name|email)",
     re.DOTALL,
 )
 # What an interrupted merge, rebase or the like leaves in .git.

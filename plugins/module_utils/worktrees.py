@@ -28,6 +28,7 @@ from .gitrepo import (
     Denied,
     Repo,
     admins_of,
+    adopt,
     check_branch,
     check_path,
     commits,
@@ -36,6 +37,7 @@ from .gitrepo import (
     filters_off,
     git_locks,
     inside,
+    last_commit,
     lstat_of,
     main_branch,
     mentioned,
@@ -120,10 +122,24 @@ def _own_branch(leftover: Leftover, refs: dict[str, tuple[str, str]], branch: st
     leftover.branch, leftover.tip, leftover.value = branch, commit, "" if symref else commit
 
 
-def take_admin(repo: Repo, admin: Admin, refs: dict[str, tuple[str, str]], why: str, trees: bool = True) -> Leftover:
+def _guess(admin: Admin, refs: dict[str, tuple[str, str]]) -> tuple[str, ...]:
+    """The branch of a worktree whose HEAD is lost: by the names of both, or by its last commit."""
+    named = [name for name in refs if os.path.basename(admin.target) == "-".join(name.split("/")[:0:-1])]
+    return tuple(named or [name for name, (commit, _) in refs.items() if commit == last_commit(admin)][:1])
+
+
+def take_admin(
+    repo: Repo,
+    admin: Admin,
+    refs: dict[str, tuple[str, str]],
+    why: str,
+    trees: bool = True,
+    taken: Iterable[str] = (),
+) -> Leftover:
     """The leftover that is a registered worktree: its tree if it stands, its admin directory, its branch."""
     found = Leftover("worktree", why, repo, place=admin.target, admin=admin)
-    for branch in [name for name in admin.branches if name in refs][:1]:
+    branches = admin.branches if admin.branches or admin.head else _guess(admin, refs)
+    for branch in [name for name in branches if name in refs and name not in taken][:1]:
         _own_branch(found, refs, branch)
     if trees and admin.target and os.path.lexists(admin.target):
         found.path = admin.target
@@ -420,6 +436,7 @@ def _one(
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
     admins = admins_of(repo)
+    adopt(admins, [path])
     other = next(
         (
             each
@@ -479,7 +496,7 @@ def find_one(
         if admin.target == path or held:
             why = "stands at the path" if admin.target == path else f"holds the branch {held[0]}"
             trees = not any(item.path == admin.target for item in found)
-            found.append(take_admin(repo, admin, refs, why, trees))
+            found.append(take_admin(repo, admin, refs, why, trees, [item.branch for item in found]))
     if os.path.lexists(path) and not any(item.path == path for item in found):
         found.append(Leftover(f"unregistered {kind_of(path)}", "stands at the path", repo, path, path))
     blocker = standing(os.path.dirname(path))
@@ -529,10 +546,9 @@ def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
         if common and os.path.isdir(os.path.join(admin.place, common)):
             continue
         now.plan.append(f"write {place} anew")
+        broken = Leftover("debris", "broken commondir", repo, debris=[place], id=new_id(len(now.done)))
+        describe(broken, now)
         if not now.check:
-            broken = Leftover("debris", "broken commondir", repo, debris=[place])
-            broken.id = new_id(len(now.done))
-            describe(broken, now)
             _hold(broken, place)
             write_atomic(place, b"../..\n")
             now.healed.append(f"commondir of worktree {admin.name}")
@@ -678,13 +694,16 @@ def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tupl
     leftovers: list[Leftover] = []
     strangers: list[Admin] = []
     seen: set[str] = set()
-    for admin in admins_of(repo):
+    admins = admins_of(repo)
+    adopt(admins, standing)
+    for admin in admins:
         ours = inside(admin.target, limits.root) and not inside(admin.target, limits.quarantine)
         if not ours and not any(name in refs for name in admin.branches):
             strangers.append(admin)
             continue
         whole = admin.target in standing or (ours and os.path.dirname(admin.target) != limits.root)
-        leftovers.append(take_admin(repo, admin, refs, "a run is over", whole and admin.target not in seen))
+        taken = {item.branch for item in leftovers}
+        leftovers.append(take_admin(repo, admin, refs, "a run is over", whole and admin.target not in seen, taken))
         seen.add(admin.target)
     taken = {item.branch for item in leftovers}
     leftovers += [take(repo, refs, name, "a run is over") for name in refs if name not in taken]

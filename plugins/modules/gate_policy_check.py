@@ -121,7 +121,17 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.files im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 
 MAX_DIFF = 256 * 1024 * 1024
-QUESTIONS = "handoff_dir paths diff diff_file worktree gate_commands branch_prefix remote repo_root".split()
+QUESTIONS = (
+    "handoff_dir",
+    "paths",
+    "diff",
+    "diff_file",
+    "worktree",
+    "gate_commands",
+    "branch_prefix",
+    "remote",
+    "repo_root",
+)
 
 
 def read_policy(params: dict[str, Any]) -> gate_policy.Policy:

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: S108 - /tmp is what the policies are about; nothing is written there
 """Verdicts on changes: never milder than the engine's rules, and not fooled where those are."""
 
 from __future__ import annotations
@@ -505,9 +504,9 @@ PIECES = st.sampled_from(
         "x='1'",
     ]
 )
-NAMES = st.lists(PIECES, min_size=1, max_size=4).map("".join).filter(lambda name: name.strip(".") != "")
+NAMES = st.lists(PIECES, min_size=1, max_size=4).map("".join).filter(lambda name: name not in ("secrets", "deep"))
 FILES = st.dictionaries(
-    st.tuples(st.sampled_from(["docs", "secrets", "docs/secrets", "."]), NAMES).map("/".join),
+    st.tuples(st.sampled_from(["docs", "secrets", "docs/deep/secrets", "src"]), NAMES).map("/".join),
     st.lists(st.lists(PIECES, max_size=4).map("".join), max_size=3).map("\n".join),
     min_size=1,
     max_size=3,
@@ -524,7 +523,7 @@ PATTERNS = st.sampled_from(["AKIA", "^x", "a$", r"(?i)TOKEN\w*x", r"^\+", r"\S{9
     prefixes=st.lists(st.sampled_from(["docs", ".", "secrets"]), min_size=1, max_size=2),
     own=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_engine_denies_is_denied(
     tmp_path_factory: pytest.TempPathFactory,
     files: dict[str, str],

@@ -112,7 +112,7 @@ def shas(source: Source) -> list[str]:
 @contextlib.contextmanager
 def memory() -> Iterator[Path]:
     """A directory in memory: a build waits for its disk, which the machine may be busy with."""
-    shared = "/dev/shm"  # noqa: S108
+    shared = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as path:
         yield Path(path)
 

@@ -292,7 +292,8 @@ def test_where_somebody_works_nothing_moves(ready: World, tmp_path: Path) -> Non
     "given",
     [
         {"repo": "acme/../x"}, {"repo": "acme"}, {"repo": ""}, {"repo": "acme/one", "dest": "../x"},
-        {"repo": "acme/one", "dest": ".git"}, {"repo": "acme/one", "version": "-x"}, {"repo": "acme/one", "version": "a..b"},
+        {"repo": "acme/one", "dest": ".git"}, {"repo": "acme/one", "version": "-x"},
+        {"repo": "acme/one", "version": "a..b"},
         {"repo": "https://u:secret@example.org/x.git"},
     ],
 )  # fmt: skip

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: S108 - /tmp is what the policies are about; nothing is written there
 """The module that asks the policy: one answer for all that was asked."""
 
 from __future__ import annotations
