@@ -105,7 +105,7 @@ def run(
             "expectations": [item["name"] for item in expectations],
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
-        releases.mark(config["install_dir"], installed["engine_sha"], "proven", account["cycle"])
+        releases.mark(config["install_dir"], installed["engine_sha"], "proven", f"{mode} canary")
     if cleanup and target is not None and cycle["ended"]:
         result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
     return result

@@ -213,18 +213,45 @@ def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
 
 
-def commits(repo: Repo, names: Sequence[str]) -> list[str]:
-    """For each of ``names`` the commit it resolves to, or the empty string; one process for all."""
+def commits(repo: Repo, names: Sequence[str], kind: str = "commit") -> list[str]:
+    """For each of ``names`` the commit (or other ``kind``) it resolves to, or the empty string; one process for all."""
     if not names:
         return []
     _, out, err = repo.git(
         ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
         stdin=os.fsencode("".join(f"{name}\n" for name in names)),
+        config={"core.warnAmbiguousRefs": "true"},
     )
-    if "is ambiguous" in err:
-        raise LoopError(f"git: {next(line for line in err.splitlines() if 'is ambiguous' in line)}")
+    for name in re.findall(r"refname '(.*)' is ambiguous", err):
+        if not OBJECT.fullmatch(name):
+            raise LoopError(f"{name!r} is ambiguous in {repo.path}: write refs/heads/{name} or refs/tags/{name}")
     rows = (line.split(" ") for line in out.splitlines())
-    return [row[0] if len(row) == 2 and row[1] == "commit" and OBJECT.fullmatch(row[0]) else "" for row in rows]
+    return [row[0] if len(row) == 2 and row[1] == kind and OBJECT.fullmatch(row[0]) else "" for row in rows]
+
+
+def index_tree(admin: Admin) -> str:
+    """The tree that the index says it equals (its cache-tree extension); empty where it differs from every tree."""
+    try:
+        content = read_bytes(f"{admin.place}/index", limit=256 * SMALL) or b""
+    except LoopError:
+        return ""
+    found = re.search(rb"TREE....\0(\d+) \d+\n", content[max(content.rfind(b"TREE"), 0) :], re.DOTALL)
+    if not found:
+        return ""
+    start = max(content.rfind(b"TREE"), 0) + found.end()
+    return content[start : start + (32 if len(admin.head) == 64 else 20)].hex()
+
+
+def staged(repo: Repo, admin: Admin) -> str:
+    """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
+    where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
+    _, out, _ = repo.git(["ls-files", "--stage", "-z"], environment=where, ok=range(256))
+    names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
+    real = [name for name in commits(repo, names, "blob") if name]
+    if not real:
+        return ""
+    _, tree, _ = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
+    return tree.strip()
 
 
 def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> list[str]:

@@ -30,6 +30,7 @@ from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
 from .gitrepo import (
     OUR_LOCK,
+    Admin,
     Denied,
     Repo,
     check_branch,
@@ -471,31 +472,14 @@ def _register(repo: Repo, admin: str, place: str, path: str, branch: tuple[str, 
     home = f"{repo.common}/worktrees/{os.path.basename(admin)}"
     final = next(each for each in [home, *(f"{home}-{count}" for count in range(1, 9999))] if not os.path.lexists(each))
     known, (old, new) = read_admin(admin), branch
-    if not (read_small(f"{admin}/commondir") or "").strip():
-        if os.path.lexists(f"{admin}/commondir"):
-            move(f"{admin}/commondir", f"{admin}/commondir.found")
-        _content(f"{admin}/commondir", "../..\n")
-    head = (read_small(f"{admin}/HEAD") or "").strip()
-    broken = not known.head and not head.startswith("ref: refs/")
-    if (new != old and head == f"ref: refs/heads/{old}") or broken:
-        if broken and os.path.lexists(f"{admin}/HEAD"):
-            move(f"{admin}/HEAD", f"{admin}/HEAD.found")
-        _content(f"{admin}/HEAD", f"ref: refs/heads/{new}\n" if new else f"{tip or last_commit(known)}\n")
-    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-        waiting = (read_small(f"{admin}/{state}") or "").strip()
-        if new and waiting.removeprefix("refs/heads/") == old:
-            _content(f"{admin}/{state}", waiting.removesuffix(old) + f"{new}\n")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{admin}/{MARK}")
+    _mend(admin, known, old, new, tip)
     if not has_tree:  # it was gone before: the files come back from the branch, the index as it was
-        _register_anew(repo, "", place, path, new or tip or head)
+        _register_anew(repo, "", place, path, new or tip or known.head)
         fresh = (read_small(f"{path}/.git") or "").strip().removeprefix("gitdir: ")
         if os.path.isfile(f"{admin}/index"):
             os.rename(f"{admin}/index", f"{fresh}/index")
         return
     was = (read_small(f"{admin}/gitdir") or "").strip().removesuffix("/.git")
-    if os.path.lexists(f"{admin}/gitdir") and not os.path.isfile(f"{admin}/gitdir"):
-        move(f"{admin}/gitdir", f"{admin}/gitdir.found")
     _content(f"{admin}/gitdir", f"{path}/.git\n")
     if (read_small(f"{path}/.git") or "").strip() != f"gitdir: {final}":
         if os.path.lexists(f"{path}/.git"):
@@ -504,6 +488,22 @@ def _register(repo: Repo, admin: str, place: str, path: str, branch: tuple[str, 
     if (was, home) != (path, final):
         _move_submodules(repo, admin, (home, was), (final, path))
     move(admin, final)
+
+
+def _mend(admin: str, known: Admin, old: str, new: str, tip: str) -> None:
+    """Let the admin directory name the branch as it is called now, and make whole what was broken."""
+    if not (read_small(f"{admin}/commondir") or "").strip():
+        _content(f"{admin}/commondir", "../..\n")
+    head = (read_small(f"{admin}/HEAD") or "").strip()
+    broken = not known.head and not head.startswith("ref: refs/")
+    if (new != old and head == f"ref: refs/heads/{old}") or broken:
+        _content(f"{admin}/HEAD", f"ref: refs/heads/{new}\n" if new else f"{tip or last_commit(known)}\n")
+    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+        waiting = (read_small(f"{admin}/{state}") or "").strip()
+        if new and waiting.removeprefix("refs/heads/") == old:
+            _content(f"{admin}/{state}", waiting.removesuffix(old) + f"{new}\n")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{admin}/{MARK}")
 
 
 def _move_submodules(repo: Repo, admin: str, before: tuple[str, str], after: tuple[str, str]) -> None:
@@ -523,6 +523,8 @@ def _move_submodules(repo: Repo, admin: str, before: tuple[str, str], after: tup
 
 def _content(path: str, text: str) -> None:
     if read_small(path) != text:
+        if os.path.lexists(path) and not os.path.isfile(path):
+            move(path, f"{path}.found")
         write_atomic(path, os.fsencode(text))
 
 

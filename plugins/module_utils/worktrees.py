@@ -36,6 +36,7 @@ from .gitrepo import (
     files_below,
     filters_off,
     git_locks,
+    index_tree,
     inside,
     last_commit,
     lstat_of,
@@ -45,6 +46,7 @@ from .gitrepo import (
     read_small,
     ref_debris,
     refs_below,
+    staged,
 )
 from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing
 
@@ -74,6 +76,7 @@ class Leftover:
     tip: str = ""  # the commit that the branch points to, empty where that commit is missing
     value: str = ""  # what the ref holds, to be deleted only while it still does
     keep: list[str] = field(default_factory=list)  # commits that must stay reachable, tip apart
+    index: str = ""  # a tree of what is staged
     debris: list[str] = field(default_factory=list)  # files inside the git directory that go
     id: str = ""
 
@@ -178,7 +181,7 @@ def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[di
     for number, leftover in enumerate(leftovers):
         leftover.id = _id_of(leftover, number, now)
     if repo:
-        keep_reachable(repo, leftovers)
+        keep_reachable(repo, leftovers, now.check)
     for leftover in leftovers:
         describe(leftover, now)
         now.plan.append(f"quarantine {leftover.words()}: {leftover.why}")
@@ -278,11 +281,13 @@ def salvage_refs(leftover: Leftover) -> dict[str, str]:
     refs = {f"{base}/heads/{leftover.branch}": leftover.tip} if leftover.branch and leftover.tip else {}
     for number, commit in enumerate(leftover.keep):
         refs[f"{base}/HEAD" if leftover.admin and commit == leftover.admin.head else f"{base}/log/{number}"] = commit
+    if leftover.index:
+        refs[f"{base}/index"] = leftover.index
     return refs
 
 
-def keep_reachable(repo: Repo, leftovers: list[Leftover]) -> None:
-    """Fill ``keep``: every commit that a leftover mentions and no ref reaches; forget tips that do not exist."""
+def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
+    """Fill ``keep`` and ``index``: what a leftover mentions and no ref reaches. Forget tips that do not exist."""
     wanted: dict[str, list[str]] = {}
     for leftover in leftovers:
         names = mentioned(leftover.admin.place) if leftover.admin else []
@@ -300,6 +305,12 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover]) -> None:
             leftover.tip = ""
         head = leftover.admin.head if leftover.admin else ""
         leftover.keep = [name for name in wanted[leftover.id] if name in lonely or (name == head and name in real)]
+    indexed = [item for item in leftovers if item.admin and os.path.isfile(f"{item.admin.place}/index")]
+    heads = [item.tip or (item.admin.head if item.admin else "") or "-" for item in indexed]
+    trees = commits(repo, [f"{head}^{{tree}}" for head in heads], "tree")
+    for leftover, tree in zip(indexed, trees, strict=True):
+        if leftover.admin and (not tree or index_tree(leftover.admin) != tree) and not check:
+            leftover.index = staged(repo, leftover.admin)
 
 
 def _unreachable(repo: Repo, names: list[str]) -> set[str]:

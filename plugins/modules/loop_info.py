@@ -11,7 +11,8 @@ module: loop_info
 short_description: Give one structured account of a loop host
 version_added: "0.1.0"
 description:
-  - What the host is (system, missing packages, uv) and what was deployed on it (engine, proof, timer, last cycles, kept work).
+  - What the host is (system, missing packages, uv) and what was deployed on it
+    (engine, proof, timer, last cycles, kept work).
   - Reads only. Works on a host where nothing was deployed yet.
 author:
   - AS215932 (@AS215932)

@@ -11,8 +11,8 @@ module: loop_runtime
 short_description: Install the collection's own code on the loop host
 version_added: "0.1.0"
 description:
-  - The systemd unit runs the same code as the modules. This module writes the code it was shipped with below O(lib_dir),
-    owned by root, so that host and collection cannot differ.
+  - The systemd unit runs the same code as the modules. This module writes the code it was shipped with
+    below O(lib_dir), owned by root, so that host and collection cannot differ.
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:

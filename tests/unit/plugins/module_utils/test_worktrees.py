@@ -732,6 +732,7 @@ def status_of(path: Path) -> str | None:
     try:
         if "/worktrees/" not in git(path, "rev-parse", "--absolute-git-dir"):
             return None  # it speaks for another place
+        git(path, "rev-parse", "--verify", "HEAD")
         return git(path, "status", "--porcelain=v2", "--ignored")
     except (subprocess.CalledProcessError, PermissionError):
         return None
