@@ -135,10 +135,8 @@ class Host:
 
 
 @contextlib.contextmanager
-def throwaway(keep: bool) -> Iterator[Host]:
-    for problem in loophost.doctor() if hasattr(loophost, "doctor") else []:
-        tell(problem)
-    made = loophost.create("demo")
+def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
+    made = loophost.create(name)
     stop = True
     try:
         yield Host(
@@ -155,7 +153,7 @@ def throwaway(keep: bool) -> Iterator[Host]:
         stop = not keep
     finally:
         if stop:
-            loophost.destroy("demo")
+            loophost.destroy(name)
 
 
 @contextlib.contextmanager

@@ -31,8 +31,8 @@ def names(cycles_dir: str) -> list[str]:
 def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
     """The newest ``last`` accounts, oldest first. A file that is no account is passed over."""
     found = []
-    for name in names(cycles_dir)[-last:]:
-        with contextlib.suppress(LoopError, ValueError):
+    for name in names(cycles_dir)[-last:] if last > 0 else []:
+        with contextlib.suppress(LoopError, ValueError, RecursionError):
             account = json.loads(read_bytes(f"{cycles_dir}/{name}") or b"null")
             if isinstance(account, dict) and account.get("cycle") == name.removesuffix(".json"):
                 found.append(account)
@@ -52,4 +52,5 @@ def close_interrupted(cycles_dir: str) -> None:
             account.update(outcome="interrupted", detail="the cycle was killed before it could end", ended=utc_now())
             write(cycles_dir, account)
     for name in names(cycles_dir)[: -KEEP]:
-        os.unlink(f"{cycles_dir}/{name}")
+        with contextlib.suppress(OSError):  # whatever it is, it must not stop the cycle
+            os.unlink(f"{cycles_dir}/{name}")

@@ -9,14 +9,18 @@ truth, which the engine's own does not (a dead-ended run exits 0 there).
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
+import re
+import select
 import signal
 import stat
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -42,6 +46,10 @@ EXIT_STATUS = {
 }
 
 
+class Stopped(LoopError):
+    """Somebody, mostly systemd, ended the cycle while the engine ran."""
+
+
 def say(text: str) -> None:
     """To the journal, at once."""
     sys.stdout.write(text)
@@ -62,6 +70,8 @@ def check_host(config: dict[str, Any]) -> None:
         raise LoopError(
             f"the policy {policy_file} is missing (the engine would allow everything); run apply.yml"
         ) from None
+    except OSError as error:
+        raise LoopError(f"the policy {policy_file} cannot be looked at: {error.strerror}; run apply.yml") from error
     if not stat.S_ISREG(owner.st_mode) or owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the policy {policy_file} must be a regular file that only root can write; run apply.yml")
     policy = gate_policy.load_file(policy_file)
@@ -99,6 +109,9 @@ def heal(config: dict[str, Any], forge: Forge) -> dict[str, Any]:
         for repo in config["repos"]
         for issue in forge.approved_issues(repo)
     }
+    checkouts = [f"{config['workspace_dir']}/{entry['dest']}/.git" for entry in config["workspace_repositories"]]
+    if not any(map(os.path.isdir, checkouts)):
+        workspaces.refresh(config)  # whoever emptied the workspace must not stop the loop for good
     runs = config["runs_dir"]
     waiting = [name.upper() for name in os.listdir(runs) if not name.startswith(".") and name.lower() not in takeable]
     return worktrees.sweep(
@@ -130,10 +143,9 @@ def engine_command(config: dict[str, Any], program: str, help_text: str) -> list
         )
     command += config["daemon_args"]
     if config["allowed_paths"] and "--allow" in _flags(help_text):
-        owner = {entry["dest"]: entry["repo"] for entry in config["workspace_repositories"]}
         for checkout, prefixes in sorted(config["allowed_paths"].items()):
             for prefix in prefixes:
-                command += ["--allow", f"{owner.get(checkout, checkout)}={prefix}"]
+                command += ["--allow", f"{checkout}={prefix}"]
     elif any(prefixes != ["docs"] for prefixes in config["allowed_paths"].values()):
         raise LoopError(
             "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
@@ -177,37 +189,39 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             env={**environment, "COLUMNS": "200"},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=120,
+            check=True,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.SubprocessError) as error:
         raise LoopError(f"the engine {program} does not start ({error}); run apply.yml") from error
     command = engine_command(config, program, asked.stdout)
     output: list[str] = []
     with _process_group(command, current, environment) as engine:
-        for line in engine.stdout or ():
-            say(line)
-            output.append(line)
+        for text in _spoken(engine):
+            say(text)
+            output.append(text)
         status = engine.wait()
     return status, parse_report("".join(output))
 
 
 @contextlib.contextmanager
-def _process_group(command: list[str], directory: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def _process_group(
+    command: list[str], directory: str, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     engine = subprocess.Popen(
         command,
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
-        errors="replace",
         start_new_session=True,
     )
 
     def stop(signum: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(engine.pid, signal.SIGTERM)
-        raise LoopError(f"stopped by signal {signal.Signals(signum).name}")
+        raise Stopped(f"stopped by signal {signal.Signals(signum).name}")
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
@@ -217,18 +231,36 @@ def _process_group(command: list[str], directory: str, environment: dict[str, st
         with contextlib.suppress(ProcessLookupError):
             os.killpg(engine.pid, signal.SIGKILL)
         engine.wait()
+        if engine.stdout:
+            engine.stdout.close()
+
+
+def _spoken(engine: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The engine's stdout as it comes, until the engine ends: what it left behind may hold the pipe for longer."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    ended = os.pidfd_open(engine.pid)
+    pipe = engine.stdout.fileno() if engine.stdout else -1
+    try:
+        last = False
+        while not last:
+            ready, _, _ = select.select([pipe, ended], [], [])
+            last = ended in ready  # then one read gives all that is left in the pipe
+            if pipe in ready:
+                chunk = os.read(pipe, 1 << 20)
+                yield decode(chunk, final=last or not chunk)
+                last = last or not chunk
+    finally:
+        os.close(ended)
 
 
 def parse_report(output: str) -> dict[str, Any]:
     """The JSON object that ends the engine's output; {} where there is none."""
     decoder = json.JSONDecoder()
-    lines = output.splitlines(keepends=True)
-    for start in range(len(lines) - 1, -1, -1):
-        if lines[start].startswith("{"):
-            with contextlib.suppress(ValueError):
-                report, _ = decoder.raw_decode("".join(lines[start:]))
-                if isinstance(report, dict) and "outcome" in report:
-                    return report
+    for begin in reversed([match.start() for match in re.finditer(r"^\{", output, re.MULTILINE)]):
+        with contextlib.suppress(ValueError, RecursionError):
+            report, _ = decoder.raw_decode(output, begin)
+            if isinstance(report.get("outcome"), str):
+                return dict(report)
     return {}
 
 
@@ -260,10 +292,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
         status, report = run_engine(config)
         outcome = report.get("outcome", "error")
-        detail = report.get("detail") or f"the engine ended with {status} and without a report"
+        detail = report.get("detail", "") if report else f"the engine ended with {status} and without a report"
         account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
+    except Stopped as error:
+        account.update(outcome="interrupted", detail=str(error))
     except LoopError as error:
-        account.update(outcome="refused" if "report" not in account else "error", detail=str(error))
+        account.update(outcome="refused", detail=str(error))
+    except Exception as error:  # noqa: BLE001 - the account must tell of anything
+        traceback.print_exc()
+        account.update(outcome="error", detail=f"{type(error).__name__}: {error}")
     account.update(ended=accounts.utc_now(), seconds=round(time.monotonic() - begun, 1))
     accounts.write(config["cycles_dir"], account)
     return account
@@ -272,11 +309,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def sentence(account: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
     report = account.get("report") or {}
-    issue = report.get("issue") or {}
+    issue = report.get("issue")
     words = [f"cycle {account['outcome']} after {account.get('seconds', 0)} s"]
-    if issue:
+    if isinstance(issue, dict) and issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
-    words += [text for text in (report.get("pr_url"), account.get("detail")) if text]
+    words += [str(text) for text in (report.get("pr_url"), account.get("detail")) if text]
     return " ".join(": ".join([words[0], " ".join(words[1:])] if words[1:] else words).split())
 
 

@@ -52,8 +52,8 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(content)
             handle.flush()
+            os.fchown(descriptor, uid, gid)  # first: it takes setuid and setgid away
             os.fchmod(descriptor, mode)
-            os.fchown(descriptor, uid, gid)
             os.fsync(descriptor)
         os.rename(temporary, path)
     except OSError as error:
@@ -65,13 +65,13 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
 
 def sync_directory(path: str) -> None:
     """Make the renames in a directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some file systems cannot; the rename is still atomic
-    finally:
-        os.close(descriptor)
+    # Some file systems cannot, and some directories may be written but not read; the rename is still atomic.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sha256(content: bytes) -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 import base64
 import os
 import re
+import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from .errors import LoopError
 
 try:
     from git.cmd import Git
-    from git.exc import GitCommandError, GitCommandNotFound
+    from git.exc import GitCommandNotFound
 except ImportError:  # a fresh host, before the role's packages are there
     Git = None  # type: ignore[assignment,misc]
 
@@ -77,32 +79,32 @@ def git(
         os.environ.pop(key, None)
     full = safe_environment(environment, config)
     command = ["git", *arguments]
-    runner = Git(directory)
-    kwargs: dict[str, object] = {}
+    # GitPython would fall back to the directory that we happen to stand in.
+    if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
+        raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
+    given = None
     if stdin is not None:
-        handle = os.memfd_create("git-stdin")
-        os.write(handle, stdin)
-        os.lseek(handle, 0, os.SEEK_SET)
-        kwargs["istream"] = os.fdopen(handle, "rb")
+        given = os.fdopen(os.memfd_create("git-stdin"), "w+b")
+        given.write(stdin)
+        given.seek(0)
     try:
-        status, out, err = runner.execute(
-            command,
-            env=full,
-            with_extended_output=True,
-            with_exceptions=False,
-            strip_newline_in_stdout=False,
-            stdout_as_string=False,
-            kill_after_timeout=timeout,
-            **kwargs,  # type: ignore[call-overload]
+        # With a limit it leads a process group, which ends as a whole: GitPython's own limit
+        # needs the program ps, and waits for ever where there is none.
+        process = Git(directory).execute(
+            command, given, env=full, as_process=True, start_new_session=timeout is not None
         )
+        streams = process.communicate(timeout=timeout)
     except GitCommandNotFound as error:
         raise LoopError("the program git is missing on this host; Debian's package is git") from error
-    except GitCommandError as error:  # pragma: no cover - only a time-out raises here
-        raise LoopError(f"git {arguments[0]} in {directory}: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise LoopError(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
     finally:
-        if "istream" in kwargs:
-            kwargs["istream"].close()  # type: ignore[attr-defined]
-    text = out.decode("utf-8", "surrogateescape") if isinstance(out, bytes) else out
+        if given:
+            given.close()
+    status: int = process.returncode
+    text, err = (stream.decode("utf-8", "surrogateescape") for stream in streams)
     if status not in ok:
         lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
         # git says what is wrong first and ends with advice.

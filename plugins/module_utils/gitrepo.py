@@ -245,7 +245,7 @@ def index_tree(admin: Admin) -> str:
 def staged(repo: Repo, admin: Admin) -> str:
     """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
     where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
-    _, out, _ = repo.git(["ls-files", "--stage", "-z"], environment=where, ok=range(256))
+    _, out, _ = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
     names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
     real = [name for name in commits(repo, names, "blob") if name]
     if not real:

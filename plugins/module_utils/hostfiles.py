@@ -8,6 +8,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,15 +49,25 @@ def _ids(entry: Entry) -> tuple[int | None, int | None]:
     return uid, gid
 
 
+def _known_ids(entry: Entry) -> tuple[int, int]:
+    uid, gid = _ids(entry)
+    if uid is None or gid is None:
+        missing = f"user {entry.owner}" if uid is None else f"group {entry.group}"
+        raise LoopError(f"{entry.path}: there is no {missing} on this host")
+    return uid, gid
+
+
 def compare(entry: Entry) -> Change | None:
     """What would have to change for ``entry`` to hold; None where it does. Changes nothing."""
-    if not os.path.isabs(entry.path) or os.path.normpath(entry.path) != entry.path:
+    if not os.path.isabs(entry.path) or os.path.normpath(entry.path) != entry.path or "\0" in entry.path:
         raise LoopError(f"{entry.path!r} is not an absolute, plain path")
     try:
         status = os.lstat(entry.path)
-    except (FileNotFoundError, NotADirectoryError):
-        if entry.state == "absent":
+    except OSError as error:
+        if entry.state == "absent" and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return None
+        if not isinstance(error, FileNotFoundError):
+            raise LoopError(f"{entry.path} cannot be looked at: {error.strerror}") from error
         after = entry.content if entry.state == "file" else None
         return Change(entry.path, f"{entry.state} created", None, after)
     if entry.state == "absent":
@@ -81,7 +92,8 @@ def compare(entry: Entry) -> Change | None:
 
 def _standing_directory(path: str, status: os.stat_result) -> os.stat_result:
     if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
-        status = os.stat(path)  # root moved it to a larger disk
+        with contextlib.suppress(OSError):  # else it leads nowhere
+            status = os.stat(path)  # root moved it to a larger disk
     if not stat.S_ISDIR(status.st_mode):
         raise LoopError(f"{path} is in the way: a directory must stand there; move it aside and run again")
     return status
@@ -97,13 +109,14 @@ def _standing_file(path: str, status: os.stat_result) -> bytes | None:
 def apply(entry: Entry, change: Change) -> None:
     """Make ``entry`` hold. Parents must exist; no symlink is followed in the last component."""
     if entry.state == "absent":
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(entry.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise LoopError(f"{entry.path} cannot be removed: {error.strerror}") from error
         return
-    uid, gid = _ids(entry)
-    if uid is None or gid is None:
-        missing = f"user {entry.owner}" if uid is None else f"group {entry.group}"
-        raise LoopError(f"{entry.path}: there is no {missing} on this host")
+    uid, gid = _known_ids(entry)
     if entry.state == "file":
         write_atomic(entry.path, entry.content, entry.mode, uid, gid)
         return
@@ -124,29 +137,46 @@ def apply(entry: Entry, change: Change) -> None:
 def converge(entries: Iterable[Entry], *, check: bool = False) -> list[Change]:
     """Bring every entry to hold, in order; the changes made (or, in check mode, needed).
 
-    All are compared before the first is written, so that a path in the way stops the
-    set before anything changed.
+    All are compared before the first is written, so that a path in the way, a parent that
+    no earlier entry makes or an unknown account stops the set before anything changed.
     """
     entries = list(entries)
+    paths = [entry.path for entry in entries]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise LoopError(f"{path} is asked for twice")
     planned = [(entry, change) for entry in entries if (change := compare(entry))]
     if not check:
+        _check_possible(entry for entry, _ in planned)
         for entry, change in planned:
             apply(entry, change)
     return [change for _, change in planned]
 
 
+def _check_possible(entries: Iterable[Entry]) -> None:
+    made: set[str] = set()
+    for entry in entries:
+        if entry.state == "absent":
+            continue
+        _known_ids(entry)
+        parent = os.path.dirname(entry.path)
+        if parent not in made and not os.path.isdir(parent):
+            raise LoopError(f"{entry.path} cannot be made: there is no directory {parent}")
+        if entry.state == "directory":
+            made.add(entry.path)
+
+
 def entry_from(arguments: Mapping[str, object]) -> Entry:
     """An Entry from a module's option; LoopError on a mode that is not octal."""
     mode = str(arguments["mode"])
-    try:
-        bits = int(mode, 8)
-    except ValueError as error:
-        raise LoopError(f"{arguments['path']}: mode {mode!r} is not octal such as '0644'") from error
+    # The leading 0 is asked for since an unquoted 0644 comes out of YAML as 420.
+    if not re.fullmatch("0[0-7]{3,4}", mode):
+        raise LoopError(f"{arguments['path']}: mode {mode!r} is not octal such as '0644', quoted")
     return Entry(
         path=str(arguments["path"]),
         state=str(arguments["state"]),
         content=str(arguments.get("content") or "").encode(),
         owner=str(arguments["owner"]),
         group=str(arguments["group"]),
-        mode=bits,
+        mode=int(mode, 8),
     )

@@ -20,7 +20,13 @@ def _run(command: Sequence[str]) -> str:
     """stdout of a command, times in UTC; empty where it is missing or fails."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=False, env={**os.environ, "TZ": "UTC"}
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
+            env={**os.environ, "TZ": "UTC"},
         ).stdout
     return ""
 

@@ -15,9 +15,11 @@ from .files import flocked
 def installed(dest: str) -> str:
     """The version that ``dest`` points to; empty where there is none. ``dest`` is a link to ``dest-VERSION``."""
     try:
-        return os.readlink(dest).removeprefix(f"{os.path.basename(dest)}-")
+        target = os.readlink(dest)
     except OSError:
         return ""
+    name, dash, version = target.partition(f"{os.path.basename(dest)}-")
+    return version if dash and not name and os.path.isdir(f"{dest}/bin") else ""
 
 
 def install(package: str, version: str, dest: str, python: str, timeout: float = 900) -> None:
@@ -27,8 +29,12 @@ def install(package: str, version: str, dest: str, python: str, timeout: float =
     fails or is killed leaves the tool in use as it was, and is built anew the next time.
     """
     target = f"{dest}-{version}"
+    if os.path.lexists(dest) and not os.path.islink(dest):
+        raise LoopError(f"{dest} is in the way: a link to the version in use must stand there; move it aside")
     with flocked(f"{dest}.lock"):
         before = installed(dest)
+        if before == version:
+            return  # another run was faster
         shutil.rmtree(target, ignore_errors=True)
         for command in (
             [python, "-m", "venv", target],

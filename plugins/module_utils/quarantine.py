@@ -166,14 +166,22 @@ def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[d
     while True:
         answer = child() if uid == os.geteuid() else as_user(_name(uid), child)
         known = {entry["manifest"] for entry in answer["done"]}
-        done = [entry for entry in done if entry["manifest"] not in known] + answer["done"]
+        done = [entry for entry in done if entry["manifest"] not in known and _happened(entry)]
         if "denied" not in answer:
-            return {**answer["result"], "quarantined": done}
+            return {**answer["result"], "quarantined": done + answer["done"]}
+        done += answer["done"]
         source, target = answer["denied"]
         if os.geteuid() != 0 or uid == 0 or source in [pair[0] for pair in seen]:
             raise LoopError(_needs_root(source, uid))
         seen.append(answer["denied"])
         _root_step(source, target, uid, places)
+
+
+def _happened(entry: dict[str, Any]) -> bool:
+    """Did a pass that had to start again get as far as moving this thing?"""
+    if entry["to"].endswith("/tree"):
+        return os.path.lexists(entry["to"])
+    return entry["from"].startswith("/") and not os.path.lexists(entry["from"])
 
 
 def _owner(repos: Sequence[str]) -> int:

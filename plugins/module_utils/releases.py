@@ -309,6 +309,9 @@ def _alone(settings: Settings) -> Iterator[None]:
     install_dir = settings.install_dir
     try:
         os.makedirs(os.path.join(install_dir, "releases"), mode=0o755, exist_ok=True)
+        # uv leaves lock files in its cache that anybody may write; nobody but root gets that far.
+        os.makedirs(os.path.join(install_dir, "cache"), mode=0o700, exist_ok=True)
+        os.chmod(os.path.join(install_dir, "cache"), 0o700)
     except OSError as error:
         raise LoopError(f"{install_dir}/releases cannot be made: {error.strerror}") from error
     _take_ownership(install_dir)

@@ -40,7 +40,6 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
-        answer: dict[str, Any]
         try:
             os.close(reader)
             os.setsid()
@@ -50,23 +49,26 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
             os.umask(0o027)
             os.environ.update(HOME=entry.pw_dir, USER=name, LOGNAME=name)
             os.chdir("/")
-            answer = {"result": work()}
+            text = json.dumps({"result": work()})
         except LoopError as error:
-            answer = {"error": str(error)}
+            text = json.dumps({"error": str(error)})
         except BaseException:  # noqa: BLE001 - the parent must hear of anything
-            answer = {"crash": traceback.format_exc()}
+            text = json.dumps({"crash": traceback.format_exc()})
         try:
             with os.fdopen(writer, "w", encoding="utf-8") as pipe:
-                json.dump(answer, pipe)
+                pipe.write(text)
         finally:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
-    if not text:
-        raise LoopError(f"the work done as {name} ended without an answer (wait status {status}); run it again")
-    answer = json.loads(text)
+    try:
+        answer = json.loads(text)
+    except ValueError as error:  # nothing, or a part of it: the child was killed
+        raise LoopError(
+            f"the work done as {name} ended without an answer (wait status {status}); run it again"
+        ) from error
     if "crash" in answer:
         raise RuntimeError(answer["crash"])
     if "error" in answer:

@@ -10,7 +10,6 @@ and its admin directory into the quarantine, add the new worktree.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import time
@@ -222,6 +221,7 @@ def _move_out(leftover: Leftover, now: Pass) -> None:
 def describe(leftover: Leftover, now: Pass) -> None:
     """Write the manifest, mark the admin directory with the id, and report it as quarantined."""
     directory = now.item(leftover)
+    tree = os.path.join(directory, "tree")  # there already where a pass was cut off, or root moved it
     refs = salvage_refs(leftover)
     branch_ref = next(iter(refs), "")
     manifest = {
@@ -248,7 +248,7 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "id": leftover.id,
         "what": leftover.what,
         "from": leftover.place or leftover.branch or ", ".join(leftover.debris),
-        "to": os.path.join(directory, "tree") if leftover.path else directory,
+        "to": tree if leftover.path or os.path.lexists(tree) else directory,
         "branch": manifest["branch"],
         "tip": leftover.tip,
         "why": leftover.why,
@@ -257,15 +257,21 @@ def describe(leftover: Leftover, now: Pass) -> None:
     }
     if not now.check:
         store.write_manifest(directory, manifest)
-        if leftover.admin and os.path.isdir(leftover.admin.place) and not os.path.islink(leftover.admin.place):
-            _mark(leftover.admin.place, leftover.id)
+        if leftover.repo and leftover.admin and not os.path.islink(leftover.admin.place):
+            _mark(leftover.repo, leftover.admin.place, leftover.id)
     now.done.append(record)
 
 
-def _mark(place: str, name: str) -> None:
+def _mark(repo: Repo, place: str, name: str) -> None:
     # Not written by rename: a half-written mark is no id, and is then ignored.
-    with contextlib.suppress(OSError):
+    try:
         descriptor = os.open(f"{place}/{MARK}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except PermissionError as error:
+        if os.lstat(place).st_uid != os.geteuid():
+            raise Denied(repo.common, "") from error
+    except OSError:
+        return  # it serves only a pass that is cut off
+    else:
         os.write(descriptor, name.encode())
         os.close(descriptor)
 
@@ -459,8 +465,8 @@ def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, no
     if other:
         raise LoopError(f"path {path} lies inside another worktree, {other.target}")
     parents = ["/".join(branch.split("/")[:count]) for count in range(1, branch.count("/") + 1)]
-    refs = refs_below(repo, [branch])
     head = main_branch(repo)
+    refs = refs_below(repo, [branch])
     names = [f"{base_ref}^{{commit}}", *(f"refs/heads/{each}" for each in parents)]
     if base_ref in ("HEAD", "@") and (head == branch or head in parents):
         names[0] = default_of(repo, head)[1]
@@ -698,8 +704,8 @@ def _trees(root: str) -> list[str]:
 
 def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tuple[list[Leftover], list[Admin]]:
     """All leftovers of one repository, and the registered worktrees that are none."""
-    refs = refs_below(repo, limits.prefixes) if limits.prefixes else {}
     head = main_branch(repo)
+    refs = refs_below(repo, limits.prefixes) if limits.prefixes else {}
     if head in refs:
         leave_branch(repo, head, now)
     leftovers: list[Leftover] = []

@@ -36,7 +36,7 @@ options:
         choices: [file, directory, absent]
         default: file
       content:
-        description: What the file holds.
+        description: What the file holds. Required with O(entries[].state=file); an empty file is an empty string.
         type: str
       owner:
         description: Name of the owner.
@@ -47,7 +47,7 @@ options:
         type: str
         default: root
       mode:
-        description: The permission bits, octal, as a quoted string. Directories need V('0755') or the like.
+        description: The permission bits, octal with a leading 0, as a quoted string. Directories need V('0755') or the like.
         type: str
         default: "0644"
   secrets:
@@ -115,6 +115,7 @@ def main() -> None:
                     "group": {"type": "str", "default": "root"},
                     "mode": {"type": "str", "default": "0644"},
                 },
+                "required_if": [("state", "file", ["content"])],
             },
             "secrets": {"type": "dict", "default": {}, "no_log": True},
         },
