@@ -354,14 +354,11 @@ def _read_binary_patch(reader: _Reader) -> int:
 DIFF = _words("""
     -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
     --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""")
-# Replaced objects, grafts and a forged commit graph would show us another history than the one that is pushed.
-TRUE_HISTORY = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": "/dev/null"}
-PLAIN = {"core.quotePath": "true", "core.commitGraph": "false", "diff.noprefix": "false", "core.fileMode": "true"}
+PLAIN = {"core.quotePath": "true", "diff.noprefix": "false", "core.fileMode": "true"}
 
 
 def _git(directory: str, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
-    environment = {**TRUE_HISTORY, **(extra or {})}
-    return git(directory, arguments, stdin=stdin, environment=environment, config=PLAIN, timeout=GIT_SECONDS)[1]
+    return git(directory, arguments, stdin=stdin, environment=extra, config=PLAIN, timeout=GIT_SECONDS)[1]
 
 
 def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Change]:
@@ -385,7 +382,7 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
 
 def _commit(directory: str, name: str) -> str:
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-    status, out, _ = git(directory, arguments, environment=TRUE_HISTORY, config=PLAIN, ok=(0, 1, 128))
+    status, out, _ = git(directory, arguments, config=PLAIN, ok=(0, 1, 128))
     if status:
         raise LoopError(f"{directory}: there is no commit {show(name)}")
     return out.strip()
@@ -529,6 +526,13 @@ def judge_changes(
             found += _judge_kind(engine, ours, change)
             found += judge_text(change)
     return list(dict.fromkeys(found))
+
+
+def judge_text(policy: Policy, repo: str, name: str, text: str) -> list[Violation]:
+    """Whether text that no diff shows, such as a commit's message, is free of what is denied."""
+    judge = _text_judge(effective(policy, repo), guards(policy, repo))
+    with deadline(JUDGE_SECONDS, f"judging {name} took longer than {JUDGE_SECONDS:.0f} s: refused"):
+        return judge(Change(name, binary="\0" in text, added=tuple(text.split("\n"))))
 
 
 def _judge_totals(engine: Policy, ours: Policy, changes: Sequence[Change]) -> list[Violation]:

@@ -24,6 +24,7 @@ except ImportError:  # a fresh host, before the role's packages are there
 SAFE_CONFIG: dict[str, str] = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
+    "core.commitGraph": "false",  # a forged one would show other parents
     "core.untrackedCache": "false",
     "core.pager": "cat",
     "core.editor": "false",
@@ -46,6 +47,9 @@ def safe_environment(extra: Mapping[str, str] | None = None, config: Mapping[str
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
+        # Replaced objects and grafts would show another history than the one that is published.
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": "/dev/null",
         "GIT_CONFIG_COUNT": str(len(entries)),
         "LC_ALL": "C.UTF-8",
     }

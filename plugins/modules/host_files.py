@@ -47,7 +47,7 @@ options:
         type: str
         default: root
       mode:
-        description: The permission bits, octal with a leading 0, as a quoted string. Directories need V('0755') or the like.
+        description: The permission bits, octal with a leading 0, as a quoted string. Directories need V('0755') or so.
         type: str
         default: "0644"
   secrets:

@@ -4,7 +4,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
+
+
+@pytest.fixture
+def task(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Call a module with options, in diff mode; what it answers."""
+    from ansible.module_utils.testing import patch_module_args
+
+    def call(module: ModuleType, **options: Any) -> dict[str, Any]:
+        with patch_module_args({"_ansible_diff": True, **options}), pytest.raises(SystemExit):
+            module.main()
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return answer
+
+    return call

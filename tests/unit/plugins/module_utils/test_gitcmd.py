@@ -1,0 +1,227 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""git, where the repository, the environment and the network want it to do something else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import credentials, git, safe_environment
+
+COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
+IDENTITY = {f"GIT_{who}_{what}": f"{who}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    path = tmp_path / "repo"
+    git("/", ["init", "-q", "-b", "main", str(path)])
+    (path / "file").write_text("one\n")
+    git(str(path), ["add", "file"])
+    git(str(path), ["commit", "-q", "-m", "First"], environment=IDENTITY)
+    return path
+
+
+def test_status_and_both_streams(repo: Path) -> None:
+    assert git(str(repo), ["rev-parse", "--abbrev-ref", "HEAD"]) == (0, "main\n", "")
+    assert git(str(repo), ["diff", "--quiet", "HEAD"])[0] == 0
+    (repo / "file").write_text("two\n")
+    assert git(str(repo), ["diff", "--quiet", "HEAD"], ok=(0, 1))[0] == 1
+
+
+def test_an_error_is_gits_reason_and_not_its_advice(repo: Path) -> None:
+    with pytest.raises(LoopError, match=rf"^git rev-parse in {repo} ended with 128: fatal: .*nothing") as caught:
+        git(str(repo), ["rev-parse", "--verify", "nothing", "--"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(LoopError, match="ended with 1: no message"):
+        git(str(repo), ["config", "--get", "no.such"])
+
+
+def test_what_it_is_given_arrives_whole(repo: Path) -> None:
+    for data in (b"", b"\0\xff" * 2_000_000):
+        wanted = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - git's own
+        assert git(str(repo), ["hash-object", "--stdin"], stdin=data)[1].strip() == wanted
+
+
+def test_names_that_are_no_text_come_back_as_they_are(repo: Path) -> None:
+    name = b"caf\xe9\n.md"
+    Path(os.fsdecode(os.fsencode(repo) + b"/" + name)).write_text("x")
+    out = git(str(repo), ["ls-files", "--others", "-z"])[1]
+    assert os.fsencode(out.rstrip("\0")) == name
+
+
+def test_it_never_runs_anywhere_else(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GitPython falls back to the current directory, so that a missing one would be another repository."""
+    monkeypatch.chdir(repo)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(LoopError, match=f"git branch: {place} is not a directory that can be entered"):
+            git(str(place), ["branch", "wrong"])
+    assert git(str(repo), ["branch", "--list", "wrong"])[1] == ""
+
+
+def test_the_callers_environment_leads_nowhere(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    git("/", ["init", "-q", "-b", "other", str(other)])
+    (tmp_path / "gitconfig").write_text("[core]\n\tbare = true\n")
+    for key, value in {
+        "GIT_DIR": f"{other}/.git", "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": f"{other}/index",
+        "GIT_OBJECT_DIRECTORY": str(other), "GIT_CONFIG_PARAMETERS": "'core.bare=true'", "GIT_NAMESPACE": "x",
+        "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"), "GIT_TRACE": "1", "GIT_EXEC_PATH": str(other),
+        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.bare", "GIT_CONFIG_VALUE_0": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    assert git(str(repo), ["rev-parse", "--show-toplevel"]) == (0, f"{repo}\n", "")
+    assert git(str(repo), ["symbolic-ref", "--short", "HEAD"])[1] == "main\n"
+
+
+# --- a repository whose configuration is an attack
+
+
+def attack(repo: Path) -> Path:
+    """Have git run a program of ours at every turn; returns what that program leaves behind."""
+    trace = repo.parent / "PWNED"
+    program = repo.parent / "attack"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >> {trace}\n')
+    program.chmod(0o755)
+    hooks = repo.parent / "hooks"
+    hooks.mkdir()
+    names = ("pre-commit", "post-commit", "post-checkout", "pre-push", "reference-transaction", "post-index-change")
+    for name in names:
+        for directory in (hooks, repo / ".git" / "hooks"):
+            directory.mkdir(exist_ok=True)
+            (directory / name).unlink(missing_ok=True)
+            (directory / name).symlink_to(program)
+    settings = {
+        "core.hooksPath": hooks, "core.fsmonitor": program, "core.pager": program, "core.editor": program,
+        "core.sshCommand": program, "credential.helper": program, "commit.gpgSign": "true", "tag.gpgSign": "true",
+        "gpg.program": program, "protocol.ext.allow": "always", "alias.status": f"!{program}", "sequence.editor": program,
+    }  # fmt: skip
+    for key, value in settings.items():
+        subprocess.run(["git", "config", key, str(value)], cwd=repo, check=True)
+    return trace
+
+
+COMMANDS = [
+    ["status"],
+    ["commit", "-q", "--allow-empty", "-m", "x"],
+    ["tag", "-m", "x", "v1"],
+    ["checkout", "-q", "-b", "new"],
+    ["worktree", "add", "-q", "../tree"],
+    ["log", "--oneline"],
+    ["push", "-q", "../copy.git", "HEAD:refs/heads/x"],
+    ["fetch", "-q", "ext::../attack x"],
+    ["ls-remote", "ssh://nobody@localhost:1/x"],
+    ["commit", "--amend"],
+]
+
+
+def test_a_hostile_configuration_runs_nothing(repo: Path) -> None:
+    git(str(repo), ["init", "-q", "--bare", "../copy.git"])
+    trace = attack(repo)
+    for command in COMMANDS:
+        git(str(repo), command, environment=IDENTITY, ok=range(256), timeout=20)
+        assert not trace.exists(), (command, trace.read_text())
+    # The attack is one: the same repository gets plain git to run the program.
+    for command in COMMANDS[:2]:
+        subprocess.run(["git", *command], cwd=repo, env={**os.environ, **IDENTITY}, capture_output=True, check=False)
+    assert {"fsmonitor" in trace.read_text() or "attack" in trace.read_text()} == {True}
+
+
+def test_the_environment_for_others_is_as_safe(repo: Path) -> None:
+    """What an engine's own git gets."""
+    trace = attack(repo)
+    for command in (["status"], ["commit", "-q", "--allow-empty", "-m", "x"], ["log", "--oneline"]):
+        environment = {"PATH": os.environ["PATH"], **IDENTITY, **safe_environment()}
+        subprocess.run(["git", *command], cwd=repo, env=environment, capture_output=True, check=True)
+    assert not trace.exists()
+
+
+def test_more_configuration_and_environment_come_on_top() -> None:
+    environment = safe_environment({"LC_ALL": "C", "X": "1"}, {"core.pager": "less", "user.name": "loop"})
+    count = int(environment["GIT_CONFIG_COUNT"])
+    found = {environment[f"GIT_CONFIG_KEY_{n}"]: environment[f"GIT_CONFIG_VALUE_{n}"] for n in range(count)}
+    assert (found["core.pager"], found["user.name"], found["core.hooksPath"]) == ("less", "loop", "/dev/null")
+    assert (environment["LC_ALL"], environment["X"]) == ("C", "1")
+
+
+# --- limits and what is missing
+
+
+def alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_limit_ends_git_and_all_it_started(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"  # a host without ps and pgrep
+    programs.mkdir()
+    for name in ("git", "sh", "sleep"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(programs))
+    alias = f"alias.hang=!sleep 300 & echo $! > {tmp_path}/pid; wait"
+    begun = time.monotonic()
+    with pytest.raises(LoopError, match="git -c in .* took longer than 0.5 s"):
+        git(str(repo), ["-c", alias, "hang"], timeout=0.5)
+    assert time.monotonic() - begun < 10
+    assert not alive(int((tmp_path / "pid").read_text()))
+    assert git(str(repo), ["rev-parse", "--is-bare-repository"], timeout=60)[1] == "false\n"
+
+
+def test_a_host_without_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LoopError, match="the program git is missing on this host"):
+        git(str(repo), ["status"])
+
+
+def test_a_host_without_gitpython(repo: Path) -> None:
+    script = f"""if True:
+        import sys
+        sys.modules["git"] = None
+        from ansible_collections.as215932.engineering_loop.plugins.module_utils import gitcmd
+        try:
+            gitcmd.git({str(repo)!r}, ["status"])
+        except gitcmd.LoopError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "the Python library GitPython is missing on this host; Debian's package is python3-git\n"
+
+
+# --- credentials
+
+
+def header(repo: Path, url: str, config: dict[str, str]) -> str:
+    """What git itself would send to a URL."""
+    return git(str(repo), ["config", "--get-urlmatch", "http.extraHeader", url], config=config, ok=(0, 1))[1].strip()
+
+
+def test_the_token_goes_to_its_own_host_only(repo: Path) -> None:
+    environment, config = credentials("https://git.example.org/acme/one.git", "s3cret")
+    assert environment == {"GIT_ASKPASS": ""}
+    sent = header(repo, "https://git.example.org/acme/two.git", config)
+    assert re.fullmatch("Authorization: Basic eC1hY2Nlc3MtdG9rZW46czNjcmV0", sent)
+    for url in (
+        "https://git.example.org.evil.example/x", "http://git.example.org/x", "https://example.org/x",
+        "https://git.example.org:8443/x", "https://evil.example/git.example.org/",
+    ):  # fmt: skip
+        assert header(repo, url, config) == ""
+
+
+@pytest.mark.parametrize(("url", "token"), [("https://h/x", ""), ("/srv/x.git", "t"), ("ssh://h/x", "t"), ("git@h:x", "t")])
+def test_no_token_where_none_belongs(url: str, token: str) -> None:
+    assert credentials(url, token, "/lib/askpass") == ({"GIT_ASKPASS": "/lib/askpass"}, {})
