@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Throwaway loop hosts: a real Debian 13, booted with systemd in about two seconds.

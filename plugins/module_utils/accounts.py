@@ -23,9 +23,13 @@ def utc_now() -> str:
 
 def names(cycles_dir: str) -> list[str]:
     """File names of the accounts, oldest first; their names begin with the time."""
-    with contextlib.suppress(FileNotFoundError):
-        return sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
-    return []
+    try:
+        found = os.listdir(cycles_dir)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LoopError(f"{cycles_dir} cannot be read: {error.strerror}") from error
+    return sorted(name for name in found if name.endswith(".json") and name[0].isdigit())
 
 
 def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:

@@ -25,10 +25,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from . import accounts, gate_policy, receipts, settings, workspaces, worktrees
+from . import accounts, gate_policy, push_gate, receipts, settings, workspaces, worktrees
 from .errors import LoopError
 from .forge import Forge
-from .gitcmd import safe_environment
 
 ENGINE = "hyrule-engineering-loop"
 
@@ -158,11 +157,10 @@ def _flags(help_text: str) -> set[str]:
 
 
 def engine_environment(config: dict[str, Any], current: str) -> dict[str, str]:
-    """The unit's environment, plus a git that no repository's configuration can bend."""
-    environment = {**os.environ, **safe_environment()}
+    """The unit's environment, plus a git that no repository's configuration can bend and whose pushes are judged."""
+    environment = {**os.environ, **push_gate.environment(config)}
     environment.update(
         HYRULE_POLICY_FILE=config["policy_file"],
-        GIT_ASKPASS=f"{config['lib_dir']}/git-askpass",
         GIT_AUTHOR_NAME=config["git_user_name"],
         GIT_AUTHOR_EMAIL=config["git_user_email"],
         GIT_COMMITTER_NAME=config["git_user_name"],
@@ -243,7 +241,7 @@ def _spoken(engine: subprocess.Popen[bytes]) -> Iterator[str]:
     try:
         last = False
         while not last:
-            ready, _, _ = select.select([pipe, ended], [], [])
+            ready, unused, unused = select.select([pipe, ended], [], [])
             last = ended in ready  # then one read gives all that is left in the pipe
             if pipe in ready:
                 chunk = os.read(pipe, 1 << 20)
@@ -258,7 +256,7 @@ def parse_report(output: str) -> dict[str, Any]:
     decoder = json.JSONDecoder()
     for begin in reversed([match.start() for match in re.finditer(r"^\{", output, re.MULTILINE)]):
         with contextlib.suppress(ValueError, RecursionError):
-            report, _ = decoder.raw_decode(output, begin)
+            report, unused = decoder.raw_decode(output, begin)
             if isinstance(report.get("outcome"), str):
                 return dict(report)
     return {}
@@ -290,10 +288,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             say(f"kept aside: {kept['from']} -> {kept['to']}\n")
         refreshed = workspaces.refresh(config)["repositories"]
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
+        push_gate.take_verdicts(config)  # of a cycle that was killed
         status, report = run_engine(config)
         outcome = report.get("outcome", "error")
         detail = report.get("detail", "") if report else f"the engine ended with {status} and without a report"
         account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
+        account["pushes"] = push_gate.take_verdicts(config)
+        refused = [one["reason"] for one in account["pushes"] if not one["allowed"]]
+        account["detail"] = refused[-1] if refused else detail
     except Stopped as error:
         account.update(outcome="interrupted", detail=str(error))
     except LoopError as error:

@@ -48,8 +48,9 @@ def safe_environment(extra: Mapping[str, str] | None = None, config: Mapping[str
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         # Replaced objects and grafts would show another history than the one that is published.
+        # git complains of grafts where that file can be opened, even an empty one.
         "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_GRAFT_FILE": "/dev/null",
+        "GIT_GRAFT_FILE": "/dev/null/none",
         "GIT_CONFIG_COUNT": str(len(entries)),
         "LC_ALL": "C.UTF-8",
     }

@@ -33,6 +33,7 @@ SETTINGS = "ENGINEERING_LOOP_SETTINGS"
 HEADS = "refs/heads/"
 REASONS_TOLD = 3
 GIT_SECONDS = 60.0
+MAX_VERDICTS = 1024 * 1024
 DEFAULT_PREFIXES = ["docs"]  # the engine's own
 
 # A push that recursed would run git in a submodule without these variables, so with the agent's hooks.
@@ -280,11 +281,14 @@ def _keep(config: Config, verdict: Mapping[str, Any]) -> None:
 
 
 def take_verdicts(config: Config) -> list[dict[str, Any]]:
-    """What was decided since the last call, oldest first."""
+    """What was decided since the last call, oldest first. The agent could have written it: it informs and decides nothing.
+    """
     found = []
     with contextlib.suppress(LoopError, ValueError):
-        for line in (read_bytes(_file(config), 1024 * 1024) or b"").splitlines():
-            found.append(json.loads(line))
-    with contextlib.suppress(FileNotFoundError):
+        for line in (read_bytes(_file(config), MAX_VERDICTS) or b"").splitlines():
+            verdict = json.loads(line)
+            if isinstance(verdict["allowed"], bool) and isinstance(verdict["reason"], str):
+                found.append(verdict)
+    with contextlib.suppress(OSError):
         os.unlink(_file(config))
     return found

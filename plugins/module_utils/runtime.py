@@ -24,11 +24,22 @@ LAUNCHER = """\
 import sys
 
 sys.path.insert(0, {lib_dir!r})
-from engineering_loop_core.cycle import main
+match sys.argv[1:]:
+    case ["cycle", *words] if len(words) <= 1:
+        from engineering_loop_core.cycle import main
+    case ["pre-push", *words] if len(words) == 2:
+        from engineering_loop_core.push_gate import pre_push as main
+    case ["askpass", *words] if len(words) == 1:
+        from engineering_loop_core.push_gate import askpass as main
+    case _:
+        sys.exit("usage: loop cycle [SETTINGS] | pre-push REMOTE URL | askpass PROMPT")
+sys.exit(main(*words))
+"""
 
-if sys.argv[1:2] != ["cycle"] or len(sys.argv) > 3:
-    sys.exit("usage: loop cycle [SETTINGS]")
-sys.exit(main(*sys.argv[2:]))
+# The one hook that git runs for the engine.
+PRE_PUSH = """\
+#!/bin/sh
+exec {lib_dir}/loop pre-push "$@"
 """
 
 # git asks for a name first and for a password second; the token never stands in an argument.
@@ -36,7 +47,7 @@ ASKPASS = """\
 #!/bin/sh
 case "$1" in
   Username*) echo x-access-token ;;
-  *) printf '%s\\n' "$GH_TOKEN" ;;
+  *) exec {lib_dir}/loop askpass "$1" ;;
 esac
 """
 
@@ -67,7 +78,9 @@ def install(lib_dir: str, *, check: bool = False) -> list[Change]:
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
         Entry(f"{lib_dir}/loop", content=LAUNCHER.format(lib_dir=lib_dir).encode(), mode=0o755),
-        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.encode(), mode=0o755),
+        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
+        Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=lib_dir).encode(), mode=0o755),
     ]
     entries += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
     if os.path.isdir(package):

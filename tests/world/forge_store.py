@@ -66,12 +66,12 @@ DEFAULT_SEED: Record = {
 # Like GitHub, it gives out any commit of a repository by its SHA.
 REPOSITORY_CONFIG = """\
 [http]
-	receivepack = true
+receivepack = true
 [uploadpack]
-	allowFilter = true
-	allowAnySHA1InWant = true
+allowFilter = true
+allowAnySHA1InWant = true
 [gc]
-	auto = 0
+auto = 0
 """
 
 # GitHub refuses this with the same words; the hook speaks them so that clients see a real refusal.

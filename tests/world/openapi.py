@@ -9,7 +9,6 @@ python tests/world/openapi.py check FILE       walks; prints what differs; exit 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import re
 import subprocess
@@ -45,6 +44,7 @@ class Description:
 
     def __init__(self, file: Path) -> None:
         self.document: dict[str, Any] = _as_json_schema(json.loads(file.read_text(encoding="utf-8")))
+        self.validators: dict[str, Draft202012Validator] = {}
         self.registry: Registry[Any] = Registry().with_resource(BASE, DRAFT202012.create_resource(self.document))
         self.patterns = [(_pattern(path), path) for path in self.document["paths"]]
 
@@ -85,9 +85,10 @@ class Description:
         for problem in self._validator(json.dumps(content["application/json"]["schema"])).iter_errors(body):
             yield f"{where}: {problem.json_path}: {problem.message[:200]}"
 
-    @functools.cache  # noqa: B019 - one description per process
     def _validator(self, schema: str) -> Draft202012Validator:
-        return Draft202012Validator(json.loads(schema), registry=self.registry)
+        if schema not in self.validators:
+            self.validators[schema] = Draft202012Validator(json.loads(schema), registry=self.registry)
+        return self.validators[schema]
 
 
 def _as_json_schema(node: Any) -> Any:

@@ -311,7 +311,7 @@ def forge_down(host: Host) -> None:
 
 
 def out_of_sight(host: Host) -> None:
-    for _ in range(canary.LISTED):
+    for dummy in range(canary.LISTED):
         approve(host, REPO)
 
 

@@ -88,10 +88,10 @@ def repo(tmp_path: Path) -> Repo:
     return Repo(tmp_path / "app")
 
 
-def rules(diff: str | bytes, policy: dict[str, Any] = POLICY, **options: Any) -> set[tuple[str, str]]:
+def rules(diff: str | bytes, policy: dict[str, Any] | None = None, **options: Any) -> set[tuple[str, str]]:
     content = diff if isinstance(diff, bytes) else diff.encode("utf-8", "surrogateescape")
     changes = gate_check.changes_in_diff(content)
-    return {(v.subject, v.rule) for v in gate_check.judge_changes(policy, "app", changes, **options)}
+    return {(v.subject, v.rule) for v in gate_check.judge_changes(policy or POLICY, "app", changes, **options)}
 
 
 def new_file(name: str, *lines: str, mode: str = "100644") -> str:

@@ -39,8 +39,8 @@ def test_status_and_both_streams(repo: Path) -> None:
 
 
 def test_an_error_is_gits_reason_and_not_its_advice(repo: Path) -> None:
-    with pytest.raises(LoopError, match=rf"^git rev-parse in {repo} ended with 128: fatal: .*nothing") as caught:
-        git(str(repo), ["rev-parse", "--verify", "nothing", "--"])
+    with pytest.raises(LoopError, match=rf"^git switch in {repo} ended with 128: fatal: invalid reference: no$") as caught:
+        git(str(repo), ["switch", "no"])
     assert "\n" not in str(caught.value)
     with pytest.raises(LoopError, match="ended with 1: no message"):
         git(str(repo), ["config", "--get", "no.such"])
@@ -134,7 +134,7 @@ def test_a_hostile_configuration_runs_nothing(repo: Path) -> None:
     # The attack is one: the same repository gets plain git to run the program.
     for command in COMMANDS[:2]:
         subprocess.run(["git", *command], cwd=repo, env={**os.environ, **IDENTITY}, capture_output=True, check=False)
-    assert {"fsmonitor" in trace.read_text() or "attack" in trace.read_text()} == {True}
+    assert "attack" in trace.read_text()
 
 
 def test_the_environment_for_others_is_as_safe(repo: Path) -> None:

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host is: read from what is there, and never a crash over what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import pwd
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from deployed import SEED, SHA, Host, Running, deployed, running
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
+        yield forge
+
+
+@pytest.fixture
+def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    return deployed(tmp_path, forge)
+
+
+def program(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_system() -> None:
+    system = hostinfo.system()
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    assert system["id"] == release["ID"].strip('"')
+    assert system["python"] == platform.python_version()
+    assert system["systemd"] == Path("/run/systemd/system").is_dir()
+    assert system["root"] == (os.geteuid() == 0)
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hostinfo.missing_packages([]) == []
+    assert hostinfo.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
+    monkeypatch.setenv("PATH", "/nowhere")  # not a Debian at all
+    assert hostinfo.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
+
+
+def test_the_version_of_uv(tmp_path: Path) -> None:
+    real = str(Path(sys.executable).with_name("uv"))
+    assert hostinfo.uv_version(real).count(".") == 2
+    assert hostinfo.uv_version(program(tmp_path / "good", "echo 'uv 1.2.3 (abc 2026-01-01)'")) == "1.2.3"
+    for text in ("exit 3", "echo uv", "printf '\\377'", "kill $$"):
+        assert hostinfo.uv_version(program(tmp_path / "bad", text)) == ""
+    (tmp_path / "plain").write_text("")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "plain"):
+        assert hostinfo.uv_version(str(path)) == ""
+
+
+def test_users() -> None:
+    assert hostinfo.user_exists(pwd.getpwuid(os.geteuid()).pw_name)
+    assert not hostinfo.user_exists("no-such-user")
+
+
+def test_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = {"active": False, "enabled": False, "next": ""}
+    assert hostinfo.timer("no-such-unit") == nothing
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    program(
+        tmp_path / "systemctl",
+        'test "$2" = loop.timer || exit 1\n'
+        'printf "ActiveState=active\\nUnitFileState=enabled\\nNextElapseUSecRealtime=Thu 2026-01-01 00:00:00 %s\\n" "$TZ"',
+    )
+    assert hostinfo.timer("loop") == {"active": True, "enabled": True, "next": "Thu 2026-01-01 00:00:00 UTC"}
+    assert hostinfo.timer("other") == nothing
+
+
+def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
+    assert hostinfo.loop(str(tmp_path / "none.json")) is None
+
+
+def test_a_deployed_host(host: Host) -> None:
+    for _ in range(3):
+        host.systemd("systemctl", "start")
+    seen = hostinfo.loop(str(host.config_file), last=2)
+    assert seen is not None
+    assert seen["settings"] == host.config
+    assert seen["engine"] == seen["installed"]["engine_sha"] == SHA
+    assert seen["proof"]["matches"] is False
+    assert "nothing was proven on this host yet" in seen["proof"]["reason"]
+    assert [cycle["invocation_id"][-1] for cycle in seen["cycles"]] == ["2", "3"]
+    assert (seen["quarantine"], seen["timer"]["active"]) == ([], False)
+    assert json.loads(json.dumps(seen)) == seen
+
+
+def test_a_host_that_lacks_a_part_is_told_and_not_a_crash(host: Host) -> None:
+    (host.top / "opt/current").unlink()
+    seen = hostinfo.loop(str(host.config_file))
+    assert seen is not None
+    assert (seen["engine"], seen["installed"], seen["proof"]["matches"]) == ("", {}, False)
+    assert "no engine is installed" in seen["proof"]["reason"]
+
+
+def test_broken_settings_are_one_line(host: Host) -> None:
+    host.config_file.write_text("{")
+    with pytest.raises(LoopError, match="is not JSON"):
+        hostinfo.loop(str(host.config_file))

@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The core as it is installed on the host: the same files, root's, and a launcher that runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import runtime
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+ROOT = os.geteuid() == 0
+CORE = Path(__file__).resolve().parents[4] / "plugins" / "module_utils"
+
+
+def test_every_file_of_the_core_is_shipped_as_it_is() -> None:
+    assert runtime.sources() == {
+        "__init__.py": b"",
+        **{path.name: path.read_bytes() for path in CORE.glob("*.py") if path.name != "__init__.py"},
+    }
+
+
+def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
+    lib = tmp_path / "it's a lib"
+    foretold = runtime.install(str(lib), check=True)
+    assert not lib.exists()
+    if not ROOT:
+        with pytest.raises(LoopError, match="cannot be made: Operation not permitted"):  # it must be root's
+            runtime.install(str(lib))
+        return
+    assert runtime.install(str(lib)) == foretold
+    assert runtime.install(str(lib)) == []
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o022) for path in lib.rglob("*")} == {(0, 0)}
+
+    def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-I", str(lib / "loop"), *arguments], cwd="/", capture_output=True, text=True, check=False
+        )
+
+    done = launch("cycle", f"{tmp_path}/none.json")
+    assert (done.returncode, done.stderr) == (4, "")
+    assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
+    for wrong in ((), ("heal",), ("cycle", "a", "b")):
+        assert (launch(*wrong).returncode, launch(*wrong).stderr) == (1, "usage: loop cycle [SETTINGS]\n")
+
+
+def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> None:
+    lib = tmp_path / "lib"
+    package = lib / runtime.PACKAGE
+    package.mkdir(parents=True)
+    (package / "gone.py").write_text("old")
+    (package / "notes.txt").write_text("an operator's")
+    (package / "files.py").write_text("changed by hand")
+    changes = {change.path: change.what for change in runtime.install(str(lib), check=True)}
+    assert changes[f"{package}/gone.py"] == "removed"
+    assert changes[f"{package}/files.py"] == "content"
+    if ROOT:
+        runtime.install(str(lib))
+        assert not (package / "gone.py").exists()
+        assert (package / "files.py").read_bytes() == (CORE / "files.py").read_bytes()
+        assert (package / "notes.txt").read_text() == "an operator's"
+
+
+def test_a_file_where_the_package_must_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / runtime.PACKAGE).write_text("")
+    with pytest.raises(LoopError, match=f"{runtime.PACKAGE} is in the way"):
+        runtime.install(str(tmp_path))
+
+
+@pytest.mark.parametrize("token", ["ghs_abc", "100%s \\n $HOME 'x' -e"])
+def test_git_is_told_name_and_token(tmp_path: Path, token: str) -> None:
+    script = tmp_path / "git-askpass"
+    script.write_text(runtime.ASKPASS)
+    script.chmod(0o755)
+
+    def ask(prompt: str) -> str:
+        return subprocess.run(
+            [script, prompt], env={"PATH": os.environ["PATH"], "GH_TOKEN": token}, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert ask("Username for 'https://github.com': ") == "x-access-token\n"
+    assert ask("Password for 'https://x-access-token@github.com': ") == f"{token}\n"
