@@ -39,13 +39,10 @@ def processes() -> list[Process]:
             name = Path(base, "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             continue
-        links = [f"{base}/cwd", f"{base}/exe", f"{base}/root"]
+        places = [place for part in ("cwd", "exe", "root") if (place := _link(f"{base}/{part}"))]
         with contextlib.suppress(OSError):
-            links += [f"{base}/fd/{number}" for number in os.listdir(f"{base}/fd")]
-        places = []
-        for link in links:
-            with contextlib.suppress(OSError):
-                places.append(os.readlink(link).removesuffix(" (deleted)"))
+            links = (_link(f"{base}/fd/{number}") for number in os.listdir(f"{base}/fd"))
+            places += [place for place in links if place.startswith("/")]
         words = b""
         if name.startswith("git"):
             for part in ("cmdline", "environ"):
@@ -53,6 +50,13 @@ def processes() -> list[Process]:
                     words += Path(base, part).read_bytes() + b"\0"
         found.append(Process(int(entry), name, uid, tuple(places), os.fsdecode(words)))
     return found
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path).removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def user_of(path: str, running: Iterable[Process]) -> str | None:

@@ -241,7 +241,7 @@ def _spoken(engine: subprocess.Popen[bytes]) -> Iterator[str]:
     try:
         last = False
         while not last:
-            ready, unused, unused = select.select([pipe, ended], [], [])
+            ready = select.select([pipe, ended], [], [])[0]
             last = ended in ready  # then one read gives all that is left in the pipe
             if pipe in ready:
                 chunk = os.read(pipe, 1 << 20)

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .errors import LoopError
@@ -141,24 +142,34 @@ class Admin:
 def read_small(path: str) -> str | None:
     """The text of a small regular file, None for anything else that may stand there."""
     try:
-        content = read_bytes(path, limit=SMALL)
-    except LoopError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
         return None
-    return None if content is None else os.fsdecode(content)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > SMALL:
+            return None
+        return os.fsdecode(os.read(descriptor, status.st_size + 1))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
-def read_admin(place: str) -> Admin:
+def read_admin(place: str, real: Callable[[str], str] = os.path.realpath) -> Admin:
     """What the admin directory says, as far as it can be read."""
     admin = Admin(os.path.basename(place), place)
     target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
     if target.endswith("/.git") and "\0" not in target:
         target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
-        admin.target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+        parent, name = os.path.split(target)
+        admin.target = os.path.join(real(parent), name)
     head = (read_small(f"{place}/HEAD") or "").strip()
     held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
     if OBJECT.fullmatch(head):
         admin.head = head
-    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+    # Only a detached worktree can wait for a branch; with many worktrees every file that is not read counts.
+    for state in () if held else ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
         name = (read_small(f"{place}/{state}") or "").strip()
         held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
     admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
@@ -179,7 +190,13 @@ def admins_of(repo: Repo) -> list[Admin]:
     """Every entry of ``.git/worktrees``, sorted by name."""
     place = f"{repo.common}/worktrees"
     try:
-        return [read_admin(f"{place}/{name}") for name in sorted(os.listdir(place))]
+
+        @functools.cache
+        def real(path: str) -> str:  # as realpath, but each directory that worktrees share is looked at once
+            parent, name = os.path.split(path)
+            return os.path.realpath(path) if not name or os.path.islink(path) else os.path.join(real(parent), name)
+
+        return [read_admin(f"{place}/{name}", real) for name in sorted(os.listdir(place))]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
@@ -206,18 +223,18 @@ def mentioned(place: str) -> list[str]:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
-    _, out, _ = repo.git(
+    dummy, out, unused = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )
     rows = (line.split("\0") for line in out.splitlines())
     return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
 
 
-def commits(repo: Repo, names: Sequence[str], kind: str = "commit") -> list[str]:
-    """For each of ``names`` the commit (or other ``kind``) it resolves to, or the empty string; one process for all."""
+def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
+    """For each of ``names`` the object it resolves to and its kind, or two empty strings; one process for all."""
     if not names:
         return []
-    _, out, err = repo.git(
+    dummy, out, err = repo.git(
         ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
         stdin=os.fsencode("".join(f"{name}\n" for name in names)),
         config={"core.warnAmbiguousRefs": "true"},
@@ -225,8 +242,13 @@ def commits(repo: Repo, names: Sequence[str], kind: str = "commit") -> list[str]
     for name in re.findall(r"refname '(.*)' is ambiguous", err):
         if not OBJECT.fullmatch(name):
             raise LoopError(f"{name!r} is ambiguous in {repo.path}: write refs/heads/{name} or refs/tags/{name}")
-    rows = (line.split(" ") for line in out.splitlines())
-    return [row[0] if len(row) == 2 and row[1] == kind and OBJECT.fullmatch(row[0]) else "" for row in rows]
+    rows = (line.rpartition(" ") for line in out.splitlines())
+    return [(name, kind) if OBJECT.fullmatch(name) and kind != "missing" else ("", "") for name, unused, kind in rows]
+
+
+def commits(repo: Repo, names: Sequence[str]) -> list[str]:
+    """For each of ``names`` the commit it resolves to, or the empty string."""
+    return [name if kind == "commit" else "" for name, kind in objects(repo, names)]
 
 
 def index_tree(admin: Admin) -> str:
@@ -245,12 +267,12 @@ def index_tree(admin: Admin) -> str:
 def staged(repo: Repo, admin: Admin) -> str:
     """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
     where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
-    _, out, _ = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
+    dummy, out, unused = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
     names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
-    real = [name for name in commits(repo, names, "blob") if name]
+    real = [name for name, kind in objects(repo, names) if kind == "blob"]
     if not real:
         return ""
-    _, tree, _ = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
+    dummy, tree, unused = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
     return tree.strip()
 
 
@@ -339,7 +361,7 @@ def filters_off(repo: Repo) -> dict[str, str]:
     text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
     if "filter" not in text.lower() and "include" not in text.lower():
         return {}
-    _, out, _ = repo.git(["config", "--list", "--name-only", "-z"])
+    dummy, out, unused = repo.git(["config", "--list", "--name-only", "-z"])
     names = sorted({key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")})
     silent = {"smudge": "", "clean": "", "process": "", "required": "false"}
     return {f"filter.{name}.{key}": value for name in names for key, value in silent.items()}

@@ -55,7 +55,7 @@ def install(package: str, version: str, dest: str, python: str, timeout: float =
                 raise LoopError(f"{package} {version} cannot be installed: {error}") from error
             if done.returncode != 0:
                 shutil.rmtree(target, ignore_errors=True)
-                lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+                lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
                 raise LoopError(
                     f"{package} {version} cannot be installed: {lines[-1] if lines else command[0] + ' failed'}"
                     " (check the version and that this host reaches its package index)"

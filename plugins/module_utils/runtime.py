@@ -8,7 +8,9 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import shlex
 
+from . import canary, cycle, push_gate
 from .errors import LoopError
 from .hostfiles import Change, Entry, converge
 
@@ -16,6 +18,9 @@ from .hostfiles import Change, Entry, converge
 VERSION = "0.1.0"
 
 PACKAGE = "engineering_loop_core"
+
+# What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
+PROGRAMS = (canary, cycle, push_gate)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -74,13 +79,14 @@ def install(lib_dir: str, *, check: bool = False) -> list[Change]:
     """Install core, launcher and askpass below ``lib_dir``; what changed. Files that are no longer ours go."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
+    quoted = shlex.quote(lib_dir)
     entries = [
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
         Entry(f"{lib_dir}/loop", content=LAUNCHER.format(lib_dir=lib_dir).encode(), mode=0o755),
-        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=quoted).encode(), mode=0o755),
         Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
-        Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=quoted).encode(), mode=0o755),
     ]
     entries += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
     if os.path.isdir(package):

@@ -41,6 +41,7 @@ from .gitrepo import (
     lstat_of,
     main_branch,
     mentioned,
+    objects,
     open_repo,
     read_small,
     ref_debris,
@@ -127,7 +128,7 @@ def _own_branch(leftover: Leftover, refs: dict[str, tuple[str, str]], branch: st
 def _guess(admin: Admin, refs: dict[str, tuple[str, str]]) -> tuple[str, ...]:
     """The branch of a worktree whose HEAD is lost: by the names of both, or by its last commit."""
     named = [name for name in refs if os.path.basename(admin.target) == "-".join(name.split("/")[:0:-1])]
-    return tuple(named or [name for name, (commit, _) in refs.items() if commit == last_commit(admin)][:1])
+    return tuple(named or [name for name, (commit, unused) in refs.items() if commit == last_commit(admin)][:1])
 
 
 def take_admin(
@@ -303,18 +304,19 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
             names += OBJECT.findall(read_small(f"{repo.common}/logs/refs/heads/{leftover.branch}") or "")
         wanted[leftover.id] = [name for name in dict.fromkeys(names) if name != leftover.tip and set(name) != {"0"}]
     tips = [leftover.tip for leftover in leftovers if leftover.tip]
+    indexed = [item for item in leftovers if item.admin and os.path.isfile(f"{item.admin.place}/index")]
+    heads = [item.tip or (item.admin.head if item.admin else "") or "-" for item in indexed]
     asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
-    real = set(commits(repo, asked))
-    lonely = _unreachable(repo, [name for name in asked if name in real and name not in tips])
+    found = objects(repo, ["HEAD", *asked, *(f"{head}^{{tree}}" for head in heads)])
+    (main, unused), found = found[0], found[1:]
+    real = {name for name, kind in found[: len(asked)] if kind == "commit"}
+    lonely = _unreachable(repo, [name for name in asked if name in real and name not in tips and name != main])
     for leftover in leftovers:
         if leftover.tip not in real:
             leftover.tip = ""
         head = leftover.admin.head if leftover.admin else ""
         leftover.keep = [name for name in wanted[leftover.id] if name in lonely or (name == head and name in real)]
-    indexed = [item for item in leftovers if item.admin and os.path.isfile(f"{item.admin.place}/index")]
-    heads = [item.tip or (item.admin.head if item.admin else "") or "-" for item in indexed]
-    trees = commits(repo, [f"{head}^{{tree}}" for head in heads], "tree")
-    for leftover, tree in zip(indexed, trees, strict=True):
+    for leftover, (tree, unused) in zip(indexed, found[len(asked) :], strict=True):
         if leftover.admin and (not tree or index_tree(leftover.admin) != tree) and not check:
             leftover.index = staged(repo, leftover.admin)
 
@@ -322,7 +324,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
 def _unreachable(repo: Repo, names: list[str]) -> set[str]:
     if not names:
         return set()
-    status, out, _ = repo.git(
+    status, out, unused = repo.git(
         ["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
         stdin="".join(f"{name}\n" for name in names).encode(),
         ok=(0, 128),
@@ -368,7 +370,7 @@ def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
         return
     config = filters_off(repo)
     if not repo.bare:
-        _, dirty, _ = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
+        dummy, dirty, unused = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
         if not dirty:
             repo.git(["read-tree", "-m", "-u", "HEAD", commit], config=config, ok=(0, 128))
     if head.startswith("ref:"):
@@ -545,10 +547,10 @@ def healthy(repo: Repo, admin: Admin, branch: str) -> bool:
     if locks or not os.path.isfile(f"{admin.place}/index") or os.path.islink(admin.target):
         return False
     where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_WORK_TREE": admin.target}
-    status, _, _ = repo.git(["diff-index", "--cached", "--quiet", "HEAD"], environment=where, ok=range(256))
+    status, unused, unused = repo.git(["diff-index", "--cached", "--quiet", "HEAD"], environment=where, ok=range(256))
     if status > 1:
         return False
-    _, top, _ = repo.git(["ls-tree", "--name-only", "-z", "HEAD"], environment=where, ok=range(256))
+    dummy, top, unused = repo.git(["ls-tree", "--name-only", "-z", "HEAD"], environment=where, ok=range(256))
     names = [name for name in top.split("\0") if name]
     return not names or any(os.path.lexists(os.path.join(admin.target, name)) for name in names)
 
@@ -662,7 +664,7 @@ def _sweep(repos: list[Repo], limits: Limits, now: Pass) -> dict[str, Any]:
             kept.append({"path": repo.path, "why": str(error)})
             continue
         work.append((repo, leftovers, strangers))
-    claimed = {item.path for _, leftovers, _ in work for item in leftovers}
+    claimed = {item.path for dummy, leftovers, unused in work for item in leftovers}
     strays = [
         Leftover(f"unregistered {kind_of(path)}", "no repository knows it", None, path, path)
         for path in standing

@@ -45,11 +45,7 @@ changed_paths:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: F401
-    canary,  # shipped with this module, for the host
-    cycle,  # shipped with this module, for the host
-    runtime,
-)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import runtime
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 

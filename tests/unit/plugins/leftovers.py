@@ -111,7 +111,7 @@ def usable(world: World) -> None:
 
 def sentinels(top: Path) -> set[bytes]:
     found = set()
-    for directory, _, names in os.walk(top):
+    for directory, unused, names in os.walk(top):
         for name in names:
             path = Path(directory, name)
             if path.is_file() and not path.is_symlink():
