@@ -256,7 +256,7 @@ def parse_report(output: str) -> dict[str, Any]:
     decoder = json.JSONDecoder()
     for begin in reversed([match.start() for match in re.finditer(r"^\{", output, re.MULTILINE)]):
         with contextlib.suppress(ValueError, RecursionError):
-            report, unused = decoder.raw_decode(output, begin)
+            report, _end = decoder.raw_decode(output, begin)
             if isinstance(report.get("outcome"), str):
                 return dict(report)
     return {}

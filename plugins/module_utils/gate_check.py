@@ -382,7 +382,7 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
 
 def _commit(directory: str, name: str) -> str:
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-    status, out, unused = git(directory, arguments, config=PLAIN, ok=(0, 1, 128))
+    status, out, _err = git(directory, arguments, config=PLAIN, ok=(0, 1, 128))
     if status:
         raise LoopError(f"{directory}: there is no commit {show(name)}")
     return out.strip()
@@ -410,7 +410,7 @@ def changes_in_worktree(directory: str) -> list[Change]:
     entries = _git(directory, "ls-tree", "-r", "-z", "--full-tree", "HEAD").split("\0")[:-1]
     tree: dict[str, tuple[str, str]] = {}
     for entry in entries:
-        meta, unused, path = entry.partition("\t")
+        meta, _tab, path = entry.partition("\t")
         mode, _kind, blob = meta.split(" ")
         tree[path] = (mode, blob)
     with tempfile.TemporaryDirectory(prefix="gate-") as scratch:
@@ -485,7 +485,7 @@ def _git_mode(status: os.stat_result | None, path: str) -> str:
 
 def _module_head(path: str) -> str:
     """The commit of a repository inside the worktree; zeros but for a one where it has none."""
-    status, out, unused = git(path, ["rev-parse", "--verify", "--quiet", "HEAD"], ok=range(256), timeout=GIT_SECONDS)
+    status, out, _err = git(path, ["rev-parse", "--verify", "--quiet", "HEAD"], ok=range(256), timeout=GIT_SECONDS)
     return out.strip() if status == 0 else f"{'0' * 39}1"
 
 
@@ -599,7 +599,7 @@ def _readings(path: str) -> list[str]:
 def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> Callable[[Change], list[Violation]]:
     denied = _matcher(engine.get("denied_path_globs", []))
     sets = [(name, _matcher(globs), ours[name]) for name, globs in PROTECTED.items() if ours[name] is not False]
-    spared = {name: _matcher(switch if isinstance(switch, list) else [], exact=True) for name, unused, switch in sets}
+    spared = {name: _matcher(switch if isinstance(switch, list) else [], exact=True) for name, _match, switch in sets}
 
     def judge(change: Change) -> list[Violation]:
         found: list[Violation] = []
@@ -619,7 +619,7 @@ def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) ->
                 if prefixes is not None and not any(_under(reading, prefix) for prefix in prefixes):
                     allowed = ", ".join(prefixes) or "nothing"
                     found.append(Violation("allowed_paths", name, f"outside of what may be changed ({allowed})"))
-            for guard, match, unused in sets:
+            for guard, match, _switch in sets:
                 if match(path) and not spared[guard](path):
                     found.append(Violation(f"guards.{guard}", name, f"is protected ({guard.replace('_', ' ')})"))
         return found

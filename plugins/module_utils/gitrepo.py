@@ -223,7 +223,7 @@ def mentioned(place: str) -> list[str]:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
-    dummy, out, unused = repo.git(
+    _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )
     rows = (line.split("\0") for line in out.splitlines())
@@ -234,7 +234,7 @@ def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
     """For each of ``names`` the object it resolves to and its kind, or two empty strings; one process for all."""
     if not names:
         return []
-    dummy, out, err = repo.git(
+    _unused, out, err = repo.git(
         ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
         stdin=os.fsencode("".join(f"{name}\n" for name in names)),
         config={"core.warnAmbiguousRefs": "true"},
@@ -243,7 +243,7 @@ def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
         if not OBJECT.fullmatch(name):
             raise LoopError(f"{name!r} is ambiguous in {repo.path}: write refs/heads/{name} or refs/tags/{name}")
     rows = (line.rpartition(" ") for line in out.splitlines())
-    return [(name, kind) if OBJECT.fullmatch(name) and kind != "missing" else ("", "") for name, unused, kind in rows]
+    return [(name, kind) if OBJECT.fullmatch(name) and kind != "missing" else ("", "") for name, _size, kind in rows]
 
 
 def commits(repo: Repo, names: Sequence[str]) -> list[str]:
@@ -267,12 +267,12 @@ def index_tree(admin: Admin) -> str:
 def staged(repo: Repo, admin: Admin) -> str:
     """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
     where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
-    dummy, out, unused = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
+    _status, out, _err = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
     names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
     real = [name for name, kind in objects(repo, names) if kind == "blob"]
     if not real:
         return ""
-    dummy, tree, unused = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
+    _status, tree, _err = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
     return tree.strip()
 
 
@@ -361,7 +361,7 @@ def filters_off(repo: Repo) -> dict[str, str]:
     text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
     if "filter" not in text.lower() and "include" not in text.lower():
         return {}
-    dummy, out, unused = repo.git(["config", "--list", "--name-only", "-z"])
+    _status, out, _err = repo.git(["config", "--list", "--name-only", "-z"])
     names = sorted({key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")})
     silent = {"smudge": "", "clean": "", "process": "", "required": "false"}
     return {f"filter.{name}.{key}": value for name in names for key, value in silent.items()}

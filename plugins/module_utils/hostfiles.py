@@ -147,10 +147,10 @@ def converge(entries: Iterable[Entry], *, check: bool = False) -> list[Change]:
             raise LoopError(f"{path} is asked for twice")
     planned = [(entry, change) for entry in entries if (change := compare(entry))]
     if not check:
-        _check_possible(entry for entry, unused in planned)
+        _check_possible(entry for entry, _change in planned)
         for entry, change in planned:
             apply(entry, change)
-    return [change for dummy, change in planned]
+    return [change for _unused, change in planned]
 
 
 def _check_possible(entries: Iterable[Entry]) -> None:

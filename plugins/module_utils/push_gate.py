@@ -100,7 +100,7 @@ def _git_dir(worktree: str) -> str:
     path = f"{worktree}/.git"
     if os.path.isdir(path):
         return os.path.realpath(path)
-    word, unused, target = os.fsdecode(read_bytes(path, 4096) or b"").partition(": ")
+    word, _colon, target = os.fsdecode(read_bytes(path, 4096) or b"").partition(": ")
     if word != "gitdir" or not target.strip():
         raise LoopError(f"{worktree} is no worktree of git")
     return os.path.realpath(os.path.join(worktree, target.rstrip("\n")))

@@ -456,7 +456,7 @@ def _restore(
 def _branch_to_restore(repo: Repo, manifest: dict[str, Any], name: str) -> tuple[str, str]:
     """The branch's name and commit: from the manifest, or from the salvage refs alone."""
     prefix = f"{SALVAGE}/{name}/"
-    dummy, out, unused = repo.git(["for-each-ref", "--format=%(objectname) %(refname)", prefix])
+    _status, out, _err = repo.git(["for-each-ref", "--format=%(objectname) %(refname)", prefix])
     refs = {ref.removeprefix(prefix): commit for commit, ref in (line.split(" ", 1) for line in out.splitlines())}
     for ref, commit in refs.items():
         if ref.startswith("heads/"):
@@ -521,7 +521,7 @@ def _move_submodules(repo: Repo, admin: str, before: tuple[str, str], after: tup
             continue
         deeper[:] = [name for name in deeper if name == "modules"]
         part = os.path.relpath(directory, admin)
-        dummy, value, unused = repo.git(["config", "--file", f"{directory}/config", "core.worktree"], ok=(0, 1))
+        _status, value, _err = repo.git(["config", "--file", f"{directory}/config", "core.worktree"], ok=(0, 1))
         tree = os.path.relpath(os.path.normpath(os.path.join(before[0], part, value.strip())), before[1])
         link = os.path.join(after[1], tree, ".git")
         if value.strip() and not tree.startswith("..") and os.path.isfile(link) and not os.path.islink(link):
@@ -642,7 +642,7 @@ def _let_go(thing: dict[str, Any]) -> None:
     """First the refs, then what is on disk, the manifest last: cut off anywhere, the next purge goes on."""
     if thing.get("repo") and os.path.isdir(thing["repo"]):
         repo = open_repo(thing["repo"])
-        dummy, out, unused = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
+        _status, out, _err = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
         if out:
             lines = "".join(f"delete {ref}\0\0" for ref in out.split())
             repo.git(["update-ref", "--stdin", "-z"], stdin=lines.encode())

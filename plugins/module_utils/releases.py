@@ -706,7 +706,7 @@ def _fetch(settings: Settings, mirror: str) -> None:
     if not os.path.isdir(mirror):
         git(settings.install_dir, ["init", "--quiet", "--bare", "--template=", mirror])
         os.chmod(mirror, 0o700)
-    for directory, unused, files in os.walk(mirror):
+    for directory, _below, files in os.walk(mirror):
         for name in files:
             if name.endswith(".lock"):  # of a killed run: whoever gets here is alone
                 os.unlink(os.path.join(directory, name))
@@ -727,7 +727,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
     repo = settings.repo
     if git(mirror, ["cat-file", "-e", f"{sha}^{{commit}}"], ok=range(-128, 256))[0]:
         raise LoopError(f"{repo} has no commit {sha} on any branch: was it pushed, is it the right repository?")
-    dummy, found, unused = git(mirror, ["for-each-ref", "--contains", sha, "--format=%(refname:lstrip=2)", "refs/heads"])
+    found = git(mirror, ["for-each-ref", "--contains", sha, "--format=%(refname:lstrip=2)", "refs/heads"])[1]
     on = found.split("\n")[:-1]
     allowed = [name for name in on if not settings.branches or name in settings.branches]
     if not allowed:
@@ -750,7 +750,7 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
         # Without signers a file of none: git must never look for another one.
         signers = settings.allowed_signers or os.devnull
         config = {"gpg.ssh.allowedSignersFile": signers, "gpg.minTrustLevel": "undefined"}
-        status, unused, said = git(
+        status, _out, said = git(
             mirror, ["verify-commit", sha], environment={"GNUPGHOME": home}, config=config, ok=range(-128, 256)
         )
         if settings.keyring and os.path.exists(os.path.join(home, "S.gpg-agent")):
@@ -852,7 +852,7 @@ def _remove(path: str) -> None:
     trash = os.path.join(tempfile.mkdtemp(prefix=".trash-", dir=os.path.dirname(path)), "it")
     os.chmod(path, 0o700)
     os.rename(path, trash)
-    for directory, directories, unused in os.walk(trash):
+    for directory, directories, _files in os.walk(trash):
         for name in directories:
             if not os.path.islink(os.path.join(directory, name)):
                 os.chmod(os.path.join(directory, name), 0o700)

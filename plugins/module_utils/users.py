@@ -62,7 +62,7 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
-    dummy, status = os.waitpid(child, 0)
+    _unused, status = os.waitpid(child, 0)
     try:
         answer = json.loads(text)
     except ValueError as error:  # nothing, or a part of it: the child was killed

@@ -257,7 +257,7 @@ def _no_repository(path: str) -> str:
 
 def _state(path: str) -> Json | None:
     """Commit, branch and cleanness; None where git cannot say."""
-    status, out, unused = git(path, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"], ok=ANY)
+    status, out, _err = git(path, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"], ok=ANY)
     if status:
         return None
     entries = out.split("\0")
@@ -348,11 +348,11 @@ def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:
     What decides over our own git calls is removed before the first of them looks at it.
     """
     file = ["config", "--file", f"{one.path}/.git/config", "--no-includes"]
-    status, out, unused = git("/", [*file, "--list", "-z"], ok=ANY)
+    status, out, _err = git("/", [*file, "--list", "-z"], ok=ANY)
     if status:
         return []  # then git cannot read the repository either, which is found out next
     given = [entry.split("\n", 1) for entry in out.split("\0") if entry]
-    foreign = sorted({key for key, *unused in given if not HARMLESS.fullmatch(key)})
+    foreign = sorted({key for key, *_value in given if not HARMLESS.fullmatch(key)})
     wanted = {
         "remote.origin.url": one.url,
         "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",

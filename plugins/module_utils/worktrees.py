@@ -128,7 +128,7 @@ def _own_branch(leftover: Leftover, refs: dict[str, tuple[str, str]], branch: st
 def _guess(admin: Admin, refs: dict[str, tuple[str, str]]) -> tuple[str, ...]:
     """The branch of a worktree whose HEAD is lost: by the names of both, or by its last commit."""
     named = [name for name in refs if os.path.basename(admin.target) == "-".join(name.split("/")[:0:-1])]
-    return tuple(named or [name for name, (commit, unused) in refs.items() if commit == last_commit(admin)][:1])
+    return tuple(named or [name for name, (commit, _target) in refs.items() if commit == last_commit(admin)][:1])
 
 
 def take_admin(
@@ -308,7 +308,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
     heads = [item.tip or (item.admin.head if item.admin else "") or "-" for item in indexed]
     asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
     found = objects(repo, ["HEAD", *asked, *(f"{head}^{{tree}}" for head in heads)])
-    (main, unused), found = found[0], found[1:]
+    (main, _kind), found = found[0], found[1:]
     real = {name for name, kind in found[: len(asked)] if kind == "commit"}
     lonely = _unreachable(repo, [name for name in asked if name in real and name not in tips and name != main])
     for leftover in leftovers:
@@ -316,7 +316,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
             leftover.tip = ""
         head = leftover.admin.head if leftover.admin else ""
         leftover.keep = [name for name in wanted[leftover.id] if name in lonely or (name == head and name in real)]
-    for leftover, (tree, unused) in zip(indexed, found[len(asked) :], strict=True):
+    for leftover, (tree, _kind) in zip(indexed, found[len(asked) :], strict=True):
         if leftover.admin and (not tree or index_tree(leftover.admin) != tree) and not check:
             leftover.index = staged(repo, leftover.admin)
 
@@ -324,7 +324,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
 def _unreachable(repo: Repo, names: list[str]) -> set[str]:
     if not names:
         return set()
-    status, out, unused = repo.git(
+    status, out, _err = repo.git(
         ["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
         stdin="".join(f"{name}\n" for name in names).encode(),
         ok=(0, 128),
@@ -370,7 +370,7 @@ def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
         return
     config = filters_off(repo)
     if not repo.bare:
-        dummy, dirty, unused = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
+        _status, dirty, _err = repo.git(["status", "--porcelain", "--ignore-submodules=all", "-uno"], config=config)
         if not dirty:
             repo.git(["read-tree", "-m", "-u", "HEAD", commit], config=config, ok=(0, 128))
     if head.startswith("ref:"):
@@ -547,10 +547,10 @@ def healthy(repo: Repo, admin: Admin, branch: str) -> bool:
     if locks or not os.path.isfile(f"{admin.place}/index") or os.path.islink(admin.target):
         return False
     where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_WORK_TREE": admin.target}
-    status, unused, unused = repo.git(["diff-index", "--cached", "--quiet", "HEAD"], environment=where, ok=range(256))
+    status, _out, _err = repo.git(["diff-index", "--cached", "--quiet", "HEAD"], environment=where, ok=range(256))
     if status > 1:
         return False
-    dummy, top, unused = repo.git(["ls-tree", "--name-only", "-z", "HEAD"], environment=where, ok=range(256))
+    _status, top, _err = repo.git(["ls-tree", "--name-only", "-z", "HEAD"], environment=where, ok=range(256))
     names = [name for name in top.split("\0") if name]
     return not names or any(os.path.lexists(os.path.join(admin.target, name)) for name in names)
 
@@ -664,7 +664,7 @@ def _sweep(repos: list[Repo], limits: Limits, now: Pass) -> dict[str, Any]:
             kept.append({"path": repo.path, "why": str(error)})
             continue
         work.append((repo, leftovers, strangers))
-    claimed = {item.path for dummy, leftovers, unused in work for item in leftovers}
+    claimed = {item.path for _repo, leftovers, _admins in work for item in leftovers}
     strays = [
         Leftover(f"unregistered {kind_of(path)}", "no repository knows it", None, path, path)
         for path in standing

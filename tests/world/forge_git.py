@@ -56,7 +56,7 @@ def _http_backend(store: Store, full_name: str, rest: str, body: bytes, protecte
         "FORGE_PROTECTED": " ".join(f"refs/heads/{branch}" for branch in protected),
     }
     done = subprocess.run(["git", "http-backend"], input=body, capture_output=True, check=False, env=environment)
-    head, _, content = done.stdout.partition(b"\r\n\r\n")
+    head, _unused, content = done.stdout.partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
     status = int(headers.pop("Status", "200").split(" ", 1)[0])
     return Response(content, status, headers)

@@ -129,7 +129,7 @@ def _suffer(fault: Record) -> None:
 def _identify(store: Store) -> None:
     """Set ``g.login``. No credentials is a reader of what is public; wrong ones are refused."""
     header = request.headers.get("Authorization", "")
-    scheme, _, value = header.partition(" ")
+    scheme, _unused, value = header.partition(" ")
     if scheme.lower() == "basic":
         value = base64.b64decode(value).decode().partition(":")[2]
     if not value or request.path.startswith(f"{API}/app"):  # /app is asked with an app's own signature

@@ -57,7 +57,7 @@ def add_reading(app: Flask, store: Store) -> None:
 
     @app.get(REPO)
     def repo(owner: str, name: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         return g.shapes.repo(full_name, g.login)
 
     @app.get(f"{REPO}/labels")
@@ -126,14 +126,14 @@ def add_reading(app: Flask, store: Store) -> None:
 
     @app.get(f"{REPO}/branches")
     def all_branches(owner: str, name: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         return listed(
             list(branches(store.directory(full_name)).items()), lambda item: g.shapes.branch(full_name, *item)
         )
 
     @app.get(f"{REPO}/branches/<path:branch>")
     def one_branch(owner: str, name: str, branch: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         sha = branches(store.directory(full_name)).get(branch)
         if sha is None:
             raise Refusal(404, "Branch not found")
@@ -141,7 +141,7 @@ def add_reading(app: Flask, store: Store) -> None:
 
     @app.get(f"{REPO}/git/ref/<path:ref>")
     def one_ref(owner: str, name: str, ref: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         sha = all_refs(store.directory(full_name)).get(f"refs/{ref}")
         if sha is None:
             raise not_found()
@@ -151,7 +151,7 @@ def add_reading(app: Flask, store: Store) -> None:
     @app.get(f"{REPO}/git/refs/<path:ref>")
     @app.get(f"{REPO}/git/refs")
     def matching_refs(owner: str, name: str, ref: str = "") -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         found = [item for item in all_refs(store.directory(full_name)).items() if item[0].startswith(f"refs/{ref}")]
         return listed(found, lambda item: g.shapes.ref(full_name, *item))
 
@@ -173,17 +173,17 @@ def add_reading(app: Flask, store: Store) -> None:
 
     @app.get(f"{REPO}/commits/<path:ref>/status")
     def combined_status(owner: str, name: str, ref: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         return g.shapes.combined_status(full_name, commit_of(store, full_name, ref))
 
     @app.get(f"{REPO}/commits/<path:ref>")
     def commit(owner: str, name: str, ref: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         return g.shapes.commit(full_name, commit_of(store, full_name, ref), whole=True)
 
     @app.get(f"{REPO}/compare/<path:basehead>")
     def compare(owner: str, name: str, basehead: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         ends = [resolve(store.directory(full_name), end) for end in basehead.split("...")]
         if len(ends) != 2 or None in ends:
             raise not_found()
@@ -200,7 +200,7 @@ def add_reading(app: Flask, store: Store) -> None:
 def add_writing(app: Flask, store: Store) -> None:
     @app.post(f"{REPO}/issues")
     def create_issue(owner: str, name: str) -> Any:
-        full_name, _ = repo_of(store, owner, name)
+        full_name, _unused = repo_of(store, owner, name)
         login = writer(store)
         body = body_of(title=(str, int), body=str, labels=list)
         if not body.get("title"):
@@ -459,8 +459,8 @@ def add_app_tokens(app: Flask, store: Store) -> None:
 
 def _signed_app(store: Store) -> Record:
     """The app whose key signed this request's JSON web token, judged as GitHub does."""
-    header, _, rest = request.headers.get("Authorization", "").removeprefix("Bearer ").partition(".")
-    claims_part, _, signature = rest.partition(".")
+    header, _unused, rest = request.headers.get("Authorization", "").removeprefix("Bearer ").partition(".")
+    claims_part, _unused, signature = rest.partition(".")
     try:
         algorithm, claims = json.loads(_unbase64(header))["alg"], json.loads(_unbase64(claims_part))
         known: Record = store.state["apps"][str(claims["iss"])]

@@ -552,7 +552,7 @@ def _raw_entries(fields: list[str]) -> list[Record]:
     entries: list[Record] = []
     rest = iter(fields)
     for head in rest:
-        _, _, _, sha, status = head.split(" ")
+        sha, status = head.split(" ")[3:]
         first = next(rest)
         moved = status[0] in "RC"
         entries.append(

@@ -111,7 +111,7 @@ def usable(world: World) -> None:
 
 def sentinels(top: Path) -> set[bytes]:
     found = set()
-    for directory, unused, names in os.walk(top):
+    for directory, _unused, names in os.walk(top):
         for name in names:
             path = Path(directory, name)
             if path.is_file() and not path.is_symlink():

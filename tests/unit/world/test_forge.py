@@ -167,7 +167,7 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
 
 def test_faults_come_and_go(client: Client) -> None:
     client.door("faults", {"kind": "down", "times": 1})
-    assert [client.rest("GET", "/user").status_code for _ in range(2)] == [503, 200]
+    assert [client.rest("GET", "/user").status_code for _unused in range(2)] == [503, 200]
     client.door("faults", {"kind": "rate_limit", "which": "secondary", "retry_after": 7, "path": "/issues"})
     limited = client.rest("GET", f"/repos/{REPO}/issues")
     assert (limited.status_code, limited.headers["Retry-After"]) == (403, "7")
@@ -184,7 +184,7 @@ def test_faults_come_and_go(client: Client) -> None:
     with pytest.raises(requests.ConnectionError):
         client.rest("GET", "/user")
     client.door("faults", {"kind": "expire_token", "after": 1})
-    assert [client.rest("GET", "/user").status_code for _ in range(2)] == [200, 401]
+    assert [client.rest("GET", "/user").status_code for _unused in range(2)] == [200, 401]
 
 
 def test_importing_replaces_a_repository(client: Client, tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def forge_down(host: Host) -> None:
 
 
 def out_of_sight(host: Host) -> None:
-    for dummy in range(canary.LISTED):
+    for _unused in range(canary.LISTED):
         approve(host, REPO)
 
 

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked, read_bytes, sha256, write_atomic
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import (
+    flocked,
+    read_bytes,
+    sha256,
+    write_atomic,
+)
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
 IMPORT = "from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked, write_atomic\n"
@@ -90,7 +95,13 @@ def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").write_text("old")
-    for path in (f"{tmp_path}/directory", f"{tmp_path}/none/x", f"{tmp_path}/file/x", "/proc/x", f"{tmp_path}/{'x' * 300}"):
+    for path in (
+        f"{tmp_path}/directory",
+        f"{tmp_path}/none/x",
+        f"{tmp_path}/file/x",
+        "/proc/x",
+        f"{tmp_path}/{'x' * 300}",
+    ):
         with pytest.raises(LoopError, match="cannot be written: ") as caught:
             write_atomic(path, b"new")
         assert "\n" not in str(caught.value)

@@ -79,7 +79,7 @@ def test_writing(forge: Forge, host: Host) -> None:
     published(host)
     forge.close_pull(REPO, ISSUE + 1)
     assert forge.pull(REPO, ISSUE + 1)["state"] == "closed"
-    for dummy in range(2):  # what is gone already is fine
+    for _unused in range(2):  # what is gone already is fine
         forge.delete_branch(REPO, BRANCH)
         forge.remove_label(REPO, ISSUE, "loop:approved")
     assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
@@ -87,7 +87,7 @@ def test_writing(forge: Forge, host: Host) -> None:
 
 def test_every_page_is_read_and_the_newest_without_the_rest(forge: Forge, host: Host) -> None:
     with host.forge.store.lock:
-        for dummy in range(250):
+        for _unused in range(250):
             host.forge.store.add_issue(OTHER, "AS215932", title="x")
         host.forge.store.save()
     assert [issue["number"] for issue in forge.issues(OTHER)] == list(range(250, 0, -1))

@@ -195,7 +195,7 @@ def test_odd_names_are_judged_whole(repo: Repo, name: str) -> None:
     found = repo.rules()
     assert {rule for subject, rule in found if subject.startswith("secrets/")} == {"denied_path_globs"}
     assert {rule for subject, rule in found if subject.startswith("docs/")} == {"denied_content_patterns"}
-    assert all(subject.isprintable() for subject, _ in found)
+    assert all(subject.isprintable() for subject, _unused in found)
     before = repo.base
     repo.base = repo.commit()
     repo.git("mv", f"docs/{name}", "docs/plain.md")
@@ -456,7 +456,7 @@ def test_judging_grows_no_faster_than_the_diff() -> None:
         return time.process_time() - began
 
     seconds(100)
-    assert min(seconds(2000) for _ in range(2)) < 10 * max(min(seconds(400) for _ in range(3)), 0.01)
+    assert min(seconds(2000) for _unused in range(2)) < 10 * max(min(seconds(400) for _unused in range(3)), 0.01)
 
 
 # --- the engine's rules, written down once more, plainly

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.hostfiles import Change, Entry, compare, converge, entry_from
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.hostfiles import (
+    Change,
+    Entry,
+    compare,
+    converge,
+    entry_from,
+)
 
 ROOT = os.geteuid() == 0
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -201,7 +207,9 @@ def test_an_entry_from_a_modules_options() -> None:
 
 
 # 420 is what an unquoted 0644 becomes.
-@pytest.mark.parametrize("mode", ["420", "644", "0o644", "u=rw", "0999", "-0644", "0_644", " 0644", "0644\n", "", "00", "0177777"])
+@pytest.mark.parametrize(
+    "mode", ["420", "644", "0o644", "u=rw", "0999", "-0644", "0_644", " 0644", "0644\n", "", "00", "0177777"]
+)
 def test_a_mode_is_octal_and_says_so(mode: str) -> None:
     with pytest.raises(LoopError, match=r"/a: mode .* is not octal such as '0644', quoted"):
         entry_from(option(mode=mode))

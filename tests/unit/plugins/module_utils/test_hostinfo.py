@@ -90,7 +90,7 @@ def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
 
 def test_a_deployed_host(host: Host) -> None:
     host.cycle = lambda host: {"outcome": "idle"}
-    for _ in range(3):
+    for _unused in range(3):
         host.systemd("systemctl", "start")
     seen = hostinfo.loop(str(host.config_file), last=2)
     assert seen is not None

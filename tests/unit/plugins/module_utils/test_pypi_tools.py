@@ -63,7 +63,9 @@ def test_installed_upgraded_and_kept_where_an_upgrade_fails(dest: Path) -> None:
     install("looptool", "1.0", str(dest), PYTHON)
     assert (installed(str(dest)), runs(dest)) == ("1.0", "looptool 1.0")
 
-    with pytest.raises(LoopError, match=r"looptool 3.0 cannot be installed: ERROR: .*looptool==3.0.* \(check the version"):
+    with pytest.raises(
+        LoopError, match=r"looptool 3.0 cannot be installed: ERROR: .*looptool==3.0.* \(check the version"
+    ):
         install("looptool", "3.0", str(dest), PYTHON)
     assert (installed(str(dest)), runs(dest), names(dest)) == ("1.0", "looptool 1.0", ["tool", "tool-1.0"])
 

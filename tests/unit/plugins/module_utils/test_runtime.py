@@ -76,7 +76,9 @@ def test_a_file_where_the_package_must_be_is_one_line(tmp_path: Path) -> None:
 def test_git_is_told_the_name_and_asks_our_program_for_the_token(tmp_path: Path) -> None:
     lib = tmp_path / "it's a lib"
     lib.mkdir()
-    (lib / "loop").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')  # stands in for the launcher, and says how it was called
+    (lib / "loop").write_text(
+        '#!/bin/sh\nprintf "%s|" "$@"\n'
+    )  # stands in for the launcher, and says how it was called
     (lib / "loop").chmod(0o755)
     script = lib / "git-askpass"
     script.write_text(runtime.ASKPASS.format(lib_dir=shlex.quote(str(lib))))

@@ -80,7 +80,11 @@ def test_the_child_is_that_user_and_nothing_else() -> None:
 def test_there_is_no_way_back() -> None:
     def back() -> list[str]:
         refused = []
-        for step in (lambda: os.setuid(ME.pw_uid + 4321), lambda: os.setgid(ME.pw_gid + 4321), lambda: os.setgroups([4321])):
+        for step in (
+            lambda: os.setuid(ME.pw_uid + 4321),
+            lambda: os.setgid(ME.pw_gid + 4321),
+            lambda: os.setgroups([4321]),
+        ):
             try:
                 step()
             except PermissionError:
@@ -139,7 +143,7 @@ def test_a_large_answer_arrives_whole() -> None:
 
 def test_no_process_and_no_descriptor_is_left() -> None:
     descriptors = os.listdir("/proc/self/fd")
-    for _ in range(3):
+    for _unused in range(3):
         as_nobody(lambda: None)
     assert os.listdir("/proc/self/fd") == descriptors
     with pytest.raises(ChildProcessError):

@@ -129,7 +129,10 @@ def leave_conflict(world: World, path: Path) -> None:
     (path / "README").write_text("theirs\n")
     sh(path, "git", "commit", "-q", "-a", "-m", "theirs")
     subprocess.run(
-        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "merge", "other"], cwd=path, capture_output=True, check=False
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "merge", "other"],
+        cwd=path,
+        capture_output=True,
+        check=False,
     )
     assert (path / ".git/MERGE_HEAD").exists()
 

@@ -126,7 +126,7 @@ def test_a_ref_lock_that_a_living_git_holds_is_respected(world: World) -> None:
         assert process.stdin and process.stdout
         process.stdin.write(f"start\nupdate refs/heads/{BRANCH} {world.base}\nprepare\n".encode())
         process.stdin.flush()
-        assert [process.stdout.readline() for _ in range(2)] == [b"start: ok\n", b"prepare: ok\n"]
+        assert [process.stdout.readline() for _unused in range(2)] == [b"start: ok\n", b"prepare: ok\n"]
         refused(world, f"app.lock is held by process {process.pid}")
         process.kill()
     heal(world)
@@ -142,7 +142,7 @@ def test_two_heals_take_turns(world: World) -> None:
     )
     top = next(entry for entry in sys.path if entry.endswith(".collections"))
     command = [sys.executable, "-c", code, top, str(world.repo), str(world.path), BRANCH]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _unused in range(3)]
     said = [process.communicate()[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0, 0]
     assert len(set(said)) == 3

@@ -28,7 +28,7 @@ def shas(tmp_path: Path) -> list[str]:
     (source / "engine.py").write_text("print('runs')\n")
     subprocess.run(["git", "add", "-A"], cwd=source, check=True)
     found = []
-    for _ in range(2):
+    for _unused in range(2):
         subprocess.run([*COMMIT, "--date=now"], cwd=source, check=True)
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, check=True, capture_output=True, text=True)
         found.append(done.stdout.strip())

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module `host_files`: what a task shows of it."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.modules import host_files
+
+ROOT = os.geteuid() == 0
+MINE = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
+
+
+@pytest.fixture
+def run(task: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def run(*entries: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return task(host_files, entries=[{**MINE, **entry} for entry in entries], **options)
+
+    return run
+
+
+def test_check_mode_foretells_and_a_second_run_is_idle(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = [
+        {"path": f"{tmp_path}/d", "state": "directory", "mode": "0750"},
+        {"path": f"{tmp_path}/d/f", "content": "one\n"},
+        {"path": f"{tmp_path}/d/none", "state": "absent"},
+    ]
+    foretold = run(*entries, _ansible_check_mode=True)
+    assert os.listdir(tmp_path) == []
+    done = run(*entries)
+    assert done == foretold
+    assert (done["changed"], done["changed_paths"]) == (True, [f"{tmp_path}/d", f"{tmp_path}/d/f"])
+    assert done["diff"][0] == {"prepared": f"{tmp_path}/d: directory created\n"}
+    assert (done["diff"][1]["before"], done["diff"][1]["after"]) == ("", "one\n")
+    again = run(*entries)
+    assert (again["changed"], again["changed_paths"], again["diff"]) == (False, [], [])
+
+
+def test_the_diff_of_a_change_has_both_sides(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old \xff\n")
+    (diff,) = run({"path": str(path), "content": "new\n"})["diff"]
+    assert diff == {
+        "before_header": str(path), "after_header": str(path), "before": "old \ufffd\n", "after": "new\n",
+    }  # fmt: skip
+    (diff,) = run({"path": str(path), "content": "new\n", "mode": "0600"})["diff"]
+    assert diff == {"prepared": f"{path}: mode 0600\n"}
+    (diff,) = run({"path": str(path), "state": "absent"})["diff"]
+    assert (diff["before"], diff["after"], path.exists()) == ("new\n", "", False)
+
+
+def test_secrets_are_roots_and_are_never_shown(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text("GH_TOKEN=old-s3cret\n")
+    answer = run(secrets={str(path): "GH_TOKEN=new-s3cret\n"})
+    assert "s3cret" not in json.dumps(answer)
+    if ROOT:
+        assert answer["diff"] == [{"prepared": f"{path}: content (not shown)\n"}]
+        assert (path.read_text(), path.stat().st_mode & 0o7777, path.stat().st_uid) == (
+            "GH_TOKEN=new-s3cret\n",
+            0o600,
+            0,
+        )
+        assert not run(secrets={str(path): "GH_TOKEN=new-s3cret\n"})["changed"]
+    else:
+        assert answer["failed"]
+        assert path.read_text() == "GH_TOKEN=old-s3cret\n"
+
+
+def test_a_file_without_content_is_a_mistake_and_empties_nothing(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_text("precious")
+    answer = run({"path": f"{tmp_path}/f", "mode": "0600"})
+    assert answer["failed"]
+    assert "state is file but all of the following are missing: content" in answer["msg"]
+    assert (tmp_path / "f").read_text() == "precious"
+    assert run({"path": f"{tmp_path}/f", "content": ""})["changed"]
+    assert (tmp_path / "f").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"path": "relative"}, "is not an absolute, plain path"),
+        ({"path": "/etc/../etc/passwd"}, "is not an absolute, plain path"),
+        ({"path": "/etc/a\0b"}, "is not an absolute, plain path"),
+        ({"mode": 420}, "mode '420' is not octal"),
+        ({"mode": "rw-r--r--"}, "mode 'rw-r--r--' is not octal"),
+        ({"owner": "no-such"}, "there is no user no-such"),
+        ({"path": "/etc"}, "/etc is a directory where a file must stand"),
+        ({"path": "/etc/passwd/x"}, "cannot be looked at: Not a directory"),
+        ({"path": "/proc/none/x"}, "there is no directory /proc/none"),
+        ({"path": "/proc/none"}, "/proc/none cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, entry: dict[str, Any], reason: str
+) -> None:
+    answer = run({"path": f"{tmp_path}/f", "content": "x", **entry})
+    assert answer["failed"]
+    assert reason in answer["msg"]
+    assert "\n" not in answer["msg"]
+    assert os.listdir(tmp_path) == []
