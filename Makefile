@@ -49,5 +49,5 @@ lock: setup ## requirements.txt from requirements.in
 		--no-emit-index-url --no-emit-find-links --upgrade requirements.in --output-file requirements.txt
 
 clean: ## remove .cache
-	@if [ -x $(BIN)/python ] && [ -e tests/loophost.py ]; then $(BIN)/python tests/loophost.py destroy --all; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python tests/world/stage.py down .cache/demo; $(BIN)/python tests/loophost.py destroy --all; fi
 	@rm -rf .cache

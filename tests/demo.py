@@ -136,6 +136,7 @@ class Host:
 
 @contextlib.contextmanager
 def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
+    loophost.destroy(name)
     made = loophost.create(name)
     stop = True
     try:
@@ -443,6 +444,7 @@ def table(summary: dict[str, Any]) -> str:
 def main() -> int:
     keep = os.environ.get("KEEP", "") not in ("", "0")
     address = os.environ.get("LOOP_HOST", "")
+    stage.down(HOME)  # what an earlier run with KEEP=1, or one that was killed, left up
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     try:

@@ -295,7 +295,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
         account["pushes"] = push_gate.take_verdicts(config)
         refused = [one["reason"] for one in account["pushes"] if not one["allowed"]]
-        account["detail"] = refused[-1] if refused else detail
+        account["detail"] = refused[-1] if refused else " ".join(str(detail).split())
     except Stopped as error:
         account.update(outcome="interrupted", detail=str(error))
     except LoopError as error:

@@ -281,14 +281,17 @@ def _keep(config: Config, verdict: Mapping[str, Any]) -> None:
 
 
 def take_verdicts(config: Config) -> list[dict[str, Any]]:
-    """What was decided since the last call, oldest first. The agent could have written it: it informs and decides nothing.
+    """What was decided since the last call, oldest first.
+
+    The agent could have written it: it informs and decides nothing, and nothing in it stops the cycle.
     """
     found = []
-    with contextlib.suppress(LoopError, ValueError):
+    with contextlib.suppress(LoopError):
         for line in (read_bytes(_file(config), MAX_VERDICTS) or b"").splitlines():
-            verdict = json.loads(line)
-            if isinstance(verdict["allowed"], bool) and isinstance(verdict["reason"], str):
-                found.append(verdict)
+            with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+                verdict = json.loads(line)
+                if isinstance(verdict["allowed"], bool) and isinstance(verdict["reason"], str):
+                    found.append(verdict)
     with contextlib.suppress(OSError):
         os.unlink(_file(config))
     return found

@@ -86,7 +86,7 @@ class Host:
         return f"LoadState=loaded\nActiveState={state}\nResult=success\nInvocationID={invocation}\nJob=\n"
 
     def _invocation(self) -> str:
-        return f"{self.invocations:032x}"
+        return f"{self.invocations:08x}{0:024x}"
 
     def _account(self) -> None:
         moment = datetime.datetime.now(datetime.UTC)

@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[3]
-sys.path[:0] = [str(TESTS / "unit/plugins"), str(TESTS / "world")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "world"))
 
 import engine as reference_engine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
@@ -216,7 +216,8 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
         "--allow", "hyrule-cloud=docs", "--allow", "hyrule-infra=docs", "--allow", "hyrule-infra=ansible/roles",
     ]  # fmt: skip
     assert "--allow" not in command(host, allowed_paths={"hyrule-infra": ["docs"]})  # that is what it does anyway
-    for more in (allowed, {"hyrule-infra": []}, {"hyrule-infra": ["docs/a"]}):
+    wider: list[dict[str, list[str]]] = [allowed, {"hyrule-infra": []}, {"hyrule-infra": ["docs/a"]}]
+    for more in wider:
         with pytest.raises(LoopError, match="asks for more than docs, but the installed engine has no --allow"):
             command(host, allowed_paths=more)
 
@@ -318,9 +319,7 @@ def test_an_engine_that_closes_its_output_is_waited_for(host: Host) -> None:
 
 
 def test_a_flood_of_output_arrives_whole(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
-    play_engine(
-        host, """yes 0123456789012345678901234567890123456789012345678 | head -n 40000; echo '{"outcome": "idle"}'"""
-    )
+    play_engine(host, f"""yes {"x" * 49} | head -n 40000; echo '{{"outcome": "idle"}}'""")
     assert cycle.run_engine(host.config)[1] == {"outcome": "idle"}
     assert len(capfd.readouterr().out) == 40000 * 50 + len('{"outcome": "idle"}\n')
 
@@ -352,7 +351,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
     pids = [wait_for(host.top / name) for name in ("engine", "grandchild")]
     assert [alive(pid) for pid in pids] == [True, True]
     runner.terminate()
-    assert runner.communicate(timeout=20) == ("stopped by signal SIGTERM\n", None)
+    assert runner.communicate(timeout=20)[0] == "stopped by signal SIGTERM\n"
     assert [gone(pid) for pid in pids] == [True, True]
 
 
@@ -484,6 +483,15 @@ def test_a_crash_of_our_own_is_in_the_account(host: Host, capfd: pytest.CaptureF
     assert ("Traceback" in capfd.readouterr().err) == ROOT
 
 
+@pytest.mark.parametrize("line", ["[]", "{}", "3", '{"allowed": 1, "reason": 2}', "{", "[" * 100_000])
+def test_what_an_agent_writes_among_the_verdicts_changes_nothing(host: Host, line: str) -> None:
+    verdicts = Path(host.config["cycles_dir"]) / "pushes.jsonl"
+    (host.top / "line").write_text(f"{line}\n")
+    play_engine(host, f"""cp {host.top}/line {verdicts}; echo '{{"outcome": "published"}}'""")
+    status, account = whole(host)
+    assert (status, account["outcome"]) == as_root((0, "published"), (4, "refused"))
+
+
 def test_a_killed_cycle_is_closed_by_the_next(host: Host) -> None:
     accounts.write(host.config["cycles_dir"], {"cycle": "20260101T000000Z-dead", "outcome": "running"})
     cycle.main(str(host.config_file))
@@ -492,7 +500,7 @@ def test_a_killed_cycle_is_closed_by_the_next(host: Host) -> None:
 
 def test_a_stopped_cycle_says_so_itself(host: Host) -> None:
     play_engine(host, f"echo $$ > {host.top}/engine; while true; do sleep 300; done")
-    script = "import sys; from ansible_collections.as215932.engineering_loop.plugins.module_utils import cycle; sys.exit(cycle.main(sys.argv[1]))"
+    script = f"import sys; from {cycle.__package__} import cycle; sys.exit(cycle.main(sys.argv[1]))"
     runner = subprocess.Popen(
         [sys.executable, "-c", script, str(host.config_file)],
         env={**os.environ, "PYTHONPATH": str(COLLECTIONS)}, stdout=subprocess.PIPE, text=True,

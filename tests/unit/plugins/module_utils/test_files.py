@@ -23,7 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.files im
 )
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-IMPORT = "from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked, write_atomic\n"
+IMPORT = f"from {write_atomic.__module__} import flocked, write_atomic\n"
 
 
 def python(script: str, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:

@@ -106,7 +106,8 @@ def attack(repo: Path) -> Path:
     settings = {
         "core.hooksPath": hooks, "core.fsmonitor": program, "core.pager": program, "core.editor": program,
         "core.sshCommand": program, "credential.helper": program, "commit.gpgSign": "true", "tag.gpgSign": "true",
-        "gpg.program": program, "protocol.ext.allow": "always", "alias.status": f"!{program}", "sequence.editor": program,
+        "gpg.program": program, "protocol.ext.allow": "always", "alias.status": f"!{program}",
+        "sequence.editor": program,
     }  # fmt: skip
     for key, value in settings.items():
         subprocess.run(["git", "config", key, str(value)], cwd=repo, check=True)
@@ -183,7 +184,7 @@ def test_a_limit_ends_git_and_all_it_started(repo: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(programs))
     alias = f"alias.hang=!sleep 300 & echo $! > {tmp_path}/pid; wait"
     begun = time.monotonic()
-    with pytest.raises(LoopError, match="git -c in .* took longer than 0.5 s"):
+    with pytest.raises(LoopError, match=r"git -c in .* took longer than 0.5 s"):
         git(str(repo), ["-c", alias, "hang"], timeout=0.5)
     assert time.monotonic() - begun < 10
     assert gone(int((tmp_path / "pid").read_text()))

@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import accounts, hostinfo, receipts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import SEED, SHA, Host, Running, deployed, running
 
@@ -78,7 +78,7 @@ def test_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(
         tmp_path / "systemctl",
         'test "$2" = loop.timer || exit 1\n'
-        'printf "ActiveState=active\\nUnitFileState=enabled\\nNextElapseUSecRealtime=Thu 2026-01-01 00:00:00 %s\\n" "$TZ"',
+        'printf "%s\\n" ActiveState=active UnitFileState=enabled "NextElapseUSecRealtime=Thu 2026-01-01 00:00:00 $TZ"',
     )
     assert hostinfo.timer("loop") == {"active": True, "enabled": True, "next": "Thu 2026-01-01 00:00:00 UTC"}
     assert hostinfo.timer("other") == nothing
@@ -89,16 +89,15 @@ def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
 
 
 def test_a_deployed_host(host: Host) -> None:
-    host.cycle = lambda host: {"outcome": "idle"}
-    for _unused in range(3):
-        host.systemd("systemctl", "start")
+    for number in range(3):
+        accounts.write(host.config["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
     seen = hostinfo.loop(str(host.config_file), last=2)
     assert seen is not None
     assert seen["settings"] == host.config
     assert seen["engine"] == seen["installed"]["engine_sha"] == SHA
     assert seen["proof"]["matches"] is False
     assert "nothing was proven on this host yet" in seen["proof"]["reason"]
-    assert [cycle["invocation_id"][-1] for cycle in seen["cycles"]] == ["2", "3"]
+    assert [account["cycle"][14] for account in seen["cycles"]] == ["1", "2"]
     assert (seen["quarantine"], seen["timer"]["active"]) == ([], False)
     assert json.loads(json.dumps(seen)) == seen
 

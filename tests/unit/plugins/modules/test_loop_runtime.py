@@ -31,7 +31,7 @@ def test_check_mode_foretells_and_a_second_run_is_idle(task: Callable[..., dict[
         assert (again["changed"], again["changed_paths"], again["diff"]) == (False, [], [])
     else:
         assert done["failed"]
-        assert "Operation not permitted" in done["msg"]
+        assert done["msg"].startswith(f"{lib} cannot be made: ")
 
 
 def test_a_missing_parent_is_one_line(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -51,11 +51,10 @@ def test_what_ansible_ships_is_enough_to_run(tmp_path: Path) -> None:
              "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal", "ANSIBLE_FORCE_COLOR": "0"},
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    answer = json.loads(done.stdout[done.stdout.index("{") :])
     if not ROOT:
-        assert "Operation not permitted" in answer["msg"]
+        assert f"{lib} cannot be made: " in done.stdout + done.stderr
         return
-    assert answer["changed"], done.stdout
+    assert json.loads(done.stdout[done.stdout.index("{") :])["changed"]
     for path in (lib / "engineering_loop_core").glob("*.py"):
         if path.name != "__init__.py":
             assert path.read_bytes() == (CHECKOUT / "plugins/module_utils" / path.name).read_bytes()
