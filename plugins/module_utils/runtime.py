@@ -12,7 +12,7 @@ import shlex
 
 from . import canary, cycle, push_gate
 from .errors import LoopError
-from .hostfiles import Change, Entry, converge
+from .hostfiles import Entry
 
 # The same as in galaxy.yml; a receipt names it.
 VERSION = "0.1.0"
@@ -75,12 +75,12 @@ def sources() -> dict[str, bytes]:
     return found
 
 
-def install(lib_dir: str, *, check: bool = False) -> list[Change]:
-    """Install core, launcher and askpass below ``lib_dir``; what changed. Files that are no longer ours go."""
+def entries(lib_dir: str) -> list[Entry]:
+    """What must stand below ``lib_dir``: core, launcher, askpass and hook. Files that are no longer ours go."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
-    entries = [
+    wanted = [
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
         Entry(f"{lib_dir}/loop", content=LAUNCHER.format(lib_dir=lib_dir).encode(), mode=0o755),
@@ -88,11 +88,11 @@ def install(lib_dir: str, *, check: bool = False) -> list[Change]:
         Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
         Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=quoted).encode(), mode=0o755),
     ]
-    entries += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
+    wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
     if os.path.isdir(package):
-        entries += [
+        wanted += [
             Entry(f"{package}/{name}", "absent")
             for name in sorted(os.listdir(package))
             if name.endswith(".py") and name not in content
         ]
-    return converge(entries, check=check)
+    return wanted

@@ -56,6 +56,11 @@ options:
       - The diff says only that such a file changed.
     type: dict
     default: {}
+  lib_dir:
+    description:
+      - Also install the collection's own code here, owned by root, as the last of the set.
+      - The systemd unit runs that code before every cycle, so it is the code that this module was shipped with.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -72,6 +77,11 @@ EXAMPLES = r"""
         mode: "0640"
     secrets:
       /etc/engineering-loop/env: "GH_TOKEN={{ vault_loop_token }}\n"
+
+- name: Install the code that runs before every cycle
+  as215932.engineering_loop.host_files:
+    entries: []
+    lib_dir: /usr/local/lib/engineering-loop
 """
 
 RETURN = r"""
@@ -81,17 +91,23 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/engineering-loop/loop.json]
+collection_version:
+  description: Version of the collection that the code belongs to.
+  returned: success
+  type: str
+  sample: 0.1.0
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, runtime
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 
-def shown(change: hostfiles.Change, secret: bool) -> dict[str, str]:
-    """One change as Ansible's diff."""
-    if secret or change.what not in ("content", "file created", "removed"):
-        return {"prepared": f"{change.path}: {change.what}{' (not shown)' if secret else ''}\n"}
+def shown(change: hostfiles.Change, brief: bool) -> dict[str, str]:
+    """One change as Ansible's diff; of a secret and of our own code only that it changes."""
+    contents = change.what in ("content", "file created", "removed")
+    if brief or not contents:
+        return {"prepared": f"{change.path}: {change.what}{' (not shown)' if brief and contents else ''}\n"}
     return {
         "before_header": change.path,
         "after_header": change.path,
@@ -118,6 +134,7 @@ def main() -> None:
                 "required_if": [("state", "file", ["content"])],
             },
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "lib_dir": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -125,12 +142,18 @@ def main() -> None:
         entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
-        changes = hostfiles.converge(entries, check=module.check_mode)
+        core = runtime.entries(module.params["lib_dir"]) if module.params["lib_dir"] else []
+        changes = hostfiles.converge([*entries, *core], check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
-    result = {"changed": bool(changes), "changed_paths": [change.path for change in changes]}
+    result = {
+        "changed": bool(changes),
+        "changed_paths": [change.path for change in changes],
+        "collection_version": runtime.VERSION,
+    }
     if module._diff:
-        result["diff"] = [shown(change, change.path in module.params["secrets"]) for change in changes]
+        brief = {*module.params["secrets"], *(entry.path for entry in core)}
+        result["diff"] = [shown(change, change.path in brief) for change in changes]
     module.exit_json(**result)
 
 

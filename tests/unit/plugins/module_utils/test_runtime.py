@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import runtime
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.hostfiles import Change, converge
 
 ROOT = os.geteuid() == 0
 CORE = Path(__file__).resolve().parents[4] / "plugins" / "module_utils"
+
+
+def install(lib_dir: str, check: bool = False) -> list[Change]:
+    return converge(runtime.entries(lib_dir), check=check)
 
 
 def test_every_file_of_the_core_is_shipped_as_it_is() -> None:
@@ -27,14 +32,14 @@ def test_every_file_of_the_core_is_shipped_as_it_is() -> None:
 
 def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     lib = tmp_path / "it's a lib"
-    foretold = runtime.install(str(lib), check=True)
+    foretold = install(str(lib), check=True)
     assert not lib.exists()
     if not ROOT:
         with pytest.raises(LoopError, match="it's a lib cannot be made: "):  # it must be root's
-            runtime.install(str(lib))
+            install(str(lib))
         return
-    assert runtime.install(str(lib)) == foretold
-    assert runtime.install(str(lib)) == []
+    assert install(str(lib)) == foretold
+    assert install(str(lib)) == []
     assert {(path.stat().st_uid, path.stat().st_mode & 0o022) for path in lib.rglob("*")} == {(0, 0)}
 
     def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,11 +62,11 @@ def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> N
     (package / "gone.py").write_text("old")
     (package / "notes.txt").write_text("an operator's")
     (package / "files.py").write_text("changed by hand")
-    changes = {change.path: change.what for change in runtime.install(str(lib), check=True)}
+    changes = {change.path: change.what for change in install(str(lib), check=True)}
     assert changes[f"{package}/gone.py"] == "removed"
     assert changes[f"{package}/files.py"] == "content"
     if ROOT:
-        runtime.install(str(lib))
+        install(str(lib))
         assert not (package / "gone.py").exists()
         assert (package / "files.py").read_bytes() == (CORE / "files.py").read_bytes()
         assert (package / "notes.txt").read_text() == "an operator's"
@@ -70,7 +75,7 @@ def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> N
 def test_a_file_where_the_package_must_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / runtime.PACKAGE).write_text("")
     with pytest.raises(LoopError, match=f"{runtime.PACKAGE} is in the way"):
-        runtime.install(str(tmp_path))
+        install(str(tmp_path))
 
 
 def test_git_is_told_the_name_and_asks_our_program_for_the_token(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import grp
 import json
 import os
 import pwd
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.modules import host_files
 
 ROOT = os.geteuid() == 0
+CHECKOUT = Path(__file__).resolve().parents[4]
 MINE = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
 
 
@@ -110,3 +113,53 @@ def test_what_is_wrong_is_one_line(
     assert reason in answer["msg"]
     assert "\n" not in answer["msg"]
     assert os.listdir(tmp_path) == []
+
+
+def test_our_code_is_foretold_and_installed_once(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    lib = tmp_path / "lib"
+    foretold = task(host_files, entries=[], lib_dir=str(lib), _ansible_check_mode=True)
+    assert foretold["changed"]
+    assert {"prepared": f"{lib}/engineering_loop_core/cycle.py: file created (not shown)\n"} in foretold["diff"]
+    assert not lib.exists()
+    done = task(host_files, entries=[], lib_dir=str(lib))
+    if ROOT:
+        assert done == foretold
+        again = task(host_files, entries=[], lib_dir=str(lib))
+        assert (again["changed"], again["changed_paths"], again["diff"]) == (False, [], [])
+    else:
+        assert done["failed"]
+        assert done["msg"].startswith(f"{lib} cannot be made: ")
+
+
+def test_our_code_without_a_parent_is_one_line(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    answer = task(host_files, entries=[], lib_dir=f"{tmp_path}/none/lib")
+    assert answer["failed"]
+    assert answer["msg"] == f"{tmp_path}/none/lib cannot be made: there is no directory {tmp_path}/none"
+
+
+def test_what_ansible_ships_is_enough_to_run(tmp_path: Path) -> None:
+    """A module arrives as an archive with what it imports and nothing else; the host's copy is made from that."""
+    lib = tmp_path / "lib"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible"), "localhost", "-i", "localhost,", "-c", "local",
+         "-m", "as215932.engineering_loop.host_files", "-a", json.dumps({"entries": [], "lib_dir": str(lib)})],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections"),
+             "ANSIBLE_PYTHON_INTERPRETER": sys.executable, "ANSIBLE_HOME": str(tmp_path / "ansible"),
+             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal", "ANSIBLE_FORCE_COLOR": "0"},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if not ROOT:
+        assert f"{lib} cannot be made: " in done.stdout + done.stderr
+        return
+    assert json.loads(done.stdout[done.stdout.index("{") :])["changed"]
+    for path in (lib / "engineering_loop_core").glob("*.py"):
+        if path.name != "__init__.py":
+            assert path.read_bytes() == (CHECKOUT / "plugins/module_utils" / path.name).read_bytes()
+    started = subprocess.run(
+        [sys.executable, "-I", lib / "loop", "cycle", f"{tmp_path}/none.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (started.returncode, started.stderr) == (4, "")
+    assert "this host was not deployed yet" in started.stdout
