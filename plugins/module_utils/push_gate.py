@@ -228,8 +228,11 @@ def askpass(prompt: str) -> int:
     token = os.environ.get("GH_TOKEN", "")
 
     def decide(config: Config) -> str:
+        hook = f"{config['lib_dir']}/hooks/pre-push"
         place = find_place(config, os.getcwd(), git_dir)
         check_repository(place)
+        if not os.access(hook, os.X_OK):  # then git would push without asking
+            return f"the gate {hook} is missing; run apply.yml"
         return "" if _asks_for(prompt, place.url) else f"{show(_plain(prompt))} is not for {_plain(place.url)}"
 
     status = _answer("token", decide)

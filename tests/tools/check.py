@@ -58,7 +58,10 @@ CHECKS = {
             "unit.xml",
         )
     ],
-    "molecule": [Check("molecule default", ["molecule", "test", "--scenario-name", "default"], "", "extensions")],
+    "molecule": [
+        Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], "", "extensions")
+        for name in ("default", "agent")
+    ],
 }
 
 

@@ -26,7 +26,7 @@ REPO, ELSEWHERE = "AS215932/network-operations", "AS215932/hyrule-cloud"
 API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]
 FORGE = API.removesuffix("/api/v3")
 PAGES = 25
-KEY = "-----BEGIN OPENSSH %s KEY-----" % "PRIVATE"
+KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"  # in two, so that no scanner takes it for a leak
 COMMIT = "git -c user.name=pi -c user.email=pi@example.invalid commit --quiet"
 
 
@@ -121,7 +121,7 @@ ROWS = [
     ),
     Row(
         "puts hooks into the repository",
-        ["pi: run d=$(git rev-parse --git-common-dir)/hooks; mkdir -p $d; for n in pre-commit pre-push; do"
+        ["pi: run d=$(git rev-parse --git-common-dir)/hooks; mkdir -p $d; rm -f $d/ran; for n in pre-commit pre-push; do"
          " printf '#!/bin/sh\\ntouch %s/ran\\n' $d > $d/$n; chmod +x $d/$n; done"],
         "published", "", "docs",
         lambda cycle: only_docs(cycle) and not (STATE / "workspace/hyrule-infra/.git/hooks/ran").exists(),
@@ -154,7 +154,7 @@ ROWS = [
     ),
     Row(
         "hides files by core.excludesFile",
-        ["pi: run echo 'src/*' > /tmp/excludes; git config core.excludesFile /tmp/excludes; mkdir -p src; echo 1 > src/x.py"],
+        ["pi: run echo 'src/*' > /tmp/excludes; git config core.excludesFile /tmp/excludes", "pi: write src/x.py 1"],
         "error", "^(token|push) refused: .* core.excludesfile", "src/x.py",
     ),
     Row(
@@ -166,8 +166,8 @@ ROWS = [
     Row(
         "replaces its commit by a clean one",
         ["pi: commit src/x.py",
-         f"pi: run c=$(git rev-parse HEAD); git reset -q --soft HEAD~; git rm -q --cached src/x.py; {COMMIT} --allow-empty"
-         " -m clean; git replace $c HEAD; GIT_NO_REPLACE_OBJECTS=1 git reset -q --hard $c"],
+         f"pi: run c=$(git rev-parse HEAD); git reset -q --soft HEAD~; git rm -q --cached src/x.py;"
+         f" {COMMIT} --allow-empty -m clean; git replace $c HEAD; GIT_NO_REPLACE_OBJECTS=1 git reset -q --hard $c"],
         "error", r"^push refused: src/x\.py: outside", "docs",
     ),
     Row(

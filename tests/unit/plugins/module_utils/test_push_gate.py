@@ -1,0 +1,472 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate before a push: real git pushes with the engine's own environment, and the gate as its hook."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tests" / "world"))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from forge import Running, running
+
+COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
+MODULE = "ansible_collections.as215932.engineering_loop.plugins.module_utils.push_gate"
+BRANCH = "hyrule-feature/X/app"
+KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"
+POLICY = """\
+version: 1
+defaults:
+  max_changed_files: 20
+  denied_path_globs: ["*.key"]
+  denied_content_patterns: ["-----BEGIN .*PRIVATE KEY-----"]
+  allowed_gate_commands: [git]
+  protected_branch_prefixes: [main]
+  allowed_pr_remotes: [origin]
+  allowed_handoff_dirs: [/runs]
+"""
+SETTINGS: dict[str, Any] = {
+    "user": "root", "group": "root", "env_file": "", "receipts_dir": "", "unit": "u", "repos": [],
+    "branch_prefixes": ["hyrule-feature", "hyrule-loop"], "allowed_paths": {}, "daemon_args": [],
+    "canary_required": True, "api_url": "", "git_user_name": "", "git_user_email": "",
+}  # fmt: skip
+
+
+class Loop:
+    """One deployed loop in a directory: a remote, its checkout, a run's worktree, and the gate."""
+
+    def __init__(self, top: Path, git_url: str = "", repo: str = "") -> None:
+        self.top, self.token = top, ""
+        self.remote = top / "remote.git"
+        places = ("install", "config", "lib", "state", "workspace", "runs", "daemon_state", "memory", "cycles")
+        self.config = {**SETTINGS, **{f"{name}_dir": str(top / name) for name in places}}
+        for name in places:
+            (top / name).mkdir()
+        policy = top / "config" / "policy.yml"
+        policy.write_text(POLICY, encoding="utf-8")
+        self.config |= {
+            "policy_file": str(policy),
+            "policy_sha256": gate_policy.digest(gate_policy.load_file(str(policy))),
+            "git_url": git_url,
+            "workspace_repositories": [{"repo": repo or str(self.remote), "dest": "app", "version": "main"}],
+        }
+        self.save()
+        self.program(top / "lib" / "hooks" / "pre-push", "pre_push")
+        self.program(top / "lib" / "git-askpass", "askpass", 'case "$1" in Username*) echo x; exit;; esac')
+        if not repo:
+            self.git(top, "init", "-q", "--bare", "-b", "main", str(self.remote))
+            self.commit_elsewhere("docs/a.md")
+        self.url = f"{git_url}/{repo}.git" if repo else str(self.remote)
+        self.checkout = top / "workspace" / "app"
+        self.git(top, "clone", "-q", self.url, str(self.checkout))
+        self.worktree = top / "runs" / "x" / "worktrees" / "app-X"
+        self.git(self.checkout, "worktree", "add", "-q", "-b", BRANCH, str(self.worktree))
+
+    def save(self) -> None:
+        (self.top / "config" / "loop.json").write_text(json.dumps(self.config), encoding="utf-8")
+
+    def program(self, path: Path, function: str, before: str = "") -> None:
+        """What the launcher does on a host, with the Python and the collection of the tests."""
+        path.parent.mkdir(exist_ok=True)
+        call = f"import sys; from {MODULE} import {function}; sys.exit({function}(*sys.argv[1:]))"
+        python = f'PYTHONPATH={COLLECTIONS} exec {sys.executable} -c "{call}" "$@"'
+        path.write_text(f"#!/bin/sh\n{before}\n{python}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def git(self, directory: Path, *arguments: str) -> str:
+        """git as a person or an agent runs it, unguarded."""
+        alone = {"PATH": os.environ["PATH"], "HOME": str(self.top), "GIT_CONFIG_NOSYSTEM": "1"}
+        for who in ("AUTHOR", "COMMITTER"):
+            alone |= {f"GIT_{who}_NAME": "pi", f"GIT_{who}_EMAIL": "pi@example.invalid"}
+        done = subprocess.run(["git", *arguments], cwd=directory, env=alone, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self, path: str, text: str = "text\n", message: str = "Page") -> str:
+        (self.worktree / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.worktree / path).write_text(text, encoding="utf-8")
+        self.git(self.worktree, "add", "-A")
+        self.git(self.worktree, "commit", "-q", "-m", message)
+        return self.git(self.worktree, "rev-parse", "HEAD")
+
+    def commit_elsewhere(self, path: str) -> None:
+        """What a person merges while the loop is not looking."""
+        clone = self.top / f"clone-{path.replace('/', '-')}"
+        self.git(self.top, "clone", "-q", str(self.remote), str(clone))
+        (clone / path).parent.mkdir(exist_ok=True)
+        (clone / path).write_text("text\n", encoding="utf-8")
+        self.git(clone, "add", "-A")
+        self.git(clone, "commit", "-q", "-m", "Merged")
+        self.git(clone, "push", "-q", "origin", "HEAD:main")
+
+    def push(
+        self, *refs: str, remote: str = "origin", options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """As the engine pushes."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.top), "GH_TOKEN": self.token}
+        environment |= push_gate.environment(self.config)
+        command = ["git", "push", *options, remote, *(refs or (f"HEAD:{BRANCH}",))]
+        return subprocess.run(
+            command, cwd=self.worktree, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def refs(self, remote: Path | None = None) -> dict[str, str]:
+        lines = self.git(remote or self.remote, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+        return dict(line.split(" ") for line in lines)
+
+    def refused(self, *refs: str, remote: str = "origin", options: tuple[str, ...] = ()) -> str:
+        """Push and be refused: the reason, after looking that nothing moved on either side."""
+        before, head = self.refs(), self.git(self.worktree, "rev-parse", "HEAD")
+        done = self.push(*refs, remote=remote, options=options)
+        assert done.returncode != 0
+        assert self.refs() == before
+        assert self.git(self.worktree, "rev-parse", "HEAD") == head
+        told = [line for line in done.stderr.splitlines() if line.startswith("push refused: ")]
+        verdicts = push_gate.take_verdicts(self.config)
+        assert [one["reason"] for one in verdicts] == told and len(told) == 1, done.stderr
+        assert not verdicts[0]["allowed"]
+        assert told[0].endswith(f"nothing was published, the work stays in {self.worktree}")
+        return told[0]
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    return Loop(tmp_path)
+
+
+def test_good_work_passes_and_is_told(loop: Loop) -> None:
+    sha = loop.commit("docs/b.md")
+    done = loop.push()
+    assert done.returncode == 0, done.stderr
+    assert loop.refs()[f"refs/heads/{BRANCH}"] == sha
+    verdict = push_gate.take_verdicts(loop.config)[0]
+    assert verdict["allowed"] and verdict["refs"] == {f"refs/heads/{BRANCH}": sha} and verdict["seconds"] < 30
+    assert push_gate.take_verdicts(loop.config) == []
+    more = loop.commit("docs/c.md")
+    assert loop.push().returncode == 0
+    assert loop.refs()[f"refs/heads/{BRANCH}"] == more
+
+
+def test_what_was_merged_meanwhile_is_not_ours(loop: Loop) -> None:
+    loop.commit_elsewhere("src/theirs.py")
+    loop.commit("docs/b.md")
+    done = loop.push()
+    assert done.returncode == 0, done.stderr
+
+
+def test_allowed_paths_are_those_of_the_checkout(loop: Loop) -> None:
+    loop.config["allowed_paths"] = {"app": ["src"], "other": ["docs"]}
+    loop.save()
+    loop.commit("docs/b.md")
+    assert "docs/b.md: outside of what may be changed (src)" in loop.refused()
+
+
+# --- what is in the commits
+
+
+def test_every_commit_counts_not_only_the_last(loop: Loop) -> None:
+    loop.commit("docs/b.md", f"{KEY}\n")
+    loop.commit("docs/b.md", "clean\n")
+    assert "docs/b.md: adds text denied by -----BEGIN .*PRIVATE KEY-----" in loop.refused()
+
+
+def test_a_merged_side_branch_counts(loop: Loop) -> None:
+    loop.git(loop.worktree, "checkout", "-q", "-b", "side")
+    loop.commit("src/x.py")
+    loop.git(loop.worktree, "checkout", "-q", BRANCH)
+    loop.commit("docs/b.md")
+    loop.git(loop.worktree, "merge", "-q", "--no-ff", "-m", "Merge", "-s", "ours", "side")
+    assert "src/x.py: outside" in loop.refused()
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_messages_are_published_too(loop: Loop, empty: bool) -> None:
+    if not empty:
+        loop.commit("docs/b.md")
+    loop.git(loop.worktree, "commit", "-q", "--allow-empty", "-m", f"Page\n\n{KEY}")
+    assert "a commit: adds text denied" in loop.refused()
+
+
+def test_a_history_of_its_own_is_judged_as_a_whole(loop: Loop) -> None:
+    loop.git(loop.worktree, "checkout", "-q", "--orphan", "fresh")
+    loop.commit("src/x.py")
+    assert "src/x.py: outside" in loop.refused()
+
+
+def test_links_and_a_few_reasons_of_many(loop: Loop) -> None:
+    (loop.worktree / "docs/p").symlink_to("/etc/passwd")
+    for number in range(5):
+        loop.commit(f"src/{number}.py")
+    reason = loop.refused()
+    assert "docs/p: is a symlink" in reason and " and 3 more; " in reason
+
+
+# --- what the remote has is asked of the remote
+
+
+def test_forged_remote_tracking_refs_hide_nothing(loop: Loop) -> None:
+    sha = loop.commit("src/x.py")
+    loop.commit("docs/b.md")
+    for ref in ("refs/remotes/origin/main", "refs/heads/main", "refs/tags/main"):
+        loop.git(loop.worktree, "update-ref", ref, sha)
+    assert "src/x.py: outside" in loop.refused()
+
+
+def test_replaced_objects_hide_nothing(loop: Loop) -> None:
+    bad = loop.commit("src/x.py")
+    loop.git(loop.worktree, "replace", bad, "main")
+    assert "src/x.py: outside" in loop.refused()
+
+
+def test_grafts_hide_nothing(loop: Loop) -> None:
+    base = loop.git(loop.worktree, "rev-parse", "HEAD")
+    loop.commit("src/x.py")
+    (loop.worktree / "src/x.py").unlink()
+    last = loop.commit("docs/b.md")
+    (loop.checkout / ".git/info/grafts").write_text(f"{last} {base}\n", encoding="utf-8")
+    assert "src/x.py: outside" in loop.refused()
+
+
+def test_a_history_that_was_cut_off(loop: Loop) -> None:
+    sha = loop.commit("docs/b.md")
+    (loop.checkout / ".git/shallow").write_text(f"{sha}\n", encoding="utf-8")
+    assert "the history of app was cut off during the run" in loop.refused()
+
+
+# --- where it goes
+
+
+@pytest.mark.parametrize(
+    ("ref", "reason"),
+    [
+        ("HEAD:refs/heads/main", "main: is not the loop's own, allowed: below hyrule-feature, hyrule-loop"),
+        ("HEAD:refs/heads/hyrule-feature", "hyrule-feature: is not the loop's own"),
+        ("HEAD:refs/heads/hyrule-features/x", "hyrule-features/x: is not the loop's own"),
+        ("HEAD:refs/tags/v1", "refs/tags/v1: is no branch"),
+        ("HEAD:refs/pull/1/head", "refs/pull/1/head: is no branch"),
+        (":main", "refs/heads/main: would be deleted"),
+    ],
+)
+def test_only_the_loops_own_branches(loop: Loop, ref: str, reason: str) -> None:
+    loop.commit("docs/b.md")
+    assert reason in loop.refused(ref)
+    assert reason in loop.refused(f"HEAD:refs/heads/{BRANCH[:-3]}other", ref)
+
+
+def test_what_a_branch_has_stays_in_it(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    assert loop.push().returncode == 0
+    loop.git(loop.worktree, "commit", "-q", "--amend", "-m", "Other")
+    push_gate.take_verdicts(loop.config)
+    assert "which would be lost" in loop.refused(options=("--force",))
+
+
+def test_a_branch_becomes_nothing_but_a_commit(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    loop.git(loop.worktree, "tag", "-a", "-m", KEY, "v1")
+    assert "which is no commit" in loop.refused(f"v1:refs/heads/{BRANCH}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["remote.origin.pushurl", "OTHER"],
+        ["url.OTHER.insteadOf", "REMOTE"],
+        ["url.OTHER.pushInsteadOf", "REMOTE"],
+        ["http.proxy", "http://127.0.0.1:9"],
+        ["http.https://example.invalid/.sslVerify", "false"],
+        ["core.gitProxy", "/bin/true"],
+        ["push.recurseSubmodules", "on-demand"],
+        ["core.hooksPath", "/dev/null"],
+        ["include.path", "/dev/null"],
+        ["extensions.worktreeConfig", "true"],
+        ["credential.helper", "!true"],
+    ],
+)
+def test_no_configuration_of_the_repository_counts(loop: Loop, words: list[str]) -> None:
+    other = loop.top / "other.git"
+    loop.git(loop.top, "clone", "-q", "--bare", str(loop.remote), str(other))
+    before = loop.refs(other)
+    loop.commit("docs/b.md")
+    key, value = (word.replace("OTHER", str(other)).replace("REMOTE", str(loop.remote)) for word in words)
+    loop.git(loop.checkout, "config", key, value)
+    assert "the configuration of app was changed during the run: " in loop.refused()
+    assert loop.refs(other) == before
+
+
+@pytest.mark.parametrize("option", [("set-url",), ("set-url", "--add")])
+def test_origin_leads_elsewhere(loop: Loop, option: tuple[str, ...]) -> None:
+    other = loop.top / "other.git"
+    loop.git(loop.top, "clone", "-q", "--bare", str(loop.remote), str(other))
+    before = loop.refs(other)
+    loop.commit("docs/b.md")
+    loop.git(loop.checkout, "remote", *option, "origin", str(other))
+    done = loop.push()
+    assert done.returncode != 0 and loop.refs(other) == before
+    assert f"push refused: origin: leads to {other}, allowed: {loop.remote} [remote]" in done.stderr
+
+
+def test_a_remote_by_another_name(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    assert "is not an allowed remote" in loop.refused(remote=str(loop.remote))
+
+
+def test_the_environment_wins_over_the_repository(loop: Loop) -> None:
+    wished = {"core.hooksPath": "/tmp", "push.recurseSubmodules": "on-demand", "core.fsmonitor": "/bin/false"}
+    for key, value in wished.items():
+        loop.git(loop.checkout, "config", key, value)
+    environment = {"PATH": os.environ["PATH"], **push_gate.environment(loop.config)}
+    expected = {"core.hooksPath": f"{loop.top}/lib/hooks", "push.recurseSubmodules": "no", "core.fsmonitor": "false"}
+    for key, value in expected.items():
+        seen = subprocess.check_output(["git", "config", key], cwd=loop.worktree, env=environment, text=True)
+        assert seen.strip() == value
+    assert environment["GIT_ALLOW_PROTOCOL"] == "file"
+
+
+# --- which repository it is
+
+
+def test_a_repository_of_the_agents_own(loop: Loop) -> None:
+    own = loop.top / "own"
+    loop.git(loop.top, "clone", "-q", str(loop.remote), str(own))
+    (loop.worktree / ".git").write_text(f"gitdir: {own}/.git\n", encoding="utf-8")
+    loop.commit("docs/b.md")
+    assert f"belongs to {own}/.git, which is no checkout in" in loop.refused()
+
+
+def test_a_checkout_that_is_a_link(loop: Loop) -> None:
+    own = loop.top / "own"
+    loop.checkout.rename(own)
+    loop.checkout.symlink_to(own)
+    loop.git(own, "worktree", "repair", str(loop.worktree))
+    loop.commit("docs/b.md")
+    assert "which is no checkout in" in loop.refused()
+
+
+def test_no_worktree_or_two_truths(loop: Loop) -> None:
+    with pytest.raises(LoopError, match="is no worktree of git"):
+        push_gate.find_place(loop.config, str(loop.top))
+    with pytest.raises(LoopError, match="but git works in /elsewhere"):
+        push_gate.find_place(loop.config, str(loop.worktree), "/elsewhere")
+    assert push_gate.find_place(loop.config, str(loop.checkout), ".git").checkout == "app"
+
+
+# --- what must be true on the host
+
+
+def test_a_policy_that_is_not_the_deployed_one(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    policy = Path(loop.config["policy_file"])
+    policy.write_text(POLICY.replace("20", "2000"), encoding="utf-8")
+    assert "is not the one that was deployed" in loop.refused()
+    policy.unlink()
+    assert "there is no policy at" in loop.refused()
+
+
+def test_no_base_and_no_remote(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    loop.config["workspace_repositories"][0]["version"] = "gone"
+    loop.save()
+    assert "has no branch gone to compare with" in loop.refused()
+    place = push_gate.find_place(loop.config, str(loop.worktree))._replace(url=f"{loop.top}/nowhere.git")
+    update = push_gate.Update("HEAD", "1" * 40, f"refs/heads/{BRANCH}", "0" * 40)
+    with pytest.raises(LoopError, match="ls-remote"):
+        push_gate.judge(loop.config, place, "origin", place.url, [update])
+
+
+def test_without_settings_nothing_is_pushed(loop: Loop) -> None:
+    loop.commit("docs/b.md")
+    before = loop.refs()
+    (loop.top / "config" / "loop.json").unlink()
+    done = loop.push()
+    assert done.returncode != 0 and "push refused: " in done.stderr and loop.refs() == before
+
+
+def test_verdicts_that_somebody_else_wrote(loop: Loop) -> None:
+    file = loop.top / "cycles" / "pushes.jsonl"
+    for text in ("[]\n", "{}\n", "nonsense\n", '{"allowed": 1, "reason": ""}\n'):
+        file.write_text(text, encoding="utf-8")
+        assert push_gate.take_verdicts(loop.config) == [] and not file.exists()
+    file.symlink_to("/etc/passwd")
+    assert push_gate.take_verdicts(loop.config) == [] and not file.is_symlink()
+
+
+# --- over HTTP: who gets the token
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path / "forge", seed={"repos": [{"name": "app"}], "issues": []}) as forge:
+        yield forge
+
+
+@pytest.fixture
+def online(tmp_path: Path, forge: Running) -> Loop:
+    (tmp_path / "loop").mkdir()
+    loop = Loop(tmp_path / "loop", forge.url, "AS215932/app")
+    loop.remote = tmp_path / "forge" / "git" / "AS215932" / "app.git"
+    loop.token = forge.token
+    loop.commit("docs/b.md")
+    return loop
+
+
+def test_the_token_is_for_the_forge(online: Loop) -> None:
+    done = online.push()
+    assert done.returncode == 0, done.stderr
+    assert f"refs/heads/{BRANCH}" in online.refs()
+
+
+def test_the_token_is_not_for_another_host(online: Loop) -> None:
+    before = online.refs()
+    online.git(online.checkout, "remote", "set-url", "origin", online.url.replace("127.0.0.1", "localhost"))
+    done = online.push()
+    assert done.returncode != 0 and online.refs() == before
+    assert "token refused: Password for 'http://localhost" in done.stderr.replace("x@", "")
+
+
+def test_no_token_without_the_gate(online: Loop) -> None:
+    before = online.refs()
+    hook = online.top / "lib" / "hooks" / "pre-push"
+    hook.chmod(0o644)
+    done = online.push()
+    assert done.returncode != 0 and online.refs() == before
+    assert f"token refused: the gate {hook} is missing" in done.stderr
+
+
+def test_a_proxy_of_the_agents_gets_no_token(online: Loop) -> None:
+    """A proxy that asks for the password, as the forge would, and keeps what it is told."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        done = threading.Event()
+
+        def listen() -> None:
+            while not done.is_set():
+                try:
+                    client, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with client:
+                    heard.append(client.recv(65536))
+                    answer = 'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="GitHub"\r\n'
+                    client.sendall(f"{answer}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        online.git(online.checkout, "config", "http.proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        pushed = online.push()
+        done.set()
+        thread.join()
+    assert pushed.returncode != 0 and "token refused: the configuration of app was changed" in pushed.stderr
+    assert heard and not any(b"authorization" in request.lower() for request in heard)
