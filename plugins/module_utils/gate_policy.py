@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -264,7 +265,8 @@ def _remote(value: str) -> str:
 
 def _directory(value: str) -> str:
     bad = not value.startswith("/") or ".." in value.split("/") or os.path.normpath(value) in ("/", "//")
-    return "an absolute directory, not / and without .." if bad else ""
+    bad = bad or any(unicodedata.category(letter) == "Cc" for letter in value)
+    return "an absolute directory, not / and without .. or control characters" if bad else ""
 
 
 ENTRY: dict[str, Callable[[str], str]] = {

@@ -17,7 +17,7 @@ import re
 import sys
 import time
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from . import gate_check, gate_policy, settings
@@ -248,7 +248,7 @@ def _asks_for(prompt: str, url: str) -> bool:
     return asked is not None and asked.groups() == (known.scheme, known.netloc)
 
 
-def _answer(what: str, decide: Any, verdict: dict[str, Any] | None = None) -> int:
+def _answer(what: str, decide: Callable[[Config], str], verdict: dict[str, Any] | None = None) -> int:
     """Ask ``decide`` for a reason against it; say it in one line, keep it for the account, and exit so."""
     config: Config = {}
     try:

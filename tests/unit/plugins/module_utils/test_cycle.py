@@ -32,6 +32,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     accounts,
     cycle,
     gate_policy,
+    hostfiles,
     receipts,
     releases,
     runtime,
@@ -553,7 +554,7 @@ def world(host: Host, release: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         monkeypatch.setenv(name, environment[name])
     shutil.rmtree(host.top / "lib")
     if ROOT:
-        runtime.install(str(host.top / "lib"))
+        hostfiles.converge(runtime.entries(str(host.top / "lib")))
         launcher = host.top / "lib/loop"  # the interpreter that has what Debian's packages bring
         launcher.write_text(launcher.read_text().replace("/usr/bin/python3 -I", f"{sys.executable} -I"))
     host.config.update(install_dir=str(release), allowed_paths={"hyrule-infra": ["docs", "src"]})

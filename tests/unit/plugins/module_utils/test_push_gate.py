@@ -454,7 +454,7 @@ def test_a_proxy_of_the_agents_gets_no_token(online: Loop) -> None:
         def listen() -> None:
             while not done.is_set():
                 try:
-                    client, _ = server.accept()
+                    client, _unused = server.accept()
                 except TimeoutError:
                     continue
                 with client:
