@@ -23,6 +23,11 @@ def install(lib_dir: str, check: bool = False) -> list[Change]:
     return converge(runtime.entries(lib_dir), check=check)
 
 
+def test_its_version_is_the_collections() -> None:
+    galaxy = (CORE.parents[1] / "galaxy.yml").read_text(encoding="utf-8")
+    assert f"\nversion: {runtime.VERSION}\n" in galaxy
+
+
 def test_every_file_of_the_core_is_shipped_as_it_is() -> None:
     assert runtime.sources() == {
         "__init__.py": b"",
