@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from . import accounts, gate_policy, push_gate, receipts, settings, workspaces, worktrees
+from . import accounts, gate_policy, push_gate, quarantine, receipts, settings, workspaces, worktrees
 from .errors import LoopError
 from .forge import Forge
 
@@ -43,6 +43,10 @@ EXIT_STATUS = {
     "error": 1,
     "interrupted": 1,
 }
+
+
+# Fewer free inodes than this and a checkout or an environment may not fit any more.
+MIN_INODES = 10_000
 
 
 class Stopped(LoopError):
@@ -95,6 +99,48 @@ def check_proven(config: dict[str, Any], trigger: str) -> None:
         proof = receipts.unprivileged(config)
         if not proof["matches"]:
             raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
+
+
+def make_room(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Refuse to start where the disk would run full half-way; before that, let go of what was kept long enough.
+
+    Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
+    """
+    missing, why = _missing_room(config)
+    if not missing:
+        return []
+    place = settings.quarantine_dir(config)
+    limits: dict[str, Any] = quarantine.limits_of({**config["quarantine_keep"], "age": None, "size": None})
+    kept = quarantine.purge(place, check=True, **limits)["size"]
+    purged: list[dict[str, Any]] = quarantine.purge(place, **{**limits, "size": max(0, kept - missing)})["purged"]
+    missing, why = _missing_room(config)
+    if missing:
+        raise LoopError(f"{why}: make room, or see what playbooks/restore.yml lists as kept in {place}")
+    return purged
+
+
+def _missing_room(config: dict[str, Any]) -> tuple[float, str]:
+    """How many bytes must become free before a cycle may start, and why."""
+    runs = config["runs_dir"]
+    disk = os.statvfs(runs)
+    free = disk.f_bavail * disk.f_frsize
+    missing = quarantine.number_of(config["min_free"], "size") - free
+    if missing > 0:
+        return missing, f"only {free >> 20} MiB are free in {runs}, less than {config['min_free']}"
+    if disk.f_files and disk.f_favail < MIN_INODES:
+        return float("inf"), f"only {disk.f_favail} inodes are free in {runs}, less than {MIN_INODES}"
+    return 0, ""
+
+
+def let_go(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Empty the quarantine by its rules, when the engine is done; a failure is told and changes no outcome."""
+    try:
+        limits: dict[str, Any] = quarantine.limits_of(config["quarantine_keep"])
+        purged: list[dict[str, Any]] = quarantine.purge(settings.quarantine_dir(config), **limits)["purged"]
+    except LoopError as error:
+        say(f"the quarantine was not purged: {error}\n")
+        return []
+    return purged
 
 
 def heal(config: dict[str, Any], forge: Forge) -> dict[str, Any]:
@@ -283,6 +329,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     try:
         check_host(config)
         check_proven(config, trigger)
+        account["purged"] = make_room(config)
         account["swept"] = heal(config, Forge(config["api_url"], os.environ["GH_TOKEN"]))
         for kept in account["swept"]["quarantined"]:
             say(f"kept aside: {kept['from']} -> {kept['to']}\n")
@@ -305,6 +352,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account.update(outcome="error", detail=f"{type(error).__name__}: {error}")
     account.update(ended=accounts.utc_now(), seconds=round(time.monotonic() - begun, 1))
     accounts.write(config["cycles_dir"], account)
+    purged = let_go(config) if "exit_status" in account else []
+    if purged:
+        account["purged"] += purged
+        accounts.write(config["cycles_dir"], account)
+    for gone in account.get("purged", []):
+        say(f"kept long enough, let go: {gone['id']} from {gone['from']}\n")
     return account
 
 

@@ -21,11 +21,11 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .alive import check_run_lock
+from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
 from .gitrepo import (
@@ -36,6 +36,7 @@ from .gitrepo import (
     check_branch,
     check_path,
     commits,
+    files_below,
     filters_off,
     last_commit,
     open_repo,
@@ -110,6 +111,16 @@ def hold(repo: Repo, name: str, places: Iterable[str]) -> None:
             while os.path.lexists(target):
                 target += "~"
             move(place, target)
+
+
+def unlock(repo: Repo, name: str) -> None:
+    """Drop what a killed pass left of its locks on the salvage refs of the id ``name``: nobody else makes them."""
+    for lock in files_below(f"{repo.common}/{SALVAGE}/{name}"):
+        if lock.endswith(".lock"):
+            holder = lock_holder(lock, repo, processes())
+            if holder:
+                raise LoopError(f"{lock} is held by {holder}: wait for it to end")
+            os.unlink(lock)
 
 
 def _why_not(source: str, target: str, error: OSError) -> str:
@@ -343,7 +354,8 @@ def restore(
     The tree returns to ``path``: by default to where it stood if that is free, else beside it with
     the id in its name. The branch gets its old name if that is free, else ``loop-restored/<id>/<name>``;
     HEAD, index, reflog and a rebase in progress are as they were. A branch that had no tree gets a
-    new worktree. ``repo`` is needed only where the manifest does not name it.
+    new worktree. ``repo`` is needed only where the manifest does not name it. What was restored and
+    still stands where it was put is unchanged.
 
     Returns ``id path branch head registered plan[] changed``: ``registered`` is whether git knows it
     as a worktree (what no repository knew before is only moved back).
@@ -357,26 +369,46 @@ def restore(
     root = os.path.realpath(repo or manifest.get("repo") or "") if repo or manifest.get("repo") else ""
     if not root and not manifest.get("tree"):
         raise LoopError(f"{place} has no manifest: name the repository that holds {SALVAGE}/{name}")
-    if path:
-        path = check_path(path)
-        if os.path.lexists(path):
-            raise LoopError(f"{path} is taken: choose another path")
+    path = check_path(path) if path else None
     if branch:
         check_branch(branch)
+    standing_there = _restored_before(manifest)
+    if standing_there:
+        if path not in (None, standing_there["path"]) or branch not in (None, standing_there["branch"]):
+            raise LoopError(f"{name} was restored before, it stands at {standing_there['path']}")
+        return {"id": name, **standing_there}
+    if manifest.get("restored"):  # whole, once, and taken away since: only its commits are left to give
+        manifest = {key: value for key, value in manifest.items() if key not in ("restored_to", "restored_as")}
+    if path and os.path.lexists(path):
+        raise LoopError(f"{path} is taken: choose another path")
     check_run_lock(run_lock)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
-        if not root:
-            with alone([quarantine]):
-                return _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
-        opened = open_repo(root)
-        with alone([opened.common]):
-            return _restore(opened, manifest, place, path, branch, check)
+        opened = open_repo(root) if root else None
+        with alone([opened.common if opened else quarantine]):
+            if opened:
+                answer = _restore(opened, manifest, place, path, branch, check)
+            else:
+                answer = _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
+            if not check:
+                kept = {key: answer[key] for key in ("branch", "head", "registered")}
+                write_manifest(place, {"restored": {**kept, "inode": os.lstat(answer["path"]).st_ino}})
+        return answer
 
     aim = os.path.dirname(path or manifest.get("path") or quarantine)
-    answer: dict[str, Any] = as_owner([root or quarantine], [aim, quarantine, *([root] if root else [])], work)
+    # Whoever may write a manifest must not choose as whom it is acted on.
+    owners = [root] if repo else [root or quarantine, quarantine]
+    answer: dict[str, Any] = as_owner(owners, [aim, quarantine, *([root] if root else [])], work)
     answer.pop("quarantined")
     return {"id": name, **answer}
+
+
+def _restored_before(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer of the restore that put the thing where it still stands; None where it has to be done."""
+    known, path = manifest.get("restored"), manifest.get("restored_to") or ""
+    if not isinstance(known, dict) or not os.path.lexists(path) or os.lstat(path).st_ino != known.pop("inode", None):
+        return None
+    return {"path": path, **known, "plan": [], "changed": False}
 
 
 def _free_place(manifest: dict[str, Any], name: str) -> str:
@@ -398,9 +430,8 @@ def _put_tree_back(manifest: dict[str, Any], place: str, path: str, check: bool)
         link = (read_small(f"{path}/.git") or "").strip()
         admin = os.path.join(path, link.removeprefix("gitdir:").strip())
         if link.startswith("gitdir:") and os.path.isdir(admin) and read_admin(admin).target != path:
-            move(
-                f"{path}/.git", os.path.join(place, "dot-git")
-            )  # it would speak for another worktree's branch and index
+            # It would speak for another worktree's branch and index.
+            move(f"{path}/.git", os.path.join(place, "dot-git"))
     plan = [f"move {tree} to {path}"]
     return {"path": path, "branch": "", "head": "", "registered": False, "plan": plan, "changed": True}
 
@@ -572,6 +603,11 @@ UNITS = {
 }
 
 
+def limits_of(given: Mapping[str, str | float | None]) -> dict[str, float | None]:
+    """``age``, ``size`` and ``min_age`` in seconds and bytes, as ``purge`` takes them; what is empty is no limit."""
+    return {key: number_of(value, key) if value not in ("", None) else None for key, value in given.items()}
+
+
 def number_of(text: str | float, what: str) -> float:
     """Seconds of '12h' or '2d', bytes of '10G'; LoopError where ``text`` is neither."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([a-zA-Z]?)", str(text).strip())
@@ -642,6 +678,7 @@ def _let_go(thing: dict[str, Any]) -> None:
     """First the refs, then what is on disk, the manifest last: cut off anywhere, the next purge goes on."""
     if thing.get("repo") and os.path.isdir(thing["repo"]):
         repo = open_repo(thing["repo"])
+        unlock(repo, thing["id"])
         _status, out, _err = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
         if out:
             lines = "".join(f"delete {ref}\0\0" for ref in out.split())

@@ -44,7 +44,16 @@ BOUND = {
 }
 # In loop.json, but without a say in what a cycle does (or, the policy's, with a digest of its own).
 VOLATILE_KEYS = frozenset(
-    {"applied_by", "canary_max_age", "canary_mode", "canary_required", "collection_version", "policy_sha256"}
+    {
+        "applied_by",
+        "canary_max_age",
+        "canary_mode",
+        "canary_required",
+        "collection_version",
+        "min_free",
+        "policy_sha256",
+        "quarantine_keep",
+    }
 )
 CLOCK_SKEW = 300.0
 

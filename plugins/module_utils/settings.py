@@ -36,6 +36,8 @@ KEYS: dict[str, type] = {
     "allowed_paths": dict,
     "daemon_args": list,
     "canary_required": bool,
+    "quarantine_keep": dict,
+    "min_free": str,
     "git_url": str,
     "api_url": str,
     "git_user_name": str,

@@ -48,7 +48,7 @@ from .gitrepo import (
     refs_below,
     staged,
 )
-from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing
+from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing, unlock
 
 # --- deciding ---------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "debris": leftover.debris,
         "uid": os.lstat(leftover.path).st_uid if leftover.path else os.geteuid(),
         "size": None,
-        "restore": f"playbooks/restore.yml with quarantine_id={leftover.id}",
+        "restore": f"ansible-playbook playbooks/restore.yml -e what={leftover.id}",
     }
     record = {
         "id": leftover.id,
@@ -339,6 +339,7 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
     """
     lines: list[str] = []
     for leftover in leftovers:
+        unlock(repo, leftover.id)
         lines += [f"update {ref}\0{commit}\0\0" for ref, commit in salvage_refs(leftover).items()]
         if leftover.branch:
             lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]

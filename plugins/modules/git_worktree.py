@@ -26,23 +26,23 @@ options:
   path:
     description:
       - Where the worktree stands; outside of O(repo) and of every other worktree.
-      - With O(state=restored) the default is where it stood, or beside that if the place is taken.
     type: path
+    required: true
   branch:
     description:
       - The branch that the worktree is on. Main and production branches are refused.
-      - With O(state=restored) the default is the name it had, or one below C(loop-restored/) if that is taken.
     type: str
+    required: true
   base_ref:
     description: What a new branch starts from. A healthy worktree that stands already is not compared with it.
     type: str
     default: HEAD
   state:
     description:
-      - Whether worktree and branch are there or not. V(absent) puts both into the quarantine.
-      - V(restored) puts O(quarantine_id) back, byte for byte.
+      - Whether worktree and branch are there or not. V(absent) puts both into the quarantine,
+        from where M(as215932.engineering_loop.git_worktree_restore) brings them back.
     type: str
-    choices: [present, absent, restored]
+    choices: [present, absent]
     default: present
   fresh:
     description: Never use again what stands there, even if it is healthy.
@@ -53,9 +53,6 @@ options:
       - Where leftovers go, on the file system of O(path).
       - The default is C(.quarantine) beside the worktree.
     type: path
-  quarantine_id:
-    description: What to restore, the C(id) of a quarantined thing or one of its refs below C(refs/loop-salvage/).
-    type: str
   run_lock:
     description: The engine's lock file. While the process that it names lives, nothing is touched.
     type: path
@@ -70,13 +67,6 @@ EXAMPLES = r"""
     base_ref: main
     fresh: true
     run_lock: /var/lib/engineering-loop/state/daemon.lock
-
-- name: Put back what was taken out of the way
-  as215932.engineering_loop.git_worktree:
-    repo: /var/lib/engineering-loop/workspace/app
-    state: restored
-    quarantine: /var/lib/engineering-loop/runs/.quarantine
-    quarantine_id: 20260102T030405Z-1a2b3c4d-0
 """
 
 RETURN = r"""
@@ -138,7 +128,6 @@ quarantined:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import restore
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import absent, ensure
 
 
@@ -146,20 +135,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "repo": {"type": "path", "required": True},
-            "path": {"type": "path"},
-            "branch": {"type": "str"},
+            "path": {"type": "path", "required": True},
+            "branch": {"type": "str", "required": True},
             "base_ref": {"type": "str", "default": "HEAD"},
-            "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "fresh": {"type": "bool", "default": False},
             "quarantine": {"type": "path"},
-            "quarantine_id": {"type": "str"},
             "run_lock": {"type": "path"},
         },
-        required_if=[
-            ("state", "present", ("path", "branch")),
-            ("state", "absent", ("path", "branch")),
-            ("state", "restored", ("quarantine", "quarantine_id")),
-        ],
         supports_check_mode=True,
     )
     given = module.params
@@ -168,10 +151,8 @@ def main() -> None:
     try:
         if given["state"] == "present":
             result = ensure(base_ref=given["base_ref"], fresh=given["fresh"], **common)
-        elif given["state"] == "absent":
-            result = absent(**common)
         else:
-            result = restore(what=given["quarantine_id"], **common)
+            result = absent(**common)
     except LoopError as error:
         module.fail_json(msg=str(error))
     plan = result.pop("plan")

@@ -116,15 +116,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import number_of
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import limits_of, number_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
-
-
-def limits(given: dict[str, str | None] | None) -> dict[str, float | None] | None:
-    """The quarantine's limits in seconds and bytes."""
-    if given is None:
-        return None
-    return {key: None if value is None else number_of(value, key) for key, value in given.items()}
 
 
 def main() -> None:
@@ -150,7 +143,7 @@ def main() -> None:
     try:
         result = sweep(
             older_than=number_of(given["older_than"], "older_than"),
-            quarantine_keep=limits(given["quarantine_keep"]),
+            quarantine_keep=limits_of(given["quarantine_keep"]) if given["quarantine_keep"] else None,
             check=module.check_mode,
             **options,
         )

@@ -217,6 +217,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "allowed_paths": {},
         "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
         "canary_required": True,
+        "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
+        "min_free": "1M",
         "git_url": forge.url,
         "api_url": forge.api_url,
         "git_user_name": "Hyrule Engineering Loop",

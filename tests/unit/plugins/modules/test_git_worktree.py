@@ -74,20 +74,11 @@ def test_the_second_run_changes_nothing(world: World, one: Run) -> None:
     usable(world)
 
 
-def test_absent_and_restored(world: World, one: Run) -> None:
+def test_absent_is_reached_once(world: World, one: Run) -> None:
     world.worktree()
-    before = snapshot(world.path)
     gone = one(state="absent")
     assert gone["changed"] and not world.path.exists()
     assert not one(state="absent")["changed"]
-    options = {
-        "state": "restored", "path": None, "branch": None, "quarantine_id": gone["quarantined"][0]["id"],
-        "quarantine": str(world.path.parent / ".quarantine"),
-    }  # fmt: skip
-    assert one(**options, _ansible_check_mode=True)["changed"] and not world.path.exists()
-    back = one(**options)
-    assert (back["path"], back["branch"], back["head"]) == (str(world.path), BRANCH, world.commits[0])
-    assert snapshot(world.path) == before
 
 
 def test_bad_input_is_one_line(one: Run) -> None:
