@@ -40,7 +40,8 @@ defaults:
 SETTINGS: dict[str, Any] = {
     "user": "root", "group": "root", "env_file": "", "receipts_dir": "", "unit": "u", "repos": [],
     "branch_prefixes": ["hyrule-feature", "hyrule-loop"], "allowed_paths": {}, "daemon_args": [],
-    "canary_required": True, "api_url": "", "git_user_name": "", "git_user_email": "",
+    "canary_required": True, "quarantine_keep": {}, "min_free": "",
+    "api_url": "", "git_user_name": "", "git_user_email": "",
 }  # fmt: skip
 
 
