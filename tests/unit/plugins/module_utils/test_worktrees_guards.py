@@ -363,13 +363,13 @@ def test_a_killed_worktree_add_is_healed(world: World, delay: float) -> None:
     with subprocess.Popen(command, cwd=world.repo, start_new_session=True) as process:
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGKILL)
-    while running(process.pid):  # a signal takes a moment on a busy machine, and what lives is rightly respected
+    while group_lives(process.pid):  # a signal takes a moment on a busy machine, and what lives is rightly respected
         time.sleep(0.01)
     heal(world, fresh=False)
     usable(world)
 
 
-def running(group: int) -> bool:
+def group_lives(group: int) -> bool:
     """Whether a process of that group is not dead yet."""
     for place in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
