@@ -1,0 +1,159 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What judging a big diff costs, beside reading the same file and searching it once with all patterns joined.
+
+A diff of 10,000 files and 20 MB that 50 globs and 50 patterns find nothing in, so nothing ends early;
+one line in twenty holds a word that makes a pattern look twice. Five runs of each in turn, medians.
+Writes .cache/bench/policy.json: MB/s, the ratio to the joined search, and the growth from half the
+diff to the whole (1.0 is linear). Ends with 1 where judging is below both targets or not linear.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / ".collections"))
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_policy  # noqa: E402
+
+RUNS = 5
+FILES = 10_000
+FILE_BYTES = 2_000
+MB = 1_000_000
+LEAST_MB_S, MOST_RATIO, MOST_GROWTH = 20.0, 3.0, 1.25
+
+GLOBS = [
+    *[".env", ".env.*", "*.key", "*.pem", "id_*", "secrets/**", "**/secrets/**", "*.p12", "*.kdbx", "**/.aws/*"],
+    *[f"vendor/{name}/**" for name in "abcdefghijklmnopqrst"],
+    *[f"*.{name}" for name in ("jks", "pfx", "ovpn", "asc", "gpg", "keystore", "tfstate", "tfvars", "dump", "sqlite")],
+    *[f"**/private-[0-9]{name}/*.cfg" for name in "abcdefghij"],
+]
+PREFIXES = [
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xoxb-", "xoxp-"),
+    *("xoxa-", "sk-ant-", "sk_live_", "rk_live_", "npm_", "pypi-", "dop_v1_", "shpat_"),
+]
+SERVICES = [
+    *("aws", "azure", "google", "stripe", "twilio", "slack", "discord"),
+    *("vault", "consul", "netbox", "icinga", "grafana", "sentry", "heroku"),
+]
+PATTERNS = [
+    "-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "AKIA[0-9A-Z]{16}",
+    r"(?i:(api_key|token|secret)\s*=\s*['\"][^'\"]+['\"])",
+    *[rf"\b{re.escape(prefix)}[0-9A-Za-z_-]{{20,}}" for prefix in PREFIXES],
+    *[rf"(?i:{name}[a-z_]*(key|token|secret)\s*[:=]\s*['\"][^'\"]{{8,}}['\"])" for name in SERVICES],
+    *[rf"{name}://[^:/@\s]+:[^@/\s]+@" for name in ("postgres", "mysql", "redis", "amqp", "mongodb", "ftp", "smtp")],
+    *[rf"^{name}=\S{{12,}}$" for name in ("PGPASSWORD", "MYSQL_PWD", "RESTIC_PASSWORD", "VAULT_TOKEN", "GH_TOKEN")],
+    # These have no text that every match contains, so each line is searched.
+    r"[0-9a-f]{8}:[0-9a-f]{32}$",
+    r"\b[A-Z]{4}[0-9]{12}[A-Z]{4}\b",
+    r"\bey[\w-]{16,}\.ey[\w-]{16,}\.",
+    r"[1-9][0-9]{9}:AA[\w-]{33}",
+    r"\b[0-9]{6}\.[0-9]{9}\.[0-9a-f]{32}\b",
+]
+WORDS = [
+    *("the", "loop", "host", "route", "peer", "token", "prefix", "deploys", "a", "release"),
+    *("and", "then", "proves", "it", "with", "one", "canary", "before", "timer"),
+]
+
+
+def make_diff(files: int) -> bytes:
+    """A diff of new files with lines of prose and code, the same at every run."""
+    chance = random.Random(1)
+    parts = []
+    for number in range(files):
+        lines: list[str] = []
+        length = 0
+        while length < FILE_BYTES - 130:
+            line = " ".join(chance.choices(WORDS, k=9))
+            if chance.random() < 0.05:
+                line += f" secret = load({number})"
+            lines.append(f"+{line}\n")
+            length += len(line) + 2
+        name = f"docs/part{number % 97}/page{number}.md"
+        parts.append(
+            f"diff --git a/{name} b/{name}\nnew file mode 100644\nindex 0000000..{number + 1:07x}\n"
+            f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{''.join(lines)}"
+        )
+    return "".join(parts).encode()
+
+
+def make_policy() -> gate_policy.Policy:
+    defaults: dict[str, Any] = {
+        "max_changed_files": FILES,
+        "max_file_bytes": MB,
+        "denied_path_globs": GLOBS,
+        "denied_content_patterns": PATTERNS,
+        "allowed_gate_commands": ["git"],
+        "protected_branch_prefixes": ["main"],
+        "allowed_pr_remotes": ["origin"],
+        "allowed_handoff_dirs": ["/srv/runs"],
+    }
+    policy = {"version": 1, "defaults": defaults, "guards": {"defaults": {"max_patch_bytes": 10 * FILES * FILE_BYTES}}}
+    gate_policy.validate(policy, "the benchmark's policy")
+    gate_policy.try_patterns(policy, "the benchmark's policy")
+    return policy
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    policy = make_policy()
+    joined = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.MULTILINE)
+
+    def judge(file: Path) -> None:
+        if gate_check.judge_changes(policy, "app", gate_check.changes_in_diff(file.read_bytes()), ["docs"]):
+            raise RuntimeError("the benchmark's diff is meant to be allowed")
+
+    def search(file: Path) -> None:
+        if joined.search(file.read_text(encoding="utf-8")):
+            raise RuntimeError("the benchmark's diff is meant to hold nothing that is denied")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, half = Path(scratch) / "whole.diff", Path(scratch) / "half.diff"
+        whole.write_bytes(make_diff(FILES))
+        half.write_bytes(make_diff(FILES // 2))
+        size, half_size = whole.stat().st_size, half.stat().st_size
+        judged, halves, searched = [], [], []
+        for _run in range(RUNS):
+            judged.append(seconds(lambda: judge(whole)))
+            searched.append(seconds(lambda: search(whole)))
+            halves.append(seconds(lambda: judge(half)))
+    took, took_half, reference = map(statistics.median, (judged, halves, searched))
+    result = {
+        "files": FILES,
+        "megabytes": round(size / MB, 1),
+        "globs": len(GLOBS),
+        "patterns": len(PATTERNS),
+        "judged_mb_per_s": round(size / MB / took, 1),
+        "joined_search_mb_per_s": round(size / MB / reference, 1),
+        "ratio_to_joined_search": round(took / reference, 2),
+        "growth": round((took / took_half) / (size / half_size), 2),
+        "runs": RUNS,
+        "load": round(os.getloadavg()[0], 2),
+    }
+    target = TOP / ".cache" / "bench" / "policy.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for name, value in result.items():
+        print(f"{name:24} {value:>10}")
+    fast = size / MB / took >= LEAST_MB_S or took / reference <= MOST_RATIO
+    return 0 if fast and result["growth"] <= MOST_GROWTH else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
