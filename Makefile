@@ -6,10 +6,12 @@
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := $(CURDIR)/.cache/venv/bin
 CHECK := $(BIN)/python tests/tools/check.py
+FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
+INPUTS ?= 200000
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule bench build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule bench fuzz build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,15 +40,21 @@ molecule: setup ## create, converge, idempotence, verify, destroy on a booted ho
 bench: setup ## what it costs: tests/benchmarks
 	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
 
+fuzz: setup ## many inputs for the policy loader and the diff reader; INPUTS=200000
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/fuzz-venv
+	@$(BIN)/uv pip install --quiet --python $(FUZZ) --require-hashes -r tests/fuzz/requirements.txt
+	@$(FUZZ) tests/fuzz/run.py $(INPUTS)
+
 build: setup ## the artifact that ansible-galaxy installs, in .cache/build
 	@$(BIN)/ansible-galaxy collection build --force --output-path .cache/build
 
 docs: setup ## the reference of every module and of the role, in .cache/docs
 	@$(BIN)/python tests/tools/reference.py
 
-lock: setup ## requirements.txt from requirements.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-emit-find-links --upgrade requirements.in --output-file requirements.txt
+lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz
+	@for folder in . tests/fuzz; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links --upgrade $$folder/requirements.in \
+		--output-file $$folder/requirements.txt || exit 1; done
 
 clean: ## remove .cache
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tests/world/stage.py down .cache/demo; $(BIN)/python tests/loophost.py destroy --all; fi

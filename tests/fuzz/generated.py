@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The half that knows the formats: hypothesis builds policies and diffs, nearly right. Arguments: TARGET INPUTS.
+
+It gets past the first line more often than mutated bytes do, and repeats pieces until an
+input has up to 1 MiB. The target runs in a process of its own, so that its memory is not hypothesis's.
+Ends with a traceback and the smallest input that causes it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import targets
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+EACH = 5_000  # hypothesis keeps each example's tree, so many short runs stay small
+LARGEST = 1024 * 1024
+TIMES = st.sampled_from([1] * 60 + [30, 1000])
+
+TEXTS = st.one_of(
+    st.sampled_from([".env", "*.key", "secrets/**", "AKIA[0-9A-Z]{16}", "(?i)a|b", "/srv/runs", "main", "origin"]),
+    st.sampled_from(["(", "(a+)+$", "a{99999999999}", "\\", "[", "../x", "/", "\0", "\u2028", "\ud800", "x" * 2000]),
+    st.text(max_size=8),
+)
+VALUES = st.one_of(
+    st.lists(TEXTS, max_size=4),
+    *(st.integers(), st.booleans(), st.none(), st.floats(), TEXTS, st.dictionaries(TEXTS, TEXTS)),
+)
+KEYS = st.sampled_from(
+    [*targets.gate_policy.DEFAULT_KEYS, *targets.gate_policy.REPO_KEYS, *targets.gate_policy.GUARD_KEYS]
+)
+SECTION = st.dictionaries(st.one_of(KEYS, KEYS, KEYS, TEXTS), VALUES, max_size=4)
+REPOS = st.dictionaries(st.sampled_from(["app", "hyrule-infra", "a/b", ""]), SECTION, max_size=2)
+GUARDS = st.fixed_dictionaries({}, optional={"defaults": SECTION, "repos": REPOS})
+POLICIES = st.fixed_dictionaries(
+    {"version": st.sampled_from([1, 1, 1, 2, "1", True])},
+    optional={"defaults": SECTION, "repos": REPOS, "guards": GUARDS, "more": VALUES},
+)
+ODDITIES = st.sampled_from(
+    ["&a ", "*a", "!!python/object:os.system ", "<<: *a", "---\n", "? ", ": ", "- ", "\t", "[", "{", "|\n", "#"]
+)
+
+
+@st.composite
+def policy(draw: st.DrawFn) -> bytes:
+    """JSON is YAML: a policy written so, with pieces put in, doubled, or repeated past every bound."""
+    content = draw(POLICIES)
+    text = json.dumps(content, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1])))
+    for _change in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(text)))
+        end = at + draw(st.integers(0, 30))
+        piece = draw(st.one_of(ODDITIES, st.just(text[at:end]), st.text(max_size=3)))
+        text = text[:at] + piece * draw(TIMES) + text[draw(st.sampled_from([at, end])) :]
+    return text.encode("utf-8", draw(st.sampled_from(["replace", "surrogatepass"])))[:LARGEST]
+
+
+NAMES = st.one_of(
+    st.sampled_from(["docs/a", "docs/é", ".env", "a b/c d", ".git/config", "../x", "docs/\t", "x\\y", ""]),
+    st.text(max_size=6),
+)
+LINES = st.one_of(
+    st.sampled_from(["a", "", "token = 'x'", "AKIA0123456789ABCDEF", "++ b/x", "@@ -1 +1 @@", "diff --git a/x b/x"]),
+    st.text(max_size=8),
+)
+HEADERS = st.sampled_from(
+    [
+        *("index 1..2 100644", "index 0..1", "old mode 100644", "new mode 100755", "new file mode 9"),
+        *("deleted file mode 100644", "new file mode 120000"),
+        *("similarity index 90%", "Binary files a/x and b/x differ", "GIT binary patch"),
+        *("literal 5", "delta 999999999999999", "McmZQzU|?ckU|;|M00aO5"),
+        *("", "rename from docs/a", "rename to x", "copy to x"),
+    ]
+)
+
+
+def quoted(name: str) -> str:
+    """A name as git quotes it."""
+    raw = name.encode("utf-8", "surrogatepass")
+    return '"' + "".join(chr(byte) if chr(byte).isalnum() else f"\\{byte:03o}" for byte in raw) + '"'
+
+
+@st.composite
+def file(draw: st.DrawFn) -> str:
+    """One file of a diff. Most of what it says about itself is true."""
+    name, other = draw(NAMES), draw(NAMES)
+    write = quoted if draw(st.booleans()) else str
+    old, new = write(f"a/{name}"), write(f"b/{draw(st.sampled_from([name, name, name, other]))}")
+    lines = [f"diff --git {old} {new}"] * draw(st.sampled_from([1, 1, 1, 0]))
+    lines += draw(st.lists(HEADERS, max_size=3))
+    if draw(st.booleans()):
+        lines += [
+            f"--- {draw(st.sampled_from([old, '/dev/null']))}",
+            f"+++ {draw(st.sampled_from([new, '/dev/null']))}",
+        ]
+    for _hunk in range(draw(st.integers(0, 2))):
+        body = draw(st.lists(st.tuples(st.sampled_from("+++- \\"), LINES), max_size=5))
+        body *= draw(TIMES)
+        before = sum(mark in "- " for mark, _text in body) + draw(st.sampled_from([0] * 9 + [1, 10**8]))
+        after = sum(mark in "+ " for mark, _text in body)
+        lines += [f"@@ -1,{before} +1,{after} @@", *(mark + text for mark, text in body)]
+    return "\n".join(lines) + draw(st.sampled_from(["\n", "\n", "\n", "", "\r\n", "\0", "\x85", "\n-- \n"]))
+
+
+@st.composite
+def diff(draw: st.DrawFn) -> bytes:
+    """A few files, or very many of the same."""
+    raw = "".join(draw(st.lists(file(), max_size=3))).encode("utf-8", "surrogatepass")
+    raw = (raw * min(draw(TIMES), LARGEST // max(len(raw), 1)))[:LARGEST]
+    at = draw(st.integers(0, len(raw)))
+    return raw[:at] + draw(st.one_of(st.just(b""), st.binary(max_size=3))) + raw[at:]
+
+
+STRATEGIES = {"policy": policy, "diff": diff}
+
+
+class Judge:
+    """The target in its own process; a new one where the last has ended or has grown too big."""
+
+    def __init__(self, name: str) -> None:
+        self.command = [sys.executable, targets.__file__, name]
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def __call__(self, content: bytes) -> None:
+        assert self.process.stdin and self.process.stdout
+        targets.send(self.process.stdin, content)
+        answer = targets.receive(self.process.stdout)
+        if answer != b"":
+            said = self.end() if answer is None else answer.decode()
+            if answer is not None:
+                self.end()
+            self.process = self.start()
+            raise targets.Finding(f"{content[:200]!r}... ({len(content)} bytes): {said}")
+
+    def end(self) -> str:
+        """What the process said last: how much memory it had, or what it died of."""
+        return self.process.communicate()[1].decode("utf-8", "replace").strip()
+
+
+def main(name: str, inputs: int) -> None:
+    judge = Judge(name)
+    done = 0
+    number = 0
+    while done < inputs:
+
+        @seed(number)
+        @settings(
+            max_examples=min(EACH, inputs - done),
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(STRATEGIES[name]())
+        def run(content: bytes) -> None:
+            nonlocal done
+            judge(content)
+            done += 1
+
+        run()
+        number += 1
+    print(f"Done {done} inputs; the process had {judge.end()} MiB at most")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

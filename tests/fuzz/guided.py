@@ -1,0 +1,79 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The coverage-guided half: atheris mutates bytes and keeps what reaches new code. Arguments: TARGET INPUTS.
+
+The corpus stays in .cache/fuzz, so each run goes on where the last one ended; what a
+finding was caused by is written beside it.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import atheris
+
+CORE = "ansible_collections.as215932.engineering_loop.plugins.module_utils"
+with atheris.instrument_imports(include=[f"{CORE}.gate_policy", f"{CORE}.gate_check", f"{CORE}.gate_patterns", "yaml"]):
+    import targets
+
+SEEDS = {
+    "policy": [
+        b"version: 1\ndefaults:\n  max_changed_files: 20\n  denied_path_globs: [.env, 'secrets/**']\n"
+        b'  denied_content_patterns:\n    - "AKIA[0-9A-Z]{16}"\nrepos: {}\n',
+        b"version: 1\nrepos:\n  app: {max_file_bytes: 5, allowed_repo_roots: [/srv/app]}\n"
+        b"guards:\n  defaults: {ci: true, symlinks: ['docs/*']}\n  repos: {app: {lock_files: false}}\n",
+    ],
+    "diff": [
+        b"diff --git a/docs/a b/docs/a\nindex 1..2 100644\n--- a/docs/a\n+++ b/docs/a\n@@ -1,2 +1,2 @@ x\n a\n-b\n+c\n"
+        b"\\ No newline at end of file\n",
+        b'diff --git "a/d\\303\\251" b/y\nsimilarity index 90%\nrename from "d\\303\\251"\nrename to y\n',
+        b"diff --git a/x b/x\nnew file mode 120000\nindex 0000000..1234567\nGIT binary patch\nliteral 5\n"
+        b"McmZQzU|?ckU|;|M00aO5\n\nliteral 0\nHcmV?d00001\n\n",
+    ],
+}
+WORDS = {
+    "policy": [
+        *("version: 1\n", "defaults:\n", "repos:\n", "guards:\n", "denied_content_patterns:", "allowed_handoff_dirs:"),
+        *("&a ", "*a", "!!str ", "<<: ", "---\n", "...\n", "? ", "%YAML 1.1\n", "[[[", "{", "}", "|\n", ">-\n"),
+        *("0x1F", "1_0", "1e9", "2001-01-01", ".inf", "(?i)", "(a+)+", "{1,9}", "\\U0010ffff", "\\ud800", "\u2028"),
+    ],
+    "diff": [
+        *("diff --git a/", "--- a/", "+++ b/", "--- /dev/null\n", "@@ -1 +1 @@\n", "@@ -0,0 +1,9 @@\n", "rename from "),
+        *("rename to ", "copy from ", "copy to ", "old mode ", "new mode ", "new file mode ", "deleted file mode "),
+        *("index ", "GIT binary patch\n", "literal ", "delta ", "Binary files ", " differ\n", '"a/\\303'),
+        *("\\ No newline\n", "-- \n", "\t", "\r", "\x85", "token = 'x'", ".git/", "../", "999999999"),
+    ],
+}
+
+
+def quoted(word: str) -> str:
+    """A line of libFuzzer's dictionary."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"\n'
+
+
+def main(name: str, inputs: int) -> None:
+    place = targets.TOP / ".cache" / "fuzz"
+    corpus = place / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[name]):
+        (corpus / f"seed{number}").write_bytes(seed)
+    words = place / f"{name}.dict"
+    words.write_text("".join(map(quoted, WORDS[name])), encoding="ascii")
+    target = targets.limited(targets.TARGETS[name])
+    # The targets bound their own time: libFuzzer's alarm would be taken away by the deadline that judging sets.
+    options = [
+        f"-atheris_runs={inputs}",
+        f"-dict={words}",
+        f"-artifact_prefix={place}/{name}-",
+        "-max_len=16384",
+        "-len_control=20",
+    ]
+    options += ["-timeout=0", "-handle_alrm=0", f"-rss_limit_mb={targets.MEBIBYTES}", "-print_final_stats=1"]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    atheris.Setup([sys.argv[0], *options, str(corpus)], target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must hold for any bytes that somebody hands us as a policy or as a diff.
+
+Each target takes one input and returns, or raises what it found: an exception other than
+LoopError, an error that is not one line, a second of processor time (so a busy machine
+finds nothing), or a process that has grown over 200 MiB. ``limited`` puts the last two around it.
+
+As a program (argument: TARGET) it takes inputs on stdin, each after its length in four bytes,
+and answers each with its finding in the same form, empty where there is none.
+"""
+
+from __future__ import annotations
+
+import copy
+import faulthandler
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / ".collections"))
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_policy  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError  # noqa: E402
+
+SECONDS = 1.0
+STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any more
+MEBIBYTES = 200
+
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "defaults": {
+        "max_changed_files": 20,
+        "max_file_bytes": 1048576,
+        "denied_path_globs": [".env", ".env.*", "*.key", "id_*", "secrets/**", "**/secrets/**"],
+        "denied_content_patterns": [
+            "-----BEGIN [A-Z ]*PRIVATE KEY-----",
+            "AKIA[0-9A-Z]{16}",
+            r"(?i)(api_key|token|secret)\s*=\s*['\"][^'\"]+['\"]",
+        ],
+        "allowed_gate_commands": ["python3", "git"],
+        "protected_branch_prefixes": ["main"],
+        "allowed_pr_remotes": ["origin"],
+        "allowed_handoff_dirs": ["/srv/runs"],
+    },
+    "repos": {},
+}
+
+
+class Finding(Exception):
+    """Something that no input may cause."""
+
+
+def _one_line(error: LoopError, beginning: str) -> None:
+    text = str(error)
+    if not text.startswith(beginning) or not text.isprintable() or len(text) > 2000:
+        raise Finding(f"not one clear line: {text[:500]!r}")
+
+
+def policy(content: bytes) -> None:
+    """A policy is refused in one line, or valid, and then it renders to what means the same."""
+    try:
+        read = gate_policy.load(content, "fuzz", complete=False)
+    except LoopError as error:
+        _one_line(error, "fuzz")
+        return
+    base = copy.deepcopy(POLICY)
+    base["defaults"].update(read.get("defaults", {}))
+    base["guards"] = read.get("guards", {})
+    base["repos"] = read.get("repos", {})
+    # Patterns are tried for a second each when they are composed; here only what is read is in question.
+    for section in (base["defaults"], *base["repos"].values()):
+        if "denied_content_patterns" in section:
+            section["denied_content_patterns"] = ["x"]
+    gate_policy.compose(base, {})
+    gate_policy.digest(read)
+
+
+def diff(content: bytes) -> None:
+    """A diff is refused in one line, or judged, and each reason can be printed."""
+    try:
+        changes = gate_check.changes_in_diff(content)
+    except LoopError as error:
+        _one_line(error, "the diff cannot be read")
+        return
+    for violation in gate_check.judge_changes(POLICY, "app", changes, ["docs"]):
+        if not str(violation).isprintable():
+            raise Finding(f"a reason that cannot be printed: {violation!r}")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"policy": policy, "diff": diff}
+
+
+def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """``target`` with a bound on its time, and on the memory of the whole process. Main thread only."""
+
+    def expire(_number: int, _frame: object) -> None:
+        raise Finding(f"took more than {SECONDS} s")
+
+    signal.signal(signal.SIGPROF, expire)
+
+    def one(content: bytes) -> None:
+        faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            target(content)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.cancel_dump_traceback_later()
+        if peak_mebibytes() > MEBIBYTES:
+            raise Finding(f"the process has grown to {peak_mebibytes():.0f} MiB, allowed: {MEBIBYTES}")
+
+    return one
+
+
+def peak_mebibytes() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def send(stream: BinaryIO, content: bytes) -> None:
+    """Write one message."""
+    stream.write(len(content).to_bytes(4, "big") + content)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> bytes | None:
+    """The next message; None where the other side has ended."""
+    head = stream.read(4)
+    return stream.read(int.from_bytes(head, "big")) if len(head) == 4 else None
+
+
+def main(name: str) -> None:
+    target = limited(TARGETS[name])
+    while (content := receive(sys.stdin.buffer)) is not None:
+        try:
+            target(content)
+        except Exception:  # noqa: BLE001 - any at all is what we are here for
+            send(sys.stdout.buffer, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        else:
+            send(sys.stdout.buffer, b"")
+    print(f"{peak_mebibytes():.0f}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
