@@ -99,6 +99,8 @@ def parse(content: bytes, source: str) -> tuple[Policy, dict[str, int]]:
         data, lines = _build(text, source)
     except yaml.YAMLError as error:
         raise LoopError(f"{source}: {_yaml_reason(error)}") from error
+    except (ValueError, OverflowError) as error:  # PyYAML's own, for "\\U00110000"
+        raise LoopError(f"{source}: no YAML: an escape names a character that does not exist") from error
     if not isinstance(data, dict):
         raise LoopError(f"{source}: found {_what(data)} at the top, allowed: a mapping with version, defaults, repos")
     return data, lines

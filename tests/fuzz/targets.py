@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import faulthandler
-import resource
 import signal
 import sys
 import traceback
@@ -118,8 +117,9 @@ def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
 
 def peak_mebibytes() -> float:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this program has had; getrusage would count what its parent had before exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def send(stream: BinaryIO, content: bytes) -> None:

@@ -50,12 +50,22 @@ def text(policy: dict[str, Any]) -> bytes:
 # --- the handoff that dead-ended every run
 
 
-def test_policy_admits_the_production_handoff_dir() -> None:
-    """The engine's own regression: its literal allowlist did not know where the host writes."""
-    old_base = with_default("allowed_handoff_dirs", ["/tmp"])
-    policy = gate_policy.compose(old_base, {}, [RUNS]).policy
-    assert gate_policy.admits_handoff(policy, f"{RUNS}/issue_x/handoff")
+def test_repo_policy_allowlists_production_handoff_dir() -> None:
+    """The engine's own regression, by its name there: a policy that knew only /tmp, on a host that writes elsewhere."""
+    handoff = f"{RUNS}/issue_x/handoff"
+    tmp_only = with_default("allowed_handoff_dirs", ["/tmp"])
+    assert not gate_policy.admits_handoff(tmp_only, handoff)
+    policy = gate_policy.compose(tmp_only, {}, [RUNS]).policy
+    assert gate_policy.admits_handoff(policy, handoff)
     assert not gate_policy.admits_handoff(policy, "/var/lib/engineering-loop/secrets")
+
+
+def test_the_literal_that_mended_it_does_not_know_a_moved_runs_directory() -> None:
+    """What the engine's fix left: the list is still a literal, so a moved runs directory is the same dead end."""
+    handoff = "/srv/loop/runs/issue_x/handoff"
+    assert gate_policy.admits_handoff(BASE, f"{RUNS}/issue_x/handoff")
+    assert not gate_policy.admits_handoff(BASE, handoff)
+    assert gate_policy.admits_handoff(gate_policy.compose(BASE, {}, ["/srv/loop/runs"]).policy, handoff)
 
 
 def test_a_moved_runs_directory_is_admitted_and_the_old_one_is_not() -> None:
@@ -151,11 +161,17 @@ def test_a_relative_handoff_is_never_admitted(tmp_path: Path, monkeypatch: pytes
         (b"version: 1\ndefaults:\n  denied_path_globs:\n    - 2020-01-01\n", "timestamp"),
         (b"version: 1\ndefaults:\n", r"defaults \(line 2\): found '' \(null\), allowed: a mapping"),
         (b"version: 1\n? [a]\n: 1\n", "as a key"),
+        (b'version: 1\n"a\\n\\e[2Jb": 1\n', r"a\\n\\x1b\[2Jb \(line 2\): an unknown key"),
+        (b'version: "\\U00110000"\n', "no YAML: an escape names a character"),
+        (b'version: "\\UFFFFFFFF"\n', "no YAML: an escape names a character"),
+        (b'version: 1\n"a\\nb": {c: &x 1}\n', r"a\\nb\.c \(line 2\): anchors"),
+        (b'version: 1\ndefaults: {denied_content_patterns: ["(?<\\e)"]}\n', r"regular expression.*\\x1b"),
     ],
 )
 def test_what_is_not_read(content: bytes, reason: str) -> None:
-    with pytest.raises(LoopError, match=reason):
+    with pytest.raises(LoopError, match=reason) as caught:
         gate_policy.load(content, "policy.yml", complete=False)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
