@@ -30,9 +30,7 @@ VALUES = st.one_of(
     st.lists(TEXTS, max_size=4),
     *(st.integers(), st.booleans(), st.none(), st.floats(), TEXTS, st.dictionaries(TEXTS, TEXTS)),
 )
-KEYS = st.sampled_from(
-    [*targets.gate_policy.DEFAULT_KEYS, *targets.gate_policy.REPO_KEYS, *targets.gate_policy.GUARD_KEYS]
-)
+KEYS = st.sampled_from(targets.KEYS)
 SECTION = st.dictionaries(st.one_of(KEYS, KEYS, KEYS, TEXTS), VALUES, max_size=4)
 REPOS = st.dictionaries(st.sampled_from(["app", "hyrule-infra", "a/b", ""]), SECTION, max_size=2)
 GUARDS = st.fixed_dictionaries({}, optional={"defaults": SECTION, "repos": REPOS})

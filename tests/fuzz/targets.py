@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
@@ -30,6 +30,7 @@ SECONDS = 1.0
 STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any more
 MEBIBYTES = 200
 
+KEYS = [*gate_policy.DEFAULT_KEYS, *gate_policy.REPO_KEYS, *gate_policy.GUARD_KEYS]
 POLICY: dict[str, Any] = {
     "version": 1,
     "defaults": {
@@ -122,13 +123,13 @@ def peak_mebibytes() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def send(stream: BinaryIO, content: bytes) -> None:
+def send(stream: IO[bytes], content: bytes) -> None:
     """Write one message."""
     stream.write(len(content).to_bytes(4, "big") + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> bytes | None:
+def receive(stream: IO[bytes]) -> bytes | None:
     """The next message; None where the other side has ended."""
     head = stream.read(4)
     return stream.read(int.from_bytes(head, "big")) if len(head) == 4 else None
