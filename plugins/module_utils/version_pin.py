@@ -99,7 +99,7 @@ def load(path: str) -> Pin:
     content = read_bytes(os.path.realpath(path))
     if content is None:
         raise LoopError(f"the pin file {path} does not exist: name the file that holds {KEY}")
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK, effective_ids=True):
         raise LoopError(f"the pin file {path} may not be written by this user")
     return parse(content, path)
 

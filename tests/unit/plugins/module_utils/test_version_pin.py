@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,3 +224,18 @@ def test_a_file_that_is_not_there_or_changes(tmp_path: Path) -> None:
     with pytest.raises(LoopError, match="was changed by somebody else"):
         version_pin.write(str(path), pin, NEW)
     assert path.read_text(encoding="utf-8") == f"# mine\n{KEY}: {OLD}\n"
+
+
+def test_a_file_that_may_not_be_written() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own lets nobody else in
+        path = Path(directory) / "loop.yml"
+        path.write_text(f"{KEY}: {OLD}\n", encoding="utf-8")
+        path.chmod(0o444)
+        Path(directory).chmod(0o755)
+        before = os.geteuid()
+        os.seteuid(before or 65534)  # root may write everything
+        try:
+            with pytest.raises(LoopError, match="may not be written by this user"):
+                version_pin.load(str(path))
+        finally:
+            os.seteuid(before)
