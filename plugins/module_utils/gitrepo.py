@@ -203,6 +203,63 @@ def admins_of(repo: Repo) -> list[Admin]:
         raise Denied(repo.common, "") from error
 
 
+def admins_near(repo: Repo, path: str, branch: str) -> list[Admin]:
+    """Those of ``admins_of`` that can matter to ``path`` or ``branch``, or that need a second look.
+
+    Where there are hundreds, reading them is what a heal costs. One that says in the words that git itself
+    writes that it stands at another place on another branch is known by three short reads.
+    """
+    top = f"{repo.common}/worktrees"
+    parts, ours = set(os.fsencode(path).split(b"/")), os.fsencode(branch)
+    link = os.path.basename((read_small(f"{path}/.git") or "").strip())
+    above = [os.path.dirname(path)]
+    while above[-1] != "/":
+        above.append(os.path.dirname(above[-1]))
+    near = {(status.st_dev, status.st_ino) for status in map(lstat_of, above) if status}
+
+    def strange(name: str) -> bool:
+        place = _head_of(f"{top}/{name}/gitdir")
+        if not place.startswith(b"/") or not place.endswith(b"/.git\n"):
+            return False
+        head = _head_of(f"{top}/{name}/HEAD")
+        held = head.removeprefix(b"ref: refs/heads/").removesuffix(b"\n")
+        if len(held) != len(head) - 17 or (ours + b"/").startswith(held + b"/") or held.startswith(ours + b"/"):
+            return False
+        if _head_of(f"{top}/{name}/commondir") != b"../..\n":
+            return False
+        parent, _slash, last = place[:-6].rpartition(b"/")
+        if last not in parts:
+            return True
+        try:
+            # By what it is, not by its name: a symlink on the way would give one place two names.
+            status = os.stat(parent)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) not in near
+
+    try:
+        names = [name for name in sorted(os.listdir(top)) if name == link or not strange(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise Denied(repo.common, "") from error
+    return [read_admin(f"{top}/{name}") for name in names]
+
+
+def _head_of(path: str) -> bytes:
+    """The beginning of a file; empty where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
 def last_commit(admin: Admin) -> str:
     """Where the worktree's HEAD was last, as its reflog tells; empty where there is none."""
     rows = (read_small(f"{admin.place}/logs/HEAD") or "").splitlines()

@@ -172,6 +172,8 @@ def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[d
             return {"result": work(mine), "done": mine}
         except Denied as denied:
             return {"denied": [denied.source, denied.target], "done": mine}
+        except OSError as error:
+            raise LoopError(f"{error.filename or repos[0]}: {error.strerror}; what was done so far is kept") from error
 
     seen: list[list[str]] = []
     while True:

@@ -26,6 +26,7 @@ from .gitrepo import (
     Admin,
     Denied,
     Repo,
+    admins_near,
     admins_of,
     adopt,
     check_branch,
@@ -267,14 +268,13 @@ def _mark(repo: Repo, place: str, name: str) -> None:
     # Not written by rename: a half-written mark is no id, and is then ignored.
     try:
         descriptor = os.open(f"{place}/{MARK}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(name.encode())
     except PermissionError as error:
         if os.lstat(place).st_uid != os.geteuid():
             raise Denied(repo.common, "") from error
     except OSError:
         return  # it serves only a pass that is cut off
-    else:
-        os.write(descriptor, name.encode())
-        os.close(descriptor)
 
 
 def _hold(leftover: Leftover, *places: str) -> None:
@@ -455,7 +455,7 @@ def _one(
 
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
-    admins = admins_of(repo)
+    admins = admins_near(repo, path, branch)
     adopt(admins, [path])
     other = next(
         (
@@ -473,7 +473,8 @@ def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, no
     names = [f"{base_ref}^{{commit}}", *(f"refs/heads/{each}" for each in parents)]
     if base_ref in ("HEAD", "@") and (head == branch or head in parents):
         names[0] = default_of(repo, head)[1]
-    base, *blocking = commits(repo, names) if base_ref else ["", *commits(repo, names[1:])]
+    # Only a new worktree needs the names above its branch: without one, what is called so is not in the way.
+    base, *blocking = commits(repo, names) if base_ref else [""] * len(names)
     refs.update({each: (commit, "") for each, commit in zip(parents, blocking, strict=True) if commit})
     if base_ref and not base:
         raise LoopError(_no_base(repo, base_ref))

@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What healing costs beside the obvious fix, which loses the work: remove --force, branch -D, rmtree, prune.
+
+Leftovers are registered worktrees of a repository of 100 files, each with a commit and a new file,
+on a RAM disk. Five runs of each in turn, medians. Writes .cache/bench/worktrees.json:
+
+one_by_one      600 heals, one call each, as a ratio to the fix
+one_git         one `git update-ref` for each of the 600, as a ratio to the fix: no heal by git can cost less
+sweep           600 in one pass, as a ratio to the fix
+growth          one pass over 600 beside one over 100
+growth_one      600 heals beside 100, one call each
+files           a leftover of 3,000 files beside one of 100
+memory_mib      the most that a pass over 2,000 needs, Python itself included
+
+Ends with 1 where a figure is above its bound.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / ".collections"))
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import worktrees  # noqa: E402
+
+RUNS = 5
+BOUNDS = {
+    # One call each looks at every process and runs git three times, so it cannot reach a tenth of the
+    # fix where one git is that tenth (one_git): it must not be slower than the fix.
+    "one_by_one": 1.0,
+    "sweep": 0.05,
+    "growth": 7.0,
+    "growth_one": 12.0,
+    "files": 2.0,
+    "memory_mib": 100.0,
+}
+
+
+class Stage:
+    """A repository with leftovers below ``top``, laid again for each run from a copy kept beside it."""
+
+    def __init__(self, top: Path, count: int, files: int = 100) -> None:
+        self.live, self.kept, self.count = top / "live", top / f"kept-{count}-{files}", count
+        self.repo = self.live / "app"
+        self.repo.mkdir(parents=True)
+        self.git("init", "-q", "-b", "main")
+        self.git("config", "user.name", "bench")
+        self.git("config", "user.email", "bench@example.invalid")
+        for number in range(files):
+            (self.repo / f"file-{number}").write_text(f"{number}\n")
+        self.git("add", ".")
+        self.git("commit", "-qm", "base")
+        tree = self.git("rev-parse", "HEAD^{tree}")
+        for path, branch in self.leftovers():
+            self.git("worktree", "add", "-q", "-b", branch, path)
+            self.git("update-ref", f"refs/heads/{branch}", self.git("commit-tree", tree, "-p", "main", "-m", branch))
+            Path(path, "new").write_text("work\n")
+        self.live.rename(self.kept)
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=self.repo, check=True, capture_output=True, text=True).stdout.strip()
+
+    def leftovers(self) -> list[tuple[str, str]]:
+        runs = self.live / "runs"
+        names = [f"ISSUE_{number}" for number in range(self.count)]
+        return [(f"{runs}/{name.lower()}/worktrees/app", f"hyrule-loop/{name}/app") for name in names]
+
+    def seconds(self, work: Callable[[Stage], None]) -> float:
+        if self.live.exists():
+            shutil.rmtree(self.live)
+        subprocess.run(["cp", "-a", self.kept, self.live], check=True)
+        start = time.perf_counter()
+        work(self)
+        return time.perf_counter() - start
+
+
+def fix(stage: Stage) -> None:
+    for path, branch in stage.leftovers():
+        for arguments in (["worktree", "remove", "--force", path], ["branch", "-q", "-D", branch]):
+            subprocess.run(["git", *arguments], cwd=stage.repo, check=True)
+        shutil.rmtree(path, ignore_errors=True)
+        subprocess.run(["git", "worktree", "prune"], cwd=stage.repo, check=True)
+
+
+def one_git(stage: Stage) -> None:
+    for _path, branch in stage.leftovers():
+        subprocess.run(["git", "update-ref", "-d", f"refs/heads/{branch}"], cwd=stage.repo, check=True)
+
+
+def one_by_one(stage: Stage) -> None:
+    for path, branch in stage.leftovers():
+        worktrees.absent(str(stage.repo), path, branch, quarantine=f"{stage.live}/runs/.quarantine")
+
+
+def sweep(stage: Stage) -> None:
+    answer = worktrees.sweep([str(stage.repo)], ["hyrule-loop"], f"{stage.live}/runs")
+    if len(answer["removed"]) != stage.count:
+        raise SystemExit(f"the sweep took {len(answer['removed'])} of {stage.count} leftovers: {answer['kept'][:3]}")
+
+
+def medians(stage: Stage, *works: Callable[[Stage], None]) -> list[float]:
+    rounds = [[stage.seconds(work) for work in works] for _run in range(RUNS)]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def memory(stage: Stage) -> float:
+    """MiB that a process of its own needs for one pass."""
+
+    def child() -> None:
+        sweep(stage)
+        os.write(writer, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode())
+
+    stage.seconds(lambda _stage: None)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return int(os.read(reader, 64)) / 1024
+
+
+def main() -> int:
+    ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=ram) as name:
+        top = Path(name)
+        many, fewer = Stage(top, 600), Stage(top, 100)
+        seed, single, git, swept = medians(many, fix, one_by_one, one_git, sweep)
+        single_fewer, swept_fewer = medians(fewer, one_by_one, sweep)
+        big, small = Stage(top, 20, 3000), Stage(top, 20)
+        (heavy,), (light,) = medians(big, one_by_one), medians(small, one_by_one)
+        found = {
+            "one_by_one": single / seed,
+            "one_git": git / seed,
+            "sweep": swept / seed,
+            "growth": swept / swept_fewer,
+            "growth_one": single / single_fewer,
+            "files": heavy / light,
+            "memory_mib": memory(Stage(top, 2000, 1)),
+        }
+    over = {key: bound for key, bound in BOUNDS.items() if found[key] > bound}
+    for key, value in found.items():
+        text = f", {'above' if key in over else 'within'} {BOUNDS[key]:g}" if key in BOUNDS else ""
+        sys.stdout.write(f"{key}: {value:.3f}{text}\n")
+    report = TOP / ".cache/bench/worktrees.json"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    git_version = subprocess.run(["git", "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    content = {**found, "bounds": BOUNDS, "fix_seconds": seed, "git": git_version, "runs": RUNS}
+    report.write_text(json.dumps(content, indent=1) + "\n")
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
