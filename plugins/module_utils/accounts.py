@@ -55,6 +55,6 @@ def close_interrupted(cycles_dir: str) -> None:
         if account.get("outcome") == "running":
             account.update(outcome="interrupted", detail="the cycle was killed before it could end", ended=utc_now())
             write(cycles_dir, account)
-    for name in names(cycles_dir)[: -KEEP]:
+    for name in names(cycles_dir)[:-KEEP]:
         with contextlib.suppress(OSError):  # whatever it is, it must not stop the cycle
             os.unlink(f"{cycles_dir}/{name}")

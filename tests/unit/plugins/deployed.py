@@ -190,7 +190,7 @@ def deployed(top: Path, forge: Running) -> Host:
     (top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# the runner\n", encoding="utf-8")
     (top / "systemd" / "hyrule-engineering-loop.service").write_text("[Service]\nType=oneshot\n", encoding="utf-8")
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
-    (top / "etc" / "env").write_text(f"# secrets\nOTHER=1\nGH_TOKEN=\"{forge.token}\"\n", encoding="utf-8")
+    (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
     config = {
         "user": "root",
         "group": "root",

@@ -429,7 +429,7 @@ def test_the_queue_is_scored_as_the_engine_does(labels: list[str], body: str, up
     [
         ("GH_TOKEN=abc\n", "abc"),
         ("# x\nGH_TOKEN='a b'\n", "a b"),
-        ("ENGINEERING_LOOP_GITHUB_TOKEN=\"xyz\"\nGH_TOKEN=\n", "xyz"),
+        ('ENGINEERING_LOOP_GITHUB_TOKEN="xyz"\nGH_TOKEN=\n', "xyz"),
         ("GH_TOKEN=old\nGH_TOKEN=new\n", "new"),
     ],
 )

@@ -51,7 +51,7 @@ def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
             work(World(place))
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the parent must hear of anything
             traceback.print_exc()
         finally:
             os._exit(status)
