@@ -53,6 +53,7 @@ class Stage:
     def __init__(self, top: Path, count: int, files: int = 100) -> None:
         self.live, self.kept, self.count = top / "live", top / f"kept-{count}-{files}", count
         self.repo = self.live / "app"
+        shutil.rmtree(self.live, ignore_errors=True)
         self.repo.mkdir(parents=True)
         self.git("init", "-q", "-b", "main")
         self.git("config", "user.name", "bench")
