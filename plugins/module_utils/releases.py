@@ -63,6 +63,7 @@ class Settings:
     wheels: str = ""
     smoke: Sequence[str] = SMOKE
     user: str = ""  # whom the smoke command runs as; empty: whoever runs this
+    policy: Mapping[str, Any] | None = None  # what gate_policy is asked for once the release is active
     lock_sha256: str = ""
     allowed_signers: str = ""
     keyring: str = ""
@@ -269,6 +270,8 @@ def _foretell(settings: Settings, sha: str) -> Json:
     activated = now is None or now["sha"] != sha
     gone = _prunable(settings, sha, now["sha"] if now and activated else None)
     stale = known is not None and settings.repo != "" and _provenance(settings) != known.get("provenance")
+    if activated and not built:
+        _check_policy(settings, sha)
     changed = built or activated or stale or bool(gone) or _exposed(install_dir)
     return {**result, "built": built, "activated": activated, "damaged": damaged, "pruned": gone, "changed": changed}
 
@@ -279,6 +282,7 @@ def _settle(settings: Settings, sha: str, by: str, *, built: bool, damaged: list
     now = active(install_dir)
     activated = now is None or now["sha"] != sha
     if activated:
+        _check_policy(settings, sha)
         _wait_until_idle(settings, f"{sha} is built but not active")
         _switch(install_dir, sha)
         _remember(install_dir, sha, by, now["sha"] if now else None)
@@ -286,6 +290,25 @@ def _settle(settings: Settings, sha: str, by: str, *, built: bool, damaged: list
     result = _result(now, record(install_dir, sha))
     changed = changed or built or activated or bool(pruned)
     return {**result, "built": built, "activated": activated, "damaged": damaged, "pruned": pruned, "changed": changed}
+
+
+def _check_policy(settings: Settings, sha: str) -> None:
+    """Compose the policy that will judge this release, before it is switched to: a refused one must cost nothing."""
+    if settings.policy is None:
+        return
+    from . import gate_policy  # here: it needs PyYAML, which a fresh host lacks
+
+    wanted = {"overlay": {}, "handoff_dirs": (), "widen": (), **settings.policy}
+    path = os.path.join(_path(settings.install_dir, sha), wanted["base"])
+    try:
+        base = read_bytes(path, gate_policy.MAX_BYTES)
+        if base is None:
+            raise LoopError(f"there is no policy at {path}")
+        gate_policy.compose(
+            gate_policy.load(base, path, complete=False), wanted["overlay"], wanted["handoff_dirs"], wanted["widen"]
+        )
+    except LoopError as error:
+        raise LoopError(f"{sha} is built but not active, for its gate policy is refused: {error}") from error
 
 
 def _result(before: Json | None, release: Json | None) -> Json:

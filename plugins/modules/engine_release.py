@@ -80,6 +80,30 @@ options:
   user:
     description: Whom the smoke command runs as. By default whoever runs this module.
     type: str
+  policy:
+    description:
+      - What M(as215932.engineering_loop.gate_policy) will be asked for once the release is active.
+      - Composed before the switch. A policy that is refused leaves the release built and not active.
+    type: dict
+    suboptions:
+      base:
+        description: The release's own policy, relative to its directory.
+        type: str
+        default: engineering-loop-policy.yml
+      overlay:
+        description: As of M(as215932.engineering_loop.gate_policy).
+        type: dict
+        default: {}
+      handoff_dirs:
+        description: As of M(as215932.engineering_loop.gate_policy).
+        type: list
+        elements: str
+        default: []
+      widen:
+        description: As of M(as215932.engineering_loop.gate_policy).
+        type: list
+        elements: str
+        default: []
   lock_sha256:
     description: The SHA-256 that C(uv.lock) must have.
     type: str
@@ -123,6 +147,8 @@ EXAMPLES = r"""
     version: 58735fa051d24290f128109b4267e136316cbc86
     branches: [main]
     user: loop
+    policy:
+      handoff_dirs: [/var/lib/engineering-loop/runs]
     wait: 3600
 
 - name: Go back to the release that worked
@@ -200,6 +226,15 @@ OPTIONS = {
     "wheels": {"type": "path"},
     "smoke": {"type": "list", "elements": "str", "default": list(releases.SMOKE)},
     "user": {"type": "str"},
+    "policy": {
+        "type": "dict",
+        "options": {
+            "base": {"type": "str", "default": "engineering-loop-policy.yml"},
+            "overlay": {"type": "dict", "default": {}},
+            "handoff_dirs": {"type": "list", "elements": "str", "default": []},
+            "widen": {"type": "list", "elements": "str", "default": []},
+        },
+    },
     "lock_sha256": {"type": "str"},
     "allowed_signers": {"type": "path"},
     "keyring": {"type": "path"},

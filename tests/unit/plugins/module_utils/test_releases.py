@@ -25,6 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.releases
 
 UV = str(Path(sys.executable).parent / "uv")
 PYTHON = os.path.realpath(sys.executable)
+REFERENCE = Path(__file__).resolve().parents[3] / "world/reference_engine"
 
 # A build backend in the tree itself: an editable install that needs no network.
 BACKEND = """
@@ -499,6 +500,29 @@ def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm:
     else:
         (path / releases.MANIFEST).unlink()
     assert len(releases.damage(str(path.parents[1]), shas[0])) == 1
+
+
+# --- the policy that would judge it -------------------------------------------------------
+
+
+def test_a_refused_policy_is_found_before_the_switch(settings: Settings, source: Source, shas: list[str]) -> None:
+    releases.present(settings, shas[0])
+    sh(source.path, "git", "checkout", "-q", "-b", "policed")
+    shipped = (REFERENCE / "engineering-loop-policy.yml").read_text()
+    bare = sh(source.path, "git", "rev-parse", "HEAD")
+    sha = source.commit("policed", **{"engineering-loop-policy__yml": shipped})
+    sh(source.path, "git", "checkout", "-q", "main")
+    name = "engineering-loop-policy.yml"
+    wide = dataclasses.replace(settings, policy={"base": name, "overlay": {"defaults": {"max_changed_files": 40}}})
+    for check in (False, True):
+        with pytest.raises(LoopError, match=rf"{sha} is built but not active.*max_changed_files"):
+            releases.present(wide, sha, check=check)
+    assert says(settings) == "release 0" and releases.record(settings.install_dir, sha)
+    assert releases.ledger(settings.install_dir)["history"][-1]["sha"] == shas[0]
+    with pytest.raises(LoopError, match=f"{bare} is built but not active.*there is no policy at"):
+        releases.present(dataclasses.replace(settings, policy={"base": name}), bare)
+    done = releases.present(dataclasses.replace(settings, policy={"base": name, "handoff_dirs": ["/srv/runs"]}), sha)
+    assert done["activated"] and not done["built"] and says(settings) == "policed"
 
 
 # --- a cycle in progress, older layouts, removal ------------------------------------------
