@@ -98,7 +98,7 @@ def playbook(pin: Path, *arguments: str) -> tuple[int, str]:
 
 def test_the_playbook(engine: tuple[str, list[str]], pin: Path) -> None:
     text = pin.read_text(encoding="utf-8")
-    _, shas = engine
+    _url, shas = engine
     status, output = playbook(pin, "--check", "--diff")
     assert status == 0 and f"+engineering_loop_version: {shas[2]}" in output and "without --check" in output
     assert pin.read_text(encoding="utf-8") == text
