@@ -5,6 +5,8 @@
     check.py lint sanity unit molecule
 
 A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
+Molecule's scenarios run two at a time, each with a directory and hosts of its own: what one says is shown when it ends,
+and until then in .cache/molecule/NAME.log.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +27,10 @@ BIN = Path(sys.executable).parent
 COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
+SCENARIOS = ("default", "agent")
+AT_ONCE = 2
+INTERRUPTS: list[int] = []
+
 
 class Check(NamedTuple):
     """One command, and where it leaves its JUnit reports (a pattern below .cache)."""
@@ -31,7 +38,7 @@ class Check(NamedTuple):
     name: str
     command: list[str]
     reports: str = ""
-    directory: str = "."
+    scenario: str = ""  # molecule's
 
 
 def python_files(*folders: str) -> list[str]:
@@ -59,8 +66,7 @@ CHECKS = {
         )
     ],
     "molecule": [
-        Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], "", "extensions")
-        for name in ("default", "agent")
+        Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], scenario=name) for name in SCENARIOS
     ],
 }
 
@@ -94,23 +100,56 @@ def run(check: Check) -> tuple[int, int]:
     for stale in CACHE.glob(check.reports) if check.reports else ():
         stale.unlink()
     started = time.monotonic()
-    code = subprocess.run(check.command, cwd=ROOT / check.directory, env=environment(), check=False).returncode
+    code = subprocess.run(check.command, cwd=ROOT, env=environment(), check=False).returncode
     passed, failed = counted(list(CACHE.glob(check.reports))) if check.reports else (int(code == 0), 0)
     if code and not failed:
         failed = 1  # it ended badly without saying which test did
-    print(f"== {check.name}: {'failed' if failed else 'passed'} after {time.monotonic() - started:.1f} s", flush=True)
+    print(ended(check, not failed, started), flush=True)
     return passed, failed
 
 
+def ended(check: Check, passed: bool, started: float) -> str:
+    return f"== {check.name}: {'passed' if passed else 'failed'} after {time.monotonic() - started:.1f} s"
+
+
+def run_aside(check: Check) -> tuple[int, int]:
+    """Run one scenario of molecule while another may run; show all that it said when it ends."""
+    if INTERRUPTS:
+        return 0, 0
+    started = time.monotonic()
+    # Molecule's own choice is the same directory for every checkout on this machine.
+    home = CACHE / "molecule" / check.scenario
+    log = home.with_suffix(".log")
+    home.mkdir(parents=True, exist_ok=True)
+    print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
+    told = environment() | {"MOLECULE_EPHEMERAL_DIRECTORY": str(home)}
+    with log.open("wb") as output:
+        streams: Any = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        options: Any = {"cwd": ROOT / "extensions", "env": told, "check": False, **streams}
+        code = subprocess.run(check.command, **options).returncode
+        if INTERRUPTS:  # molecule leaves its hosts up then
+            subprocess.run(
+                ["molecule", "destroy", "--scenario-name", check.scenario], start_new_session=True, **options
+            )
+    said = log.read_text(encoding="utf-8", errors="replace")
+    print(f"\n== {check.name}\n{said}\n{ended(check, not code, started)}", flush=True)
+    return int(code == 0), int(code != 0)
+
+
 def main(names: list[str]) -> int:
-    # On ctrl-C the running check gets the signal as well and must be left the time to clean up; then no other starts.
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    # On ctrl-C the running checks get the signal as well and must be left the time to clean up; then no other starts.
+    signal.signal(signal.SIGINT, lambda number, frame: INTERRUPTS.append(number))
     results: dict[str, tuple[int, int]] = {}
-    for check in [check for name in names for check in CHECKS[name]]:
+    wanted = [check for name in names for check in CHECKS[name]]
+    for check in [check for check in wanted if not check.scenario]:
         results[check.name] = run(check)
-        if interrupts:
+        if INTERRUPTS:
             return 130
+    aside = [check for check in wanted if check.scenario]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results |= zip([check.name for check in aside], pool.map(run_aside, aside), strict=True)
+    if INTERRUPTS:
+        return 130
     broken = [name for name, result in results.items() if result[1]]
     print(f"\nfailed: {', '.join(broken)}" if broken else "")
     passed, failed = map(sum, zip(*results.values(), strict=True))

@@ -16,17 +16,15 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 WORLD = Path(__file__).resolve().parent
 ENGINE_REPO = "AS215932/engineering-loop"
+START_SECONDS = 60
 
 
 class StageError(Exception):
@@ -55,12 +53,6 @@ def _engine(directory: Path, source: str, before: str, after: str) -> tuple[str,
     return source, before, after
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def up(directory: Path, source: str = "", before: str = "", after: str = "") -> dict[str, Any]:
     """Seed the forge in ``directory``, give it the engine and start it; what ``stage.json`` holds."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -68,16 +60,21 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
     repository, first, second = _engine(directory, source, before, after)
     _python(str(WORLD / "forge.py"), "seed", "--root", str(root))
     _python(str(WORLD / "forge.py"), "import", str(root), ENGINE_REPO, repository)
-    port = _free_port()
-    with (directory / "forge.log").open("wb") as log:
+    # The forge takes its port itself and then says which: one that was looked for here could be gone by then.
+    with (directory / "forge.url").open("wb") as said, (directory / "forge.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, str(WORLD / "forge.py"), "serve", "--root", str(root), "--port", str(port)],
+            [sys.executable, str(WORLD / "forge.py"), "serve", "--root", str(root), "--port", "0"],
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=said,
             stderr=log,
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}"
+    try:
+        url = _url_of(directory, process)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     stage = {
         "url": url,
         "api_url": f"{url}/api/v3",
@@ -89,15 +86,20 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
     }
     (directory / "stage.json").touch(mode=0o600)
     (directory / "stage.json").write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
-    for _attempt in range(150):
-        with contextlib.suppress(urllib.error.URLError):
-            urllib.request.urlopen(f"{url}/_forge/state", timeout=5).close()  # noqa: S310 - our own loopback address
-            return stage
+    return stage
+
+
+def _url_of(directory: Path, process: subprocess.Popen[bytes]) -> str:
+    """Where the forge listens, as soon as it says so."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        said = (directory / "forge.url").read_text(encoding="utf-8")
+        if said.endswith("\n"):
+            return str(json.loads(said)["url"])
         if process.poll() is not None:
             break
-        time.sleep(0.1)
-    down(directory)
-    raise StageError(f"the forge does not answer on port {port}, see {directory / 'forge.log'}")
+        time.sleep(0.05)
+    raise StageError(f"the forge does not start, see {directory / 'forge.log'}")
 
 
 def down(directory: Path) -> None:
