@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 
 from .errors import LoopError
@@ -43,24 +42,61 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
     ``uid`` and ``gid`` of -1 keep the writer's own. Whoever reads ``path`` sees the old
     content or the new, never a part. Raises LoopError; then ``path`` is as it was.
     """
-    directory = os.path.dirname(path) or "."
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.new")
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+        descriptor = _new_file(temporary)
     except OSError as error:
-        raise LoopError(f"{path} cannot be written: {error.strerror} ({directory})") from error
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
+        raise LoopError(f"{path} cannot be written: {error.strerror} ({directory or '.'})") from error
+    with os.fdopen(descriptor, "wb") as handle:  # open to the end: it holds the lock
+        try:
             handle.write(content)
             handle.flush()
             os.fchown(descriptor, uid, gid)  # first: it takes setuid and setgid away
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-        os.rename(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise LoopError(f"{path} cannot be written: {error.strerror}") from error
-    sync_directory(directory)
+            os.rename(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            with contextlib.suppress(OSError):
+                handle.close()  # what could not be flushed would raise once more
+            raise LoopError(f"{path} cannot be written: {error.strerror}") from error
+    sync_directory(directory or ".")
+
+
+def _new_file(path: str) -> int:
+    """A new, empty and locked file at ``path``. A living writer is waited for, the rest of a killed one goes.
+
+    The name is always the same, so whatever a killed writer left is gone when its work is done again.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                _clear(path)
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                return descriptor
+        os.close(descriptor)  # somebody took it for the rest of a killed writer
+
+
+def _clear(path: str) -> None:
+    """Remove what stands at ``path``, as soon as no writer of ours is at work on it."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.unlink(path)  # no work of ours; nobody else's lock is waited for
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            os.unlink(path)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: str) -> None:

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
 
 from .errors import LoopError
 from .files import flocked
+from .users import end_with_parent
 
 
 def installed(dest: str) -> str:
@@ -22,13 +24,16 @@ def installed(dest: str) -> str:
     return version if dash and not name and os.path.isdir(f"{dest}/bin") else ""
 
 
-def install(package: str, version: str, dest: str, python: str, timeout: float = 900) -> None:
+def install(package: str, version: str, dest: str, python: str, wheels: str = "", timeout: float = 900) -> None:
     """Install ``package==version`` and point ``dest`` at it; LoopError with pip's last line.
+
+    With ``wheels``, a directory, no index is asked.
 
     It is built at ``dest-VERSION`` and takes part only once the link says so: a build that
     fails or is killed leaves the tool in use as it was, and is built anew the next time.
     """
     target = f"{dest}-{version}"
+    source = f"what is in {wheels}" if wheels else "that this host reaches its package index"
     if os.path.lexists(dest) and not os.path.islink(dest):
         raise LoopError(f"{dest} is in the way: a link to the version in use must stand there; move it aside")
     with flocked(f"{dest}.lock"):
@@ -45,11 +50,14 @@ def install(package: str, version: str, dest: str, python: str, timeout: float =
                 "install",
                 "--no-input",
                 "--disable-pip-version-check",
+                *(["--no-index", "--find-links", wheels] if wheels else []),
                 f"{package}=={version}",
             ],
         ):
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=timeout, check=False, preexec_fn=end_with_parent
+                )
             except (OSError, subprocess.TimeoutExpired) as error:
                 shutil.rmtree(target, ignore_errors=True)
                 raise LoopError(f"{package} {version} cannot be installed: {error}") from error
@@ -58,12 +66,13 @@ def install(package: str, version: str, dest: str, python: str, timeout: float =
                 lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
                 raise LoopError(
                     f"{package} {version} cannot be installed: {lines[-1] if lines else command[0] + ' failed'}"
-                    " (check the version and that this host reaches its package index)"
+                    f" (check the version and {source})"
                 )
         link = f"{dest}.new"
         if os.path.lexists(link):
             os.unlink(link)
         os.symlink(os.path.basename(target), link)
         os.rename(link, dest)
-        if before and before != version:
-            shutil.rmtree(f"{dest}-{before}", ignore_errors=True)
+        for other in glob.glob(f"{glob.escape(dest)}-[0-9]*"):  # the one before, and what killed runs left
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)

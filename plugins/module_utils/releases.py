@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fnmatch
 import getpass
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import stat
@@ -28,10 +30,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from .alive import run_holder
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git
-from .users import account
+from .users import account, end_with_parent
 
 Json = dict[str, Any]
 
@@ -55,7 +58,7 @@ class Settings:
 
     install_dir: str
     repo: str = ""
-    branches: Sequence[str] = ()
+    branches: Sequence[str] = ()  # patterns; none: the repository's default branch
     keep: int = 3
     python: str = "/usr/bin/python3"
     uv: str = "uv"
@@ -140,8 +143,7 @@ def damage(install_dir: str, sha: str) -> list[str]:
     built = _lines(listed.decode("utf-8", "surrogateescape"))
     found = _lines(_manifest(path))
     wrong = [name for name in sorted(built.keys() | found.keys()) if built.get(name) != found.get(name)]
-    python = os.path.join(path, ".venv/bin/python")
-    if not wrong and os.path.islink(python) and not os.path.exists(python):
+    if not wrong and known.get("interpreter", "") != _interpreter(path):
         return [".venv/bin/python"]  # the host's Python was replaced by another version
     return wrong
 
@@ -195,6 +197,8 @@ def present(settings: Settings, version: str, *, check: bool = False) -> Json:
     """Have ``version`` built, proven to start, and active. Returns the module's result."""
     sha = check_version(version)
     _check_repo(settings.repo)
+    if not re.fullmatch(r"([0-9a-f]{64})?", settings.lock_sha256):
+        raise LoopError(f"lock_sha256 {settings.lock_sha256!r} is no SHA-256: 64 lower-case hexadecimal digits")
     if check:
         return _foretell(settings, sha)
     with _alone(settings):
@@ -284,8 +288,9 @@ def _settle(settings: Settings, sha: str, by: str, *, built: bool, damaged: list
     if activated:
         _check_policy(settings, sha)
         _wait_until_idle(settings, f"{sha} is built but not active")
-        _switch(install_dir, sha)
+        # Remembered first: who is killed between the two, or has no room to write, must not go back twice.
         _remember(install_dir, sha, by, now["sha"] if now else None)
+        _switch(install_dir, sha)
     pruned = _prune(settings, sha)
     result = _result(now, record(install_dir, sha))
     changed = changed or built or activated or bool(pruned)
@@ -375,9 +380,9 @@ def _take_ownership(install_dir: str) -> None:
 
 def cycle_in_progress(run_lock: str, unit: str) -> str:
     """Who runs a cycle right now, in a few words; empty where nobody does."""
-    holder = _holder(run_lock) if run_lock else None
-    if holder is not None:
-        return f"process {holder} holds {run_lock}"
+    with contextlib.suppress(LoopError):  # what cannot be read is no lock of an engine's
+        if run_lock and (holder := run_holder(run_lock)):
+            return holder
     systemctl = shutil.which("systemctl")
     if not unit or systemctl is None:
         return ""
@@ -390,21 +395,6 @@ def cycle_in_progress(run_lock: str, unit: str) -> str:
         state = shown.stdout.strip()
         return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
     return f"systemctl does not answer about {name}"
-
-
-def _holder(run_lock: str) -> int | None:
-    """The living process that wrote the engine's lock, or None. A number that was given away again is not it."""
-    try:
-        content = json.loads(read_bytes(run_lock) or b"null")
-        pid, started = int(content["pid"]), float(content.get("started_at", 0))
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-            ticks = int(handle.read().rsplit(")", 1)[1].split()[19])
-        with open("/proc/uptime", encoding="utf-8") as handle:
-            booted = time.time() - float(handle.read().split()[0])
-    except (LoopError, OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return None
-    born = booted + ticks / os.sysconf("SC_CLK_TCK")
-    return pid if not started or born <= started + 5 else None
 
 
 def _wait_until_idle(settings: Settings, otherwise: str) -> None:
@@ -430,7 +420,8 @@ def _build(settings: Settings, sha: str) -> None:
         if now and now["sha"] == sha:
             _wait_until_idle(settings, f"{path} was changed by hand and has to be built again")
         # A change by hand may be somebody's work: it is put aside, not deleted.
-        aside = os.path.join(install_dir, "releases", f".damaged-{sha}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z")
+        number = max((number for number, _name in _aside(install_dir)), default=0) + 1
+        aside = os.path.join(install_dir, "releases", f".damaged-{sha}-{number}")
         os.rename(path, aside)
     try:
         _make(settings, sha, path)
@@ -472,14 +463,15 @@ def _make(settings: Settings, sha: str, path: str) -> None:
         "provenance": _provenance(settings),
         "lock_digest": digest,
         "files_digest": sha256(manifest),
-        "python": _python_version(path),
+        "python": _first_line([os.path.join(path, ".venv/bin/python"), "--version"]).removeprefix("Python "),
+        "interpreter": _interpreter(path),
         "uv": _first_line([settings.uv, "--version"]),
         "smoke": smoke,
         "built_at": _now(),
         "built_by": os.environ.get("SUDO_USER") or getpass.getuser(),
         "seconds": {"install": round(fetched - begun, 2), "total": round(time.monotonic() - begun, 2)},
     }
-    os.chmod(path, 0o755)
+    os.chmod(path, 0o755)  # as it was listed, it gets 0555 again with the record
     write_atomic(os.path.join(path, MANIFEST), manifest, mode=0o444)
     _flush(path)  # the record must not outlive a power cut that the files did not
     _write_record(path, known)
@@ -520,6 +512,8 @@ def _sync_commands(settings: Settings, locked: bool) -> list[list[str]]:
         [settings.uv, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "-o", requirements],
         [settings.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--require-hashes", "-r", requirements],
         [settings.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--no-deps", "--editable", "."],
+        # Without an index `uv lock --check` cannot compare the lock with pyproject.toml; what came of it, this does.
+        [settings.uv, "pip", "check", "--python", ".venv/bin/python"],
     ]
 
 
@@ -565,7 +559,7 @@ def _run(
             process = subprocess.Popen(
                 [program, *command[1:]], cwd=path, env={**_environment(settings), **(environment or {})},
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_die_with_parent, **identity,
+                start_new_session=True, preexec_fn=end_with_parent, **identity,
             )  # fmt: skip
         except OSError as error:
             raise LoopError(f"{command[0]} cannot be started: {error.strerror}") from error
@@ -582,10 +576,6 @@ def _run(
     if status:
         raise LoopError(f"`{' '.join(command)}` ended with {status}: {_last_words(text)}")
     return text
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _last_words(text: str) -> str:
@@ -635,19 +625,22 @@ def _freeze(path: str) -> None:
 
 
 def _manifest(path: str) -> str:
-    """One line per file and link: what it is, whether it can be executed, its digest, its name."""
+    """One line per file, link and directory: mode and owner, digest, name."""
     lines: list[str] = []
     for directory, directories, files in os.walk(path):
-        for name in [*files, *directories]:
+        below = directory[len(path) + 1 :]
+        for name in [*files, *directories, *([] if below else ["."])]:
+            shown = os.path.join(below, name)
+            if shown in (RECORD, MANIFEST):
+                continue
             entry = os.path.join(directory, name)
-            shown = os.path.relpath(entry, path)
-            mode = os.lstat(entry).st_mode
-            if stat.S_ISLNK(mode):
-                lines.append(f"link {sha256(os.fsencode(os.readlink(entry)))} {json.dumps(shown)}")
-            elif stat.S_ISREG(mode) and shown not in (RECORD, MANIFEST):
-                lines.append(f"{stat.S_IMODE(mode):o} {_digest(entry)} {json.dumps(shown)}")
-            elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-                lines.append(f"special {mode:o} {json.dumps(shown)}")
+            status = os.lstat(entry)
+            digest = "-"
+            if stat.S_ISLNK(status.st_mode):
+                digest = sha256(os.fsencode(os.readlink(entry)))
+            elif stat.S_ISREG(status.st_mode):
+                digest = _digest(entry)
+            lines.append(f"{status.st_mode:o}:{status.st_uid}:{status.st_gid} {digest} {json.dumps(shown)}")
     return "\n".join(sorted(lines)) + "\n"
 
 
@@ -676,9 +669,21 @@ def _provenance(settings: Settings) -> Json:
     return {
         "repo": settings.repo,
         "branches": sorted(settings.branches),
-        "signers": [settings.allowed_signers, settings.keyring],
+        "signers": [_signers(path) for path in (settings.allowed_signers, settings.keyring)],
         "lock_sha256": settings.lock_sha256,
     }
+
+
+def _signers(path: str) -> str:
+    """The digest of a file of signers, or nothing where none is demanded: other keys in it are another demand."""
+    content = read_bytes(path) if path else b""
+    if content is None:
+        raise LoopError(f"{path}, which says who may have signed the engine, is missing on this host")
+    if path:
+        status = os.lstat(path)
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+            raise LoopError(f"{path} says who may have signed the engine, but others than root can write it")
+    return sha256(content) if path else ""
 
 
 def _vouch_again(settings: Settings, sha: str) -> None:
@@ -733,8 +738,7 @@ def _fetch(settings: Settings, mirror: str) -> None:
         for name in files:
             if name.endswith(".lock"):  # of a killed run: whoever gets here is alone
                 os.unlink(os.path.join(directory, name))
-    environment, config = credentials(settings.repo, settings.token, settings.askpass)
-    config.update({"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"})
+    environment, config = _access(settings)
     refs = "+refs/heads/*:refs/heads/*"
     try:
         git(
@@ -752,13 +756,41 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
         raise LoopError(f"{repo} has no commit {sha} on any branch: was it pushed, is it the right repository?")
     found = git(mirror, ["for-each-ref", "--contains", sha, "--format=%(refname:lstrip=2)", "refs/heads"])[1]
     on = found.split("\n")[:-1]
-    allowed = [name for name in on if not settings.branches or name in settings.branches]
+    wanted = settings.branches or _default_branches(settings, mirror)
+    allowed = [name for name in on if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)]
     if not allowed:
-        wanted = " or ".join(settings.branches) or "any branch"
-        raise LoopError(f"commit {sha} is not on {wanted} of {repo}" + (f", only on {', '.join(on[:5])}" if on else ""))
+        raise LoopError(
+            f"commit {sha} is not on {' or '.join(wanted)} of {repo}, only on {', '.join(on[:5])}:"
+            " merge it, or name the branch in `branches` if it may come from there"
+        )
     if settings.allowed_signers or settings.keyring:
         _check_signature(settings, mirror, sha)
     return allowed[0]
+
+
+def _default_branches(settings: Settings, mirror: str) -> list[str]:
+    """The branch that the repository calls its own; of a bundle, which only tells its commit, all that end there."""
+    environment, config = _access(settings)
+    told = git(
+        mirror, ["ls-remote", "--symref", "--", settings.repo, "HEAD"],
+        environment=environment, config=config, timeout=NETWORK_SECONDS,
+    )[1]  # fmt: skip
+    if named := re.search(r"^ref: refs/heads/(\S+)\tHEAD$", told, re.MULTILINE):
+        return [named[1]]
+    if at := re.search(r"^([0-9a-f]+)\tHEAD$", told, re.MULTILINE):
+        tips = git(mirror, ["for-each-ref", "--points-at", at[1], "--format=%(refname:lstrip=2)", "refs/heads"])[1]
+        if tips:
+            return tips.split("\n")[:-1]
+    raise LoopError(
+        f"{settings.repo} does not say which branch is its default one (a bundle does if it was made with"
+        " `git bundle create FILE HEAD main`): name those that may hold the engine in `branches`"
+    )
+
+
+def _access(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Environment and configuration for git where it goes to the repository; a stalled transfer ends."""
+    environment, config = credentials(settings.repo, settings.token, settings.askpass)
+    return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
 def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
@@ -822,17 +854,27 @@ def _recover(install_dir: str) -> bool:
     cleared = False
     for parent in (install_dir, directory):
         for name in os.listdir(parent):
-            unfinished = parent == directory and re.fullmatch(r"[0-9a-f]{40}", name) and not record(install_dir, name)
-            if unfinished or name.startswith(".trash-"):
+            release = parent == directory and re.fullmatch(r"[0-9a-f]{40}", name)
+            if (release and not record(install_dir, name)) or name.startswith(".trash-") or name == ".current.new":
                 _remove(os.path.join(parent, name))
                 cleared = True
+            elif release:
+                _tidy(os.path.join(parent, name))
     with contextlib.suppress(OSError):
         wanted = os.path.basename(os.readlink(os.path.join(install_dir, "current")))
-        for name in sorted(os.listdir(directory), reverse=True):
+        for _number, name in reversed(_aside(install_dir)):
             if name.startswith(f".damaged-{wanted}-") and not os.path.lexists(os.path.join(directory, wanted)):
                 os.rename(os.path.join(directory, name), os.path.join(directory, wanted))
                 cleared = True
     return cleared
+
+
+def _tidy(path: str) -> None:
+    """End what `_write_record` may have been killed in."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, f".{RECORD}.new"))
+    if stat.S_IMODE(os.lstat(path).st_mode) == 0o755:
+        os.chmod(path, 0o555)
 
 
 def _prunable(settings: Settings, sha: str, before: str | None) -> list[str]:
@@ -858,11 +900,15 @@ def _prune(settings: Settings, sha: str) -> list[str]:
     gone = _prunable(settings, sha, None)
     for name in gone:
         _remove(_path(settings.install_dir, name))
-    directory = os.path.join(settings.install_dir, "releases")
-    aside = [name for name in os.listdir(directory) if name.startswith(".damaged-")]
-    for name in sorted(aside, key=lambda name: name.rsplit("-", 1)[1])[: -max(settings.keep, 1)]:
-        _remove(os.path.join(directory, name))
+    for _number, name in _aside(settings.install_dir)[: -max(settings.keep, 1)]:
+        _remove(_path(settings.install_dir, name))
     return gone
+
+
+def _aside(install_dir: str) -> list[tuple[int, str]]:
+    """The copies that were put aside, oldest first: by number, as the clock may have been set back between two."""
+    found = (re.fullmatch(r"\.damaged-[0-9a-f]{40}-(\d+)", name) for name in os.listdir(_path(install_dir, "")))
+    return sorted((int(match[1]), match[0]) for match in found if match)
 
 
 def _remove(path: str) -> None:
@@ -872,14 +918,14 @@ def _remove(path: str) -> None:
     if os.path.islink(path) or not os.path.isdir(path):
         os.unlink(path)
         return
-    trash = os.path.join(tempfile.mkdtemp(prefix=".trash-", dir=os.path.dirname(path)), "it")
+    trash = f"{os.path.dirname(path)}/.trash-{secrets.token_hex(8)}"  # a full disk has no room for a new directory
     os.chmod(path, 0o700)
     os.rename(path, trash)
     for directory, directories, _files in os.walk(trash):
         for name in directories:
             if not os.path.islink(os.path.join(directory, name)):
                 os.chmod(os.path.join(directory, name), 0o700)
-    shutil.rmtree(os.path.dirname(trash))
+    shutil.rmtree(trash)
 
 
 # --- small things -------------------------------------------------------------------------
@@ -916,5 +962,7 @@ def _first_line(command: Sequence[str]) -> str:
     return (done.stdout.splitlines() or [""])[0]
 
 
-def _python_version(path: str) -> str:
-    return _first_line([os.path.join(path, ".venv/bin/python"), "--version"]).removeprefix("Python ")
+def _interpreter(path: str) -> str:
+    """The program of the host that a release's Python leads to; empty where there is none."""
+    program = os.path.realpath(os.path.join(path, ".venv/bin/python"))
+    return program if os.path.exists(program) else ""

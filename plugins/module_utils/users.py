@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Do a piece of work as another user, for good: root never runs git where that user can write."""
+"""Work in a process of its own: as another user, for good (root never runs git where that user can write)."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pwd
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,11 @@ def account(name: str) -> pwd.struct_passwd:
         return pwd.getpwnam(name)
     except KeyError as error:
         raise LoopError(f"there is no user {name} on this host") from error
+
+
+def end_with_parent() -> None:
+    """For ``preexec_fn``: however we end, the program ends with us and no orphan goes on writing."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def as_user(name: str, work: Callable[[], Any]) -> Any:

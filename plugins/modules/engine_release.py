@@ -39,7 +39,9 @@ options:
     description: The commit to install, as 40 lower-case hexadecimal digits. Anything else is refused.
     type: str
   branches:
-    description: Branches of O(repo) of which one must contain O(version). Empty for any branch.
+    description:
+      - Branches of O(repo) of which one must contain O(version), by name or pattern (V(release/*)).
+      - By default the repository's own default branch. V(*) allows any.
     type: list
     elements: str
     default: []
@@ -108,10 +110,12 @@ options:
     description: The SHA-256 that C(uv.lock) must have.
     type: str
   allowed_signers:
-    description: A file on the host, as for C(ssh-keygen); one of these must have signed O(version).
+    description:
+      - A file on the host, as C(ssh-keygen) reads it. One of these must have signed O(version).
+      - What it holds counts, so that a release is judged again where a key was added or taken away.
     type: path
   keyring:
-    description: A file of OpenPGP keys on the host; one of these must have signed O(version).
+    description: A file of OpenPGP keys on the host, likewise. Needs the program C(gpg).
     type: path
   run_lock:
     description: The engine's lock file; a living process named in it is a cycle in progress.
@@ -145,7 +149,7 @@ EXAMPLES = r"""
   as215932.engineering_loop.engine_release:
     repo: https://github.com/AS215932/engineering-loop
     version: 58735fa051d24290f128109b4267e136316cbc86
-    branches: [main]
+    branches: [main, release/*]
     user: loop
     policy:
       handoff_dirs: [/var/lib/engineering-loop/runs]
@@ -276,6 +280,8 @@ def main() -> None:
             result = releases.absent(settings, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or wanted['install_dir']}: {error.strerror}; nothing was switched")
     if result["damaged"]:
         module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")
     if module._diff:

@@ -34,6 +34,9 @@ options:
     description: The interpreter to build the environment with.
     type: path
     default: /usr/bin/python3
+  wheels:
+    description: A directory of wheels on the host to install from, for hosts that reach no package index.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -71,6 +74,7 @@ def main() -> None:
             "version": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
             "python": {"type": "path", "default": "/usr/bin/python3"},
+            "wheels": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -84,7 +88,7 @@ def main() -> None:
         result["diff"] = {"before": f"{name} {before or 'absent'}\n", "after": f"{name} {version}\n"}
     if result["changed"] and not module.check_mode:
         try:
-            pypi_tools.install(name, version, dest, module.params["python"])
+            pypi_tools.install(name, version, dest, module.params["python"], module.params["wheels"] or "")
         except LoopError as error:
             module.fail_json(msg=str(error))
     module.exit_json(**result)

@@ -182,10 +182,43 @@ def test_a_writer_killed_at_any_moment_leaves_one_whole_version(tmp_path: Path) 
         writer.communicate()
         content = path.read_bytes()
         assert content in (b"a" * 3_000_000, b"b" * 3_000_000)
-    # What the dead left beside it is hidden and in nobody's way.
-    assert {name for name in os.listdir(tmp_path) if not name.startswith(".file.")} == {"file"}
+    # What the dead left beside it is in nobody's way, and gone with the next write.
+    assert set(os.listdir(tmp_path)) <= {"file", ".file.new"}
     write_atomic(str(path), b"next")
     assert path.read_bytes() == b"next"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_stands_at_the_name_beside_it_is_never_followed(tmp_path: Path) -> None:
+    path, beside, other = tmp_path / "file", tmp_path / ".file.new", tmp_path / "other"
+    other.write_text("somebody's")
+    for plant in (
+        lambda: beside.symlink_to("other"),
+        lambda: os.mkfifo(beside),
+        lambda: os.link(other, beside),
+        lambda: beside.write_text("of a killed writer"),
+        lambda: (beside.write_text("not ours"), os.chown(beside, 65534, 65534)),
+    ):
+        plant()
+        write_atomic(str(path), b"ours")
+        assert path.read_text() == "ours" and other.read_text() == "somebody's"
+        assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+    beside.mkdir()
+    with pytest.raises(LoopError, match=r"file cannot be written: Is a directory"):
+        write_atomic(str(path), b"new")
+
+
+def test_writers_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    script = """if True:
+        import sys
+        for turn in range(200):
+            write_atomic(sys.argv[1], sys.argv[2].encode() * 10_000)
+    """
+    for writer in [python(script, path, letter) for letter in "abcd"]:
+        told(writer)
+    assert path.read_text() in {letter * 10_000 for letter in "abcd"}
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_the_digest_is_the_usual_one() -> None:

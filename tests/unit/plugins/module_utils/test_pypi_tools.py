@@ -81,12 +81,25 @@ def test_installed_upgraded_and_kept_where_an_upgrade_fails(dest: Path) -> None:
     assert (installed(str(dest)), runs(dest)) == ("1.0", "looptool 1.0")
 
     (dest.parent / "tool.new").symlink_to("left by a killed run")
+    (dest.parent / "tool-1.5").mkdir()  # as well
     install("looptool", "2.0", str(dest), PYTHON)
     assert (installed(str(dest)), runs(dest), names(dest)) == ("2.0", "looptool 2.0", ["tool", "tool-2.0"])
 
     begun = time.monotonic()
     install("looptool", "2.0", str(dest), "/nowhere/python3")  # nothing to do, so nothing is touched
     assert time.monotonic() - begun < 1
+
+
+def test_a_directory_of_wheels_stands_for_the_index(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    install("looptool", "1.0", str(dest), PYTHON, str(tmp_path / "wheels"))
+    assert runs(dest) == "looptool 1.0"
+    with pytest.raises(LoopError, match=rf"check the version and what is in {tmp_path}/wheels"):
+        install("looptool", "3.0", str(dest), PYTHON, str(tmp_path / "wheels"))
 
 
 def test_a_link_that_leads_nowhere_or_elsewhere_is_no_installation(dest: Path) -> None:

@@ -126,6 +126,12 @@ def settings(source: Source, shas: list[str]) -> Iterator[Settings]:
         )
 
 
+@pytest.fixture
+def anywhere(settings: Settings) -> Settings:
+    """The same, for commits on branches of their own."""
+    return dataclasses.replace(settings, branches=["*"])
+
+
 @pytest.fixture(scope="module")
 def installed(source: Source, shas: list[str]) -> Iterator[Settings]:
     """A host with release 0, for tests that must leave it as it is."""
@@ -299,10 +305,35 @@ def test_a_build_that_fails_leaves_what_was_active(
     assert mine(installed) == {shas[0]} and says(installed) == "release 0"
 
 
+@pytest.mark.parametrize("digest", ["0" * 63, "A" * 64, "sha256:" + "0" * 64])
+def test_a_pinned_lock_is_a_digest(installed: Settings, shas: list[str], digest: str) -> None:
+    with pytest.raises(LoopError, match="is no SHA-256: 64 lower-case"):
+        releases.present(dataclasses.replace(installed, lock_sha256=digest), shas[1])
+
+
 def test_a_commit_that_is_not_there(settings: Settings) -> None:
     with pytest.raises(LoopError, match=r"has no commit 0000.*was it pushed"):
         releases.present(settings, "0" * 40)
     assert mine(settings) == set() and releases.active(settings.install_dir) is None
+
+
+def test_a_commit_must_be_on_the_default_branch_unless_told(
+    settings: Settings, source: Source, shas: list[str]
+) -> None:
+    sh(source.path, "git", "checkout", "-q", "-b", "feature/one")
+    sha = source.commit("not merged")
+    sh(source.path, "git", "checkout", "-q", "main")
+    with pytest.raises(LoopError, match=rf"commit {sha} is not on main of .*only on feature/one: merge it"):
+        releases.present(settings, sha)
+    assert mine(settings) == set()
+    with pytest.raises(LoopError, match=r"is not on release/\* or main of"):
+        releases.present(dataclasses.replace(settings, branches=["release/*", "main"]), sha)
+    done = releases.present(dataclasses.replace(settings, branches=["feature/*"]), sha)
+    assert done["activated"] and done["release"]["branch"] == "feature/one"
+    # Back to the default: what is active came from elsewhere, and is not vouched for any more.
+    with pytest.raises(LoopError, match="is not on main"):
+        releases.present(settings, sha)
+    assert says(settings) == "not merged"
 
 
 def test_a_commit_on_no_branch_is_refused(settings: Settings, source: Source, shas: list[str]) -> None:
@@ -314,14 +345,14 @@ def test_a_commit_on_no_branch_is_refused(settings: Settings, source: Source, sh
     sh(source.path, "git", "tag", "-d", "orphan")
 
 
-def test_a_lock_that_does_not_match_is_refused(settings: Settings, source: Source, shas: list[str]) -> None:
+def test_a_lock_that_does_not_match_is_refused(anywhere: Settings, source: Source, shas: list[str]) -> None:
     changed = PROJECT.replace('requires-python = ">=3.11"', 'requires-python = ">=3.11"\ndependencies = ["engine-x"]')
     sh(source.path, "git", "checkout", "-q", "-b", "mismatch")
     sha = source.commit("mismatch", pyproject__toml=changed)
     sh(source.path, "git", "checkout", "-q", "main")
     with pytest.raises(LoopError, match="lock --check"):
-        releases.present(settings, sha)
-    assert mine(settings) == set()
+        releases.present(anywhere, sha)
+    assert mine(anywhere) == set()
 
 
 def test_other_demands_on_a_built_release_are_judged_again(settings: Settings, source: Source, shas: list[str]) -> None:
@@ -334,7 +365,7 @@ def test_other_demands_on_a_built_release_are_judged_again(settings: Settings, s
     assert not releases.present(dataclasses.replace(settings, branches=["main"]), shas[0])["changed"]
 
 
-def test_a_signature_can_be_demanded(settings: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
+def test_a_signature_can_be_demanded(anywhere: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
     for name in ("key", "other"):
         sh(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
     sh(source.path, "git", "checkout", "-q", "-b", "signed")
@@ -347,9 +378,20 @@ def test_a_signature_can_be_demanded(settings: Settings, source: Source, shas: l
     others.write_text(f"someone@example.org {(tmp_path / 'other.pub').read_text()}")
     for wrong in (others, signers):
         with pytest.raises(LoopError, match="is not signed by anyone in"):
-            demanded = dataclasses.replace(settings, allowed_signers=str(wrong))
+            demanded = dataclasses.replace(anywhere, allowed_signers=str(wrong))
             releases.present(demanded, sha if wrong == others else shas[0])
-    assert releases.present(dataclasses.replace(settings, allowed_signers=str(signers)), sha)["activated"]
+    demanded = dataclasses.replace(anywhere, allowed_signers=str(signers))
+    assert releases.present(demanded, sha)["activated"] and not releases.present(demanded, sha)["changed"]
+    # Another key in the same file is another demand.
+    signers.write_text(others.read_text())
+    with pytest.raises(LoopError, match="is not signed by anyone in"):
+        releases.present(demanded, sha)
+    signers.chmod(0o666)
+    with pytest.raises(LoopError, match="others than root can write it"):
+        releases.present(demanded, sha)
+    signers.unlink()
+    with pytest.raises(LoopError, match="is missing on this host"):
+        releases.present(demanded, sha)
 
 
 def test_passwords_in_urls_and_odd_sources_are_refused(settings: Settings, shas: list[str]) -> None:
@@ -360,18 +402,23 @@ def test_passwords_in_urls_and_odd_sources_are_refused(settings: Settings, shas:
 
 
 def test_a_bundle_is_a_source(settings: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
-    sh(source.path, "git", "bundle", "create", "-q", str(tmp_path / "engine.bundle"), "main")
+    sh(source.path, "git", "bundle", "create", "-q", str(tmp_path / "engine.bundle"), "HEAD", "main")
     releases.present(dataclasses.replace(settings, repo=str(tmp_path / "engine.bundle")), shas[1])
     assert says(settings) == "release 1"
+    sh(source.path, "git", "bundle", "create", "-q", str(tmp_path / "headless.bundle"), "main")
+    headless = dataclasses.replace(settings, repo=str(tmp_path / "headless.bundle"))
+    with pytest.raises(LoopError, match="does not say which branch is its default one"):
+        releases.present(headless, shas[2])
+    assert releases.present(dataclasses.replace(headless, branches=["main"]), shas[2])["activated"]
 
 
-def test_without_a_lock_pip_installs(settings: Settings, source: Source) -> None:
+def test_without_a_lock_pip_installs(anywhere: Settings, source: Source) -> None:
     sh(source.path, "git", "checkout", "-q", "-b", "unlocked")
     sh(source.path, "git", "rm", "-q", "uv.lock")
     sha = source.commit("unlocked")
     sh(source.path, "git", "checkout", "-q", "main")
-    done = releases.present(settings, sha)
-    assert done["release"]["lock_digest"] == "" and says(settings) == "unlocked"
+    done = releases.present(anywhere, sha)
+    assert done["release"]["lock_digest"] == "" and says(anywhere) == "unlocked"
 
 
 def test_a_full_disk(settings: Settings, shas: list[str], tmp_path: Path) -> None:
@@ -437,6 +484,36 @@ def test_killed_at_any_moment_the_next_run_converges(settings: Settings, shas: l
     assert not [name for name in os.listdir(settings.install_dir) if name.startswith((".trash", ".current"))]
 
 
+def test_killed_between_what_is_remembered_and_the_switch_it_goes_back_once(
+    settings: Settings, shas: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sha in shas[:2]:
+        releases.present(settings, sha)
+        releases.mark(settings.install_dir, sha, "proven")
+    releases.present(settings, shas[2])
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "_switch", lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL))
+        child = os.fork()
+        if not child:
+            releases.previous(settings)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert now_active(settings) == shas[2]
+    assert releases.previous(settings)["release"]["sha"] == shas[1]
+    assert not releases.previous(settings)["changed"] and now_active(settings) == shas[1]
+
+
+def test_what_a_killed_writer_left_in_a_release_is_not_taken_for_a_change_by_hand(
+    settings: Settings, shas: list[str]
+) -> None:
+    path = Path(releases.present(settings, shas[0])["release"]["path"])
+    path.chmod(0o755)
+    (path / f".{releases.RECORD}.new").write_text("{")
+    Path(settings.install_dir, ".current.new").symlink_to("releases/nothing")
+    assert releases.present(settings, shas[0])["built"] is False
+    assert releases.damage(settings.install_dir, shas[0]) == []
+    assert not os.path.lexists(f"{settings.install_dir}/.current.new")
+
+
 def test_a_broken_mirror_is_made_again(settings: Settings, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     mirror = Path(settings.install_dir, "mirror.git")
@@ -484,11 +561,9 @@ def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(settings: 
     assert Path(settings.install_dir, "releases", shas[0], "skills/one.md").read_text() == "hot fix"
 
 
-@pytest.mark.parametrize("harm", ["added", "gone", "mode", "link", "record"])
+@pytest.mark.parametrize("harm", ["added", "gone", "mode", "link", "record", "directory", "owner", "top", "python"])
 def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm: str) -> None:
     path = Path(releases.present(settings, shas[0])["release"]["path"])
-    path.chmod(0o755)
-    (path / "skills").chmod(0o755)
     if harm == "added":
         (path / "sitecustomize.py").write_text("")
     elif harm == "gone":
@@ -497,6 +572,16 @@ def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm:
         (path / "skills/one.md").chmod(0o666)
     elif harm == "link":
         (path / "skills/two.md").symlink_to("/etc/passwd")
+    elif harm == "directory":
+        (path / "skills").chmod(0o777)
+    elif harm == "owner":
+        os.chown(path / "skills/one.md", 65534, -1)
+    elif harm == "top":
+        path.chmod(0o777)
+    elif harm == "python":
+        known = json.loads((path / releases.RECORD).read_text())
+        (path / releases.RECORD).chmod(0o644)
+        (path / releases.RECORD).write_text(json.dumps({**known, "interpreter": "/usr/bin/python3.9"}))
     else:
         (path / releases.MANIFEST).unlink()
     assert len(releases.damage(str(path.parents[1]), shas[0])) == 1
@@ -505,7 +590,8 @@ def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm:
 # --- the policy that would judge it -------------------------------------------------------
 
 
-def test_a_refused_policy_is_found_before_the_switch(settings: Settings, source: Source, shas: list[str]) -> None:
+def test_a_refused_policy_is_found_before_the_switch(anywhere: Settings, source: Source, shas: list[str]) -> None:
+    settings = anywhere
     releases.present(settings, shas[0])
     sh(source.path, "git", "checkout", "-q", "-b", "policed")
     shipped = (REFERENCE / "engineering-loop-policy.yml").read_text()
@@ -558,6 +644,19 @@ def test_nothing_is_switched_under_a_cycle(settings: Settings, shas: list[str], 
 def test_a_lock_of_nobody_stops_nobody(tmp_path: Path, content: str) -> None:
     (tmp_path / "daemon.lock").write_text(content)
     assert releases.cycle_in_progress(str(tmp_path / "daemon.lock"), "") == ""
+
+
+@pytest.mark.parametrize("days", [-400, 0, 400])
+def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int) -> None:
+    engine = tmp_path / "hyrule-engineering-loop"
+    engine.write_text("import time\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, str(engine), "daemon", "--once"])
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time() + days * 86400}))
+    assert str(process.pid) in releases.cycle_in_progress(str(lock), "")
+    process.kill()
+    process.wait()
+    assert releases.cycle_in_progress(str(lock), "") == ""
 
 
 def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: list[str]) -> None:
