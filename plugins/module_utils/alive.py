@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -122,6 +124,37 @@ def run_holder(path: str) -> str | None:
     if pid <= 0 or pid == os.getpid() or not _alive(pid, started):
         return None
     return f"{path} is held by the living process {pid}"
+
+
+def cycle_in_progress(run_lock: str, unit: str) -> str:
+    """Who runs a cycle right now, in a few words; empty where nobody does."""
+    with contextlib.suppress(LoopError):  # what cannot be read is no lock of an engine's
+        if run_lock and (holder := run_holder(run_lock)):
+            return holder
+    systemctl = shutil.which("systemctl")
+    if not unit or systemctl is None:
+        return ""
+    name = unit if "." in unit else f"{unit}.service"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        shown = subprocess.run(
+            [systemctl, "show", "--property=ActiveState", "--value", name],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+        state = shown.stdout.strip()
+        return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
+    return f"systemctl does not answer about {name}"
+
+
+def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> None:
+    """Return when no cycle is in progress; LoopError after ``wait`` seconds, which says what was left undone."""
+    deadline = time.monotonic() + wait
+    while who := cycle_in_progress(run_lock, unit):
+        if time.monotonic() >= deadline:
+            raise LoopError(
+                f"a cycle is in progress ({who}) and was not over within {wait:g} s: {otherwise};"
+                " run it again when the cycle has ended, or wait longer (`wait`: seconds)"
+            )
+        time.sleep(0.2)
 
 
 def _alive(pid: int, started: object) -> bool:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .alive import run_holder
+from .alive import cycle_in_progress, wait_until_idle
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git
@@ -378,34 +378,8 @@ def _take_ownership(install_dir: str) -> None:
                 raise LoopError(f"{path} must belong to whoever installs the engine: {error.strerror}") from error
 
 
-def cycle_in_progress(run_lock: str, unit: str) -> str:
-    """Who runs a cycle right now, in a few words; empty where nobody does."""
-    with contextlib.suppress(LoopError):  # what cannot be read is no lock of an engine's
-        if run_lock and (holder := run_holder(run_lock)):
-            return holder
-    systemctl = shutil.which("systemctl")
-    if not unit or systemctl is None:
-        return ""
-    name = unit if "." in unit else f"{unit}.service"
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        shown = subprocess.run(
-            [systemctl, "show", "--property=ActiveState", "--value", name],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-        state = shown.stdout.strip()
-        return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
-    return f"systemctl does not answer about {name}"
-
-
 def _wait_until_idle(settings: Settings, otherwise: str) -> None:
-    deadline = time.monotonic() + settings.wait
-    while who := cycle_in_progress(settings.run_lock, settings.unit):
-        if time.monotonic() >= deadline:
-            raise LoopError(
-                f"a cycle is in progress ({who}) and was not over within {settings.wait:g} s: {otherwise};"
-                " run it again when the cycle has ended, or wait longer (`wait`: seconds)"
-            )
-        time.sleep(0.2)
+    wait_until_idle(settings.run_lock, settings.unit, settings.wait, otherwise)
 
 
 # --- building -----------------------------------------------------------------------------
@@ -418,7 +392,9 @@ def _build(settings: Settings, sha: str) -> None:
     if os.path.lexists(path):
         now = active(install_dir)
         if now and now["sha"] == sha:
-            _wait_until_idle(settings, f"{path} was changed by hand and has to be built again")
+            wait_until_idle(
+                settings.run_lock, settings.unit, settings.wait, f"{path} was changed by hand and has to be built again"
+            )
         # A change by hand may be somebody's work: it is put aside, not deleted.
         number = max((number for number, _name in _aside(install_dir)), default=0) + 1
         aside = os.path.join(install_dir, "releases", f".damaged-{sha}-{number}")

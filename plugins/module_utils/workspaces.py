@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, write_atomic
 from .gitcmd import credentials, git
-from .releases import cycle_in_progress
 from .users import account, as_user
 
 Json = dict[str, Any]

@@ -64,6 +64,20 @@ options:
     description: Keep a copy of the policy that is replaced, beside it.
     type: bool
     default: false
+  run_lock:
+    description:
+      - The engine's lock file; a living process named in it is a cycle in progress.
+      - The engine reads its policy late. A cycle in progress is judged by the policy that it began with, so a changed
+        one is not written before the cycle has ended.
+    type: path
+  unit:
+    description: The systemd unit that runs cycles; while it is active a cycle is in progress.
+    type: str
+    default: ""
+  wait:
+    description: How many seconds to wait for a cycle in progress.
+    type: float
+    default: 0
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 seealso:
@@ -136,6 +150,7 @@ import pwd
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
@@ -223,6 +238,9 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
             "after_header": dest,
         }
     if result["changed"] and not module.check_mode:
+        if before not in (None, content):
+            who = (module.params["run_lock"] or "", module.params["unit"], module.params["wait"])
+            alive.wait_until_idle(*who, otherwise=f"{dest} is as it was")
         if before is not None and module.params["backup"]:
             result["backup_file"] = module.backup_local(dest)
         write_atomic(dest, content, mode, uid or 0, gid or 0)
@@ -249,6 +267,9 @@ def main() -> None:
             "group": {"type": "str"},
             "mode": {"type": "raw", "default": "0640"},
             "backup": {"type": "bool", "default": False},
+            "run_lock": {"type": "path"},
+            "unit": {"type": "str", "default": ""},
+            "wait": {"type": "float", "default": 0},
         },
         mutually_exclusive=[("base", "base_content")],
         required_one_of=[("base", "base_content")],

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, releases
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.releases import Settings
 
@@ -443,7 +443,7 @@ def test_a_full_disk(settings: Settings, shas: list[str], tmp_path: Path) -> Non
 KILLED = """
 import sys, json
 sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, releases
 releases.present(releases.Settings(**json.loads(sys.argv[2])), sys.argv[3])
 """
 
@@ -643,7 +643,7 @@ def test_nothing_is_switched_under_a_cycle(settings: Settings, shas: list[str], 
 )
 def test_a_lock_of_nobody_stops_nobody(tmp_path: Path, content: str) -> None:
     (tmp_path / "daemon.lock").write_text(content)
-    assert releases.cycle_in_progress(str(tmp_path / "daemon.lock"), "") == ""
+    assert alive.cycle_in_progress(str(tmp_path / "daemon.lock"), "") == ""
 
 
 @pytest.mark.parametrize("days", [-400, 0, 400])
@@ -653,10 +653,10 @@ def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int
     process = subprocess.Popen([sys.executable, str(engine), "daemon", "--once"])
     lock = tmp_path / "daemon.lock"
     lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time() + days * 86400}))
-    assert str(process.pid) in releases.cycle_in_progress(str(lock), "")
+    assert str(process.pid) in alive.cycle_in_progress(str(lock), "")
     process.kill()
     process.wait()
-    assert releases.cycle_in_progress(str(lock), "") == ""
+    assert alive.cycle_in_progress(str(lock), "") == ""
 
 
 def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: list[str]) -> None:

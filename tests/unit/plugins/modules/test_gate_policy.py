@@ -8,6 +8,8 @@ import json
 import os
 import pwd
 import stat
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,20 @@ def test_backup(host: Host) -> None:
     before = host.dest.read_bytes()
     answer = host.run(backup=True, overlay={"defaults": {"max_changed_files": 5}})
     assert Path(answer["backup_file"]).read_bytes() == before
+
+
+def test_a_cycle_in_progress_keeps_the_policy_that_it_began_with(host: Host, tmp_path: Path) -> None:
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": os.getppid(), "started_at": time.time()}))
+    assert host.run(run_lock=str(lock))["changed"]  # a first one is in nobody's way
+    before = host.dest.read_bytes()
+    tighter = {"defaults": {"max_changed_files": 3}}
+    refused = host.run(run_lock=str(lock), overlay=tighter)
+    assert refused["failed"] and "a cycle is in progress" in refused["msg"] and "is as it was" in refused["msg"]
+    assert host.dest.read_bytes() == before
+    assert host.run(run_lock=str(lock), overlay=tighter, _ansible_check_mode=True)["changed"]
+    assert not host.run(run_lock=str(lock))["changed"]  # nothing to write, nothing to wait for
+    timer = threading.Timer(0.5, lock.unlink)
+    timer.start()
+    assert host.run(run_lock=str(lock), overlay=tighter, wait=20)["changed"]
+    assert core.load_file(str(host.dest))["defaults"]["max_changed_files"] == 3
