@@ -152,7 +152,7 @@ def _take(event: Any, stack: list[_Open], lines: dict[str, int]) -> None:
     path = here.path if names else _join(here, here.key if isinstance(here.value, dict) else len(here.value))
 
     def refuse(where: str, reason: str) -> LoopError:
-        return LoopError(f"{_printable(where[:200]) or 'the document'} (line {line}): {reason}")
+        return LoopError(f"{_printable(where)[:200] or 'the document'} (line {line}): {reason}")
 
     if isinstance(event, yaml.AliasEvent) or event.anchor:
         raise refuse(path, "anchors and aliases are not allowed; write the value out")
@@ -295,7 +295,7 @@ class _Checker(NamedTuple):
 
     def place(self, path: str) -> str:
         line = f" (line {self.lines[path]})" if path in self.lines else ""
-        return f"{self.source}: {_printable(path[:200])}{line}"
+        return f"{self.source}: {_printable(path)[:200]}{line}"
 
     def refuse(self, path: str, found: Any, allowed: str) -> LoopError:
         return LoopError(f"{self.place(path)}: found {_what(found)}, allowed: {allowed}")

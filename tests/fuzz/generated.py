@@ -164,7 +164,7 @@ def main(name: str, inputs: int) -> None:
 
         run()
         number += 1
-    print(f"Done {done} inputs; the process had {judge.end()} MiB at most")
+    print(f"Done {done} inputs; {judge.end()}")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,15 @@ def main(name: str, inputs: int) -> None:
     words = place / f"{name}.dict"
     words.write_text("".join(map(quoted, WORDS[name])), encoding="ascii")
     target = targets.limited(targets.TARGETS[name])
+    left = inputs
+
+    def counted(content: bytes) -> None:
+        nonlocal left
+        target(content)
+        left -= 1
+        if left == 0:  # libFuzzer ends the process without a word to Python
+            print(f"Done: {targets.costs()}", flush=True)
+
     # The targets bound their own time: libFuzzer's alarm would be taken away by the deadline that judging sets.
     options = [
         f"-atheris_runs={inputs}",
@@ -71,7 +80,7 @@ def main(name: str, inputs: int) -> None:
     ]
     options += ["-timeout=0", "-handle_alrm=0", f"-rss_limit_mb={targets.MEBIBYTES}", "-print_final_stats=1"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    atheris.Setup([sys.argv[0], *options, str(corpus)], target)
+    atheris.Setup([sys.argv[0], *options, str(corpus)], counted)
     atheris.Fuzz()
 
 

@@ -28,9 +28,9 @@ def part(kind: str, target: str, count: int) -> bool:
             command, cwd=CACHE, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
         ).returncode
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    done = [line for line in lines if line.startswith(("Done ", "stat::peak_rss_mb"))]
+    done = [line for line in lines if line.startswith(("Done ", "Done: "))]
     good = code == 0 and bool(done)
-    says = "; ".join(done) if good else "\n".join(["FOUND", *lines[-40:], f"the whole output: {log}"])
+    says = "; ".join(done) if good else "\n".join(["FOUND", *(line[:300] for line in lines[-40:]), f"see {log}"])
     print(f"{kind:9} {target:6} {time.monotonic() - began:6.0f} s  {says}", flush=True)
     return good
 

@@ -16,6 +16,7 @@ import copy
 import faulthandler
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors i
 SECONDS = 1.0
 STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any more
 MEBIBYTES = 200
+slowest = 0.0  # what one input took at most so far
 
 KEYS = [*gate_policy.DEFAULT_KEYS, *gate_policy.REPO_KEYS, *gate_policy.GUARD_KEYS]
 POLICY: dict[str, Any] = {
@@ -104,6 +106,8 @@ def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
     signal.signal(signal.SIGPROF, expire)
 
     def one(content: bytes) -> None:
+        global slowest
+        began = time.process_time()
         faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
@@ -111,6 +115,7 @@ def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
+        slowest = max(slowest, time.process_time() - began)
         if peak_mebibytes() > MEBIBYTES:
             raise Finding(f"the process has grown to {peak_mebibytes():.0f} MiB, allowed: {MEBIBYTES}")
 
@@ -121,6 +126,11 @@ def peak_mebibytes() -> float:
     """The most memory that this program has had; getrusage would count what its parent had before exec."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def costs() -> str:
+    """What the inputs of this process have taken at most."""
+    return f"at most {slowest * 1000:.0f} ms for one input and {peak_mebibytes():.0f} MiB in all"
 
 
 def send(stream: IO[bytes], content: bytes) -> None:
@@ -144,7 +154,7 @@ def main(name: str) -> None:
             send(sys.stdout.buffer, traceback.format_exc().encode("utf-8", "backslashreplace"))
         else:
             send(sys.stdout.buffer, b"")
-    print(f"{peak_mebibytes():.0f}", file=sys.stderr)
+    print(costs(), file=sys.stderr)
 
 
 if __name__ == "__main__":

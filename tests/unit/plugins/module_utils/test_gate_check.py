@@ -404,10 +404,10 @@ def test_totals() -> None:
 
 def test_a_line_that_nobody_can_search_in_time_is_refused_unsearched() -> None:
     hostile = "-----BEGIN " * 80_000
-    began = time.monotonic()
+    began = time.process_time()
     found = rules(new_file("docs/a", hostile), with_guards(max_patch_bytes=10**7))
     assert found == {("docs/a", "guards.max_line_length"), ("docs/a", "max_file_bytes")}
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_judging_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
