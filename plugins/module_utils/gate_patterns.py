@@ -49,7 +49,7 @@ def deadline(seconds: float, message: str) -> Iterator[None]:
 
 
 def try_pattern(pattern: str, message: str) -> None:
-    """Raise LoopError(message) if ``pattern`` needs more than a second of the processor for 4 KiB texts made to hurt it."""
+    """Raise LoopError(message) if ``pattern`` needs more than a second for 4 KiB texts made to hurt it."""
     with deadline(PATTERN_SECONDS, f"{message} (it took over {PATTERN_SECONDS} s on {PUMPED} characters)"):
         compiled = re.compile(pattern)
         for text in hostile_texts(pattern):
