@@ -61,7 +61,15 @@ CHECKS = {
     "unit": [
         Check(
             "pytest",
-            ["pytest", "--quiet", "--cov", "--cov-report=term-missing", f"--junitxml={CACHE}/unit.xml", "tests/unit"],
+            [
+                "pytest",
+                "--quiet",
+                "--numprocesses=2",
+                "--cov",
+                "--cov-report=term-missing",
+                f"--junitxml={CACHE}/unit.xml",
+                "tests/unit",
+            ],
             "unit.xml",
         )
     ],
