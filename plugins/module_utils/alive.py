@@ -4,106 +4,138 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from .errors import LoopError
 from .files import read_bytes
-from .gitrepo import Repo, inside
+from .gitrepo import Repo, inside, lstat_of
 
 
-@dataclass(frozen=True)
+@dataclass
 class Process:
+    """What is looked at for every process are the places; its name only where one of them matters."""
+
     pid: int
-    name: str
-    uid: int
-    places: tuple[str, ...]
-    words: str  # of a git process: its command line and environment
+    places: list[str]
+
+    @functools.cached_property
+    def name(self) -> str:
+        return os.fsdecode(_content(self.pid, "comm")).strip()
+
+    @property
+    def uid(self) -> int:
+        status = lstat_of(f"/proc/{self.pid}")
+        return status.st_uid if status else -1
+
+    @property
+    def words(self) -> str:
+        """Its command line and environment."""
+        return os.fsdecode(b"\0".join(_content(self.pid, part) for part in ("cmdline", "environ")) + b"\0")
 
 
-def processes() -> list[Process]:
-    """Every other process and the places it stands in or has open, as far as we may see; not what has ended."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and int(entry) != os.getpid():
-            # Relative to one descriptor: it names the same process to the end, and every look is cheaper.
-            with contextlib.suppress(OSError):
-                base = os.open(f"/proc/{entry}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    found += _process(int(entry), base)
-                finally:
-                    os.close(base)
+class Running:
+    """Every other process, as far as we may see. Whether one is in a place is asked for thousands of places."""
+
+    def __init__(self, found: Sequence[Process]) -> None:
+        self.processes = found
+        self.text = "\0".join(["", *itertools.chain.from_iterable(process.places for process in found)])
+
+    def gits(self) -> Iterator[Process]:
+        return (process for process in self.processes if process.name.startswith("git"))
+
+
+def processes() -> Running:
+    """Look at every process but this; what has ended is none.
+
+    This is what the heal of a single worktree costs most, so each look is as cheap as it gets.
+    """
+    found, own = [], str(os.getpid())
+    for pid in os.listdir("/proc"):
+        if pid.isdecimal() and pid != own:
+            places = _places(f"/proc/{pid}")
+            if places is not None:
+                found.append(Process(int(pid), places))
+    return Running(found)
+
+
+def _places(base: str) -> list[str] | None:
+    """Where a process stands and what it has open; None for a kernel thread, a zombie, what is on its way out."""
+    readlink = os.readlink
+    try:
+        # Relative to one descriptor: it names the same process to the end, and every look is shorter.
+        handles = os.open(f"{base}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # another user's
+        return []
+    except OSError:
+        return None
+    try:
+        found = [readlink("../exe", dir_fd=handles), readlink("../cwd", dir_fd=handles)]
+        for number in os.listdir(handles):
+            # Not contextlib.suppress: it costs as much as the look itself.
+            try:
+                found.append(readlink(number, dir_fd=handles))
+            except OSError:
+                continue
+    except PermissionError:
+        return []
+    except OSError:
+        return None
+    finally:
+        os.close(handles)
     return found
 
 
-def _process(pid: int, base: int) -> list[Process]:
+def _content(pid: int, part: str) -> bytes:
     try:
-        places = [os.readlink("cwd", dir_fd=base)]
-    except PermissionError:
-        places = []
-    except OSError:
-        return []  # a zombie, or on its way out: it holds nothing any more
-    places += [place for part in ("exe", "root") if (place := _link(part, base))]
-    with contextlib.suppress(OSError):
-        handles = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=base)
-        try:
-            links = (_link(number, handles) for number in os.listdir(handles))
-            places += [place for place in links if place.startswith("/")]
-        finally:
-            os.close(handles)
-    name = _content("comm", base).decode(errors="replace").strip()
-    words = b"\0".join(_content(part, base) for part in ("cmdline", "environ")) if name.startswith("git") else b""
-    places = [place.removesuffix(" (deleted)") for place in places]
-    return [Process(pid, name, os.fstat(base).st_uid, tuple(places), os.fsdecode(words + b"\0"))]
-
-
-def _link(name: str, base: int) -> str:
-    try:
-        return os.readlink(name, dir_fd=base)
-    except OSError:
-        return ""
-
-
-def _content(name: str, base: int) -> bytes:
-    try:
-        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=base), "rb") as handle:
-            return handle.read()
+        return Path(f"/proc/{pid}/{part}").read_bytes()
     except OSError:
         return b""
 
 
-def user_of(path: str, running: Iterable[Process]) -> str | None:
+def user_of(path: str, running: Running) -> str | None:
     """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
-    for process in running:
-        for place in process.places:
-            if inside(place, path):
-                return f"process {process.pid} ({process.name}) uses {place}"
-    return None
+    if f"\0{path}" not in running.text:
+        return None
+    return next((words for process in running.processes if (words := _use(path, process))), None)
 
 
-def lock_holder(lock: str, repo: Repo, running: Iterable[Process]) -> str | None:
+def git_user_of(path: str, running: Running) -> str | None:
+    """As ``user_of``, but git alone counts."""
+    return next((words for process in running.gits() if (words := _use(path, process))), None)
+
+
+def _use(path: str, process: Process) -> str:
+    for place in process.places:
+        if inside(place.removesuffix(" (deleted)"), path):
+            return f"process {process.pid} ({process.name}) uses {place}"
+    return ""
+
+
+def lock_holder(lock: str, repo: Repo, running: Running) -> str | None:
     """The living process that may hold git's lock file: it has it open, or is a git at work on the repository."""
     owner = os.lstat(lock).st_uid
-    for process in running:
+    for process in running.processes:
         if lock in process.places:
             return f"process {process.pid} ({process.name})"
-        if process.name.startswith("git"):
-            seen = any(
-                inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
-                for place in process.places
-                if place != "/"
-            )
-            hidden = not process.places and process.uid == owner
-            if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
-                return f"process {process.pid} ({process.name})"
+    for process in running.gits():
+        seen = any(
+            inside(place, repo.common) or (not repo.bare and inside(place, repo.path))
+            for place in process.places
+            if place != "/"
+        )
+        hidden = not process.places and process.uid == owner
+        if seen or hidden or repo.common in process.words or f"{repo.path}\0" in process.words:
+            return f"process {process.pid} ({process.name})"
     return None
 
 

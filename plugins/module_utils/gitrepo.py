@@ -1,18 +1,17 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One repository's truth, read without trusting it: names, admin directories, refs, locks."""
+"""One repository's truth, read without trusting it: names, refs, objects, locks; admin directories: ``admins``."""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import loose
 from .errors import LoopError
-from .files import read_bytes
 from .gitcmd import git
 
 OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
@@ -21,6 +20,7 @@ COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
 PROTECTED = ("main", "master", "production", "prod", "HEAD")
 OUR_LOCK = "loop-worktrees.lock"
 SMALL = 1024 * 1024
+FEW = 50  # to read so many objects costs less than one git
 
 
 class Denied(Exception):
@@ -38,6 +38,7 @@ class Repo:
     path: str
     common: str
     bare: bool
+    simple: bool  # what is loose may be read, and a loose ref changed, without git
 
     def git(
         self,
@@ -77,7 +78,7 @@ def open_repo(path: str) -> Repo:
         common, bare = path, True
     if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
         raise LoopError(f"{path} is not a git repository")
-    return Repo(path, common, bare)
+    return Repo(path, common, bare, loose.simple(common))
 
 
 # --- names from outside -----------------------------------------------------------------------
@@ -128,17 +129,6 @@ def inside(path: str, directory: str) -> bool:
 # --- what is there ----------------------------------------------------------------------------
 
 
-@dataclass
-class Admin:
-    """One directory of ``.git/worktrees``, read without git and without trusting it."""
-
-    name: str
-    place: str
-    target: str = ""  # where the worktree should stand
-    head: str = ""  # commit of a detached HEAD
-    branches: tuple[str, ...] = ()  # checked out, or waited for by a rebase or bisect
-
-
 def read_small(path: str) -> str | None:
     """The text of a small regular file, None for anything else that may stand there."""
     try:
@@ -156,130 +146,11 @@ def read_small(path: str) -> str | None:
         os.close(descriptor)
 
 
-def read_admin(place: str, real: Callable[[str], str] = os.path.realpath) -> Admin:
-    """What the admin directory says, as far as it can be read."""
-    admin = Admin(os.path.basename(place), place)
-    target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
-    if target.endswith("/.git") and "\0" not in target:
-        target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
-        parent, name = os.path.split(target)
-        admin.target = os.path.join(real(parent), name)
-    head = (read_small(f"{place}/HEAD") or "").strip()
-    held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
-    if OBJECT.fullmatch(head):
-        admin.head = head
-    # Only a detached worktree can wait for a branch; with many worktrees every file that is not read counts.
-    for state in () if held else ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-        name = (read_small(f"{place}/{state}") or "").strip()
-        held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
-    admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
-    return admin
-
-
-def adopt(admins: Sequence[Admin], trees: Sequence[str]) -> None:
-    """Join an admin directory that lost its worktree with the tree whose ``.git`` names it."""
-    lost = {admin.place: admin for admin in admins if not os.path.lexists(admin.target)}
-    for tree in trees if lost else ():
-        link = (read_small(f"{tree}/.git") or "").strip()
-        admin = lost.get(os.path.realpath(link.removeprefix("gitdir:").strip())) if link.startswith("gitdir:") else None
-        if admin:
-            admin.target = tree
-
-
-def admins_of(repo: Repo) -> list[Admin]:
-    """Every entry of ``.git/worktrees``, sorted by name."""
-    place = f"{repo.common}/worktrees"
-    try:
-
-        @functools.cache
-        def real(path: str) -> str:  # as realpath, but each directory that worktrees share is looked at once
-            parent, name = os.path.split(path)
-            return os.path.realpath(path) if not name or os.path.islink(path) else os.path.join(real(parent), name)
-
-        return [read_admin(f"{place}/{name}", real) for name in sorted(os.listdir(place))]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as error:
-        raise Denied(repo.common, "") from error
-
-
-def admins_near(repo: Repo, path: str, branch: str) -> list[Admin]:
-    """Those of ``admins_of`` that can matter to ``path`` or ``branch``, or that need a second look.
-
-    Where there are hundreds, reading them is what a heal costs. One that says in the words that git itself
-    writes that it stands at another place on another branch is known by three short reads.
-    """
-    top = f"{repo.common}/worktrees"
-    parts, ours = set(os.fsencode(path).split(b"/")), os.fsencode(branch)
-    link = os.path.basename((read_small(f"{path}/.git") or "").strip())
-    above = [os.path.dirname(path)]
-    while above[-1] != "/":
-        above.append(os.path.dirname(above[-1]))
-    near = {(status.st_dev, status.st_ino) for status in map(lstat_of, above) if status}
-
-    def strange(name: str) -> bool:
-        place = _head_of(f"{top}/{name}/gitdir")
-        if not place.startswith(b"/") or not place.endswith(b"/.git\n"):
-            return False
-        head = _head_of(f"{top}/{name}/HEAD")
-        held = head.removeprefix(b"ref: refs/heads/").removesuffix(b"\n")
-        if len(held) != len(head) - 17 or (ours + b"/").startswith(held + b"/") or held.startswith(ours + b"/"):
-            return False
-        if _head_of(f"{top}/{name}/commondir") != b"../..\n":
-            return False
-        parent, _slash, last = place[:-6].rpartition(b"/")
-        if last not in parts:
-            return True
-        try:
-            # By what it is, not by its name: a symlink on the way would give one place two names.
-            status = os.stat(parent)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) not in near
-
-    try:
-        names = [name for name in sorted(os.listdir(top)) if name == link or not strange(name)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except PermissionError as error:
-        raise Denied(repo.common, "") from error
-    return [read_admin(f"{top}/{name}") for name in names]
-
-
-def _head_of(path: str) -> bytes:
-    """The beginning of a file; empty where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
-
-
-def last_commit(admin: Admin) -> str:
-    """Where the worktree's HEAD was last, as its reflog tells; empty where there is none."""
-    rows = (read_small(f"{admin.place}/logs/HEAD") or "").splitlines()
-    words = rows[-1].split(" ") if rows else []
-    return words[1] if len(words) > 1 and OBJECT.fullmatch(words[1]) else ""
-
-
-def mentioned(place: str) -> list[str]:
-    """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
-    found: dict[str, None] = {}
-    for root, directories, files in os.walk(place):
-        directories[:] = [name for name in directories if name != "modules"]
-        for name in files:
-            if name != "index":
-                found.update(dict.fromkeys(OBJECT.findall(read_small(os.path.join(root, name)) or "")))
-    return list(found)
-
-
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
+    plain = loose.branches(repo.common, names[0]) if repo.simple and len(names) == 1 else None
+    if plain is not None:
+        return plain
     _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )
@@ -288,9 +159,27 @@ def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
-    """For each of ``names`` the object it resolves to and its kind, or two empty strings; one process for all."""
-    if not names:
-        return []
+    """For each of ``names`` the object it resolves to and its kind, or two empty strings; one git for all, at most."""
+    known: dict[str, tuple[str, str]] = {}
+    if repo.simple and len(names) < FEW:
+        known = {name: found for name in names if (found := _loose_object(repo, name))}
+    asked = [name for name in dict.fromkeys(names) if name not in known]
+    if asked:
+        known.update(zip(asked, _ask_objects(repo, asked), strict=True))
+    return [known[name] for name in names]
+
+
+def _loose_object(repo: Repo, name: str) -> tuple[str, str] | None:
+    commit, peel, _rest = name.partition("^{tree}")
+    if commit in ("", "-"):
+        return "", ""  # the name of nothing
+    if len(commit) != 40 or not OBJECT.fullmatch(commit):
+        return None
+    found = loose.tree_of(repo.common, commit) if peel else loose.kind_of_object(repo.common, commit)
+    return ((found, "tree") if peel else (commit, found)) if found else None
+
+
+def _ask_objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
     _unused, out, err = repo.git(
         ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
         stdin=os.fsencode("".join(f"{name}\n" for name in names)),
@@ -306,31 +195,6 @@ def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
 def commits(repo: Repo, names: Sequence[str]) -> list[str]:
     """For each of ``names`` the commit it resolves to, or the empty string."""
     return [name if kind == "commit" else "" for name, kind in objects(repo, names)]
-
-
-def index_tree(admin: Admin) -> str:
-    """The tree that the index says it equals (its cache-tree extension); empty where it differs from every tree."""
-    try:
-        content = read_bytes(f"{admin.place}/index", limit=256 * SMALL) or b""
-    except LoopError:
-        return ""
-    found = re.search(rb"TREE....\0(\d+) \d+\n", content[max(content.rfind(b"TREE"), 0) :], re.DOTALL)
-    if not found:
-        return ""
-    start = max(content.rfind(b"TREE"), 0) + found.end()
-    return content[start : start + (32 if len(admin.head) == 64 else 20)].hex()
-
-
-def staged(repo: Repo, admin: Admin) -> str:
-    """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
-    where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
-    _status, out, _err = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
-    names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
-    real = [name for name, kind in objects(repo, names) if kind == "blob"]
-    if not real:
-        return ""
-    _status, tree, _err = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
-    return tree.strip()
 
 
 def ref_debris(repo: Repo, branch: str, refs: dict[str, tuple[str, str]]) -> list[str]:
@@ -396,6 +260,16 @@ def main_branch(repo: Repo) -> str:
     if OBJECT.fullmatch(head):
         return ""
     raise LoopError(f"{repo.common}/HEAD is damaged: write 'ref: refs/heads/<default branch>' into it")
+
+
+def main_commit(repo: Repo) -> str:
+    """The commit that the main checkout is on, where that is plain to see; else empty."""
+    head = (read_small(f"{repo.common}/HEAD") or "").strip()
+    if OBJECT.fullmatch(head):
+        return head
+    name = head.removeprefix("ref: refs/heads/")
+    found = loose.branches(repo.common, name) if repo.simple and name != head else None
+    return (found or {}).get(name, ("", ""))[0]
 
 
 def default_of(repo: Repo, taken: str) -> tuple[str, str]:

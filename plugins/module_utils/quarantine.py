@@ -25,12 +25,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .admins import Admin, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
 from .gitrepo import (
     OUR_LOCK,
-    Admin,
     Denied,
     Repo,
     check_branch,
@@ -38,9 +38,7 @@ from .gitrepo import (
     commits,
     files_below,
     filters_off,
-    last_commit,
     open_repo,
-    read_admin,
     read_small,
     refs_below,
 )

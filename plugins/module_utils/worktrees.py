@@ -17,18 +17,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import loose
 from . import quarantine as store
-from .alive import Process, check_run_lock, lock_holder, processes, user_of
+from .admins import Admin, admins_near, admins_of, adopt, index_tree, last_commit, mentioned, staged
+from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .errors import LoopError
 from .files import write_atomic
 from .gitrepo import (
+    FEW,
     OBJECT,
-    Admin,
     Denied,
     Repo,
-    admins_near,
-    admins_of,
-    adopt,
     check_branch,
     check_path,
     commits,
@@ -36,18 +35,15 @@ from .gitrepo import (
     files_below,
     filters_off,
     git_locks,
-    index_tree,
     inside,
-    last_commit,
     lstat_of,
     main_branch,
-    mentioned,
+    main_commit,
     objects,
     open_repo,
     read_small,
     ref_debris,
     refs_below,
-    staged,
 )
 from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing, unlock
 
@@ -104,7 +100,7 @@ class Pass:
     """One run of the healer over one or more repositories."""
 
     quarantine: str
-    running: list[Process]
+    running: Running
     done: list[dict[str, Any]]
     healed: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
@@ -307,10 +303,10 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
     indexed = [item for item in leftovers if item.admin and os.path.isfile(f"{item.admin.place}/index")]
     heads = [item.tip or (item.admin.head if item.admin else "") or "-" for item in indexed]
     asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
-    found = objects(repo, ["HEAD", *asked, *(f"{head}^{{tree}}" for head in heads)])
-    (main, _kind), found = found[0], found[1:]
+    found = objects(repo, [*asked, *(f"{head}^{{tree}}" for head in heads)])
     real = {name for name, kind in found[: len(asked)] if kind == "commit"}
-    lonely = _unreachable(repo, [name for name in asked if name in real and name not in tips and name != main])
+    kept = [name for name in tips if name in real]
+    lonely = _unreachable(repo, [name for name in asked if name in real and name not in kept], kept)
     for leftover in leftovers:
         if leftover.tip not in real:
             leftover.tip = ""
@@ -321,7 +317,12 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
             leftover.index = staged(repo, leftover.admin)
 
 
-def _unreachable(repo: Repo, names: list[str]) -> set[str]:
+def _unreachable(repo: Repo, names: list[str], kept: list[str]) -> set[str]:
+    """Those of ``names`` that nothing leads to: neither a ref nor a commit of ``kept``, which get refs."""
+    if names and repo.simple and len(kept) < FEW:
+        # git takes longer to come to the same answer, which is nearly always that a run's commits follow its base.
+        near = {main_commit(repo)}.union(*(loose.forebears(repo.common, tip) for tip in kept))
+        names = [name for name in names if name not in near]
     if not names:
         return set()
     status, out, _err = repo.git(
@@ -344,7 +345,7 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
         if leftover.branch:
             lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]
             _hold(leftover, f"{repo.common}/logs/refs/heads/{leftover.branch}")
-    if not lines:
+    if not lines or _free_loose(repo, leftovers):
         return {}
     try:
         repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode("".join(lines)))
@@ -357,13 +358,24 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
     return {}
 
 
+def _free_loose(repo: Repo, leftovers: list[Leftover]) -> bool:
+    """What ``free_branches`` does for a single branch, without git where that can be; False where git has to."""
+    gone = [leftover for leftover in leftovers if leftover.branch]
+    refs = {ref: commit for leftover in leftovers for ref, commit in salvage_refs(leftover).items()}
+    if not repo.simple or len(gone) > 1 or len(refs) > FEW:
+        return False
+    return all(loose.make(repo.common, ref, commit) for ref, commit in refs.items()) and all(
+        loose.delete(repo.common, f"refs/heads/{one.branch}", one.value) for one in gone
+    )
+
+
 # --- the main checkout ------------------------------------------------------------------------
 
 
 def leave_branch(repo: Repo, branch: str, now: Pass) -> None:
     """Move the main checkout off ``branch``. With uncommitted work only HEAD moves: no file is touched."""
     head, commit = default_of(repo, branch)
-    holder = user_of(repo.path, [each for each in now.running if each.name.startswith("git")])
+    holder = git_user_of(repo.path, now.running)
     if holder:
         raise LoopError(f"the main checkout {repo.path} is on {branch} and in use: {holder}; nothing was touched")
     now.plan.append(f"move the main checkout {repo.path} from {branch} to {head}")
