@@ -13,23 +13,29 @@ import base64
 import datetime
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from . import gate_check, gate_policy, receipts, releases, settings
 from .errors import LoopError
 from .files import read_bytes
-from .forge import APPROVED, Forge, redact
+from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import git
 
 Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
+Say: TypeAlias = Callable[[str], object]
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
+# How the forge is reached, for the cycle and so for what proves it.
+NETWORK_KEYS = frozenset(
+    {"https_proxy", "http_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle", "git_ssl_cainfo"}
+)
 # The engine's own rules for the order of its queue, and its own defaults.
 WEIGHTS = {"critical": 5, "security": 4, "bug": 2, "firewall": 2, "bgp": 2, "monitoring": 1, "routine": 1}
 SECTIONS = ("## Context", "## Action items", "## Related")
@@ -52,22 +58,31 @@ def run(
     cleanup: bool = False,
     applied_by: str = "",
     overrides: Iterable[str] = (),
+    say: Say = lambda line: None,
 ) -> Json:
     """Run one cycle and judge it: ``passed failed expectations evidence receipt cleanup``.
 
-    LoopError means that no cycle was started: what must be true beforehand is not.
+    LoopError means that no cycle was started: what must be true beforehand is not. ``say``
+    is told each step and each line of the cycle's journal while it happens.
     """
     forge = Forge(config["api_url"], token)
     target = _Target(config, repo, issue) if mode == "docs" else None
-    identity = identity or forge.identity()
+    identity = check_identity(forge, identity)
     check_budget(config)
     check_queue(config, forge, target)
     if target is not None:
-        check_target(forge, target)
+        check_target(config, forge, target)
     installed = receipts.installed(config)
     before = {name: snapshot(forge, name) for name in config["repos"]}
+    ready = (
+        f"the engine would take {target}, {identity} may push and open pull requests"
+        if target
+        else "the queue is empty"
+    )
+    say(f"budget is left, {ready}: starting {config['unit']}.service")
 
-    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout)
+    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, lambda line: say(redact(line, [token])))
+    say(f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did")
     cycle["journal"] = [redact(line, [token]) for line in cycle["journal"]]
     news: Json = {"pulls": [], "changes": [], "bystanders": []}
     work: Json = {"files": [], "violations": []}
@@ -84,6 +99,9 @@ def run(
     except LoopError as error:
         expectations.append(expect("forge", False, "the forge tells what the cycle did", redact(str(error), [token])))
     expectations.append(judge_host(config, installed))
+    for item in expectations:
+        seen = "" if item["passed"] else f"; seen: {item['seen']}"
+        say(f"{'ok' if item['passed'] else 'FAILED'}: {item['name']}: {item['expected']}{seen}")
 
     pulls = [_short(pull) for pull in news["pulls"]]
     evidence = {"identity": identity, **cycle, "pulls": pulls, "files": work["files"], "bystanders": news["bystanders"]}
@@ -113,21 +131,32 @@ def run(
 
 def token_from(env_file: str) -> str:
     """The forge token in a systemd environment file."""
+    found = _environment(env_file, lambda key: key in TOKEN_KEYS)
+    for key in TOKEN_KEYS:
+        if found.get(key):
+            return found[key]
+    raise LoopError(f"{env_file} has none of {', '.join(TOKEN_KEYS)}: the canary needs the loop's own token")
+
+
+def network_from(env_file: str) -> dict[str, str]:
+    """The proxies and CA bundles in a systemd environment file: the cycle reaches the forge with them."""
+    return _environment(env_file, lambda key: key.lower() in NETWORK_KEYS)
+
+
+def _environment(env_file: str, wanted: Callable[[str], bool]) -> dict[str, str]:
+    """The wanted variables of a systemd environment file; the last one of a name counts."""
     content = read_bytes(env_file)
     if content is None:
         raise LoopError(f"{env_file} is missing: it must hold {TOKEN_KEYS[0]}=...")
     found: dict[str, str] = {}
     for line in content.decode("utf-8", "replace").splitlines():
         key, separator, value = line.strip().partition("=")
-        if separator and key in TOKEN_KEYS:
+        if separator and wanted(key):
             try:
                 found[key] = "".join(shlex.split(value))
             except ValueError:
                 raise LoopError(f"{env_file}: the value of {key} has a quote that is not closed") from None
-    for key in TOKEN_KEYS:
-        if found.get(key):
-            return found[key]
-    raise LoopError(f"{env_file} has none of {', '.join(TOKEN_KEYS)}: the canary needs the loop's own token")
+    return found
 
 
 class _Target:
@@ -154,6 +183,19 @@ class _Target:
 
 
 # --- before: what must be true, or no cycle is spent
+
+
+def check_identity(forge: Forge, wanted: str) -> str:
+    """The login that the token acts as; an app's token cannot say, so there the wanted one is believed."""
+    try:
+        login = forge.identity()
+    except Refused as error:
+        if wanted and error.status == 403:
+            return wanted
+        raise
+    if wanted not in ("", login):
+        raise LoopError(f"the token acts as {login}, not as {wanted}: put the other's token into the env file")
+    return login
 
 
 def check_budget(config: Config) -> None:
@@ -210,17 +252,27 @@ def _named(issue: Json) -> str:
     return f"{issue['repo']}#{issue['number']} ({issue['title']})"
 
 
-def check_target(forge: Forge, target: _Target) -> None:
-    """Refuse where the run could only end in an error: no right to push, or its branch is taken."""
+def check_target(config: Config, forge: Forge, target: _Target) -> None:
+    """Refuse where the run could only end in an error: no right to push or to open, or its branch is taken."""
     repository = forge.repository(target.repo)
     if repository.get("archived"):
         raise LoopError(f"{target.repo} is archived: nothing can be pushed there")
-    if not repository.get("permissions", {}).get("push", True):
+    if not forge.may_push(target.repo, config["git_url"]):
         raise LoopError(f"the token may not push to {target.repo}: give it write access to contents and pull requests")
     target.default_branch = repository["default_branch"]
-    taken = forge.pulls(target.repo, state="open", head=target.branch)
+    if not forge.may_open_pulls(target.repo, target.default_branch):
+        raise LoopError(f"the token may not open pull requests in {target.repo}: give it write access to them")
+    taken = [
+        pull
+        for pull in forge.pulls(target.repo, state="open")
+        if target.change_id in pull["head"]["ref"].split("/")
+        and _has_prefix(pull["head"]["ref"], config["branch_prefixes"])
+    ]
     if taken:
-        raise LoopError(f"{target} already has the pull request {taken[0]['html_url']}: close it, delete its branch")
+        raise LoopError(
+            f"{target} already has the pull request {taken[0]['html_url']}: close it and delete its branch "
+            f"{taken[0]['head']['ref']}, which engineering_loop_canary.cleanup: true does after the next proof"
+        )
     if target.branch in forge.branches(target.repo):
         raise LoopError(f"the branch {target.branch} is still in {target.repo}, so the push would fail: delete it")
 
@@ -259,7 +311,7 @@ def unit_state(unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def run_cycle(unit: str, cycles_dir: str, timeout: float) -> Json:
+def run_cycle(unit: str, cycles_dir: str, timeout: float, say: Say) -> Json:
     """Start the service, wait for its end; ``ended result invocation_id account journal began seconds``."""
     state = unit_state(unit)
     if state["LoadState"] != "loaded":
@@ -268,6 +320,7 @@ def run_cycle(unit: str, cycles_dir: str, timeout: float) -> Json:
         raise LoopError(f"a cycle is running already ({unit}.service is {state['ActiveState']}): wait for its end")
     known, earlier = set(_account_names(cycles_dir)), state["InvocationID"]
     began, clock = time.time(), time.monotonic()
+    tail = _Tail(unit, began, say)
     systemd("systemctl", "start", "--no-block", f"{unit}.service")
     invocation, result = "", ""
     while True:
@@ -277,8 +330,10 @@ def run_cycle(unit: str, cycles_dir: str, timeout: float) -> Json:
         ended, elapsed = not _busy(state), time.monotonic() - clock
         if ended or elapsed > timeout:
             break
+        tail.tell()
         # Often at first: systemd forgets the invocation of a unit soon after its end.
         time.sleep(0.1 if elapsed < 5 else 1.0)
+    tail.tell(last=True)
     account = _account(cycles_dir, known, invocation)
     invocation = invocation or account.get("invocation_id", "")
     return {
@@ -290,6 +345,39 @@ def run_cycle(unit: str, cycles_dir: str, timeout: float) -> Json:
         "began": began,
         "seconds": round(time.monotonic() - clock, 1),
     }
+
+
+class _Tail:
+    """The unit's journal from a moment on, said as it comes."""
+
+    PAUSE = 1.0
+
+    def __init__(self, unit: str, since: float, say: Say) -> None:
+        self._unit, self._say = unit, say
+        self._from = f"--since=@{since:.6f}"
+        self._due = 0.0
+
+    def tell(self, last: bool = False) -> None:
+        """Say what is new, now and then; a journal that cannot be read does not end the cycle."""
+        if not last and time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self.PAUSE
+        try:
+            if last:
+                systemd("journalctl", "--sync")  # the service's last words may still be on their way
+            text = systemd(
+                "journalctl", "--quiet", "--no-pager", "--output=short-iso", "--show-cursor", self._from,
+                f"--unit={self._unit}.service",
+            )  # fmt: skip
+        except LoopError as error:
+            self._say(str(error))
+            return
+        for line in text.splitlines():
+            if line.startswith("-- cursor: "):
+                self._from = f"--after-cursor={line.removeprefix('-- cursor: ')}"
+            else:
+                # Whoever looks on knows the day and the host.
+                self._say(re.sub(r"^\S+T(\d\d:\d\d:\d\d)\S* \S+ ", r"\1 ", line))
 
 
 def journal(invocation: str) -> list[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import random
 import re
@@ -24,6 +25,7 @@ Json: TypeAlias = dict[str, Any]
 APPROVED = "loop:approved"
 TRIES = 5
 MAX_PAGES = 200
+UNNAMED_LIMIT = 60.0  # seconds that GitHub asks to wait where it names no time
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -35,12 +37,21 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+class Refused(LoopError):
+    """The forge answered, and not as hoped."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Forge:
     """One forge seen with one token.
 
     ``patience`` bounds, in seconds, how long one call may wait for the forge to come back
-    or for a rate limit to pass. Only GET is ever sent twice: after a lost answer nobody
-    knows whether a write was done.
+    or for a rate limit to pass. A GET is sent again after any passing trouble, a write only
+    where the forge said that it did not do it for want of quota: after a lost answer nobody
+    knows whether a write was done. Proxies and CA bundles come from the environment.
     """
 
     def __init__(
@@ -48,17 +59,15 @@ class Forge:
     ) -> None:
         if requests is None:
             raise LoopError("the Python library requests is missing on this host; Debian's package is python3-requests")
-        parts = urlsplit(api_url)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
-            raise LoopError("api_url must be like https://api.github.com or https://HOST/api/v3, without credentials")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise LoopError(f"api_url {api_url} would send the token in the clear: use https")
+        _check_address("api_url", api_url, "https://api.github.com or https://HOST/api/v3")
         if not token or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise LoopError("the forge token is empty or has characters that no token has")
         self.api_url = api_url.rstrip("/")
         self._token = token
         self._timeout = timeout
         self._patience = patience
+        # What was read, by URL: asked again with its ETag, an unchanged answer costs no quota.
+        self._read: dict[str, Any] = {}
         self._session = requests.Session()
         # As an auth callable, not as a header: a .netrc entry would replace the header.
         self._session.auth = self._authorize
@@ -136,6 +145,46 @@ class Forge:
         """How ``head`` stands to ``base``: ``status`` (ahead, behind, identical, diverged), ``total_commits``."""
         return self._get(f"{_repo(repo)}/compare/{quote(base, safe='')}...{quote(head, safe='')}")
 
+    # --- what the identity may do
+
+    def may_push(self, repo: str, git_url: str) -> bool:
+        """Whether the token may push to ``repo``.
+
+        Where the REST API denies it, git's own door has the last word: of an app's token the API
+        says less than it may do.
+        """
+        if self.repository(repo).get("permissions", {}).get("push"):
+            return True
+        _check_address("git_url", git_url, "https://github.com or https://HOST")
+        basic = base64.b64encode(f"x-access-token:{self._token}".encode()).decode()
+        url = f"{git_url.rstrip('/')}/{repo}.git/info/refs?service=git-receive-pack"
+        try:
+            answer = self._session.get(
+                url, auth=_no_auth, headers={"Authorization": f"Basic {basic}", "Accept": "*/*"}, timeout=self._timeout
+            )
+        except requests.RequestException as error:
+            raise LoopError(f"GET {url}: {_why(error)}") from None
+        return bool(answer.status_code == 200)
+
+    def may_open_pulls(self, repo: str, branch: str) -> bool:
+        """Whether the token may open pull requests in ``repo``, from the refusal of one that cannot exist.
+
+        From a branch to itself there is nothing to merge: who may open any is told so (422), who
+        may not is refused before (403, or 404 for what it may not see).
+        """
+        body = {"title": "May this token open pull requests?", "head": branch, "base": branch, "draft": True}
+        try:
+            answer = self._request("POST", f"{_repo(repo)}/pulls", body=body, absent=(422,))
+        except Refused as error:
+            if error.status in (403, 404):
+                return False
+            raise
+        if answer is not None:
+            raise LoopError(
+                f"{self.api_url} opened a pull request from {branch} to itself: this is no forge of GitHub's"
+            )
+        return True
+
     # --- writing: what a clean-up needs
 
     def close_pull(self, repo: str, number: int) -> None:
@@ -211,15 +260,17 @@ class Forge:
         """The answer, or None where its status is in ``absent``; LoopError for every other failure."""
         what = f"{method} {self.api_url}{path.partition('?')[0]}"
         give_up = time.monotonic() + self._patience
-        last = TRIES if method == "GET" else 1
-        for attempt in range(1, last + 1):
-            answer, problem = None, ""
+        key = f"{path} {sorted((params or {}).items())}"
+        known = self._read.get(key) if method == "GET" else None
+        for attempt in range(1, TRIES + 1):
+            answer, problem, again = None, "", method == "GET"
             try:
                 answer = self._session.request(
                     method,
                     self.api_url + path,
                     params=params,
                     json=body,
+                    headers={"If-None-Match": known.headers["ETag"]} if known is not None else None,
                     timeout=self._timeout,
                     allow_redirects=method == "GET",
                 )
@@ -229,15 +280,21 @@ class Forge:
                     raise LoopError(f"{what}: {problem}") from None
             if answer is not None:
                 if answer.status_code < 300:
+                    if method == "GET" and "ETag" in answer.headers:
+                        self._read[key] = answer
                     return answer
+                if answer.status_code == 304 and known is not None:
+                    return known
                 if answer.status_code in absent:
                     return None
                 problem = self._problem(answer)
-                if answer.status_code not in (502, 503, 504) and _limited_for(answer) is None:
-                    raise LoopError(f"{what}: {problem}")
+                limited = _limited_for(answer) is not None
+                again = limited or (again and answer.status_code in (502, 503, 504))
             pause = _pause(attempt, answer)
-            if attempt == last or time.monotonic() + pause > give_up:
-                raise LoopError(f"{what}: {problem}")
+            if not again or attempt == TRIES or time.monotonic() + pause > give_up:
+                if answer is None:
+                    raise LoopError(f"{what}: {problem}")
+                raise Refused(f"{what}: {problem}", answer.status_code)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -268,6 +325,15 @@ class Forge:
         return redact(text, [self._token])
 
 
+def _check_address(name: str, url: str, like: str) -> None:
+    """Refuse what cannot be the forge's address, or would show the token to the network."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.query:
+        raise LoopError(f"{name} must be like {like}, without credentials")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise LoopError(f"{name} {url} would send the token in the clear: use https")
+
+
 def _repo(repo: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+", repo) or repo.endswith(("/.", "/..")):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME")
@@ -285,8 +351,13 @@ def _limited_for(answer: Any) -> float | None:
         if headers.get("x-ratelimit-remaining") == "0":
             return max(0.0, float(headers["x-ratelimit-reset"]) - time.time())
     except (KeyError, ValueError):
-        return 60.0  # what GitHub asks for where it names no time
-    return 60.0 if answer.status_code == 429 else None
+        return UNNAMED_LIMIT
+    return UNNAMED_LIMIT if answer.status_code == 429 or b"secondary rate limit" in answer.content else None
+
+
+def _no_auth(request: Any) -> Any:
+    """For a request that brings its own credentials: without it, a .netrc entry would replace them."""
+    return request
 
 
 def _pause(attempt: int, answer: Any) -> float:

@@ -16,6 +16,8 @@ description:
     only with such a receipt, see M(as215932.engineering_loop.loop_timer).
   - Nothing is run where a matching receipt exists already.
   - Nothing is started where the outcome is known beforehand to be another one than the wanted; the reason is one line.
+  - Each step and each line of the cycle's journal is shown while it runs, by an action plugin of the same name. The
+    module itself runs in the background on the host, so a lost connection does not end it.
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
@@ -43,6 +45,8 @@ options:
   env_file:
     description:
       - The file on the host that holds the forge token as E(GH_TOKEN) or E(ENGINEERING_LOOP_GITHUB_TOKEN).
+      - Proxies and CA bundles that it names, such as E(HTTPS_PROXY) and E(REQUESTS_CA_BUNDLE), are used as the cycle
+        uses them.
       - Defaults to the one that O(config) names.
     type: path
   identity:
@@ -75,6 +79,11 @@ options:
     type: list
     elements: str
     default: []
+  progress:
+    description:
+      - A new file on the host that gets each step and each line of the cycle's journal as it comes, without the token.
+      - Set by the action plugin, which shows it to the operator and removes it.
+    type: path
 seealso:
   - module: as215932.engineering_loop.loop_timer
 """
@@ -137,7 +146,9 @@ cleanup:
   elements: str
 """
 
+import contextlib
 import os
+from collections.abc import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, settings
@@ -149,23 +160,28 @@ def prove(module: AnsibleModule) -> None:
     wanted = module.params
     if not os.path.lexists(wanted["config"]) and module.check_mode:
         module.exit_json(changed=True, passed=False, reason="the canary would run once this host is deployed")
+    if wanted["timeout"] < 1:
+        raise LoopError("timeout must be at least one second")
     config = settings.load(wanted["config"])
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
         module.exit_json(changed=False, passed=True, reason=reason, receipt=None)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
+    env_file = wanted["env_file"] or config["env_file"]
+    os.environ.update(canary.network_from(env_file))
     result = canary.run(
         config,
         wanted["mode"],
         wanted["repo"] or "",
         wanted["issue"] or 0,
-        token=canary.token_from(wanted["env_file"] or config["env_file"]),
+        token=canary.token_from(env_file),
         identity=wanted["identity"] or "",
         timeout=wanted["timeout"],
         cleanup=wanted["cleanup"],
         applied_by=wanted["applied_by"],
         overrides=wanted["overrides"],
+        say=sayer(wanted["progress"]),
     )
     failed = result.pop("failed")
     if not result["passed"]:
@@ -173,6 +189,27 @@ def prove(module: AnsibleModule) -> None:
     if module._diff:
         result["diff"] = {"before": f"not proven: {reason}\n", "after": f"proven: {result['receipt']}\n"}
     module.exit_json(changed=True, reason=reason, **result)
+
+
+def sayer(path: str | None) -> Callable[[str], object]:
+    """Append a line to the file, so that no terminal is told what to do by what an agent wrote."""
+    if not path:
+        return lambda line: None
+    try:
+        # A new file, for root alone: what stands there already is not ours.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        raise LoopError(f"{path} is there already: progress must be a new file") from None
+    except OSError as error:
+        raise LoopError(f"{path} cannot be written: {error.strerror}") from error
+
+    def say(line: str) -> None:
+        text = "".join(letter if letter.isprintable() else "?" for letter in line.expandtabs()) + "\n"
+        # A full disk ends the showing, not the canary.
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", errors="replace") as progress:
+            progress.write(text)
+
+    return say
 
 
 def main() -> None:
@@ -190,6 +227,7 @@ def main() -> None:
             "max_age": {"type": "str", "default": ""},
             "applied_by": {"type": "str", "default": ""},
             "overrides": {"type": "list", "elements": "str", "default": []},
+            "progress": {"type": "path"},
         },
         required_if=[("mode", "docs", ("repo", "issue"))],
         supports_check_mode=True,

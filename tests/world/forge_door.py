@@ -88,14 +88,15 @@ def add_side_door(app: Flask, store: Store) -> None:
     def add_fault() -> Any:
         """kind: down (status), drop, slow (seconds), rate_limit (which, retry_after), expire_token (login, after).
 
-        All but the last take path (a regular expression), methods and times.
+        Each takes path (a regular expression), methods and times; a token expires at once where none is given,
+        or after so many requests.
         """
         fault = body_of(kind=str)
         if fault.get("kind") not in ("down", "drop", "slow", "rate_limit", "expire_token"):
             raise Refusal(422, f"no such fault: {fault.get('kind')}")
         with store.lock:
-            if fault["kind"] == "expire_token":
-                _limit_tokens(store, str(fault.get("login", store.state["bot"])), fault.get("after", 0))
+            if fault["kind"] == "expire_token" and "path" not in fault:
+                store.limit_tokens(str(fault.get("login", store.state["bot"])), fault.get("after", 0))
             else:
                 store.state["faults"].append(fault)
             store.save()
@@ -106,15 +107,9 @@ def add_side_door(app: Flask, store: Store) -> None:
         with store.lock:
             store.state["faults"] = []
             for login in store.state["users"]:
-                _limit_tokens(store, login, None)
+                store.limit_tokens(login, None)
             store.save()
         return "", 204
-
-
-def _limit_tokens(store: Store, login: str, uses: int | None) -> None:
-    for record in store.state["tokens"].values():
-        if record["login"] == login:
-            record["uses"] = uses
 
 
 def _key_pair() -> tuple[str, str]:

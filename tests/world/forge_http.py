@@ -50,7 +50,7 @@ def add_gate(app: Flask, store: Store) -> None:
             return None
         g.shapes = Shapes(store, request.host_url.rstrip("/"))
         for fault in _due_faults(store):
-            _suffer(fault)
+            _suffer(store, fault)
         _identify(store)
         return None
 
@@ -98,9 +98,13 @@ def _due_faults(store: Store) -> list[Record]:
         return due
 
 
-def _suffer(fault: Record) -> None:
+def _suffer(store: Store, fault: Record) -> None:
     if fault["kind"] == "slow":
         time.sleep(fault["seconds"])
+    elif fault["kind"] == "expire_token":
+        with store.lock:
+            store.limit_tokens(str(fault.get("login", store.state["bot"])), 0)
+            store.save()
     elif fault["kind"] == "drop":
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         raise Refusal(503, "The connection is gone")

@@ -303,6 +303,12 @@ class Store:
             return None
         return record
 
+    def limit_tokens(self, login: str, uses: int | None) -> None:
+        """From now on the tokens of ``login`` are good for so many requests; None for any number."""
+        for record in self.state["tokens"].values():
+            if record["login"] == login:
+                record["uses"] = uses
+
     # --- repositories
 
     def add_repo(

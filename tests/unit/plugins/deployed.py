@@ -75,7 +75,10 @@ class Host:
     def systemd(self, *command: str) -> str:
         """What stands in for systemctl and journalctl."""
         if command[0] == "journalctl":
-            return "".join(f"{line}\n" for line in self.journal)
+            told = next((int(word.partition("=")[2]) for word in command if word.startswith("--after-cursor=")), 0)
+            lines = [] if "--sync" in command else self.journal[told:]
+            cursor = [f"-- cursor: {len(self.journal)}"] if "--show-cursor" in command and lines else []
+            return "".join(f"{line}\n" for line in [*lines, *cursor])
         if command[1] == "start":
             self.started.append(command)
             self.invocations += 1

@@ -60,6 +60,48 @@ def test_a_good_cycle_is_proven_and_leaves_a_receipt(host: Host) -> None:
     assert len(result["expectations"]) == 14
 
 
+def test_each_step_and_each_line_of_the_journal_is_said_once_and_while_it_happens(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    pauses = iter(["2026-01-01T12:00:01+00:00 loop engine[7]: [worktree] done", f"token {host.forge.token}", None])
+
+    def cycle(host: Host) -> dict[str, Any]:
+        report = published(host)
+        host.running = "activating"
+        return report
+
+    def pause(seconds: float) -> None:
+        """What happens meanwhile: another line, and after the last one the end."""
+        line = next(pauses, None)
+        if line is None:
+            host.running = ""
+        else:
+            assert not any("looking at what it did" in text for text in said)
+            host.journal.append(line)
+
+    monkeypatch.setattr(canary._Tail, "PAUSE", 0.0)
+    monkeypatch.setattr(canary.time, "sleep", pause)
+    host.cycle = cycle
+    assert docs(host, say=said.append)["passed"]
+    assert said[:4] == [
+        f"budget is left, the engine would take {REPO}#{ISSUE}, {BOT} may push and open pull requests: "
+        "starting hyrule-engineering-loop.service",
+        "12:00:01 engine[7]: [worktree] done",
+        "token ***",
+        said[3],
+    ]
+    assert said[3].startswith("it ended after ") and said[4] == "ok: cycle ended: the cycle ends within the time-out"
+    assert len(said) == 4 + 14
+
+
+def test_a_failed_expectation_is_said(host: Host) -> None:
+    said: list[str] = []
+    host.cycle = ready
+    docs(host, say=said.append)
+    assert "FAILED: draft: open draft; seen: open and ready for review" in said
+
+
 def test_a_cycle_whose_invocation_systemd_forgot_is_found_by_its_account(host: Host) -> None:
     host.forgets = True
     assert docs(host)["passed"]

@@ -4,14 +4,25 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
+import http.server
+import ipaddress
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from werkzeug.serving import make_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,6 +30,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import f
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, redact
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
+from forge import create_app
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +144,7 @@ def test_a_long_rate_limit_is_told_not_waited_for(forge: Forge, host: Host, paus
     assert pauses == []
 
 
-@pytest.mark.parametrize("fault", [{"kind": "down"}, {"kind": "drop"}, {"kind": "rate_limit", "retry_after": 1}])
+@pytest.mark.parametrize("fault", [{"kind": "down"}, {"kind": "drop"}])
 def test_a_write_is_never_sent_twice(forge: Forge, host: Host, pauses: list[float], fault: dict[str, Any]) -> None:
     published(host)
     host.side("faults", {**fault, "methods": ["PATCH"], "times": 99})
@@ -171,6 +183,164 @@ def test_refusals_say_what_to_do_and_are_not_repeated(
         call(forge)
     assert words in str(error.value) and host.forge.token not in str(error.value)
     assert pauses == []
+
+
+@pytest.mark.parametrize("which", ["primary", "secondary"])
+def test_a_write_that_was_refused_for_want_of_quota_is_sent_again(
+    forge: Forge, host: Host, pauses: list[float], which: str
+) -> None:
+    published(host)
+    host.side("faults", {"kind": "rate_limit", "which": which, "retry_after": 2, "methods": ["PATCH"], "times": 2})
+    forge.close_pull(REPO, ISSUE + 1)
+    assert len(pauses) == 2 and len(asked(host, "PATCH")) == 3
+    assert forge.pull(REPO, ISSUE + 1)["state"] == "closed"
+
+
+def test_a_secondary_limit_without_a_time_is_waited_for(
+    forge: Forge, host: Host, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.side("faults", {"kind": "rate_limit", "which": "secondary", "retry_after": 9, "times": 1})
+    get = requests.Session.request
+
+    def without_header(session: requests.Session, *arguments: Any, **more: Any) -> requests.Response:
+        answer = get(session, *arguments, **more)
+        answer.headers.pop("Retry-After", None)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", without_header)
+    assert forge.identity() == BOT
+    assert len(pauses) == 1 and client.UNNAMED_LIMIT <= pauses[0] <= client.UNNAMED_LIMIT + 1
+
+
+def statuses(host: Host) -> list[int]:
+    return [entry["status"] for entry in host.forge.store.requests()]
+
+
+def test_what_is_unchanged_is_not_sent_again(forge: Forge, host: Host) -> None:
+    with host.forge.store.lock:
+        for _unused in range(150):
+            host.forge.store.add_issue(OTHER, "AS215932", title="x")
+        host.forge.store.save()
+    first, before = forge.issues(OTHER), len(statuses(host))
+    assert forge.issues(OTHER) == first and len(first) == 150
+    assert statuses(host)[before:] == [304, 304]
+    assert forge.issues(OTHER, state="closed") == []  # another question has another answer
+    host.post(f"/repos/{OTHER}/issues/1", {"title": "y"}, method="PATCH")
+    before = len(statuses(host))
+    assert forge.issues(OTHER)[-1]["title"] == "y"
+    assert statuses(host)[before:] == [304, 200]  # only the page that changed
+
+
+def test_a_token_that_expires_in_the_middle_is_said(forge: Forge, host: Host) -> None:
+    host.side("faults", {"kind": "expire_token", "after": 2})
+    assert forge.identity() == BOT and forge.newest_number(OTHER) == 0
+    with pytest.raises(LoopError, match=r"HTTP 401 \(Bad credentials\); the token is wrong or has expired"):
+        forge.repository(REPO)
+
+
+def test_an_apps_token_does_what_a_bots_does(host: Host) -> None:
+    token = host.side("tokens", {"login": BOT, "kind": "installation", "seconds": 60})["token"]
+    forge = Forge(host.forge.api_url, token)
+    assert forge.may_push(REPO, host.forge.url) and forge.may_open_pulls(REPO, "main")
+    with pytest.raises(LoopError, match=r"HTTP 403 .Resource not accessible by integration."):
+        forge.identity()  # an app is no user
+
+
+def test_what_the_token_may_do_is_tried_and_leaves_nothing(forge: Forge, host: Host) -> None:
+    newest = forge.newest_number(REPO)
+    assert forge.may_push(REPO, host.forge.url) and forge.may_open_pulls(REPO, "main")
+    host.side("tokens", {"login": BOT, "role": "read"})
+    assert not forge.may_push(REPO, host.forge.url) and not forge.may_open_pulls(REPO, "main")
+    assert forge.newest_number(REPO) == newest
+
+
+def test_git_has_the_last_word_on_pushing(forge: Forge, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = forge.repository(REPO)
+    monkeypatch.setattr(forge, "repository", lambda repo: {**said, "permissions": {"push": False}})
+    assert forge.may_push(REPO, host.forge.url)
+    with pytest.raises(LoopError, match=r"git_url .* would send the token in the clear"):
+        forge.may_push(REPO, "http://forge.example")
+
+
+# --- the way there
+
+
+@pytest.fixture
+def secure(served: Running, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The forge over TLS under a certificate of its own; its URL and the CA bundle that trusts it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "The network's own authority")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    bundle, private = tmp_path / "ca.pem", tmp_path / "key.pem"
+    bundle.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    server = make_server(
+        "127.0.0.1", 0, create_app(served.store), threaded=True, ssl_context=(str(bundle), str(private))
+    )
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}/api/v3", bundle
+    server.shutdown()
+    thread.join()
+
+
+def test_a_ca_bundle_comes_from_the_environment(
+    host: Host, secure: tuple[str, Path], pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bundle = secure
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(LoopError, match="its certificate is not trusted: set REQUESTS_CA_BUNDLE to the CA bundle"):
+        Forge(url, host.forge.token).identity()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    assert Forge(url, host.forge.token).identity() == BOT
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Hands a request on and remembers it."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers.get("Proxy-Authorization", "")))
+        session = requests.Session()
+        session.trust_env = False
+        answer = session.get(self.path, headers={"Authorization": self.headers["Authorization"]}, timeout=10)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_proxy_comes_from_the_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:hunter2@127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("http_proxy", f"http://me:hunter2@127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("no_proxy", "")
+        assert Forge(host.forge.api_url, host.forge.token).identity() == BOT
+        basic = base64.b64encode(b"me:hunter2").decode()
+        assert Proxy.seen == [(f"{host.forge.api_url}/user", f"Basic {basic}")]
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert Forge(host.forge.api_url, host.forge.token).identity() == BOT
+        assert len(Proxy.seen) == 1
+        server.shutdown()
 
 
 def test_a_slow_forge_is_given_up(host: Host) -> None:

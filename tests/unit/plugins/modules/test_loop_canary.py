@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from ansible.module_utils.testing import patch_module_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
-from deployed import ISSUE, REPO, SEED, Host, Running, deployed, published, running
+from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, published, running
+from forge_store import branches
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,84 @@ def test_an_app_token_needs_its_name(run: Any, host: Host) -> None:
     assert "HTTP 403" in run()["msg"]
     host.cycle = published
     assert run(identity="hyrule-loop[bot]")["passed"]
+
+
+# --- bad input: one line, nothing started, nothing changed
+
+
+def closed(host: Host) -> None:
+    host.post(f"/repos/{REPO}/issues/{ISSUE}", {"state": "closed"}, method="PATCH")
+
+
+def unlabelled(host: Host) -> None:
+    canary.Forge(host.config["api_url"], host.forge.token).remove_label(REPO, ISSUE, "loop:approved")
+
+
+def has_pull(host: Host) -> None:
+    host.push({"docs/x.md": "x\n"}, "hyrule-loop/ISSUE_NETWORK_OPERATIONS_235/again")
+    host.pull("hyrule-loop/ISSUE_NETWORK_OPERATIONS_235/again")
+
+
+def may_not_push(host: Host) -> None:
+    host.side("tokens", {"login": BOT, "role": "read"})
+
+
+def expired(host: Host) -> None:
+    host.side("faults", {"kind": "expire_token"})
+
+
+def limited(host: Host) -> None:
+    host.side("faults", {"kind": "rate_limit", "retry_after": 3000})
+
+
+def nothing(host: Host) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "words"),
+    [
+        (closed, {}, f"issue {REPO}#{ISSUE} is closed: open it again"),
+        (unlabelled, {}, f"issue {REPO}#{ISSUE} does not have the label loop:approved"),
+        (has_pull, {}, f"{REPO}#{ISSUE} already has the pull request "),
+        (may_not_push, {}, f"the token may not push to {REPO}: give it write access to contents and pull requests"),
+        (expired, {}, "HTTP 401 (Bad credentials); the token is wrong or has expired"),
+        (limited, {}, "the rate limit is used up: try again after "),
+        (nothing, {"repo": "AS215932/elsewhere"}, f"AS215932/elsewhere is not in the loop's scope: {REPO}, "),
+        (nothing, {"issue": 999}, f"there is no issue {REPO}#999, or the token may not see it"),
+        (nothing, {"issue": -1}, "the docs canary needs the number of its issue"),
+        (nothing, {"identity": "mallory"}, f"the token acts as {BOT}, not as mallory"),
+        (nothing, {"max_age": "soon"}, "'soon' is not an age"),
+        (nothing, {"timeout": 0}, "timeout must be at least one second"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(
+    run: Any, host: Host, spoil: Callable[[Host], None], options: dict[str, Any], words: str
+) -> None:
+    spoil(host)
+    forge = host.forge.store
+    before = json.dumps([forge.state["repos"], branches(forge.directory(REPO))])
+    result = run(**options)
+    assert result["failed"] and not result.get("changed")
+    assert words in result["msg"] and "\n" not in result["msg"] and "Traceback" not in json.dumps(result)
+    assert host.started == [] and not Path(host.config["receipts_dir"]).exists()
+    assert json.dumps([forge.state["repos"], branches(forge.directory(REPO))]) == before
+
+
+def test_the_forge_is_reached_as_the_cycle_reaches_it(run: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "")
+    monkeypatch.setenv("no_proxy", "")
+    env = Path(host.config["env_file"])
+    env.write_text(f'{env.read_text(encoding="utf-8")}http_proxy="http://127.0.0.1:9"\n', encoding="utf-8")
+    monkeypatch.setattr(Forge, "__init__", partialmethod(Forge.__init__, patience=0.0))
+    assert "the proxy (HTTPS_PROXY) does not answer or refuses" in run()["msg"]
+
+
+def test_what_happens_is_written_to_a_file_of_its_own(run: Any, host: Host, tmp_path: Path) -> None:
+    progress = tmp_path / "progress.log"
+    host.journal = [f"engine: {host.forge.token}", "\x1b[2Jcleared?"]
+    assert run(progress=str(progress))["passed"]
+    assert progress.stat().st_mode & 0o777 == 0o600
+    lines = progress.read_text(encoding="utf-8").splitlines()
+    assert lines[1:3] == ["engine: ***", "?[2Jcleared?"]
+    assert f"{progress} is there already" in run(force=True, progress=str(progress))["msg"]
