@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,11 @@ def safe_environment(extra: Mapping[str, str] | None = None, config: Mapping[str
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
     environment.update(extra or {})
     return environment
+
+
+def available() -> bool:
+    """Whether git can be run here at all: not on a host whose packages are still to come."""
+    return Git is not None and shutil.which("git") is not None
 
 
 def git(

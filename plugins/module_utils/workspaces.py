@@ -26,7 +26,7 @@ from typing import Any
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, write_atomic
-from .gitcmd import credentials, git
+from .gitcmd import available, credentials, git
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -106,8 +106,8 @@ def update(settings: Settings, *, check: bool = False) -> Json:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise LoopError(f"two repositories have the same dest in {settings.root}: {', '.join(twice)}")
-    if check and not _has_account(settings.user):
-        found = [_outcome(one, "cloned") for one in checkouts]
+    if check and not (_has_account(settings.user) and available()):
+        found = [_foretold(one) for one in checkouts]
     else:
         in_use = _in_use(settings, checkouts)
         found = as_user(settings.user, lambda: _update_all(settings, checkouts, in_use, check))
@@ -133,6 +133,13 @@ def _checkout(settings: Settings, given: Mapping[str, str]) -> Checkout:
         raise LoopError(f"version {version!r} of {repo} is not the name of a branch")
     url = repo if elsewhere else f"{settings.git_url.rstrip('/')}/{repo}.git"
     return Checkout(repo, url, dest, os.path.join(settings.root, dest), version)
+
+
+def _foretold(one: Checkout) -> Json:
+    """Check mode on a host that lacks what it takes to look."""
+    if _vacant(one.path):
+        return _outcome(one, "cloned")
+    return {**_outcome(one, "updated"), "detail": "it can be looked at when the packages and the user are there"}
 
 
 def _has_account(user: str) -> bool:

@@ -34,6 +34,11 @@ options:
   user:
     description: A user to look for.
     type: str
+  takeover:
+    description:
+      - Where an older layout of the loop may stand, as in O(as215932.engineering_loop.loop_takeover#module:layout).
+        What there is to take over is returned.
+    type: dict
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -76,6 +81,12 @@ user_exists:
   returned: success
   type: bool
   sample: true
+takeover:
+  description: What M(as215932.engineering_loop.loop_takeover) would take over, empty without O(takeover).
+  returned: success
+  type: list
+  elements: str
+  sample: [/opt/engineering-loop/.git]
 loop:
   description: What was deployed, null where nothing was or with O(details=false).
   returned: success
@@ -112,7 +123,7 @@ loop:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 
@@ -123,6 +134,7 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "uv": {"type": "path"},
             "user": {"type": "str"},
+            "takeover": {"type": "dict"},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -130,12 +142,14 @@ def main() -> None:
     )
     wanted = module.params
     try:
+        theirs = takeover.plan(takeover.layout_from(wanted["takeover"])) if wanted["takeover"] else []
         module.exit_json(
             changed=False,
             system=hostinfo.system(),
             packages_missing=hostinfo.missing_packages(wanted["packages"]),
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
+            takeover=[item.path for item in theirs],
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

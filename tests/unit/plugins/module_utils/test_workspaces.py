@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_missing_ones_are_cloned_the_rest_follows(world: World) -> None:
 
 def test_a_fresh_host_in_check_mode_needs_neither_user_nor_git(world: World) -> None:
     assert world.statuses(check=True, user="no-such-user-yet") == ["cloned"] * 3
+
+
+def test_checkouts_that_cannot_be_looked_at_yet_are_foretold(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older role left them; our packages are still to come."""
+    world.update()
+    shutil.rmtree(world.root / "two")
+    monkeypatch.setattr(workspaces, "available", lambda: False)
+    assert world.statuses(check=True) == ["updated", "cloned", "updated"]
 
 
 def leave_dirty(world: World, path: Path) -> None:

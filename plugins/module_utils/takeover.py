@@ -1,0 +1,613 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host of the role that users come from becomes ours, and loses nothing.
+
+There the engine is a checkout that the loop's user owns, with its environment and secrets in it,
+started by wrapper scripts. What ours would write over, or what could no longer run, is renamed
+into ``INSTALL_DIR/taken-over/<time>`` beside a manifest that says where each thing stood. Work
+(workspace, runs, state) stays where it is. ``plan`` only looks; ``take`` acts on it and can be
+killed anywhere: what still stands in an old place is found again by the next plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import json
+import os
+import pwd
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from . import units
+from .alive import cycle_in_progress
+from .errors import LoopError
+from .files import flocked, read_bytes, write_atomic
+from .gitcmd import git
+from .gitrepo import filters_off, open_repo
+from .hostfiles import Entry, converge
+from .users import as_user
+
+Json = dict[str, Any]
+
+ASIDE = "taken-over"
+MANIFEST = "manifest.json"
+# One of these in the install directory is an engine that was checked out there. They go last, so that
+# a checkout which is half moved is still seen as one.
+CHECKOUT = ("pyproject.toml", ".venv", ".git")
+# What our releases need there; whatever else of root's stands beside a checkout came with it.
+OURS = ("releases", "current", "uv", "mirror.git", "cache", "receipts", "releases.json", ASIDE)
+WRAPPERS = ("run-daemon", "github-app-token", "git-askpass")
+RENDERER = "vault-agent-engineering-loop.service"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are on this host, in the role's words."""
+
+    install_dir: str
+    config_dir: str
+    lib_dir: str
+    memory_dir: str
+    env_file: str
+    run_lock: str
+    unit: str
+    user: str
+    group: str
+    key_file: str = ""
+    legacy_memory_dir: str = ""
+    wrappers: Sequence[str] = ()
+    env_rendered: bool = False  # the role writes the secrets itself
+    unit_dir: str = units.UNIT_DIR
+
+    @property
+    def dotenv(self) -> str:
+        return f"{self.install_dir}/.env"
+
+
+def layout_from(given: Mapping[str, Any]) -> Layout:
+    """A Layout from a module's option, where what is not set may be None."""
+    values = {key: value for key, value in given.items() if value is not None}
+    known = {field.name for field in fields(Layout)}
+    missing = {"install_dir", "config_dir", "lib_dir", "memory_dir", "env_file", "run_lock", "unit", "user", "group"}
+    if set(values) - known or missing - set(values):
+        raise LoopError(f"a layout has the keys {', '.join(sorted(known))}; {', '.join(sorted(missing))} must be set")
+    for key, value in values.items():
+        if key.endswith(("_dir", "_file", "run_lock")) and value and os.path.normpath(value) != value:
+            raise LoopError(f"{key} {value!r} is not a plain path: write {os.path.normpath(value)}")
+    return Layout(**values)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing and where it goes: below the directory of this take-over, or to an absolute path."""
+
+    kind: str  # checkout | wrapper | unit | copy | secrets | private | memory | unfinished | unread
+    path: str
+    to: str = ""
+
+
+# --- looking ------------------------------------------------------------------------------
+
+
+def plan(layout: Layout) -> list[Item]:
+    """What there is to take over, in the order in which it is done; nothing on a host that is ours."""
+    open_at, known = _unfinished(layout)
+    entries = known["entries"] if open_at else _checkout(layout)
+    entries = [name for name in entries if os.path.lexists(f"{layout.install_dir}/{name}")]
+    secrets, entries = _secrets(layout, entries, bool(open_at))
+    wrappers = [Item("wrapper", path, f"lib/{os.path.basename(path)}") for path in _wrappers(layout)]
+    # Units first: they are found by the programs that they start.
+    items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries), *_key(layout)]
+    items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
+    items += _memory(layout, known)
+    if open_at:
+        items.append(Item("unfinished", open_at))
+    elif _deployed(layout) and layout.env_file != layout.dotenv and os.path.lexists(layout.dotenv) and not entries:
+        items.append(Item("unread", layout.dotenv))
+    return items
+
+
+def notes(layout: Layout) -> list[str]:
+    """What a person should know and we cannot mend."""
+    told = []
+    dotenv, renderer = layout.dotenv, f"{layout.unit_dir}/{RENDERER}"
+    rendered = os.path.lexists(renderer)
+    writer = f"{RENDERER} renders {dotenv}" if rendered else f"something writes {dotenv}"
+    if layout.env_file != dotenv and (rendered or os.path.lexists(dotenv)):
+        told.append(
+            f"the unit reads its secrets from {layout.env_file}: if {writer}, let it write there or set"
+            f" engineering_loop_env_file: {dotenv}, else secrets that change will not arrive"
+        )
+    user = re.search(rb"^User=(\S+)", units.content(renderer), re.MULTILINE)
+    if layout.env_file == dotenv and user and user[1] not in (b"root", b"0"):
+        told.append(
+            f"{RENDERER} runs as {user[1].decode(errors='replace')}, who cannot write into {layout.install_dir} any"
+            " more (it belongs to root): let it run as root, or write to a directory of its own and set"
+            " engineering_loop_env_file"
+        )
+    for path in (dotenv if layout.env_file == dotenv else "", layout.key_file):
+        if path and os.path.islink(path):
+            told.append(f"{path} is a link and was left alone: see that only root can read {os.path.realpath(path)}")
+    return told
+
+
+def _checkout(layout: Layout) -> list[str]:
+    """The names of what belongs to a checkout in the install directory; none where there is no checkout."""
+    try:
+        names = os.listdir(layout.install_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    if not set(CHECKOUT) & set(names):
+        return []
+    rank = {name: number for number, name in enumerate(CHECKOUT, 1)}
+    roots = {name for name in names if _owned(f"{layout.install_dir}/{name}")}
+    # Where we are at home already, all that is root's is ours, except for another checkout.
+    stays = roots - {*CHECKOUT, ".env"} if _deployed(layout) else roots & {*OURS}
+    return sorted(set(names) - stays, key=lambda name: (rank.get(name, 0), name))
+
+
+def _deployed(layout: Layout) -> bool:
+    return os.path.lexists(f"{layout.config_dir}/loop.json")
+
+
+def _secrets(layout: Layout, entries: list[str], resumed: bool) -> tuple[list[Item], list[str]]:
+    """What becomes of the checkout's .env, and the entries that are left to be moved."""
+    dotenv = layout.dotenv
+    if not (entries or resumed) or not os.path.lexists(dotenv):
+        return [], entries
+    rest = [name for name in entries if name != ".env"]
+    if layout.env_file == dotenv:
+        if os.path.islink(dotenv):
+            return [], rest
+        copied = [Item("copy", dotenv, "secrets/.env")] if layout.env_rendered and rest else []
+        return copied + _private(dotenv), rest
+    if not (os.path.lexists(layout.env_file) or layout.env_rendered or os.path.islink(dotenv)):
+        return [Item("secrets", dotenv, layout.env_file)], rest
+    return [], entries
+
+
+def _policy(layout: Layout, entries: list[str]) -> list[Item]:
+    path = f"{layout.config_dir}/policy.yml"
+    theirs = entries and os.path.isfile(path) and not _deployed(layout)
+    return [Item("copy", path, "config/policy.yml")] if theirs else []
+
+
+def _key(layout: Layout) -> list[Item]:
+    return _private(layout.key_file) if layout.key_file else []
+
+
+def _private(path: str) -> list[Item]:
+    """A file that root alone should read, if somebody else can."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    loose = status.st_uid != os.geteuid() or status.st_mode & 0o077
+    return [Item("private", path)] if stat.S_ISREG(status.st_mode) and loose else []
+
+
+def _wrappers(layout: Layout) -> list[str]:
+    """Scripts of the old role: the three where it puts them, or where its variables say."""
+    usual = [f"{layout.lib_dir}/{name}" for name in WRAPPERS]
+    paths = dict.fromkeys(os.path.normpath(path) for path in [*usual, *layout.wrappers] if path)
+    return [path for path in paths if _is_file(path) and b"/loop " not in units.content(path)]
+
+
+def _is_file(path: str) -> bool:
+    return os.path.islink(path) or os.path.isfile(path)
+
+
+def _units(layout: Layout, engine_goes: bool) -> list[Item]:
+    """Units of this name that are not ours, and units whose program is about to move."""
+    found = []
+    for name in (f"{layout.unit}.service", f"{layout.unit}.timer"):
+        if os.path.lexists(f"{layout.unit_dir}/{name}") and not units.ours(f"{layout.unit_dir}/{name}"):
+            found.append(name)
+    if engine_goes:
+        found += [name for name in _bereft(layout) if name not in found]
+    names = [each for name in found for each in (name, f"{name}.d") if os.path.lexists(f"{layout.unit_dir}/{each}")]
+    return [Item("unit", f"{layout.unit_dir}/{name}", f"units/{name}") for name in names]
+
+
+def _bereft(layout: Layout) -> list[str]:
+    """Services that start what is moved, and their timers: they would fail from now on."""
+    programs = [f"{layout.install_dir}/{name}/" for name in (".venv", "src", "scripts", "bin")]
+    programs += _wrappers(layout)
+    command = re.compile(rb"^Exec\w+=.*(?:%s)" % b"|".join(re.escape(os.fsencode(each)) for each in programs), re.M)
+    try:
+        names = sorted(os.listdir(layout.unit_dir))
+    except FileNotFoundError:
+        return []
+    texts = {
+        name: units.content(f"{layout.unit_dir}/{name}") for name in names if name.endswith((".service", ".timer"))
+    }
+    services = [
+        name
+        for name, text in texts.items()
+        if name.endswith(".service") and command.search(text) and units.MARK not in text
+    ]
+    timers = [
+        name
+        for name, text in texts.items()
+        if name.endswith(".timer") and units.MARK not in text and _started_by(name, text) in services
+    ]
+    return services + timers
+
+
+def _started_by(timer: str, text: bytes) -> str:
+    named = re.search(rb"^Unit=(\S+)", text, re.MULTILINE)
+    return named[1].decode(errors="replace") if named else f"{timer.removesuffix('.timer')}.service"
+
+
+def _memory(layout: Layout, known: Json) -> list[Item]:
+    """Lessons that an older layout kept inside a workspace. They move once; what git puts there again is not ours."""
+    old, new = layout.legacy_memory_dir, layout.memory_dir
+    if not old or os.path.normpath(old) == os.path.normpath(new) or os.path.islink(old) or not _filled(old):
+        return []
+    begun = [item for item in known.get("items", []) if item["kind"] == "memory" and item["path"] == old]
+    if begun:
+        return [Item("memory", old, begun[0]["to"])]
+    if any(item["path"] == old for each in _manifests(layout) for item in each.get("items", [])):
+        return []
+    return [Item("memory", old, f"{new}-legacy" if _filled(new) else new)]
+
+
+def _filled(path: str) -> bool:
+    try:
+        return bool(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _owned(path: str) -> bool:
+    return os.lstat(path).st_uid == os.geteuid()
+
+
+# --- manifests ----------------------------------------------------------------------------
+
+
+def listing(install_dir: str) -> list[str]:
+    """The directories of all take-overs of this host, oldest first."""
+    home = f"{install_dir}/{ASIDE}"
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISDIR(os.lstat(home).st_mode) and _owned(home):
+            return [f"{home}/{name}" for name in sorted(os.listdir(home)) if not name.startswith(".")]
+    return []
+
+
+def _read(aside: str) -> Json:
+    try:
+        known = json.loads(read_bytes(f"{aside}/{MANIFEST}") or b"{}")
+    except (ValueError, LoopError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _manifests(layout: Layout) -> list[Json]:
+    return [_read(aside) for aside in listing(layout.install_dir)]
+
+
+def _unfinished(layout: Layout) -> tuple[str, Json]:
+    """The take-over that was begun and did not end."""
+    for aside in listing(layout.install_dir):
+        known = _read(aside)
+        if known.get("begun") and not known.get("ended"):
+            return aside, known
+    return "", {}
+
+
+def _write(aside: str, known: Json) -> None:
+    write_atomic(f"{aside}/{MANIFEST}", (json.dumps(known, indent=2, sort_keys=True) + "\n").encode(), mode=0o600)
+
+
+# --- doing --------------------------------------------------------------------------------
+
+
+def prepare(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
+    """Once no run is in progress, let root own the install directory, so that a release can be built beside the old
+    engine, which runs on as it did. Says whether it can: not where the checkout has something of the same name;
+    and where the token for it stands until the host is taken over.
+    """
+    items = plan(layout)
+    names = {os.path.basename(item.path) for item in items if item.kind == "checkout"}
+    begins = bool(names) and not _unfinished(layout)[0]
+    env_file = layout.env_file if os.path.lexists(layout.env_file) else layout.dotenv
+    result = {"changed": begins, "beside": not names & {*OURS}, "env_file": env_file}
+    if begins and not check:
+        known = _begin(layout, items)
+        units.rest(lambda: _cycle(layout), [], wait, "nothing was changed")
+        with _alone(layout, known):
+            pass
+    return result
+
+
+def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
+    """Take the host over. Returns ``changed``, ``aside``, ``items`` and ``lines`` for a person."""
+    items = [item for item in plan(layout) if item.kind != "unread"]
+    told = notes(layout)
+    if not items:
+        return {"changed": False, "aside": "", "items": [], "lines": told}
+    known = _begin(layout, items)
+    if check:
+        aside = _unfinished(layout)[0] or f"{layout.install_dir}/{ASIDE}/<time>"
+        who = _cycle(layout) or _others(layout, items)
+        lines = [f"a run is in progress ({who}): it would be waited for"] if who else []
+        return _told(layout, aside, known, items, [*lines, *told])
+    daemons = [name for name in _services(items) if units.state(name).get("ActiveState") == "active"]
+    units.rest(
+        lambda: _cycle(layout), _timers(items) + daemons, wait, "nothing of it was touched",
+        lambda: _others(layout, items),
+    )  # fmt: skip
+    with _alone(layout, known) as aside:
+        items = plan(layout)
+        entries = [_entry(item, aside) for item in items if item.kind != "unfinished"]
+        known["items"] += [entry for entry in entries if entry not in known["items"]]
+        _write(aside, known)
+        _retire(items)
+        for item in items:
+            _do(layout, aside, item)
+        if any(item.kind == "unit" for item in items):
+            units.systemctl("daemon-reload")
+        _write(aside, {**known, "ended": _stamp()})
+    return _told(layout, aside, known, items, told)
+
+
+def _told(layout: Layout, aside: str, known: Json, items: Sequence[Item], lines: list[str]) -> Json:
+    return {
+        "changed": True,
+        "aside": aside,
+        "items": [_entry(item, aside) for item in items if item.kind != "unfinished"],
+        "lines": [*_lines(layout, aside, known, items), *lines],
+    }
+
+
+def _entry(item: Item, aside: str) -> Json:
+    return {"kind": item.kind, "path": item.path, "to": os.path.join(aside, item.to) if item.to else item.path}
+
+
+def _begin(layout: Layout, items: Sequence[Item]) -> Json:
+    """The manifest of a take-over that begins; of an unfinished one what it began with."""
+    known = _unfinished(layout)[1]
+    if known:
+        return known
+    entries = [os.path.basename(item.path) for item in items if item.kind == "checkout"]
+    timers = {name: units.state(name) for name in _timers(items)}
+    checkout = _checked_out(layout.install_dir) if entries else {}
+    return {"begun": _stamp(), "entries": entries, "timers": timers, "checkout": checkout, "items": []}
+
+
+@contextlib.contextmanager
+def _alone(layout: Layout, known: Json) -> Iterator[str]:
+    """Own the install directory and the directory of this take-over, which holds the manifest; its path."""
+    install, home = layout.install_dir, f"{layout.install_dir}/{ASIDE}"
+    me, us = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    converge([Entry(install, "directory", owner=me, group=us, mode=0o755)])
+    if os.path.lexists(home) and not (stat.S_ISDIR(os.lstat(home).st_mode) and _owned(home)):
+        os.rename(home, f"{home}-found")  # the checkout's own; from now on nobody else can make one
+        known["entries"] = [f"{ASIDE}-found", *(name for name in known["entries"] if name != ASIDE)]
+    converge([Entry(home, "directory", owner=me, group=us, mode=0o700)])
+    with flocked(f"{home}/.lock", wait=False) as held:
+        if not held:
+            raise LoopError(f"somebody else is taking this host over ({home}/.lock is held): run this again later")
+        aside = _unfinished(layout)[0]
+        if not aside:  # it appears with its manifest in it
+            converge([Entry(f"{home}/.begin", "directory", owner=me, group=us, mode=0o700)])
+            _write(f"{home}/.begin", known)
+            aside = f"{home}/{known['begun']}"
+            os.rename(f"{home}/.begin", aside)
+        yield aside
+
+
+def _timers(items: Sequence[Item]) -> list[str]:
+    return [os.path.basename(item.path) for item in items if item.kind == "unit" and item.path.endswith(".timer")]
+
+
+def _services(items: Sequence[Item]) -> list[str]:
+    return [os.path.basename(item.path) for item in items if item.kind == "unit" and item.path.endswith(".service")]
+
+
+def _cycle(layout: Layout) -> str:
+    return cycle_in_progress(layout.run_lock, layout.unit)
+
+
+def _others(layout: Layout, items: Sequence[Item]) -> str:
+    """Who else is at work on what is about to move."""
+    busy = [name for name in _services(items) if units.state(name).get("ActiveState") == "activating"]
+    if busy:
+        return f"{busy[0]} is running"
+    return _at_work(layout) if any(item.kind == "checkout" for item in items) else ""
+
+
+def _at_work(layout: Layout) -> str:
+    """Who runs the old engine: started from the checkout, or standing in it as the loop's user."""
+    started = os.fsencode(f"{layout.install_dir}/.venv/")
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError, KeyError):
+            with open(f"/proc/{pid}/cmdline", "rb") as handle:
+                command = handle.read(65536)
+            place = os.readlink(f"/proc/{pid}/cwd")
+            inside = f"{place}/".startswith(f"{os.path.realpath(layout.install_dir)}/")
+            theirs = os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(layout.user).pw_uid
+            if command.startswith(started) or b"\0" + started in command or (inside and theirs):
+                words = command.replace(b"\0", b" ").decode(errors="replace").split()[:3]
+                return f"process {pid}: {' '.join(words)}"
+    return ""
+
+
+def _retire(items: Sequence[Item]) -> None:
+    """No unit that is put aside starts again, now or with the host."""
+    for name in [*_timers(items), *_services(items)]:
+        found = units.state(name)
+        if found.get("UnitFileState") in ("enabled", "enabled-runtime") or found.get("ActiveState") == "active":
+            units.systemctl("disable", "--now", name)
+
+
+def _do(layout: Layout, aside: str, item: Item) -> None:
+    target = os.path.join(aside, item.to)
+    if item.kind == "private":
+        content = read_bytes(item.path)
+        if content is not None:
+            write_atomic(item.path, content, mode=0o600, uid=os.geteuid(), gid=os.getegid())
+    elif item.kind == "memory":
+        _move_memory(layout, item)
+    elif item.kind == "secrets":
+        _move_secrets(item)
+    elif item.kind != "unfinished":
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        _carry(item.path, target, keep=item.kind == "copy")
+
+
+def _move_secrets(item: Item) -> None:
+    content = read_bytes(item.path)
+    if content is None:
+        return
+    os.makedirs(os.path.dirname(item.to), mode=0o750, exist_ok=True)
+    write_atomic(item.to, content, mode=0o600, uid=os.geteuid(), gid=os.getegid())
+    os.unlink(item.path)
+
+
+def _move_memory(layout: Layout, item: Item) -> None:
+    """As the loop's user, whose places these are. What the new place has already is never written over."""
+    if not os.path.isdir(item.to):
+        converge([Entry(item.to, "directory", owner=layout.user, group=layout.group, mode=0o750)])
+
+    def work() -> None:
+        for name in sorted(os.listdir(item.path)):
+            _carry(f"{item.path}/{name}", f"{item.to}/{name}")
+        with contextlib.suppress(OSError):
+            os.rmdir(item.path)
+
+    as_user(layout.user, work)
+
+
+def _carry(source: str, target: str, *, keep: bool = False) -> None:
+    """Move a file, a link or a directory whole, also to another file system; never over something else."""
+    if not os.path.lexists(source):
+        return
+    while os.path.lexists(target) and not _same(source, target):
+        target += "~"
+    try:
+        if not keep and not os.path.lexists(target):
+            os.rename(source, target)
+            return
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise LoopError(f"{source} is a mount point: unmount it and run this again") from error
+        if error.errno != errno.EXDEV:
+            raise LoopError(f"{source} cannot be moved to {target}: {error.strerror}") from error
+    _copy(source, target)
+    if not keep:
+        _remove(source)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether ``other`` is a copy of ``one`` that a killed run made; directories are looked into by _copy."""
+    here, there = os.lstat(one).st_mode, os.lstat(other).st_mode
+    if stat.S_IFMT(here) != stat.S_IFMT(there):
+        return False
+    if stat.S_ISREG(here):
+        return read_bytes(one, 1 << 34) == read_bytes(other, 1 << 34)
+    return stat.S_ISDIR(here) or (stat.S_ISLNK(here) and os.readlink(one) == os.readlink(other))
+
+
+def _copy(source: str, target: str) -> None:
+    """A faithful copy: bytes, owner where we may, mode, time."""
+    status = os.lstat(source)
+    mine = os.geteuid() == 0
+    if stat.S_ISDIR(status.st_mode):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(target, 0o700)
+        for name in os.listdir(source):
+            child = f"{target}/{name}"
+            while os.path.lexists(child) and not _same(f"{source}/{name}", child):
+                child += "~"
+            _copy(f"{source}/{name}", child)
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    elif stat.S_ISLNK(status.st_mode):
+        if not os.path.lexists(target):
+            os.symlink(os.readlink(source), target)
+    elif stat.S_ISREG(status.st_mode):
+        write_atomic(target, read_bytes(source, 1 << 34) or b"", stat.S_IMODE(status.st_mode))
+    else:
+        raise LoopError(f"{source} is no file, link or directory and cannot be moved to another file system")
+    if mine:
+        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        for name in os.listdir(path):
+            _remove(f"{path}/{name}")
+        os.rmdir(path)
+    else:
+        os.unlink(path)
+
+
+# --- telling ------------------------------------------------------------------------------
+
+
+def _checked_out(directory: str) -> Json:
+    """Commit and local changes of the checkout, asked as its owner; root never runs git in it."""
+    try:
+        owner = os.lstat(f"{directory}/.git").st_uid
+        if owner == 0:
+            return {}
+        name = pwd.getpwuid(owner).pw_name
+
+        def work() -> Json:
+            # The directory may be root's by now, which git would not trust.
+            trust = {**filters_off(open_repo(directory)), "safe.directory": os.path.realpath(directory)}
+            head = git(directory, ["rev-parse", "HEAD"], config=trust, timeout=60)[1].strip()
+            out = git(directory, ["status", "--porcelain=v1", "-z", "--no-renames"], config=trust, timeout=120)[1]
+            return {"head": head, "changes": [line for line in out.split("\0") if line]}
+
+        found: Json = as_user(name, work)
+        return found
+    except (LoopError, OSError, KeyError) as error:
+        return {"unreadable": str(error)}
+
+
+def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> list[str]:
+    """What was found and where it goes, a line each."""
+    told = []
+    for name, was in known["timers"].items():
+        if was.get("ActiveState") == "active" or was.get("UnitFileState") == "enabled":
+            again = "it runs again only when what is installed is proven: playbooks/canary.yml"
+            told.append(
+                f"THE TIMER {name} WAS ON AND IS STOPPED: "
+                + (again if name == f"{layout.unit}.timer" else "what it started is in the checkout and goes with it")
+            )
+    checkout, entries = known["checkout"], [item for item in items if item.kind == "checkout"]
+    if entries:
+        commit = f" at {checkout['head']}" if checkout.get("head") else ""
+        told.append(f"the checkout in {layout.install_dir}{commit}, {len(entries)} entries -> {aside}/checkout")
+    if entries and checkout.get("changes"):
+        shown = checkout["changes"][:20]
+        more = f" and {len(checkout['changes']) - 20} more" if len(checkout["changes"]) > 20 else ""
+        told.append(f"LOCAL CHANGES in it, which the pinned engine lacks: {', '.join(shown)}{more}")
+    if entries and checkout.get("unreadable"):
+        told.append(f"whether somebody changed something in it cannot be told: {checkout['unreadable']}")
+    words: dict[str, Callable[[Item], str]] = {
+        "private": lambda item: f"{item.path} stays, only root can read it now",
+        "copy": lambda item: f"{item.path}: a copy -> {aside}/{item.to}",
+        "secrets": lambda item: f"the secrets {item.path} -> {item.to}, which only root can read",
+        "memory": lambda item: f"the lessons in {item.path} -> {item.to}",
+    }
+    for item in items:
+        if item.kind in words:
+            told.append(words[item.kind](item))
+        elif item.kind in ("wrapper", "unit"):
+            told.append(f"{item.path} -> {aside}/{item.to}")
+    told.append(f"workspace, runs and state stay where they are; all that was moved is listed in {aside}/{MANIFEST}")
+    return told
+
+
+def _stamp() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"

@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: loop_takeover
+short_description: Take over a host that runs an engine from a checkout in place
+version_added: "0.1.0"
+author: AS215932 (@AS215932)
+description:
+  - An older layout has the engine as a checkout in the install directory that belongs to the loop's user, with
+    C(.venv) and C(.env) in it, wrapper scripts, and units that start them.
+  - What the role would write over and what could no longer run is moved to C(taken-over/<time>) below the install
+    directory, beside a manifest that says where each thing stood. Nothing is deleted.
+  - Workspace, runs and state stay where they are. Lessons kept inside a workspace move to the memory directory.
+  - A run in progress is waited for. The old timer is stopped and disabled.
+  - On a host where nothing of that is found, nothing is done.
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  state:
+    description:
+      - V(taken) takes the host over.
+      - V(prepared) only lets root own the install directory, so that a release can be built there while the old engine
+        still stands.
+    type: str
+    choices: [prepared, taken]
+    default: taken
+  wait:
+    description: How many seconds to wait for a run in progress. After that the module fails and the old loop runs on.
+    type: float
+    default: 0
+  layout:
+    description: Where things are.
+    type: dict
+    required: true
+    suboptions:
+      install_dir:
+        description: Where the checkout stands and releases will.
+        type: path
+        required: true
+      config_dir:
+        description: Where policy and settings live.
+        type: path
+        required: true
+      lib_dir:
+        description: Where the wrapper scripts stand and the collection's code will.
+        type: path
+        required: true
+      memory_dir:
+        description: Where the engine keeps its lessons from now on.
+        type: path
+        required: true
+      legacy_memory_dir:
+        description: Where it kept them before, inside a workspace.
+        type: path
+      env_file:
+        description:
+          - The file with the secrets from now on. Where it is missing, the checkout's C(.env) becomes it.
+        type: path
+        required: true
+      env_rendered:
+        description: Whether the role writes that file itself. Then what was in it is kept aside.
+        type: bool
+        default: false
+      key_file:
+        description: A private key that only root should read.
+        type: path
+      wrappers:
+        description: Wrapper scripts elsewhere than in O(layout.lib_dir).
+        type: list
+        elements: path
+        default: []
+      run_lock:
+        description: The engine's lock file.
+        type: path
+        required: true
+      unit:
+        description: Name of the service and the timer, without suffix.
+        type: str
+        required: true
+      unit_dir:
+        description: Where unit files stand.
+        type: path
+        default: /etc/systemd/system
+      user:
+        description: The loop's user.
+        type: str
+        required: true
+      group:
+        description: Its group.
+        type: str
+        required: true
+"""
+
+EXAMPLES = r"""
+- name: Take the host over
+  as215932.engineering_loop.loop_takeover:
+    wait: 900
+    layout:
+      install_dir: /opt/engineering-loop
+      config_dir: /etc/engineering-loop
+      lib_dir: /usr/local/lib/engineering-loop
+      memory_dir: /var/lib/engineering-loop/memory
+      env_file: /opt/engineering-loop/.env
+      run_lock: /var/lib/engineering-loop/state/daemon.lock
+      unit: hyrule-engineering-loop
+      user: loop
+      group: loop
+"""
+
+RETURN = r"""
+lines:
+  description: What was found and where it went, or would go, a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["/usr/local/lib/engineering-loop/run-daemon -> /opt/engineering-loop/taken-over/x/lib/run-daemon"]
+aside:
+  description: The directory that holds what was moved, and the manifest. Empty where nothing was.
+  returned: success
+  type: str
+  sample: /opt/engineering-loop/taken-over/20260101T120000.000000Z
+items:
+  description: Each thing with its kind, and where it stood and stands.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{kind: unit, path: /etc/systemd/system/x.timer, to: /opt/engineering-loop/taken-over/x/units/x.timer}]
+beside:
+  description:
+    - With O(state=prepared), whether a release can be built beside the old engine. Not where the checkout has
+      something of a name that releases need.
+  returned: success
+  type: bool
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+LAYOUT = {
+    "install_dir": {"type": "path", "required": True},
+    "config_dir": {"type": "path", "required": True},
+    "lib_dir": {"type": "path", "required": True},
+    "memory_dir": {"type": "path", "required": True},
+    "legacy_memory_dir": {"type": "path"},
+    "env_file": {"type": "path", "required": True},
+    "env_rendered": {"type": "bool", "default": False},
+    "key_file": {"type": "path", "no_log": False},
+    "wrappers": {"type": "list", "elements": "path", "default": []},
+    "run_lock": {"type": "path", "required": True},
+    "unit": {"type": "str", "required": True},
+    "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
+    "user": {"type": "str", "required": True},
+    "group": {"type": "str", "required": True},
+}
+
+SIDES = (("before", "path"), ("after", "to"))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["prepared", "taken"], "default": "taken"},
+            "wait": {"type": "float", "default": 0},
+            "layout": {"type": "dict", "required": True, "options": LAYOUT},
+        },
+        supports_check_mode=True,
+    )
+    wait = module.params["wait"]
+    try:
+        layout = takeover.layout_from(module.params["layout"])
+        if module.params["state"] == "taken":
+            result = {
+                "beside": True,
+                "env_file": layout.env_file,
+                **takeover.take(layout, wait, check=module.check_mode),
+            }
+        else:
+            made = takeover.prepare(layout, wait, check=module.check_mode)
+            result = {"lines": [], "aside": "", "items": [], **made}
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+    if module._diff:
+        result["diff"] = {side: "".join(f"{item[key]}\n" for item in result["items"]) for side, key in SIDES}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,461 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host of the older layout becomes ours: what is found, where it goes, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import json
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.takeover import Layout, plan, prepare, take
+
+ROOT = os.geteuid() == 0
+ME = pwd.getpwuid(os.geteuid()).pw_name
+GROUP = grp.getgrgid(os.getegid()).gr_name
+# Somebody else, as whom a checkout can be given away; only root can.
+OTHER = pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid()
+SECRET = "GH_TOKEN=not-a-token\n"
+
+
+def put(path: Path, text: str, mode: int = 0o644) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def content(top: Path) -> dict[str, tuple[str, int]]:
+    """Every file and link below ``top`` with what it holds and its mode."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(top))] = (os.readlink(path), 0)
+        elif path.is_file():
+            found[str(path.relative_to(top))] = (path.read_text("latin-1"), path.stat().st_mode & 0o7777)
+    return found
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Where the owner of the checkout may look as well; pytest's own is for one user only."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a hundred kills wait for no disk
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory, "host")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A host with everything that the older role and a few years bring about."""
+    home, units_dir = tmp_path / "opt/loop", tmp_path / "systemd"
+    for name in ("README.md", "src/engine.py", ".venv/bin/engine", "scripts/run"):
+        put(home / name, f"{name}\n")
+    (home / "docs").symlink_to("/nowhere")
+    put(home / ".env", SECRET, 0o640)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-C", str(home)]
+    for command in (["init", "-q"], ["add", "README.md", "src"], ["commit", "-qm", "engine"]):
+        subprocess.run([*git, *command], check=True)
+    put(home / "src/engine.py", "a hotfix\n")
+    for name in takeover.WRAPPERS:
+        put(tmp_path / "lib" / name, f"#!/bin/sh\n# {name}\n", 0o750)
+    put(tmp_path / "etc/key.pem", "key\n", 0o640)
+    put(units_dir / "loop.service", f"[Service]\nExecStart={tmp_path}/lib/run-daemon\n")
+    put(units_dir / "loop.timer", "[Timer]\nOnCalendar=hourly\n")
+    put(units_dir / "loop.service.d/memory.conf", "[Service]\nMemoryMax=4G\n")
+    put(units_dir / "governor.service", f"[Service]\nExecStart={home}/.venv/bin/engine govern\n")
+    put(units_dir / "often.timer", "[Timer]\nUnit=governor.service\n")
+    put(units_dir / "ssh.service", "[Service]\nExecStart=/usr/sbin/sshd\n")
+    put(tmp_path / "var/workspace/infra/memory/lessons.md", "learned\n", 0o600)
+    put(tmp_path / "var/workspace/infra/memory/2026/one.md", "one\n")
+    put(tmp_path / "var/state/ledger.json", "{}\n")
+    if ROOT:
+        subprocess.run(["chown", "-Rh", f"{OTHER}", str(home)], check=True)
+    return Layout(
+        install_dir=str(home),
+        config_dir=str(tmp_path / "etc"),
+        lib_dir=str(tmp_path / "lib"),
+        memory_dir=str(tmp_path / "var/memory"),
+        legacy_memory_dir=str(tmp_path / "var/workspace/infra/memory"),
+        env_file=str(tmp_path / "etc/env"),
+        run_lock=str(tmp_path / "var/state/daemon.lock"),
+        unit="loop",
+        user=ME,
+        group=GROUP,
+        key_file=str(tmp_path / "etc/key.pem"),
+        unit_dir=str(units_dir),
+    )
+
+
+@pytest.fixture(autouse=True)
+def systemd(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """No systemd but this one; what it was asked."""
+    asked: list[tuple[str, ...]] = []
+
+    def systemctl(*arguments: str) -> str:
+        asked.append(arguments)
+        if arguments[0] != "show":
+            return ""
+        return f"ActiveState={'active' if arguments[-1] == 'loop.timer' else 'inactive'}\nUnitFileState=enabled\n"
+
+    monkeypatch.setattr(units, "systemctl", systemctl)
+    monkeypatch.setattr(units, "active", lambda unit: ("stop", unit) not in asked and unit == "loop.timer")
+    return asked
+
+
+def top_of(layout: Layout) -> Path:
+    return Path(layout.config_dir).parent
+
+
+def everything_is_there(before: dict[str, tuple[str, int]], layout: Layout) -> None:
+    """Each file of ``before`` is where it was, or where a manifest says that it went, byte for byte."""
+    top = top_of(layout)
+    now = content(top)
+    moved = {}
+    for aside in takeover.listing(layout.install_dir):
+        for item in json.loads(Path(aside, "manifest.json").read_text())["items"]:
+            moved[item["path"]] = item["to"]
+    for name, (text, _mode) in before.items():
+        places = [f"{to}{str(top / name)[len(path) :]}" for path, to in moved.items() if under(str(top / name), path)]
+        assert any(now.get(os.path.relpath(place, top), ("", 0))[0] == text for place in [*places, str(top / name)]), (
+            name
+        )
+
+
+def under(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
+# --- nothing to do
+
+
+def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(tmp_path: Path, layout: Layout) -> None:
+    empty = tmp_path / "empty"
+    fresh = replace(
+        layout, install_dir=str(empty), lib_dir=str(empty), key_file="", legacy_memory_dir="", unit_dir=str(empty)
+    )
+    assert plan(fresh) == []
+    assert take(fresh)["changed"] is False
+    empty.mkdir()
+    put(empty / "loop.service", "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    put(empty / "git-askpass", "exec /usr/local/lib/engineering-loop/loop askpass\n")
+    put(empty / ".env", SECRET)
+    assert plan(fresh) == []
+    assert prepare(fresh)["changed"] is False
+
+
+def test_the_units_that_the_role_writes_and_its_askpass_are_known_as_ours(tmp_path: Path) -> None:
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils import runtime
+
+    templates = Path(__file__).parents[4] / "roles/engineering_loop/templates"
+    for name in ("loop.service.j2", "loop.timer.j2"):
+        assert units.ours(str(templates / name))
+    assert f"{tmp_path}/loop " in runtime.ASKPASS.format(lib_dir=tmp_path)
+
+
+# --- the whole
+
+
+def test_a_host_is_taken_over_and_nothing_is_lost(layout: Layout, systemd: list[tuple[str, ...]]) -> None:
+    top = top_of(layout)
+    before = content(top)
+    told = take(layout, check=True)
+    assert content(top) == before
+    assert not [asked for asked in systemd if asked[0] != "show"]
+    done = take(layout)
+    everything_is_there(before, layout)
+    assert [item["path"] for item in told["items"]] == [item["path"] for item in done["items"]]
+    assert [line.replace("<time>", os.path.basename(done["aside"])) for line in told["lines"]] == done["lines"]
+    assert sorted(os.listdir(layout.install_dir)) == ["taken-over"]
+    assert sorted(os.listdir(layout.unit_dir)) == ["ssh.service"]
+    assert os.listdir(layout.lib_dir) == []
+    assert (top / "etc/env").read_text() == SECRET
+    assert (top / "etc/env").stat().st_mode & 0o7777 == 0o600
+    assert (top / "etc/key.pem").stat().st_mode & 0o7777 == 0o600
+    assert (top / "var/memory/2026/one.md").read_text() == "one\n"
+    assert not Path(layout.legacy_memory_dir).exists()
+    assert Path(done["aside"]).parent.stat().st_mode & 0o7777 == 0o700
+    assert ("stop", "loop.timer") in systemd
+    assert ("disable", "--now", "loop.timer") in systemd
+    assert any("LOCAL CHANGES" in line and "src/engine.py" in line for line in done["lines"])
+    assert any("THE TIMER loop.timer WAS ON" in line for line in done["lines"])
+    assert not any(SECRET.strip() in line for line in done["lines"])
+    assert (plan(layout), take(layout)["changed"]) == ([], False)
+
+
+def test_the_release_is_built_beside_the_old_engine_which_stays_whole(layout: Layout) -> None:
+    before = content(top_of(layout))
+    assert prepare(layout, check=True) == {"changed": True, "beside": True, "env_file": f"{layout.install_dir}/.env"}
+    assert content(top_of(layout)) == before
+    assert prepare(layout)["changed"]
+    assert os.stat(layout.install_dir).st_uid == os.geteuid()
+    assert before.items() <= content(top_of(layout)).items()
+    assert prepare(layout)["changed"] is False
+    put(Path(layout.install_dir) / "releases/abc/engine", "ours\n")
+    put(Path(layout.install_dir) / "anything-new", "ours\n")
+    take(layout)
+    everything_is_there(before, layout)
+    assert {"releases", "anything-new"} <= set(os.listdir(layout.install_dir))
+
+
+def test_a_name_that_releases_need_in_the_checkout_is_no_place_to_build(layout: Layout) -> None:
+    theirs = put(Path(layout.install_dir) / "cache/x", "theirs\n").parent
+    if ROOT:
+        os.chown(theirs, OTHER, -1)
+    before = content(top_of(layout))
+    assert prepare(layout)["beside"] is not ROOT
+    take(layout)
+    everything_is_there(before, layout)
+    assert theirs.exists() is not ROOT
+
+
+def test_a_checkout_with_a_directory_of_our_name_is_no_trap(layout: Layout) -> None:
+    put(Path(layout.install_dir) / "taken-over/manifest.json", "theirs\n")
+    if ROOT:
+        subprocess.run(["chown", "-R", str(OTHER), f"{layout.install_dir}/taken-over"], check=True)
+        done = take(layout)
+        assert Path(done["aside"], "checkout/taken-over-found/manifest.json").read_text() == "theirs\n"
+    else:
+        take(layout)
+        assert Path(layout.install_dir, "taken-over/manifest.json").read_text() == "theirs\n"
+
+
+# --- secrets, key, policy
+
+
+def test_an_env_file_that_is_the_checkouts_stays_and_becomes_roots(layout: Layout) -> None:
+    given = replace(layout, env_file=layout.dotenv)
+    take(given)
+    assert Path(layout.dotenv).read_text() == SECRET
+    assert Path(layout.dotenv).stat().st_mode & 0o7777 == 0o600
+    assert plan(given) == []
+
+
+def test_an_env_file_that_the_role_writes_is_kept_aside_first(layout: Layout) -> None:
+    done = take(replace(layout, env_file=layout.dotenv, env_rendered=True))
+    assert Path(done["aside"], "secrets/.env").read_text() == SECRET
+    done = take(replace(layout, env_file=layout.dotenv, env_rendered=True))
+    assert not done["changed"]
+
+
+def test_an_env_file_that_is_there_is_not_written_over(layout: Layout) -> None:
+    put(Path(layout.env_file), "GH_TOKEN=newer\n", 0o600)
+    assert prepare(layout)["env_file"] == layout.env_file
+    done = take(layout)
+    assert Path(layout.env_file).read_text() == "GH_TOKEN=newer\n"
+    assert Path(done["aside"], "checkout/.env").read_text() == SECRET
+
+
+def test_a_policy_that_ours_will_replace_is_kept_aside(layout: Layout) -> None:
+    put(Path(layout.config_dir) / "policy.yml", "version: 1\n")
+    done = take(layout)
+    assert Path(done["aside"], "config/policy.yml").read_text() == "version: 1\n"
+    assert Path(layout.config_dir, "policy.yml").read_text() == "version: 1\n"
+
+
+def test_links_are_not_followed_and_are_told(layout: Layout, tmp_path: Path) -> None:
+    outside = put(tmp_path / "outside", SECRET, 0o644)
+    for path in (layout.dotenv, layout.key_file):
+        os.unlink(path)
+        os.symlink(outside, path)
+    done = take(replace(layout, env_file=layout.dotenv))
+    assert os.readlink(layout.dotenv) == str(outside)
+    assert outside.stat().st_mode & 0o7777 == 0o644
+    assert len([line for line in done["lines"] if "is a link and was left alone" in line]) == 2
+
+
+def test_who_renders_the_secrets_hears_where_they_are_read(layout: Layout) -> None:
+    put(Path(layout.unit_dir) / takeover.RENDERER, "[Service]\nUser=vault\nExecStart=/usr/bin/vault agent\n")
+    assert any("set engineering_loop_env_file" in line for line in take(layout, check=True)["lines"])
+    put(Path(layout.config_dir) / "loop.json", "{}")
+    done = take(replace(layout, env_file=layout.dotenv))
+    assert any("runs as vault, who cannot write" in line for line in done["lines"])
+    assert Path(layout.unit_dir, takeover.RENDERER).exists()
+
+
+def test_secrets_that_nobody_reads_are_told_at_every_apply(layout: Layout) -> None:
+    take(layout)
+    put(Path(layout.config_dir) / "loop.json", "{}")
+    put(Path(layout.dotenv), SECRET)
+    assert [item.kind for item in plan(layout)] == ["unread"]
+    told = take(layout)
+    assert (told["changed"], told["items"]) == (False, [])
+    assert "something writes" in told["lines"][0]
+
+
+def test_a_key_that_the_loops_user_can_read_again_is_closed_again(layout: Layout) -> None:
+    take(layout)
+    os.chmod(layout.key_file, 0o640)
+    assert [item.kind for item in plan(layout)] == ["private"]
+    assert take(layout)["changed"]
+    assert plan(layout) == []
+
+
+# --- memory
+
+
+def test_lessons_go_beside_those_that_are_there_and_only_once(layout: Layout) -> None:
+    put(Path(layout.memory_dir) / "lessons.md", "newer\n")
+    before = content(top_of(layout))
+    take(layout)
+    everything_is_there(before, layout)
+    assert Path(layout.memory_dir, "lessons.md").read_text() == "newer\n"
+    assert Path(f"{layout.memory_dir}-legacy/lessons.md").read_text() == "learned\n"
+    put(Path(layout.legacy_memory_dir) / "lessons.md", "git has put it there again\n")
+    assert plan(layout) == []
+
+
+# --- what goes wrong
+
+
+def test_a_run_in_progress_is_waited_for_and_then_told(layout: Layout, systemd: list[tuple[str, ...]]) -> None:
+    put(Path(layout.run_lock), json.dumps({"pid": os.getpid(), "started_at": time.time()}))
+    before = content(top_of(layout))
+    assert any("it would be waited for" in line for line in take(layout, check=True)["lines"])
+    for act in (take, prepare):
+        with pytest.raises(LoopError, match=r"a run is in progress .* was not over within 0.1 s"):
+            act(layout, 0.1)
+    assert content(top_of(layout)) == before
+    assert ("stop", "loop.timer") not in systemd
+    sleeper = subprocess.Popen(["sleep", "1"])
+    put(Path(layout.run_lock), json.dumps({"pid": sleeper.pid, "started_at": time.time()}))
+    # Who is not waited for stays a process for everybody who looks.
+    threading.Thread(target=sleeper.wait, daemon=True).start()
+    assert take(layout, 30)["changed"]
+
+
+def test_the_timer_runs_again_where_a_stray_process_does_not_end(
+    layout: Layout, systemd: list[tuple[str, ...]]
+) -> None:
+    engine = put(Path(layout.install_dir) / ".venv/bin/sleeper", "#!/bin/sh\nsleep 60 &\nwait\n", 0o755)
+    with subprocess.Popen([str(engine)], start_new_session=True) as stray:
+        try:
+            with pytest.raises(LoopError, match=rf"process {stray.pid}: .*nothing of it was touched"):
+                take(layout, 0.1)
+        finally:
+            os.killpg(stray.pid, signal.SIGKILL)
+    assert systemd.index(("stop", "loop.timer")) < systemd.index(("start", "loop.timer"))
+    assert Path(layout.install_dir, ".git").exists()
+
+
+def test_two_at_once_do_not_meet(layout: Layout) -> None:
+    prepare(layout)
+    with flocked(f"{layout.install_dir}/taken-over/.lock"), pytest.raises(LoopError, match="somebody else"):
+        take(layout)
+    assert take(layout)["changed"]
+
+
+def killed_at(number: int, work: Callable[[], Any]) -> bool:
+    """Run ``work`` in a process that is killed at its n-th change of the disk; False where it ended before."""
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return call
+
+        for name in ("rename", "unlink", "mkdir", "rmdir", "fsync", "symlink", "fchown"):
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _pid, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what is moved comes from another file system."""
+    if elsewhere:
+        real = os.rename
+
+        def rename(source: str, target: str) -> None:
+            if os.path.dirname(source) != os.path.dirname(target):
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            real(source, target)
+
+        monkeypatch.setattr(os, "rename", rename)
+    top = top_of(layout)
+    saved = top.with_name(f"{top.name}-saved")
+    subprocess.run(["cp", "-a", str(top), str(saved)], check=True)
+    before = content(top)
+    number, step = 0, 7 if elsewhere else 1
+    while killed_at(number, lambda: take(layout)):
+        take(layout)
+        everything_is_there(before, layout)
+        assert plan(layout) == []
+        assert Path(layout.env_file).read_text() == SECRET
+        lessons = {"2026/one.md": ("one\n", 0o644), "lessons.md": ("learned\n", 0o600)}
+        assert lessons.items() <= content(Path(layout.memory_dir)).items()
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+        subprocess.run(["cp", "-a", str(saved), str(top)], check=True)
+        number += step
+    assert number > 20
+
+
+def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.rename
+
+    def rename(source: str, target: str) -> None:
+        if source.endswith(".venv"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(LoopError, match=r"\.venv is a mount point: unmount it"):
+        take(layout)
+    monkeypatch.undo()
+    assert plan(layout)[0].path.endswith(".venv")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "a layout has the keys"),
+        ({"color": "red"}, "a layout has the keys"),
+        ({"install_dir": "/opt/../etc"}, "install_dir '/opt/../etc' is not a plain path: write /etc"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_line(given: dict[str, str], said: str) -> None:
+    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e", "run_lock": "/r"}
+    whole |= {"unit": "u", "user": "x", "group": "x", "install_dir": "/i"} if "color" not in given else {}
+    whole |= given
+    with pytest.raises(LoopError, match=said):
+        takeover.layout_from(whole if given else {})
+
+
+def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, asked = {"a.timer"}, []
+
+    def systemctl(*words: str) -> str:
+        asked.append(words)
+        (running.discard if words[0] == "stop" else running.add)(words[1])
+        return ""
+
+    monkeypatch.setattr(units, "systemctl", systemctl)
+    monkeypatch.setattr(units, "active", lambda unit: unit in running)
+    assert units.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
+    assert asked == [("stop", "a.timer")]
