@@ -324,7 +324,7 @@ def test_lessons_go_beside_those_that_are_there_and_only_once(layout: Layout) ->
 
 
 def test_a_run_in_progress_is_waited_for_and_then_told(layout: Layout, systemd: list[tuple[str, ...]]) -> None:
-    put(Path(layout.run_lock), json.dumps({"pid": os.getpid(), "started_at": time.time()}))
+    put(Path(layout.run_lock), json.dumps({"pid": os.getppid(), "started_at": time.time()}))
     before = content(top_of(layout))
     assert any("it would be waited for" in line for line in take(layout, check=True)["lines"])
     for act in (take, prepare):
