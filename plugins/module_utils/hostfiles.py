@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .errors import LoopError
@@ -134,11 +134,14 @@ def apply(entry: Entry, change: Change) -> None:
         raise LoopError(f"{entry.path} cannot be made: {error.strerror}") from error
 
 
-def converge(entries: Iterable[Entry], *, check: bool = False) -> list[Change]:
+def converge(
+    entries: Iterable[Entry], *, check: bool = False, before: Callable[[list[str]], None] | None = None
+) -> list[Change]:
     """Bring every entry to hold, in order; the changes made (or, in check mode, needed).
 
     All are compared before the first is written, so that a path in the way, a parent that
     no earlier entry makes or an unknown account stops the set before anything changed.
+    ``before`` is called with the paths where something changes, before it does.
     """
     entries = list(entries)
     paths = [entry.path for entry in entries]
@@ -148,6 +151,8 @@ def converge(entries: Iterable[Entry], *, check: bool = False) -> list[Change]:
     planned = [(entry, change) for entry in entries if (change := compare(entry))]
     if not check:
         _check_possible(entry for entry, _change in planned)
+        if planned and before:
+            before([entry.path for entry, _change in planned])
         for entry, change in planned:
             apply(entry, change)
     return [change for _unused, change in planned]

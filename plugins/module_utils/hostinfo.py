@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from . import accounts, quarantine, receipts, settings
+from . import accounts, quarantine, receipts, rollout, settings, timer
 from .errors import LoopError
 
 
@@ -67,15 +67,20 @@ def user_exists(name: str) -> bool:
     return False
 
 
-def timer(unit: str) -> dict[str, Any]:
-    """State of ``UNIT.timer``: active, enabled, next (as systemd prints it)."""
-    text = _run(["systemctl", "show", f"{unit}.timer", "-p", "ActiveState,UnitFileState,NextElapseUSecRealtime"])
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return {
-        "active": values.get("ActiveState") == "active",
-        "enabled": values.get("UnitFileState") == "enabled",
-        "next": values.get("NextElapseUSecRealtime", ""),
-    }
+def rollouts(config_path: str) -> dict[str, Any]:
+    """What a rollout has to know first: the rollout that did not end, and the engines that were gone back from."""
+    try:
+        install_dir = settings.load(config_path, keys=["install_dir"])["install_dir"]
+    except LoopError:
+        return {"under_way": None, "doubts": {}}  # nothing deployed, or nothing that could be read; apply mends it
+    return {"under_way": rollout.under_way(install_dir), "doubts": rollout.doubts(install_dir)}
+
+
+def _timer(unit: str) -> dict[str, Any]:
+    """State of ``UNIT.timer``; a host where it cannot be asked for has none."""
+    with contextlib.suppress(LoopError):
+        return timer.look(unit)._asdict()
+    return timer.Timer()._asdict()
 
 
 def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
@@ -94,7 +99,8 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "engine": os.path.basename(release) if os.path.isdir(release) else "",
         "installed": installed,
         "proof": proof,
-        "timer": timer(config["unit"]),
+        "back": rollout.back(config),
+        "timer": _timer(config["unit"]),
         "cycles": accounts.read(config["cycles_dir"], last),
         "quarantine": quarantine.listing(settings.quarantine_dir(config)),
     }

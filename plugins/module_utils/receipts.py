@@ -110,20 +110,27 @@ def _release(current: str) -> dict[str, str]:
     return release
 
 
-def unit_digest(config: Config) -> str:
+def unit_digest(config: Config, root: str = "") -> str:
     """SHA-256 over all that decides how a cycle runs: service, drop-ins, loop.json and our code on the host.
 
-    The timer is left out: when a cycle runs changes nothing in what was proven.
+    The timer is left out: when a cycle runs changes nothing in what was proven. ``root`` is where
+    a copy of the host's files stands.
     """
-    service = os.path.join(UNIT_DIR, f"{config['unit']}.service")
-    if not os.path.exists(service):
-        raise LoopError(f"the unit {service} is not installed yet")
+    files = unit_files(config, root)
     digest = hashlib.sha256()
     meaning = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
     _feed(digest, "loop.json", json.dumps(meaning, sort_keys=True).encode())
-    for path in [service, *_tree(f"{service}.d"), *_tree(config["lib_dir"], leave=("uv", "__pycache__"))]:
-        _feed(digest, path, read_bytes(path) or b"")
+    for path in files:
+        _feed(digest, path, read_bytes(root + path) or b"")
     return digest.hexdigest()
+
+
+def unit_files(config: Config, root: str = "") -> list[str]:
+    """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
+    service = os.path.join(UNIT_DIR, f"{config['unit']}.service")
+    if not os.path.exists(root + service):
+        raise LoopError(f"the unit {root}{service} is not installed yet")
+    return [service, *_tree(root, f"{service}.d"), *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:
@@ -132,13 +139,13 @@ def _feed(digest: Any, name: str, content: bytes) -> None:
     digest.update(content)
 
 
-def _tree(top: str, leave: Iterable[str] = ()) -> list[str]:
+def _tree(root: str, top: str, leave: Iterable[str] = ()) -> list[str]:
     """Every regular file below ``top``, in order, without the directories named in ``leave``."""
     found: list[str] = []
-    for directory, subdirectories, names in os.walk(top):
+    for directory, subdirectories, names in os.walk(root + top):
         subdirectories[:] = sorted(name for name in subdirectories if name not in leave)
         found += [os.path.join(directory, name) for name in sorted(names)]
-    return [path for path in found if stat.S_ISREG(os.lstat(path).st_mode)]
+    return [path.removeprefix(root) for path in found if stat.S_ISREG(os.lstat(path).st_mode)]
 
 
 # --- receipts
@@ -182,6 +189,11 @@ def matching(config: Config, max_age: float | None = None, mode: str = "docs") -
         now = installed(config)
     except LoopError as error:
         return Match(None, f"{error}; {PROVE_AGAIN}")
+    return covering(config, now, max_age, mode)
+
+
+def covering(config: Config, now: Json, max_age: float | None = None, mode: str = "docs") -> Match:
+    """The newest genuine receipt for ``now``, which has the form of what ``installed`` tells."""
     reasons: list[str] = []
     for name in _names(config["receipts_dir"]):
         try:

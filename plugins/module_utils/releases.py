@@ -25,7 +25,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +41,7 @@ Json = dict[str, Any]
 RECORD = ".release.json"
 MANIFEST = ".release.files"
 LEDGER = "releases.json"
+OURS = ("current", "releases", "mirror.git", "cache", LEDGER, "proven", "rollout.json")  # the last two: rollout.py's
 HISTORY = 200  # activations remembered
 VERDICTS = ("proven", "failed")
 SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
@@ -76,6 +77,7 @@ class Settings:
     timeout: float = 1800.0
     askpass: str = ""
     token: str = field(default="", repr=False)
+    before_switch: Callable[[], None] | None = None  # called once another release is about to become active
 
 
 # --- what is there ------------------------------------------------------------------------
@@ -237,17 +239,28 @@ def previous(settings: Settings, *, check: bool = False) -> Json:
             )
         if check:
             return _foretell(settings, sha)
-        damaged = damage(install_dir, sha)
-        if damaged:
-            _build(settings, sha)
-        return _settle(settings, sha, "previous", built=bool(damaged), damaged=damaged, changed=False)
+        return _again(settings, sha)
+
+
+def back_to(settings: Settings, sha: str) -> Json:
+    """Go back to that very release, which is on this host."""
+    with _alone(settings):
+        _recover(settings.install_dir)
+        return _again(settings, sha)
+
+
+def _again(settings: Settings, sha: str) -> Json:
+    damaged = damage(settings.install_dir, sha)
+    if damaged:
+        _build(settings, sha)
+    return _settle(settings, sha, "previous", built=bool(damaged), damaged=damaged, changed=False)
 
 
 def absent(settings: Settings, *, check: bool = False) -> Json:
     """Remove every release and what belongs to them; other files in the directory stay."""
     install_dir = settings.install_dir
     now = _active_or_none(install_dir)
-    ours = [name for name in ("current", "releases", "mirror.git", "cache", LEDGER) if _stands(install_dir, name)]
+    ours = [name for name in OURS if _stands(install_dir, name)]
     result = {**_result(now, None), "pruned": releases(install_dir), "changed": bool(ours)}
     if check or not ours:
         return result
@@ -255,7 +268,7 @@ def absent(settings: Settings, *, check: bool = False) -> Json:
         _wait_until_idle(settings, "nothing was removed")
         for name in ours:
             _remove(os.path.join(install_dir, name))
-    for name in (".releases.lock", ".ledger.lock"):
+    for name in (".releases.lock", ".ledger.lock", ".rollout.lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(install_dir, name))
     with contextlib.suppress(OSError):
@@ -288,6 +301,8 @@ def _settle(settings: Settings, sha: str, by: str, *, built: bool, damaged: list
     if activated:
         _check_policy(settings, sha)
         _wait_until_idle(settings, f"{sha} is built but not active")
+        if settings.before_switch:
+            settings.before_switch()
         # Remembered first: who is killed between the two, or has no room to write, must not go back twice.
         _remember(install_dir, sha, by, now["sha"] if now else None)
         _switch(install_dir, sha)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from .errors import LoopError
@@ -45,8 +46,12 @@ KEYS: dict[str, type] = {
 }
 
 
-def load(path: str = DEFAULT_PATH) -> dict[str, Any]:
-    """The host's settings; LoopError where the file is missing, is no JSON object or lacks a key."""
+# What it takes to know, and to bring back, what an earlier version of the collection deployed.
+LASTING = ("user", "install_dir", "policy_file", "lib_dir", "daemon_state_dir", "receipts_dir", "unit")
+
+
+def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = KEYS) -> dict[str, Any]:
+    """The host's settings; LoopError where the file is missing, is no JSON object or lacks one of ``keys``."""
     content = read_bytes(path)
     if content is None:
         raise LoopError(f"{path} is missing: this host was not deployed yet; run playbooks/apply.yml against it")
@@ -56,7 +61,8 @@ def load(path: str = DEFAULT_PATH) -> dict[str, Any]:
         raise LoopError(f"{path} is not JSON ({error}); run playbooks/apply.yml to write it again") from error
     if not isinstance(settings, dict):
         raise LoopError(f"{path} must hold one JSON object; run playbooks/apply.yml to write it again")
-    for key, kind in KEYS.items():
+    for key in keys:
+        kind = KEYS[key]
         if not isinstance(settings.get(key), kind):
             raise LoopError(
                 f"{path}: {key} is missing or not a {kind.__name__}; run playbooks/apply.yml to write it again"

@@ -136,6 +136,11 @@ options:
   env_file:
     description: A file on the host that holds the token for O(repo) as E(GH_TOKEN). Ignored where it is missing.
     type: path
+  hold:
+    description:
+      - The host's settings, C(loop.json). Given them, the timer is held before another release is switched to, until
+        M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes back.
+    type: path
   token_env:
     description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
     type: str
@@ -211,10 +216,11 @@ pruned:
   elements: str
 """
 
+import functools
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, releases, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 OPTIONS = {
@@ -247,6 +253,7 @@ OPTIONS = {
     "wait": {"type": "float", "default": 0},
     "timeout": {"type": "float", "default": 1800},
     "env_file": {"type": "path"},
+    "hold": {"type": "path"},
     "token_env": {"type": "str", "no_log": False},
     "askpass": {"type": "path"},
 }
@@ -271,7 +278,8 @@ def main() -> None:
     try:
         secret = token(wanted.pop("env_file"), wanted.pop("token_env"))
         given = {key: value for key, value in wanted.items() if value is not None}
-        settings = releases.Settings(token=secret, **given)
+        hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
+        settings = releases.Settings(token=secret, before_switch=hold, **given)
         if state == "present":
             result = releases.present(settings, version, check=module.check_mode)
         elif state == "previous":

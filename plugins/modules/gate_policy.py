@@ -78,6 +78,11 @@ options:
     description: How many seconds to wait for a cycle in progress.
     type: float
     default: 0
+  hold:
+    description:
+      - The host's settings, C(loop.json). Given them, the timer is held before the policy is changed, until
+        M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes back.
+    type: path
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 seealso:
@@ -150,7 +155,7 @@ import pwd
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
@@ -241,6 +246,8 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
         if before not in (None, content):
             who = (module.params["run_lock"] or "", module.params["unit"], module.params["wait"])
             alive.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+        if module.params["hold"]:
+            rollout.begin(module.params["hold"], [dest])
         if before is not None and module.params["backup"]:
             result["backup_file"] = module.backup_local(dest)
         write_atomic(dest, content, mode, uid or 0, gid or 0)
@@ -270,6 +277,7 @@ def main() -> None:
             "run_lock": {"type": "path"},
             "unit": {"type": "str", "default": ""},
             "wait": {"type": "float", "default": 0},
+            "hold": {"type": "path"},
         },
         mutually_exclusive=[("base", "base_content")],
         required_one_of=[("base", "base_content")],

@@ -56,6 +56,12 @@ options:
       - The diff says only that such a file changed.
     type: dict
     default: {}
+  hold:
+    description:
+      - The host's settings, C(loop.json). Given them, the timer is held before a file that a proof covers is changed,
+        until M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes
+        back.
+    type: path
   lib_dir:
     description:
       - Also install the collection's own code here, owned by root, as the last of the set.
@@ -98,8 +104,10 @@ collection_version:
   sample: 0.1.0
 """
 
+import functools
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, runtime
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, rollout, runtime
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 
@@ -134,6 +142,7 @@ def main() -> None:
                 "required_if": [("state", "file", ["content"])],
             },
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "hold": {"type": "path"},
             "lib_dir": {"type": "path"},
         },
         supports_check_mode=True,
@@ -143,7 +152,8 @@ def main() -> None:
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
         core = runtime.entries(module.params["lib_dir"]) if module.params["lib_dir"] else []
-        changes = hostfiles.converge([*entries, *core], check=module.check_mode)
+        hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
+        changes = hostfiles.converge([*entries, *core], check=module.check_mode, before=hold)
     except LoopError as error:
         module.fail_json(msg=str(error))
     result = {

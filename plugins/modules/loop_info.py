@@ -87,6 +87,19 @@ takeover:
   type: list
   elements: str
   sample: [/opt/engineering-loop/.git]
+rollout:
+  description: What a rollout has to know first.
+  returned: success
+  type: dict
+  contains:
+    under_way:
+      description: The rollout that was begun and did not end, null where there is none.
+      type: dict
+      returned: always
+    doubts:
+      description: The engines that failed or were gone back from, by commit, and why.
+      type: dict
+      returned: always
 loop:
   description: What was deployed, null where nothing was or with O(details=false).
   returned: success
@@ -106,6 +119,10 @@ loop:
       returned: always
     proof:
       description: Whether a receipt matches, and the reason if not.
+      type: dict
+      returned: always
+    back:
+      description: The engine that playbooks/rollback.yml would go back to, null where there is none.
       type: dict
       returned: always
     timer:
@@ -150,6 +167,7 @@ def main() -> None:
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             takeover=[item.path for item in theirs],
+            rollout=hostinfo.rollouts(wanted["config"]),
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

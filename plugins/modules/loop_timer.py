@@ -16,6 +16,8 @@ description:
     stopped and disabled.
   - A timer that is held for want of a proof is no failure. RV(held) says why, and what to do.
   - A cycle that is running is never stopped by this.
+  - What a receipt covers is kept whole at the same time, so that M(as215932.engineering_loop.loop_rollout) can go back
+    to it, and a rollout that was under way is over.
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
@@ -46,6 +48,7 @@ options:
     default: docs
 seealso:
   - module: as215932.engineering_loop.loop_canary
+  - module: as215932.engineering_loop.loop_rollout
 """
 
 EXAMPLES = r"""
@@ -92,66 +95,13 @@ held:
   sample: ""
 """
 
-import datetime
-import json
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, rollout, settings, timer
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-
-RUNNING_SYSTEMD = "/run/systemd/system"
-
-
-class Timer(NamedTuple):
-    """The timer as systemd knows it."""
-
-    present: bool
-    enabled: bool
-    active: bool
-    next: str
-
-
-def systemctl(module: AnsibleModule, *arguments: str) -> str:
-    """The one door to systemd."""
-    # systemd 257 writes this time in words whatever --timestamp says, but in the zone of its environment.
-    status, out, err = module.run_command(["systemctl", *arguments], environ_update={"TZ": "UTC", "LC_ALL": "C"})
-    if status != 0:
-        last = (err.strip().splitlines() or [f"exit status {status}"])[-1]
-        raise LoopError(f"systemctl {' '.join(arguments[:3])}: {last}")
-    return str(out)
-
-
-def look(module: AnsibleModule, unit: str) -> Timer:
-    """The timer's state; one process, and a second one for a timer that counts from an event."""
-    wanted = "LoadState,UnitFileState,ActiveState,NextElapseUSecRealtime"
-    text = systemctl(module, "show", f"--property={wanted}", unit)
-    state = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    if state.get("LoadState") in ("masked", "bad-setting", "error"):
-        raise LoopError(f"{unit} is {state['LoadState']}: look with 'systemctl status {unit}' and repair it")
-    active = state.get("ActiveState") == "active"
-    return Timer(
-        present=state.get("LoadState") == "loaded",
-        enabled=state.get("UnitFileState") == "enabled",
-        active=active,
-        next=iso(state.get("NextElapseUSecRealtime", "")) or (listed(module, unit) if active else ""),
-    )
-
-
-def iso(words: str) -> str:
-    """``Thu 2026-01-01 12:00:00 UTC`` of systemd as ISO time; empty where there is none."""
-    parts = words.split()
-    return f"{parts[1]}T{parts[2]}Z" if len(parts) == 4 and parts[3] == "UTC" else ""
-
-
-def listed(module: AnsibleModule, unit: str) -> str:
-    """When the timer fires next as systemd's list of timers has it; empty where it does not."""
-    entries = json.loads(systemctl(module, "list-timers", "--output=json", unit) or "[]")
-    if not entries or not entries[0]["next"]:
-        return ""
-    moment = datetime.datetime.fromtimestamp(entries[0]["next"] / 1e6, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.timer import Timer
 
 
 def settle(module: AnsibleModule) -> dict[str, Any]:
@@ -161,50 +111,48 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
     if not os.path.lexists(params["config"]) and (module.check_mode or not params["enabled"]):
         reason = "this host is not deployed yet"
         held = f"{reason}; once it is, {receipts.PROVE_AGAIN}" if params["enabled"] else ""
-        return result(Timer(False, False, False, ""), False, False, reason, held)
+        return result(Timer(), False, False, reason, held)
     config = settings.load(params["config"])
-    unit = f"{config['unit']}.timer"
     proof = receipts.matching(config, max_age, params["canary_mode"])
     proven = proof.receipt is not None
     run = params["enabled"] and (proven or not params["required"])
     held = proof.reason if params["enabled"] and not run else ""
     if params["enabled"] and not params["required"] and not proven:
+        unit = f"{config['unit']}.timer"
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
-    before = look(module, unit) if os.path.isdir(RUNNING_SYSTEMD) else Timer(False, False, False, "")
-    if run and not before.present and not module.check_mode:
-        raise LoopError(f"{unit} is not known to systemd on this host: apply the role first")
-    changed = (before.enabled, before.active) != (run, run) and (run or before.present)
-    after = before
-    if changed and module.check_mode:
-        after = before._replace(enabled=run, active=run, next="")
-    elif changed:
-        systemctl(module, "enable" if run else "disable", "--now", unit)
-        after = look(module, unit)
+    before = timer.look(config["unit"])
+    changed = timer.differs(before, run)
+    if module.check_mode:
+        after = before._replace(enabled=run, active=run, next="") if changed else before
+    else:
+        after = timer.put(config["unit"], run, before)
+    if proven or run:
+        changed = rollout.settle(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)
 
 
 def result(
-    timer: Timer, changed: bool, proven: bool, reason: str, held: str, before: Timer | None = None
+    after: Timer, changed: bool, proven: bool, reason: str, held: str, before: Timer | None = None
 ) -> dict[str, Any]:
     """What the module returns."""
     told: dict[str, Any] = {
         "changed": changed,
-        "enabled": timer.enabled,
-        "active": timer.active,
-        "next": timer.next,
+        "enabled": after.enabled,
+        "active": after.active,
+        "next": after.next,
         "proven": proven,
         "reason": reason,
         "held": held,
     }
     if before is not None:
-        told["diff"] = {"before": words(before), "after": words(timer)}
+        told["diff"] = {"before": words(before), "after": words(after)}
     return told
 
 
-def words(timer: Timer) -> str:
+def words(state: Timer) -> str:
     """The timer's state, for a diff."""
-    return f"enabled: {timer.enabled}\nactive: {timer.active}\n"
+    return f"enabled: {state.enabled}\nactive: {state.active}\n"
 
 
 def main() -> None:

@@ -71,19 +71,6 @@ def test_users() -> None:
     assert not hostinfo.user_exists("no-such-user")
 
 
-def test_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = {"active": False, "enabled": False, "next": ""}
-    assert hostinfo.timer("no-such-unit") == nothing
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    program(
-        tmp_path / "systemctl",
-        'test "$2" = loop.timer || exit 1\n'
-        'printf "%s\\n" ActiveState=active UnitFileState=enabled "NextElapseUSecRealtime=Thu 2026-01-01 00:00:00 $TZ"',
-    )
-    assert hostinfo.timer("loop") == {"active": True, "enabled": True, "next": "Thu 2026-01-01 00:00:00 UTC"}
-    assert hostinfo.timer("other") == nothing
-
-
 def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
     assert hostinfo.loop(str(tmp_path / "none.json")) is None
 

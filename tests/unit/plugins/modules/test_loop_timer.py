@@ -16,7 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, timer
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
 from deployed import SEED, Host, Running, deployed, running
 
@@ -32,7 +32,7 @@ class Systemd:
         self.next = NEXT
         self.commands: list[str] = []
 
-    def __call__(self, module: Any, *arguments: str) -> str:
+    def __call__(self, *arguments: str) -> str:
         self.commands.append(arguments[0])
         assert arguments[-1] == "hyrule-engineering-loop.timer"
         if arguments[0] in ("enable", "disable"):
@@ -56,7 +56,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
-    monkeypatch.setattr(loop_timer, "RUNNING_SYSTEMD", str(tmp_path))
+    monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(tmp_path))
     return deployed(tmp_path, forge)
 
 
@@ -64,7 +64,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
 def apply(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     def run(systemd: Systemd, **options: Any) -> dict[str, Any]:
         warnings: list[str] = []
-        monkeypatch.setattr(loop_timer, "systemctl", systemd)
+        monkeypatch.setattr(timer, "systemctl", systemd)
         monkeypatch.setattr(AnsibleModule, "warn", lambda module, text: warnings.append(text))
         with patch_module_args({"config": str(host.config_file), **options}), pytest.raises(SystemExit):
             loop_timer.main()
@@ -102,6 +102,8 @@ def test_with_a_proof_the_timer_runs(apply: Any, host: Host) -> None:
 def test_nothing_to_do_is_one_look(apply: Any, host: Host) -> None:
     prove(host)
     systemd = Systemd(enabled=True, active=True)
+    assert apply(systemd, enabled=True)["changed"]  # what is proven is kept
+    systemd.commands.clear()
     assert not apply(systemd, enabled=True)["changed"]
     assert systemd.commands == ["show"]
 
@@ -168,7 +170,7 @@ def test_a_fresh_host_in_check_mode(apply: Any, host: Host) -> None:
 
 
 def test_a_host_without_systemd_in_check_mode(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
+    monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
     prove(host)
     systemd = Systemd()
     assert apply(systemd, enabled=True, _ansible_check_mode=True)["changed"]
