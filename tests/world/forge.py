@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A forge on this machine: GitHub's REST calls that a loop and its deployer make, and git over HTTP.
 
+Every exchange is held to GitHub's own description of its API; `/_forge/violations` lists what differs.
+
     python tests/world/forge.py serve --root DIR --port PORT [--seed SEED.yml] [--token-file FILE]
     python tests/world/forge.py seed --root DIR [--seed SEED.yml]
     python tests/world/forge.py import DIR OWNER/NAME SOURCE
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openapi
 import yaml
 from flask import Flask
 from forge_door import add_side_door
@@ -34,9 +37,13 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 def create_app(store: Store) -> Flask:
+    try:
+        description = openapi.published()
+    except FileNotFoundError:
+        raise ForgeError(f"GitHub's description of its API is missing at {openapi.FILE}: run make setup") from None
     app = Flask("forge")
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    add_gate(app, store)
+    add_gate(app, store, description)
     add_reading(app, store)
     add_writing(app, store)
     add_app_tokens(app, store)
@@ -70,7 +77,10 @@ class Running:
 def running(
     root: Path, port: int = 0, seed: Mapping[str, Any] | None = None, token: str | None = None
 ) -> Iterator[Running]:
-    """Serve ``root`` on 127.0.0.1 from a thread, for as long as the block lasts."""
+    """Serve ``root`` on 127.0.0.1 from a thread, for as long as the block lasts.
+
+    ForgeError at its end where something was sent or answered that GitHub does not know.
+    """
     store = Store(root).open(seed, token)
     server = make_server("127.0.0.1", port, create_app(store), threaded=True, request_handler=_Handler)
     server.daemon_threads = True  # type: ignore[attr-defined]
@@ -84,6 +94,8 @@ def running(
         server.shutdown()
         server.server_close()
         thread.join()
+    if store.violations:
+        raise ForgeError("\n".join(["not as GitHub describes it:", *dict.fromkeys(store.violations)]))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

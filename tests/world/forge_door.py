@@ -24,6 +24,11 @@ def add_side_door(app: Flask, store: Store) -> None:
     def requests() -> Any:
         return jsonify(store.requests())
 
+    @app.get("/_forge/violations")
+    def violations() -> Any:
+        """Where an exchange was none that GitHub would have."""
+        return jsonify(store.violations)
+
     @app.post("/_forge/issues")
     def add_issue() -> Any:
         """repo, title; and body, labels, number, user."""

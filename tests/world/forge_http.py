@@ -16,9 +16,12 @@ from urllib.parse import urlencode
 from flask import Flask, Response, g, jsonify, request
 from forge_shapes import Shapes, error
 from forge_store import ForgeError, Record, Store, now, resolve
+from openapi import Description, Exchange
 from werkzeug.exceptions import HTTPException
 
 API = "/api/v3"
+# Our own client's requests are judged even where they are refused; what a test makes up is not.
+OUR_CLIENT = "as215932-engineering-loop"
 REPO = f"{API}/repos/<owner>/<name>"
 HOUR_LIMIT = 5000
 
@@ -42,14 +45,15 @@ def invalid(resource: str, code: str, field: str | None = None, message: str | N
     return Refusal(422, "Validation Failed", [{key: value for key, value in detail.items() if value is not None}])
 
 
-def add_gate(app: Flask, store: Store) -> None:
+def add_gate(app: Flask, store: Store, description: Description) -> None:
     @app.before_request
     def enter() -> Response | None:
-        g.login, g.record, g.git_commands = None, None, []
+        g.login, g.record, g.git_commands, g.faulty = None, None, [], False
         if request.path.startswith("/_forge/"):
             return None
         g.shapes = Shapes(store, request.host_url.rstrip("/"))
         for fault in _due_faults(store):
+            g.faulty = True
             _suffer(store, fault)
         _identify(store)
         return None
@@ -74,6 +78,7 @@ def add_gate(app: Flask, store: Store) -> None:
         if request.path.startswith("/_forge/"):
             return response
         if request.path.startswith(API):
+            _judge(store, description, response)
             _add_api_headers(response)
         store.record(_account(response))
         return response
@@ -162,6 +167,23 @@ def _add_api_headers(response: Response) -> None:
         "Reset": int(time.time()) + 3600,
     }.items():
         response.headers.setdefault(f"X-RateLimit-{key}", str(value))
+
+
+def _judge(store: Store, description: Description, response: Response) -> None:
+    """Note where this exchange is none that GitHub would have; before the headers, so that nothing is a 304 yet."""
+    if g.faulty and not response.status_code < 300:
+        return  # the trouble that a test arranged
+    exchange = Exchange(
+        request.method,
+        request.path.removeprefix(API),
+        request.query_string.decode(),
+        request.get_data(),
+        response.status_code,
+        response.get_data(),
+    )
+    ours = request.headers.get("User-Agent", "").startswith(OUR_CLIENT)
+    if ours or request.url_rule is not None:
+        store.violations += description.violations(exchange, request=ours or response.status_code < 300)
 
 
 def _account(response: Response) -> Record:

@@ -214,6 +214,7 @@ class Store:
         self._state_file = root / "state.json"
         self._requests_file = root / "requests.jsonl"
         self.state: Record = {}
+        self.violations: list[str] = []  # of GitHub's published description, by client or forge
 
     def open(self, seed: Mapping[str, Any] | None = None, token: str | None = None) -> Store:
         """Load what is there, else seed. Given no token, the bot keeps the one it has or gets a new one."""
