@@ -101,8 +101,9 @@ def forge_up(keep: bool) -> Iterator[tuple[Forge, dict[str, Any]]]:
         yield Forge(made["url"], made["token"]), made
         stop = not keep
     finally:
-        if stop:
-            stage.down(HOME)
+        strange = stage.down(HOME) if stop else []
+    if strange:
+        raise DemoError("\n".join(["not as GitHub describes its API:", *strange]))
 
 
 # --- the host -------------------------------------------------------------------------------

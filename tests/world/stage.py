@@ -6,6 +6,7 @@
     python tests/world/stage.py down DIR
 
 ``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "token", "pid", "engine", "from", "to"}.
+``down`` prints what went through the forge and is not as GitHub describes its API.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +104,17 @@ def _url_of(directory: Path, process: subprocess.Popen[bytes]) -> str:
     raise StageError(f"the forge does not start, see {directory / 'forge.log'}")
 
 
-def down(directory: Path) -> None:
-    """Stop the forge of ``directory``; nothing to do is fine."""
+def down(directory: Path) -> list[str]:
+    """Stop the forge of ``directory``; what went through it that GitHub does not know. Nothing to do is fine."""
+    found: list[str] = []
     with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
-        pid = json.loads((directory / "stage.json").read_text(encoding="utf-8"))["pid"]
-        if b"forge.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGTERM)
+        stage = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
+        if b"forge.py" in Path(f"/proc/{stage['pid']}/cmdline").read_bytes():
+            url = f"{stage['url']}/_forge/violations"
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+                found = sorted(set(json.load(answer)))
+            os.kill(stage["pid"], signal.SIGTERM)
+    return found
 
 
 def main() -> int:
@@ -120,7 +127,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         if asked.what == "down":
-            down(asked.directory)
+            print("\n".join(down(asked.directory)))
         else:
             print(json.dumps(up(asked.directory, asked.engine, asked.before, asked.after)))
     except StageError as problem:

@@ -224,6 +224,6 @@ def test_a_wrong_field_does_not_go_through(
 def test_a_forge_without_the_description_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openapi, "published", openapi.published.__wrapped__)
     monkeypatch.setattr(openapi, "FILE", tmp_path / "none.json")
-    with pytest.raises(ForgeError, match="GitHub's description of its API is missing at .*: run make setup"):
-        with running(tmp_path / "forge"):
-            pass
+    missing = pytest.raises(ForgeError, match=r"GitHub's description of its API is missing at .*: run make setup")
+    with missing, running(tmp_path / "forge"):
+        pass
