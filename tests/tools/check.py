@@ -133,11 +133,14 @@ def run_aside(check: Check) -> tuple[int, int]:
     told = environment() | {"MOLECULE_EPHEMERAL_DIRECTORY": str(home)}
     with log.open("wb") as output:
         streams: Any = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        options: Any = {"cwd": ROOT / "extensions", "env": told, "check": False, **streams}
-        code = subprocess.run(check.command, **options).returncode
+        options: Any = {"cwd": ROOT / "extensions", "env": told, **streams}
+        code = subprocess.run(check.command, check=False, **options).returncode
         if INTERRUPTS:  # molecule leaves its hosts up then
             subprocess.run(
-                ["molecule", "destroy", "--scenario-name", check.scenario], start_new_session=True, **options
+                ["molecule", "destroy", "--scenario-name", check.scenario],
+                start_new_session=True,
+                check=False,
+                **options,
             )
     said = log.read_text(encoding="utf-8", errors="replace")
     print(f"\n== {check.name}\n{said}\n{ended(check, not code, started)}", flush=True)
