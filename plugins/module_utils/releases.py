@@ -266,7 +266,7 @@ def absent(settings: Settings, *, check: bool = False) -> Json:
         return result
     with _alone(settings):
         _wait_until_idle(settings, "nothing was removed")
-        for name in ours:
+        for name in OURS:  # to be alone makes some of them
             _remove(os.path.join(install_dir, name))
     for name in (".releases.lock", ".ledger.lock", ".rollout.lock"):
         with contextlib.suppress(FileNotFoundError):

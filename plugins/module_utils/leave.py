@@ -1,0 +1,409 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host is given back: what we brought goes, what came of it stays unless it is asked away, each in one line.
+
+Units, our code and the releases go always. Everything else is somebody's: work, configuration,
+secrets, receipts, what an older layout had, and the user. Killed anywhere, the next one goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import grp
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from . import quarantine, releases, runtime, settings, takeover, units
+from .alive import cycle_in_progress
+from .errors import LoopError
+from .files import read_bytes
+
+Json = dict[str, Any]
+
+# What is removed only where it is asked for.
+REMOVABLE = ("work", "config", "secrets", "receipts", "taken_over", "user")
+# The settings that say where things are.
+NEEDED = (
+    "user", "group", "unit", "install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir",
+    "daemon_state_dir", "memory_dir", "cycles_dir", "receipts_dir", "policy_file", "env_file",
+)  # fmt: skip
+STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
+
+
+@dataclass
+class Leaving:
+    """What would go, in order, with how; and what stays, with why."""
+
+    steps: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def go(self, line: str, how: Callable[[], None]) -> None:
+        self.steps.append((line, how))
+
+
+def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Where things are: as ``config_file`` on the host has it, and where that is silent or broken as ``given``."""
+    try:
+        known = json.loads(read_bytes(config_file) or b"{}")
+    except (ValueError, LoopError):
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    config = {key: known[key] if isinstance(known.get(key), str) else str(given.get(key) or "") for key in NEEDED}
+    for key, value in config.items():
+        path = key.endswith(("_dir", "_file"))
+        if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
+            raise LoopError(f"{key} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
+    return config
+
+
+def leave(
+    config: Mapping[str, Any],
+    remove: Sequence[str] = (),
+    wait: float = 0,
+    *,
+    key_file: str = "",
+    unit_dir: str = units.UNIT_DIR,
+    check: bool = False,
+) -> Json:
+    """Give the host back. Returns ``changed``, ``removed`` and ``kept``: lines for a person."""
+    unknown = sorted(set(remove) - {*REMOVABLE})
+    if unknown:
+        raise LoopError(f"remove names {', '.join(unknown)}; it can name {', '.join(REMOVABLE)}")
+    plan = _plan(config, remove, key_file, unit_dir)
+    if plan.steps and not check:
+        timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
+        units.rest(
+            lambda: cycle_in_progress(settings.run_lock(dict(config)), config["unit"]), timers, wait,
+            "nothing was removed", lambda: _strays(config["user"]) if {"work", "user"} & {*remove} else "",
+        )  # fmt: skip
+        for _line, how in plan.steps:
+            how()
+        for directory in (config["install_dir"], config["config_dir"], config["lib_dir"]):
+            _rmdir(directory)  # where nothing is left in it
+    return {"changed": bool(plan.steps), "removed": [line for line, _how in plan.steps], "kept": plan.kept}
+
+
+def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_dir: str) -> Leaving:
+    plan = Leaving()
+    _leave_units(plan, config, unit_dir)
+    _leave_code(plan, config["lib_dir"])
+    _leave_releases(plan, config)
+    if "work" in remove:
+        _check_nesting(config, remove, key_file)
+        _leave_work(plan, config)
+    else:
+        _keep_work(plan, config)
+    _leave_files(plan, "secrets" in remove, [config["env_file"], key_file], "secrets")
+    _leave_directory(plan, "receipts" in remove, config["receipts_dir"], "receipts")
+    _leave_directory(plan, "taken_over" in remove, f"{config['install_dir']}/{takeover.ASIDE}", "taken_over")
+    if "user" in remove:
+        _leave_user(plan, config, "work" in remove)
+    elif _account(config["user"]):
+        plan.kept.append(f"the user {config['user']} (user)")
+    # The settings last: they say what was deployed to whoever has to go on.
+    ours = [config["policy_file"], f"{config['config_dir']}/loop.json"]
+    _leave_files(plan, "config" in remove, ours, "config")
+    return plan
+
+
+# --- what always goes ---------------------------------------------------------------------
+
+
+def _unit_files(config: Mapping[str, Any], unit_dir: str) -> list[str]:
+    """Units of ours: of the loop's name, and written by the role."""
+    found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config['unit'])}*"))
+    return [path for path in found if path.endswith((".timer", ".service")) and units.ours(path)]
+
+
+def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> None:
+    ours = _unit_files(config, unit_dir)
+    for path in sorted(ours, key=lambda path: not path.endswith(".timer")):
+        plan.go(f"{path}, stopped and disabled before", partial(_remove_unit, path))
+    stamp = STAMP.format(unit=config["unit"])
+    if ours:
+        plan.go("what systemd remembers of them", partial(_forget_units, ours, stamp))
+    for kind in ("service", "timer"):
+        path = f"{unit_dir}/{config['unit']}.{kind}"
+        if os.path.lexists(path) and path not in ours:
+            plan.kept.append(f"{path}: the role did not write it")
+        if os.path.isdir(f"{path}.d"):
+            plan.kept.append(f"{path}.d: somebody's own settings")
+
+
+def _remove_unit(path: str) -> None:
+    name = os.path.basename(path)
+    if path.endswith(".timer") or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+        units.systemctl("disable", "--now", name)
+    _unlink(path)
+
+
+def _forget_units(paths: Sequence[str], stamp: str) -> None:
+    units.systemctl("daemon-reload")
+    for path in paths:
+        with contextlib.suppress(LoopError):  # it knows only what failed
+            units.systemctl("reset-failed", os.path.basename(path))
+    _unlink(stamp)
+
+
+def _leave_code(plan: Leaving, lib_dir: str) -> None:
+    ours = [entry.path for entry in runtime.entries(lib_dir) if entry.path != lib_dir and _is_ours(entry.path)]
+    if not ours:
+        return
+    plan.go(f"our code in {lib_dir}", partial(_remove_code, ours, lib_dir))
+    names = {os.path.relpath(path, lib_dir).split("/")[0] for path in ours}
+    plan.kept += [f"{lib_dir}/{name}: not ours" for name in sorted({*os.listdir(lib_dir)} - names)]
+
+
+def _is_ours(path: str) -> bool:
+    """An older layout has an askpass of the same name, which is none of ours."""
+    if not os.path.isfile(path) or path.endswith(".py"):
+        return os.path.lexists(path)
+    return any(word in units.content(path) for word in (runtime.PACKAGE.encode(), b"/loop "))
+
+
+def _remove_code(paths: Sequence[str], lib_dir: str) -> None:
+    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
+        if not os.path.isdir(path):
+            _unlink(path)
+            continue
+        shutil.rmtree(f"{path}/__pycache__", ignore_errors=True)
+        _rmdir(path)
+
+
+def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
+    install_dir = config["install_dir"]
+    wanted = releases.Settings(install_dir=install_dir, run_lock=settings.run_lock(dict(config)), unit=config["unit"])
+    known = releases.absent(wanted, check=True)
+    if known["changed"]:
+        count = len(known["pruned"])
+        plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(_absent, wanted))
+    for path in _below(install_dir):
+        if os.path.basename(path).startswith(("uv", ".trash-")):
+            plan.go(path, partial(_remove, path))
+
+
+def _absent(wanted: releases.Settings) -> None:
+    releases.absent(wanted)
+
+
+# --- what goes as asked -------------------------------------------------------------------
+
+
+def _work(config: Mapping[str, Any]) -> list[str]:
+    """The directories of work, none of them inside another; what a killed removal left counts as well."""
+    keys = ("state_dir", "workspace_dir", "runs_dir", "daemon_state_dir", "memory_dir", "cycles_dir")
+    paths = sorted({os.path.normpath(config[key]) for key in keys})
+    tops = [path for path in paths if not any(_inside(path, other) for other in paths if other != path)]
+    return [each for path in tops for each in (_doomed(path), path) if os.path.lexists(each)]
+
+
+def _kept_aside(config: Mapping[str, Any]) -> list[Json]:
+    with contextlib.suppress(LoopError):
+        return quarantine.listing(settings.quarantine_dir(dict(config)))
+    return []
+
+
+def _keep_work(plan: Leaving, config: Mapping[str, Any]) -> None:
+    aside = len(_kept_aside(config))
+    for path in _work(config):
+        plan.kept.append(f"{path} (work)")
+    if aside:
+        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {settings.quarantine_dir(dict(config))} (work)")
+
+
+def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
+    work = _work(config)
+    refused = {path: why for path in work if (why := _no_work(path))}
+    plan.kept += [f"{path}: {why}" for path, why in refused.items()]
+    for thing in _kept_aside(config):
+        if not any(_inside(thing["to"], path) for path in refused):
+            plan.go(
+                f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}", _nothing
+            )
+    for path in work:
+        if path in refused:
+            continue
+        for part in _parts(path, config):
+            plan.go(f"{part} ({quarantine.size_of(part) >> 10} KiB)", _nothing)
+        plan.go(path, partial(_remove, path))
+
+
+def _parts(path: str, config: Mapping[str, Any]) -> list[str]:
+    """What is in a directory of work; run by run and checkout by checkout."""
+    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"}
+    found = []
+    for below in _below(path):
+        found += _parts(below, config) if below in deeper and os.path.isdir(below) else [below]
+    return found
+
+
+def _no_work(path: str) -> str:
+    """Why a directory is not one of the loop's own, which alone are removed."""
+    real = os.path.realpath(path)
+    status = os.stat(path) if os.path.exists(path) else os.lstat(path)
+    if real.count("/") < 2:
+        return "too near to the root of the file system to be removed by anybody but you"
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and os.geteuid() == 0:
+        return "it belongs to root, not to the loop's user: remove it yourself"
+    return ""
+
+
+def _check_nesting(config: Mapping[str, Any], remove: Sequence[str], key_file: str) -> None:
+    """Work is removed whole: nothing that is to stay may stand in it."""
+    stays = {"install_dir": config["install_dir"], "config_dir": config["config_dir"], "lib_dir": config["lib_dir"]}
+    if "secrets" not in remove:
+        stays |= {"env_file": config["env_file"], "the key": key_file}
+    if "receipts" not in remove:
+        stays["receipts_dir"] = config["receipts_dir"]
+    for name, path in stays.items():
+        for directory in _work(config):
+            if path and os.path.lexists(path) and _inside(os.path.realpath(path), os.path.realpath(directory)):
+                raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
+
+
+def _leave_files(plan: Leaving, asked: bool, paths: Sequence[str], name: str) -> None:
+    for path in paths:
+        if not path or not os.path.lexists(path):
+            continue
+        if asked:
+            plan.go(path, partial(_unlink, path))
+        else:
+            plan.kept.append(f"{path} ({name})")
+
+
+def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
+    for each in (_doomed(path), path):
+        if not os.path.lexists(each):
+            continue
+        if not asked:
+            plan.kept.append(f"{each} ({name})")
+            continue
+        plan.go(f"{each} ({quarantine.size_of(each) >> 10} KiB)", partial(_remove, each))
+
+
+def _leave_user(plan: Leaving, config: Mapping[str, Any], work_goes: bool) -> None:
+    name = config["user"]
+    if _account(name):
+        left = [path for path in _work(config) if not work_goes or _no_work(path)]
+        if left:
+            raise LoopError(
+                f"the user {name} cannot go while its files stay: a later user may get its number, and with it"
+                f" {', '.join(left)}; remove names work as well, or take these away first"
+            )
+        if name == "root" or pwd.getpwnam(name).pw_uid >= 1000:
+            plan.kept.append(f"the user {name}: no system user of the role's making")
+            return
+        plan.go(f"the user {name}", partial(_delete_account, "userdel", name))
+    if _group(config["group"]):
+        plan.go(f"the group {config['group']}", partial(_delete_account, "groupdel", config["group"]))
+
+
+def _delete_account(program: str, name: str) -> None:
+    if program == "groupdel" and not _group(name):
+        return  # it went with its user
+    done = subprocess.run([program, name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise LoopError(f"{name} cannot be removed: {last}")
+
+
+# --- small things -------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """The line tells of a part of what another step removes."""
+
+
+def _account(name: str) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(pwd.getpwnam(name))
+    return False
+
+
+def _group(name: str) -> bool:
+    with contextlib.suppress(KeyError):
+        return bool(grp.getgrnam(name))
+    return False
+
+
+def _strays(user: str) -> str:
+    """A living process of the loop's user: it would go on writing where everything is removed."""
+    if not _account(user):
+        return ""
+    uid = pwd.getpwnam(user).pw_uid
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if uid not in (0, os.geteuid()) and os.stat(f"/proc/{pid}").st_uid == uid:
+                return f"process {pid} of {user}"
+    return ""
+
+
+def _inside(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
+def _below(path: str) -> list[str]:
+    try:
+        return [f"{path}/{name}" for name in sorted(os.listdir(path))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _doomed(path: str) -> str:
+    """Where a directory waits for its end, out of everybody's way."""
+    return f"{os.path.dirname(path)}/.{os.path.basename(path)}.leaving"
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _rmdir(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def _remove(path: str) -> None:
+    """A tree: out of the way by one rename, then whole; of a link to another disk the tree there first."""
+    if not os.path.lexists(path):
+        return
+    if os.path.islink(path):
+        if os.path.isdir(path):
+            _remove(os.path.realpath(path))
+        _unlink(path)
+    elif not os.path.isdir(path):
+        _unlink(path)
+    else:
+        doomed = path if path.endswith(".leaving") else _doomed(path)
+        try:
+            if doomed != path:
+                os.rename(path, doomed)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a mount point is emptied in its place
+                raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
+            doomed = path
+        _empty(doomed)
+
+
+def _empty(path: str) -> None:
+    try:
+        for below in _below(path):
+            if os.path.isdir(below) and not os.path.islink(below):
+                shutil.rmtree(below)
+            else:
+                _unlink(below)
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise LoopError(f"{error.filename or path} cannot be removed: {error.strerror}") from error
