@@ -88,7 +88,7 @@ def leave(
         )  # fmt: skip
         for _line, how in plan.steps:
             how()
-        for directory in (config["install_dir"], config["config_dir"], config["lib_dir"]):
+        for directory in _homes(config):
             _rmdir(directory)  # where nothing is left in it
     return {"changed": bool(plan.steps), "removed": [line for line, _how in plan.steps], "kept": plan.kept}
 
@@ -113,7 +113,14 @@ def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_
     # The settings last: they say what was deployed to whoever has to go on.
     ours = [config["policy_file"], f"{config['config_dir']}/loop.json"]
     _leave_files(plan, "config" in remove, ours, "config")
+    for directory in _homes(config):
+        if os.path.isdir(directory) and not os.listdir(directory):
+            plan.go(f"{directory}, which is empty", partial(_rmdir, directory))
     return plan
+
+
+def _homes(config: Mapping[str, Any]) -> list[str]:
+    return [config[key] for key in ("install_dir", "config_dir", "lib_dir")]
 
 
 # --- what always goes ---------------------------------------------------------------------
@@ -188,7 +195,7 @@ def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
         count = len(known["pruned"])
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(_absent, wanted))
     for path in _below(install_dir):
-        if os.path.basename(path).startswith(("uv", ".trash-")):
+        if os.path.basename(path).startswith(("uv", ".uv", ".trash-")):
             plan.go(path, partial(_remove, path))
 
 

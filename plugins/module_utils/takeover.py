@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from . import units
+from . import releases, units
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
@@ -41,7 +41,7 @@ MANIFEST = "manifest.json"
 # a checkout which is half moved is still seen as one.
 CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
-OURS = ("releases", "current", "uv", "mirror.git", "cache", "receipts", "releases.json", ASIDE)
+OURS = (*releases.OURS, "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "github-app-token", "git-askpass")
 RENDERER = "vault-agent-engineering-loop.service"
 

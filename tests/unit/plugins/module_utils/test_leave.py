@@ -81,7 +81,9 @@ class Host:
         return leave.leave(self.config, remove, **options)
 
     def files(self) -> set[str]:
-        return {str(path.relative_to(self.top)) for path in self.top.rglob("*") if path.is_symlink() or not path.is_dir()}
+        return {
+            str(path.relative_to(self.top)) for path in self.top.rglob("*") if path.is_symlink() or not path.is_dir()
+        }
 
 
 def _group(gid: int) -> str:
