@@ -50,7 +50,7 @@ KEYS: dict[str, type] = {
 LASTING = ("user", "install_dir", "policy_file", "lib_dir", "daemon_state_dir", "receipts_dir", "unit")
 
 
-def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = KEYS) -> dict[str, Any]:
+def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict[str, Any]:
     """The host's settings; LoopError where the file is missing, is no JSON object or lacks one of ``keys``."""
     content = read_bytes(path)
     if content is None:

@@ -108,7 +108,7 @@ def build(settings: dict[str, Any]) -> None:
     run("apt-get", "-qy", "install", "--no-install-recommends", "git", "python3-venv")
     run("useradd", "--system", "--user-group", "--home-dir", str(VAR), "--shell", "/usr/sbin/nologin", "loop")
     for path, owner in ((HOME, "loop:loop"), (VAR, "loop:loop"), (ETC, "root:loop"), (LIB, "root:loop")):
-        run("install", "-d", "-o", owner.split(":")[0], "-g", "loop", "-m", "0750", str(path))
+        run("install", "-d", "-o", owner.split(":", maxsplit=1)[0], "-g", "loop", "-m", "0750", str(path))
     for name in ("workspace", "runs", "state", "memory"):
         run("install", "-d", "-o", "loop", "-g", "loop", "-m", "0750", str(VAR / name))
     engine(settings)

@@ -13,32 +13,24 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
 
+import test_rollout
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_rollout
-from test_rollout import (  # noqa: F401 - fixtures
-    BAD,
-    SHA,
-    Host,
-    Systemd,
-    everything,
-    forge,
-    host,
-    new_everything,
-    prove,
-    systemd,
-)
+from test_rollout import BAD, SHA, Host, Systemd, everything, new_everything, prove
 
 Task = Callable[..., dict[str, Any]]
+# pytest finds fixtures by their names in this module.
+forge, host, systemd = test_rollout.forge, test_rollout.host, test_rollout.systemd
 
 
 @pytest.fixture
-def call(task: Task, host: Host) -> Task:  # noqa: F811 - the fixture
+def call(task: Task, host: Host) -> Task:
     def call(**options: Any) -> dict[str, Any]:
         return task(loop_rollout, config=str(host.config_file), timer_enabled=True, **options)
 
     return call
 
 
-def test_check_mode_tells_what_would_come_back(call: Task, host: Host, systemd: Systemd) -> None:  # noqa: F811
+def test_check_mode_tells_what_would_come_back(call: Task, host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
     before = everything(host)
     new_everything(host)
@@ -54,7 +46,7 @@ def test_check_mode_tells_what_would_come_back(call: Task, host: Host, systemd: 
     assert not again["changed"] and again["reason"] == "nothing that a proof covers was changed"
 
 
-def test_what_cannot_be_done_is_one_line(call: Task, host: Host, systemd: Systemd) -> None:  # noqa: F811
+def test_what_cannot_be_done_is_one_line(call: Task, host: Host, systemd: Systemd) -> None:
     answer = call(state="previous")
     assert answer["failed"] and answer["msg"].startswith("there is no other proven release to go back to")
     host.config_file.unlink()
