@@ -1,0 +1,348 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong while an apply runs, one fault after the other, on a booted host with the forge of the tests.
+
+    python faults.py HOST WORLD [FAULT ...]      a host of tests/loophost.py, and what tests/world/stage.py put up
+    KILLS=50 python faults.py HOST WORLD killed  so many applies killed; 4 by default
+
+After each fault the same must hold: what was active is active, nothing half-made stays, and an apply converges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TOP = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "world")]
+import demo  # noqa: E402
+import engine  # noqa: E402
+import forge_store  # noqa: E402
+import loophost  # noqa: E402
+import stage  # noqa: E402
+
+OPT, ETC, LIB = "/opt/engineering-loop", "/etc/engineering-loop", "/usr/local/lib/engineering-loop"
+STATE = "/var/lib/engineering-loop"
+PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
+DEAD = "http://127.0.0.1:9"
+SOURCES = engine.sources()
+# Whatever an apply runs on the host is in the group of sshd, where the tasks came in; all but this shell goes.
+KILL = """
+for list in $(find /sys/fs/cgroup \\( -path '*ssh*' -o -path '*user-*' \\) -name cgroup.procs); do
+  for pid in $(cat $list); do
+    case $pid:$(cat /proc/$pid/comm 2>/dev/null) in $$:*|*:sshd*|*:) ;; *) kill -KILL $pid 2>/dev/null ;; esac
+  done
+done
+"""
+
+
+class FaultError(Exception):
+    """It did not end as it must; the text says what was seen."""
+
+
+def must(seen: object, what: str) -> None:
+    if not seen:
+        raise FaultError(what)
+
+
+class Scene:
+    """The host, the forge and the operator in front of both."""
+
+    def __init__(self, name: str, world: Path) -> None:
+        made = loophost.create(name)
+        self.stage = json.loads((world / "stage.json").read_text(encoding="utf-8"))
+        self.engine_git = world / "forge/git" / f"{stage.ENGINE_REPO}.git"
+        self.host = demo.Host(made["ssh"], demo_variables(made), sudo=False)
+        self.forge = demo.Forge(self.stage["url"], self.stage["token"])
+        demo.HOME = world
+        self.operator = demo.Operator(self.host, self.forge)
+        self.inventory = world / "inventory/inventory.yml"
+        self.a, self.b = self.stage["from"], self.stage["to"]
+        self.born = int(time.time())
+
+    def commit(self, message: str, files: dict[str, str], branch: str = "main") -> str:
+        """Another commit of the engine, where the forge serves it."""
+        self.born += 60
+        return forge_store.commit_files(self.engine_git, branch, files, message, self.born)
+
+    def start(self, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> subprocess.Popen[str]:
+        """An apply of ``sha`` in a process group of its own; ``environment`` is that of its tasks on the host."""
+        given = {"engineering_loop_version": sha, "engineering_loop_timer_enabled": False, **(variables or {})}
+        playbook = self.inventory.parent / "apply.yml"
+        role = {"role": "as215932.engineering_loop.engineering_loop"}
+        play = {"hosts": "loop", "gather_facts": False, "environment": environment, "roles": [role]}
+        playbook.write_text(json.dumps([{**play, "vars": {"engineering_loop_apply": True}}]), encoding="utf-8")
+        return subprocess.Popen(
+            [PLAYBOOK, "-i", str(self.inventory), "-e", json.dumps(given), str(playbook)],
+            cwd=TOP, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_ROLES_PATH": ""},
+        )  # fmt: skip
+
+    def apply(self, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> int:
+        """Apply, which must succeed; how many tasks changed something."""
+        process = self.start(sha, variables, **environment)
+        told = process.communicate()[0]
+        must(process.returncode == 0, f"an apply failed: {told[-1500:]}")
+        return int(re.findall(r"changed=(\d+)", told)[-1])
+
+    def refused(self, why: str, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> None:
+        """Apply, which must fail with one line that matches ``why`` and leave what was active."""
+        before = self.active()
+        process = self.start(sha, variables, **environment)
+        told = " ".join(process.communicate()[0].split())
+        must(process.returncode, "an apply succeeded that must not")
+        must(re.search(why, told), f"an apply failed, but not with {why!r}: {told[-1500:]}")
+        must("Traceback" not in told, f"a traceback: {told[-1500:]}")
+        must(self.active() == before, f"{self.active()} is active, it was {before}")
+
+    def active(self) -> str:
+        return Path(self.host.sh(f"readlink {OPT}/current || :").strip()).name
+
+    def converged(self, sha: str, variables: dict[str, Any] | None = None) -> None:
+        """One apply succeeds, the next changes nothing, and nothing is there that only a fault leaves."""
+        self.apply(sha, variables)
+        must(self.active() == sha, f"{self.active()} is active, not {sha}")
+        changed = self.apply(sha, variables)
+        must(changed == 0, f"an apply after the apply changed {changed}")
+        stale = self.host.sh(
+            f"find {OPT} {ETC} {LIB} /etc/systemd/system -maxdepth 3"
+            r" \( -name '.trash-*' -o -name '*.new' -o -name '.index' \) -print;"
+            f"find {OPT}/mirror.git {STATE}/workspace -name '*.lock' -print;"
+            f"for one in {OPT}/releases/*; do [ -e $one/.release.json ] || echo $one; done;"
+            f"find {OPT}/releases {OPT}/uv/ ! -user root -print; dpkg --audit"
+        )
+        must(not stale, f"left over: {stale}")
+
+    def ledger(self) -> list[str]:
+        return [one["sha"] for one in json.loads(self.host.sh(f"cat {OPT}/releases.json"))["history"]]
+
+    def account(self) -> dict[str, Any]:
+        """Of the last cycle."""
+        found: dict[str, Any] = json.loads(self.host.sh(f"ls {STATE}/cycles/*.json | sort | tail -n 1 | xargs cat"))
+        return found
+
+    @contextlib.contextmanager
+    def cycle(self, seconds: int) -> Iterator[None]:
+        """A cycle whose agent takes that long; it must publish, with the engine that it began with."""
+        number = self.forge.approve("Take your time", f"Explain it.\n\n<!-- pi: sleep {seconds} -->\n")
+        began = self.active()
+        self.host.sh(f"systemctl start --no-block {demo.UNIT}.service")
+        self.host.wait_for(f"test -e {STATE}/state/daemon.lock", 60, "the engine's lock")
+        yield
+        self.host.wait_for(f"! systemctl is-active --quiet {demo.UNIT}.service", 120, "the cycle's end")
+        account = self.account()
+        must(account["outcome"] == "published", f"the cycle ended {account['outcome']}: {account.get('detail')}")
+        must(account["engine"]["sha"] == began, f"the cycle ran {account['engine']['sha']}, began with {began}")
+        demo.label(self.forge, number, on=False)
+
+
+def demo_variables(made: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ansible_host": made["address"],
+        "ansible_port": made["port"],
+        "ansible_user": made["user"],
+        "ansible_ssh_private_key_file": made["key"],
+        "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
+    }
+
+
+# --- the faults -----------------------------------------------------------------------------
+
+
+def fresh(scene: Scene) -> None:
+    """The first apply of a bare host is killed while packages are installed, then again in the middle of the rest."""
+    process = scene.start(scene.a)
+    scene.host.wait_for("grep -qsx dpkg /proc/[0-9]*/comm", 60, "dpkg")
+    kill(scene, process)
+    must(scene.active() == "", "an engine is active already")
+    process = scene.start(scene.a)
+    scene.host.wait_for(f"test -d {OPT}/releases", 90, "the first release")
+    kill(scene, process)
+    scene.converged(scene.a)
+
+
+def cycle_in_progress(scene: Scene) -> None:
+    """The pin changes while a cycle runs: refused where nobody waits, done at the cycle's end where somebody does."""
+    demo.label(scene.forge, demo.CANARY_ISSUE, on=False)
+    tighter = {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 19}}}
+    with scene.cycle(20):
+        policy = scene.host.sh(f"sha256sum {ETC}/policy.yml")
+        nobody = {"engineering_loop_wait_for_cycle": 0}
+        scene.refused("a cycle is in progress .* is built but not active", scene.b, {**tighter, **nobody})
+        scene.refused(f"a cycle is in progress .*{ETC}/policy.yml is as it was", scene.a, {**tighter, **nobody})
+        must(scene.host.sh(f"sha256sum {ETC}/policy.yml") == policy, "the policy changed under a cycle")
+        scene.apply(scene.b, tighter)
+        must(scene.active() == scene.b, "the engine was not switched")
+        must(not scene.host.sh(f"cat {STATE}/state/daemon.lock || :"), "the engine was switched under a cycle")
+    scene.converged(scene.b)
+
+
+def index_unreachable(scene: Scene) -> None:
+    """The sources arrive and the packages do not."""
+    scene.host.sh(f"rm -rf {OPT}/cache {OPT}/releases/{scene.a}")
+    why = "could not be built: .*(connect|tunnel|proxy).*stays active"
+    scene.refused(why, scene.a, https_proxy=DEAD, UV_HTTP_RETRIES="0")
+    scene.converged(scene.a)
+
+
+def disk_full(scene: Scene) -> None:
+    """The disk runs full in the middle of a build; with room again, the build succeeds."""
+    scene.host.sh(f"rm -rf {OPT}/releases/{scene.b}")
+    small = f"cp -a {OPT} /run/full && mount -t tmpfs -o mode=755,size=1g full {OPT} && cp -a /run/full/. {OPT}/"
+    scene.host.sh(f"{small} && rm -rf /run/full")
+    try:
+        scene.host.sh(f"mount -o remount,size=$(( $(df --output=used {OPT} | tail -n 1) + 1500 ))k {OPT}")
+        scene.refused("No space left on device.*stays active", scene.b)
+        scene.host.sh(f"dd if=/dev/zero of={OPT}/full bs=4k 2>/dev/null || :")  # now there is no room for anything
+        scene.refused("No space left on device", scene.b)
+        scene.host.sh(f"rm {OPT}/full; mount -o remount,size=1g {OPT}")
+        scene.converged(scene.b)
+    finally:
+        scene.host.sh(f"cp -a {OPT} /root/full && umount {OPT} && cp -a /root/full/. {OPT}/ && rm -rf /root/full")
+    scene.converged(scene.b)
+
+
+def lock_mismatch(scene: Scene) -> None:
+    """A lock that does not belong to its pyproject.toml, and one that is not the pinned one."""
+    project = SOURCES["pyproject.toml"]
+    wrong = scene.commit("One more", {"pyproject.toml": project.replace('"pyyaml>=6.0"', '"pyyaml>=6.0", "packaging"')})
+    scene.commit("One less", {"pyproject.toml": project})
+    scene.refused("uv lock --check.*needs to be updated.*stays active", wrong)
+    pinned = {"engineering_loop_lock_sha256": "0" * 64}
+    scene.refused(f"uv.lock of {scene.b} has the SHA-256 [0-9a-f]{{64}}, not 0000", scene.b, pinned)
+    scene.refused("has the SHA-256 [0-9a-f]{64}, not 0000", scene.a, pinned)
+    right = scene.host.sh(f"sha256sum {OPT}/current/uv.lock").split()[0]
+    scene.converged(scene.b, {"engineering_loop_lock_sha256": right})
+
+
+def smoke_fails(scene: Scene) -> None:
+    """An engine that does not start is never active; two of them in a row lead back to the one that was proven."""
+    cli = "src/reference_loop_engine/cli.py"
+    bad = [scene.commit(f"Bad {one}", {cli: f"raise SystemExit('no start {one}')\n"}) for one in (1, 2)]
+    scene.commit("Good", {cli: SOURCES[cli]})
+    for number, sha in enumerate(bad, 1):
+        scene.refused(f"could not be built: .*no start {number}.*stays active", sha)
+    scene.converged(scene.b)
+
+
+def not_merged(scene: Scene) -> None:
+    """A commit on a branch that nobody allowed."""
+    sha = scene.commit("Not merged", {"README.md": "Not merged\n"}, branch="feature/one")
+    scene.refused(f"commit {sha} is not on main of .*only on feature/one", sha)
+    scene.converged(sha, {"engineering_loop_allowed_branches": ["feature/*"]})
+    scene.converged(scene.b)
+
+
+def tampered(scene: Scene) -> None:
+    """A hot fix on the host is noticed, said, kept aside, and the release is built again."""
+    page = f"{OPT}/current/src/reference_loop_engine/cli.py"
+    scene.host.sh(f"chmod u+w {page} && echo '# hot fix' >> {page} && chown loop {OPT}/current/README.md")
+    process = scene.start(scene.b)
+    told = " ".join(process.communicate()[0].split())
+    must(process.returncode == 0 and "2 files of the release had been changed by hand" in told, told[-1500:])
+    kept = scene.host.sh(f"grep -l 'hot fix' {OPT}/releases/.damaged-*/src/reference_loop_engine/cli.py")
+    must(kept.strip().count("\n") == 0 and kept, f"kept aside: {kept}")
+    must("hot fix" not in scene.host.sh(f"cat {page}"), "the hot fix is still active")
+    scene.converged(scene.b)
+
+
+def wrong_clock(scene: Scene) -> None:
+    """Applies whose clock is years off, one way and the other: the order of things is not taken from it."""
+    scene.host.sh("apt-get install -qq --no-install-recommends libfaketime >/dev/null")
+    library = scene.host.sh("ls /usr/lib/*/faketime/libfaketime.so.1").strip()
+    before = scene.ledger()
+    for sha, off in ((scene.a, "-900d"), (scene.b, "+900d"), (scene.a, "-900d"), (scene.b, "+0")):
+        scene.host.sh(f"touch -d '{off.replace('d', ' days')}' {OPT}/current/. {OPT}/releases.json")
+        scene.apply(sha, None, LD_PRELOAD=library, FAKETIME=off, FAKETIME_DONT_RESET="1")
+        must(scene.active() == sha, f"{scene.active()} is active, not {sha}")
+    must(scene.ledger() == [*before, scene.a, scene.b, scene.a, scene.b], f"the history is {scene.ledger()}")
+    scene.converged(scene.b)
+
+
+def no_network(scene: Scene) -> None:
+    """A bundle and a directory of wheels on the host are enough for uv and the engine."""
+    bundle = "git -C /srv/git bundle create -q /srv/bundle HEAD main"
+    scene.host.sh(
+        f"git clone -q --bare {scene.stage['engine']} /srv/git && {bundle};"
+        f"{OPT}/uv/bin/uv export -q --directory {OPT}/current --frozen --no-dev --no-emit-project -o /srv/locked;"
+        "python3 -m venv /srv/pip && /srv/pip/bin/pip download -q -d /srv/wheels -r /srv/locked && "
+        f"/srv/pip/bin/pip download -q -d /srv/wheels hatchling uv==$(readlink {OPT}/uv | cut -d- -f2)"
+    )
+    scene.host.sh(f"rm -rf {OPT}/cache {OPT}/mirror.git {OPT}/uv {OPT}/uv-* {OPT}/releases/{scene.a}")
+    given = {"engineering_loop_repo": "/srv/bundle", "engineering_loop_wheels": "/srv/wheels"}
+    scene.apply(scene.a, given, https_proxy=DEAD)
+    must(scene.active() == scene.a, f"{scene.active()} is active")
+    scene.converged(scene.a, given)
+
+
+def kill(scene: Scene, process: subprocess.Popen[str], host: bool = True) -> None:
+    """SIGKILL an apply: what runs on the host, and the operator's ansible-playbook."""
+    if host:
+        scene.host.sh(KILL, check=False)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def killed(scene: Scene) -> None:
+    """SIGKILL at random moments of an apply that has to do everything; the next one converges."""
+    wanted, seconds = int(os.environ.get("KILLS", "4")), 20.0
+    seed = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)  # noqa: S311 - moments, no secrets
+    print(f"SEED={seed}", flush=True)
+    for number in range(wanted):
+        sha, other = (scene.a, scene.b) if number % 2 == 0 else (scene.b, scene.a)
+        # All that an apply can do for a host is to do: build, switch, policy, checkout, unit.
+        variables = {
+            "engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 10 + number % 10}},
+            "engineering_loop_service_timeout": 3000 + number,
+        }
+        scene.host.sh(f"rm -rf {OPT}/releases/{sha} {STATE}/workspace/hyrule-infra; test -d {OPT}/releases/{other}")
+        moment, host = chance.uniform(0.5, seconds), chance.random() < 0.7
+        process = scene.start(sha, variables)
+        time.sleep(moment)
+        ended = process.poll() is not None
+        kill(scene, process, host)
+        began = time.monotonic()
+        scene.converged(sha, variables)
+        if ended:
+            seconds = moment
+        where = "over already" if ended else "killed on the host" if host else "the operator's side killed"
+        took = f"converged in {time.monotonic() - began:.1f} s"
+        print(f"  {number + 1} of {wanted}: {moment:.2f} s, {where}, {took}", flush=True)
+
+
+FAULTS: list[Callable[[Scene], None]] = [
+    fresh, cycle_in_progress, index_unreachable, disk_full, lock_mismatch, smoke_fails, not_merged, tampered,
+    wrong_clock, no_network, killed,
+]  # fmt: skip
+
+
+def main(name: str, world: str, *only: str) -> int:
+    scene = Scene(name, Path(world))
+    failed = 0
+    for fault in FAULTS:
+        if only and fault.__name__ not in only:
+            continue
+        began = time.monotonic()
+        try:
+            fault(scene)
+            outcome = "as it must"
+        except (FaultError, demo.DemoError) as problem:
+            outcome, failed = f"FAILED: {problem}", failed + 1
+        print(f"{fault.__name__}: {outcome} ({time.monotonic() - began:.0f} s)", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
