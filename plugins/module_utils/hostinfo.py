@@ -55,6 +55,13 @@ def missing_packages(names: Sequence[str]) -> list[str]:
     return sorted(set(names) - installed)
 
 
+def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
+    """Whether dpkg was killed in the middle of something: until that is ended it refuses everything else."""
+    with contextlib.suppress(OSError):
+        return any(name.isdigit() for name in os.listdir(updates))
+    return False
+
+
 def uv_version(path: str) -> str:
     """The version of the uv program at ``path``; empty where there is none."""
     words = _run([path, "--version"]).split()

@@ -71,6 +71,11 @@ packages_missing:
   type: list
   elements: str
   sample: [git]
+packages_interrupted:
+  description: Whether dpkg was killed in the middle of something, which must be ended before it does anything else.
+  returned: success
+  type: bool
+  sample: false
 uv_version:
   description: Version of the program at O(uv), empty if there is none.
   returned: success
@@ -164,6 +169,7 @@ def main() -> None:
             changed=False,
             system=hostinfo.system(),
             packages_missing=hostinfo.missing_packages(wanted["packages"]),
+            packages_interrupted=hostinfo.packages_interrupted(),
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             takeover=[item.path for item in theirs],

@@ -48,6 +48,14 @@ def test_the_system() -> None:
     assert system["root"] == (os.geteuid() == 0)
 
 
+def test_an_interrupted_dpkg_is_seen_by_its_journal(tmp_path: Path) -> None:
+    assert hostinfo.packages_interrupted(str(tmp_path / "none")) is False
+    (tmp_path / "tmp.i").touch()
+    assert hostinfo.packages_interrupted(str(tmp_path)) is False
+    (tmp_path / "0003").touch()
+    assert hostinfo.packages_interrupted(str(tmp_path)) is True
+
+
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hostinfo.missing_packages([]) == []
     assert hostinfo.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
