@@ -215,7 +215,7 @@ def disk_full(scene: Scene) -> None:
         scene.host.sh(f"rm {OPT}/full; mount -o remount,size=1g {OPT}")
         scene.converged(scene.b)
     finally:
-        scene.host.sh(f"cp -a {OPT} /root/full && umount {OPT} && cp -a /root/full/. {OPT}/ && rm -rf /root/full")
+        scene.host.sh(f"cp -a {OPT} /srv/full && umount {OPT} && cp -a /srv/full/. {OPT}/ && rm -rf /srv/full")
     scene.converged(scene.b)
 
 
