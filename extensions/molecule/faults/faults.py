@@ -308,13 +308,13 @@ def killed(scene: Scene) -> None:
     chance = random.Random(seed)  # noqa: S311 - moments, no secrets
     print(f"SEED={seed}", flush=True)
     for number in range(wanted):
-        sha, other = (scene.a, scene.b) if number % 2 == 0 else (scene.b, scene.a)
+        sha = scene.b if scene.active() == scene.a else scene.a
         # All that an apply can do for a host is to do: build, switch, policy, checkout, unit.
         variables = {
             "engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 10 + number % 10}},
             "engineering_loop_service_timeout": 3000 + number,
         }
-        scene.host.sh(f"rm -rf {OPT}/releases/{sha} {STATE}/workspace/hyrule-infra; test -d {OPT}/releases/{other}")
+        scene.host.sh(f"rm -rf {OPT}/releases/{sha} {STATE}/workspace/hyrule-infra")
         moment, host = chance.uniform(0.5, seconds), chance.random() < 0.7
         process = scene.start(sha, variables)
         time.sleep(moment)
