@@ -4,7 +4,8 @@
 
 The engine pushes with git, and what git may do then is decided by the cycle's environment, which
 wins over every repository's configuration: git's hook is ``loop pre-push``, and ``loop askpass``
-alone hands out the token. Both look at the repository with the agent in mind, which can write all
+alone hands out the token. And git itself is ours, which does not run where that configuration says
+more than a checkout needs. All look at the repository with the agent in mind, which can write all
 of it. docs/push-gate.md says what is refused and what remains possible.
 """
 
@@ -44,9 +45,10 @@ PUSH_CONFIG = {"push.recurseSubmodules": "no", "push.followTags": "false", "push
 
 
 def environment(config: Config) -> dict[str, str]:
-    """git's variables for the engine: our hook, our askpass, and no way out but the repositories' own."""
+    """What the engine's git is told: our git, our hook, our askpass, and no way out but the repositories' own."""
     schemes = sorted({urllib.parse.urlsplit(url).scheme or "file" for url in _urls(config).values()})
     extra = {
+        "PATH": f"{config['lib_dir']}/bin:{os.environ.get('PATH', os.defpath)}",
         "GIT_ASKPASS": f"{config['lib_dir']}/git-askpass",
         "GIT_ALLOW_PROTOCOL": ":".join(schemes),
         SETTINGS: f"{config['config_dir']}/loop.json",
@@ -202,7 +204,7 @@ def _commits(place: Place, base: str, new: str) -> str:
     return git(place.worktree, ["cat-file", "--batch"], stdin=listing.encode(), timeout=GIT_SECONDS)[1]
 
 
-# --- the two commands -------------------------------------------------------------------------
+# --- the commands -----------------------------------------------------------------------------
 
 
 def pre_push(remote: str, url: str) -> int:
@@ -238,6 +240,20 @@ def askpass(prompt: str) -> int:
     status = _answer("token", decide)
     if status == 0:
         sys.stdout.write(f"{token}\n")
+    return status
+
+
+def guarded_git(*words: str) -> int:
+    """Run git for the engine, unless the repository was told what could make git run something else."""
+
+    def decide(config: Config) -> str:
+        check_repository(find_place(config, os.getcwd(), os.environ.get("GIT_DIR", "")))
+        return ""
+
+    environment = dict(os.environ)
+    status = _answer("git", decide)
+    if status == 0:
+        os.execve("/usr/bin/git", ["git", *words], environment)  # noqa: S606 - a shell has no part in this
     return status
 
 

@@ -10,7 +10,7 @@ import os
 import pkgutil
 import shlex
 
-from . import canary, cycle, push_gate
+from . import canary, cycle, push_gate, workspaces
 from .errors import LoopError
 from .hostfiles import Entry
 
@@ -36,8 +36,10 @@ match sys.argv[1:]:
         from engineering_loop_core.push_gate import pre_push as main
     case ["askpass", *words] if len(words) == 1:
         from engineering_loop_core.push_gate import askpass as main
+    case ["git", *words]:
+        from engineering_loop_core.push_gate import guarded_git as main
     case _:
-        sys.exit("usage: loop cycle [SETTINGS] | pre-push REMOTE URL | askpass PROMPT")
+        sys.exit("usage: loop cycle [SETTINGS] | pre-push REMOTE URL | askpass PROMPT | git WORDS")
 sys.exit(main(*words))
 """
 
@@ -54,6 +56,25 @@ case "$1" in
   Username*) echo x-access-token ;;
   *) exec {lib_dir}/loop askpass "$1" ;;
 esac
+"""
+
+# What the engine finds as git. Filters and the like are programs that a repository's configuration names, and git
+# cannot be told to leave them all alone; so it does not run where there is a key that a checkout does not need. Bash
+# asks, since Python would take longer than git itself; where it finds one, Python looks again and says why.
+GIT = """\
+#!/bin/bash
+options=() value=
+for word in "$@"; do
+  [[ $value || $word == -* ]] || break
+  options+=("$word")
+  [[ ! $value && $word =~ ^(-C|-c|--git-dir|--work-tree|--namespace)$ ]] && value=yes || value=
+done
+keys() {{ /usr/bin/git "${{options[@]}}" config --local --no-includes --list --name-only -z 2>/dev/null; }}
+if [[ -v {settings} ]] && keys | LC_ALL=C grep -qzvxE {harmless}; then
+  lib={lib_dir}
+  PATH=${{PATH//"$lib/bin:"/}} exec "$lib/loop" git "$@"  # which runs git itself, and must not come back here
+fi
+exec /usr/bin/git "$@"
 """
 
 
@@ -75,8 +96,14 @@ def sources() -> dict[str, bytes]:
     return found
 
 
+def git_door(lib_dir: str) -> str:
+    """The program that stands before git."""
+    harmless = shlex.quote(workspaces.HARMLESS.pattern)
+    return GIT.format(lib_dir=shlex.quote(lib_dir), settings=push_gate.SETTINGS, harmless=harmless)
+
+
 def entries(lib_dir: str) -> list[Entry]:
-    """What must stand below ``lib_dir``: core, launcher, askpass and hook. Files that are no longer ours go."""
+    """What must stand below ``lib_dir``: core, launcher, askpass, hook and git. Files that are no longer ours go."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
@@ -87,6 +114,8 @@ def entries(lib_dir: str) -> list[Entry]:
         Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=quoted).encode(), mode=0o755),
         Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
         Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=quoted).encode(), mode=0o755),
+        Entry(f"{lib_dir}/bin", "directory", mode=0o755),
+        Entry(f"{lib_dir}/bin/git", content=git_door(lib_dir).encode(), mode=0o755),
     ]
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
     if os.path.isdir(package):

@@ -111,7 +111,7 @@ ROWS = [
     Row(
         "sets core.hooksPath to hooks of its own",
         ["pi: hookspath"],
-        "error", "^(token|push) refused: .* core.hookspath", "docs",
+        "needs_triage", "^git refused: .* core.hookspath", "docs",
         no_hook_ran,
     ),
     Row(
@@ -124,7 +124,20 @@ ROWS = [
     Row(
         "sets a proxy",
         ["pi: run git config http.proxy http://127.0.0.1:9"],
-        "error", "Failed to connect to 127.0.0.1 port 9", "docs",
+        "needs_triage", "^git refused: .* http.proxy", "docs",
+    ),
+    Row(
+        "names a program as a filter, which git would run with the token in its environment",
+        ["pi: run d=$(git rev-parse --git-common-dir)/info; mkdir -p $d; echo '* filter=x diff=x' > $d/attributes;"
+         " git config filter.x.clean \"touch $(cd ../..; pwd)/ran; cat\"",
+         "pi: run git config diff.x.textconv \"touch $(cd ../..; pwd)/ran; cat\""],
+        "needs_triage", "^git refused: .* diff.x.textconv, filter.x.clean", "docs",
+        lambda cycle: not (cycle.worktree.parent.parent / "ran").exists(),
+    ),
+    Row(
+        "reads the environment of the engine's process, and finds the token (known: docs/push-gate.md)",
+        ["pi: run p=$(cut -d' ' -f4 /proc/$PPID/stat); grep -qz ^GH_TOKEN= /proc/$p/environ && echo yes >found"],
+        "needs_triage", "found is outside", "found",
     ),
     Row(
         "adds a symlink docs/p -> /etc/passwd",
@@ -150,7 +163,7 @@ ROWS = [
     Row(
         "hides files by core.excludesFile",
         ["pi: run echo 'src/*' > /tmp/excludes; git config core.excludesFile /tmp/excludes", "pi: write src/x.py 1"],
-        "error", "^(token|push) refused: .* core.excludesfile", "src/x.py",
+        "needs_triage", "^git refused: .* core.excludesfile", "src/x.py",
     ),
     Row(
         "hides a change by assume-unchanged",
@@ -178,7 +191,7 @@ ROWS = [
         ["pi: run git init -q -b x /tmp/own; git -C /tmp/own remote add origin $(git remote get-url origin);"
          " git -C /tmp/own fetch -q; git -C /tmp/own reset -q origin/main; git -C /tmp/own config http.sslVerify false;"
          " echo gitdir: /tmp/own/.git > .git"],
-        "error", "^token refused: .* is no checkout in", "docs",
+        "needs_triage", "^git refused: .* is no checkout in", "docs",
     ),
     Row(
         "leaves a process behind",

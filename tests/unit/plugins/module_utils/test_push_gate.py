@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tests" / "world"))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate, runtime
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from forge import Running, running
 
@@ -66,6 +67,11 @@ class Loop:
         self.save()
         self.program(top / "lib" / "hooks" / "pre-push", "pre_push")
         self.program(top / "lib" / "git-askpass", "askpass", 'case "$1" in Username*) echo x; exit;; esac')
+        self.program(top / "lib" / "loop", "guarded_git", "shift")
+        door = top / "lib" / "bin" / "git"
+        door.parent.mkdir()
+        door.write_text(runtime.git_door(str(top / "lib")), encoding="utf-8")
+        door.chmod(0o755)
         if not repo:
             self.git(top, "init", "-q", "--bare", "-b", "main", str(self.remote))
             self.commit_elsewhere("docs/a.md")
@@ -114,12 +120,16 @@ class Loop:
     def push(
         self, *refs: str, remote: str = "origin", options: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """As the engine pushes."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.top), "GH_TOKEN": self.token}
-        environment |= push_gate.environment(self.config)
-        command = ["git", "push", *options, remote, *(refs or (f"HEAD:{BRANCH}",))]
+        """As the engine pushes, but past the guard before git, so that the gate behind it is asked."""
+        return self.engine("/usr/bin/git", "push", *options, remote, *(refs or (f"HEAD:{BRANCH}",)))
+
+    def engine(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """What the engine runs, in its environment."""
+        environment = {"HOME": str(self.top), "GH_TOKEN": self.token, **push_gate.environment(self.config)}
+        # A shell, because Python would look for the program on our own PATH.
+        words = ["sh", "-c", 'exec "$@"', "sh", *command]
         return subprocess.run(
-            command, cwd=self.worktree, env=environment, capture_output=True, text=True, check=False, timeout=60
+            words, cwd=self.worktree, env=environment, capture_output=True, text=True, check=False, timeout=60
         )
 
     def refs(self, remote: Path | None = None) -> dict[str, str]:
@@ -327,12 +337,57 @@ def test_the_environment_wins_over_the_repository(loop: Loop) -> None:
     wished = {"core.hooksPath": "/tmp", "push.recurseSubmodules": "on-demand", "core.fsmonitor": "/bin/false"}
     for key, value in wished.items():
         loop.git(loop.checkout, "config", key, value)
-    environment = {"PATH": os.environ["PATH"], **push_gate.environment(loop.config)}
+    environment = push_gate.environment(loop.config)
     expected = {"core.hooksPath": f"{loop.top}/lib/hooks", "push.recurseSubmodules": "no", "core.fsmonitor": "false"}
     for key, value in expected.items():
-        seen = subprocess.check_output(["git", "config", key], cwd=loop.worktree, env=environment, text=True)
+        seen = subprocess.check_output(["/usr/bin/git", "config", key], cwd=loop.worktree, env=environment, text=True)
         assert seen.strip() == value
     assert environment["GIT_ALLOW_PROTOCOL"] == "file"
+
+
+# --- git itself
+
+
+PROGRAM = "cat; touch RAN"
+
+
+@pytest.mark.parametrize(
+    ("key", "attribute", "words"),
+    [
+        ("filter.x.clean", "* filter=x", ["add", "-A"]),
+        ("filter.x.process", "* filter=x", ["status"]),
+        ("diff.x.textconv", "* diff=x", ["diff", "--", "."]),
+        ("diff.external", "", ["diff"]),
+        ("alias.publish", "", ["publish"]),
+        ("gpg.program", "", ["commit", "--allow-empty", "-m", "x"]),
+        ("include.path", "", ["status"]),
+    ],
+)
+def test_git_does_not_run_what_the_repository_names(loop: Loop, key: str, attribute: str, words: list[str]) -> None:
+    ran = loop.top / "RAN"
+    (loop.worktree / "docs/a.md").write_text("changed\n", encoding="utf-8")
+    (loop.checkout / ".git/info").mkdir(exist_ok=True)
+    (loop.checkout / ".git/info/attributes").write_text(f"{attribute}\n", encoding="utf-8")
+    loop.git(loop.checkout, "config", key, f"!{PROGRAM}".replace("RAN", str(ran)).removeprefix("!"))
+    done = loop.engine("git", *words)
+    assert done.returncode == 1 and not ran.exists()
+    told = f"git refused: the configuration of app was changed during the run: {key}; nothing was published"
+    assert done.stderr.startswith(told)
+    assert [one["allowed"] for one in push_gate.take_verdicts(loop.config)] == [False]
+    loop.git(loop.checkout, "config", "--unset", key)
+    assert loop.engine("git", "add", "-A").returncode == 0
+
+
+def test_git_runs_for_whoever_is_not_the_engine_and_where_nothing_was_told(loop: Loop) -> None:
+    assert loop.engine("git", "-C", str(loop.checkout), "rev-parse", "HEAD").stdout.strip()
+    assert loop.engine("git", "--version").stdout.startswith("git version")
+    assert loop.engine("git", "-C", str(loop.top), "status").returncode == 128  # git's own words
+    loop.git(loop.checkout, "config", "alias.x", "status")
+    for option in (["-C", str(loop.worktree)], [f"--git-dir={loop.checkout}/.git"], ["-c", "a.b=c"]):
+        assert "git refused: " in loop.engine("git", *option, "status").stderr
+    environment = {"HOME": str(loop.top), "PATH": f"{loop.top}/lib/bin:{os.environ['PATH']}"}
+    done = subprocess.run([f"{loop.top}/lib/bin/git", "x"], cwd=loop.worktree, env=environment, check=False)
+    assert done.returncode == 0
 
 
 # --- which repository it is
@@ -401,6 +456,154 @@ def test_verdicts_that_somebody_else_wrote(loop: Loop) -> None:
         assert push_gate.take_verdicts(loop.config) == [] and not file.exists()
     file.symlink_to("/etc/passwd")
     assert push_gate.take_verdicts(loop.config) == [] and not file.is_symlink()
+
+
+# --- the same questions, asked in this process
+
+
+Asked = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Asked:
+    """Call a command as git would: its status, and what it says on stderr or, where that is nothing, on stdout."""
+
+    def ask(loop: Loop, function: Callable[..., int], *words: str, stdin: str = "") -> tuple[int, str]:
+        monkeypatch.chdir(loop.worktree)
+        monkeypatch.setenv(push_gate.SETTINGS, f"{loop.top}/config/loop.json")
+        monkeypatch.setenv("GIT_DIR", loop.git(loop.worktree, "rev-parse", "--absolute-git-dir"))
+        monkeypatch.setenv("GH_TOKEN", loop.token)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        status = function(*words)
+        said = capsys.readouterr()
+        return status, said.err or said.out
+
+    return ask
+
+
+NOTHING = "0" * 40
+
+
+def push(loop: Loop, asked: Asked, ref: str = f"refs/heads/{BRANCH}", new: str = "", old: str = NOTHING) -> str:
+    """What the hook says to a push of HEAD; '' where it lets it through."""
+    new = new or loop.git(loop.worktree, "rev-parse", "HEAD")
+    status, said = asked(loop, push_gate.pre_push, "origin", loop.url, stdin=f"HEAD {new} {ref} {old}\n")
+    assert status == bool(said)
+    return said
+
+
+def test_the_hook_lets_good_work_through_and_keeps_its_verdict(loop: Loop, asked: Asked) -> None:
+    loop.commit_elsewhere("src/theirs.py")  # the base is fetched
+    loop.commit("docs/b.md")
+    assert push(loop, asked) == ""
+    assert [one["allowed"] for one in push_gate.take_verdicts(loop.config)] == [True]
+    assert asked(loop, push_gate.pre_push, "origin", loop.url) == (0, "")  # nothing is pushed
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message", "reason"),
+    [
+        ("src/x.py", "x\n", "Page", "src/x.py: outside of what may be changed (docs) [allowed_paths]"),
+        ("docs/b.md", f"{KEY}\n", "Page", "docs/b.md: adds text denied by"),
+        ("docs/b.md", "x\n", f"Page\n\n{KEY}", "a commit: adds text denied by"),
+        ("docs/AGENTS.md", "x\n", "Page", "docs/AGENTS.md: is protected (agent instructions) [guards."),
+        ("docs/b.bin", "a\0b\n", "Page", "docs/b.bin: is binary [guards.binaries]"),
+    ],
+)
+def test_the_hook_judges_each_commit(loop: Loop, asked: Asked, path: str, text: str, message: str, reason: str) -> None:
+    loop.commit(path, text, message)
+    loop.git(loop.worktree, "rm", "-q", path)
+    loop.git(loop.worktree, "commit", "-q", "-m", "Tidy")
+    said = push(loop, asked)
+    assert said.startswith(f"push refused: {reason}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ref", "new", "reason"),
+    [
+        ("refs/tags/v1", "", "refs/tags/v1: is no branch"),
+        ("refs/heads/main", "", "main: is not the loop's own, allowed: below hyrule-feature, hyrule-loop"),
+        ("refs/heads/hyrule-feature/x..y", "", "is not a branch name"),
+        (f"refs/heads/{BRANCH}", NOTHING, "would be deleted"),
+        (f"refs/heads/{BRANCH}", "HEAD^{tree}", "there is no commit"),
+    ],
+)
+def test_the_hook_knows_what_a_ref_may_become(loop: Loop, asked: Asked, ref: str, new: str, reason: str) -> None:
+    loop.commit("docs/b.md")
+    new = loop.git(loop.worktree, "rev-parse", new) if "^" in new else new
+    assert reason in push(loop, asked, ref, new)
+
+
+def test_the_hook_loses_nothing_that_a_branch_has(loop: Loop, asked: Asked) -> None:
+    old = loop.commit("docs/b.md")
+    loop.git(loop.worktree, "reset", "-q", "--hard", "HEAD^")
+    loop.commit("docs/c.md")
+    assert f"has {old[:12]} on the remote, which would be lost" in push(loop, asked, old=old)
+
+
+def test_the_hook_says_three_reasons_and_how_many_more(loop: Loop, asked: Asked) -> None:
+    for number in range(5):
+        loop.commit(f"src/{number}.py")
+    assert "and 2 more; nothing was published" in push(loop, asked)
+
+
+def test_the_hook_looks_at_repository_policy_and_remote(loop: Loop, asked: Asked) -> None:
+    loop.commit("docs/b.md")
+    loop.git(loop.checkout, "config", "http.proxy", "http://127.0.0.1:9")
+    assert "the configuration of app was changed during the run: http.proxy" in push(loop, asked)
+    loop.git(loop.checkout, "config", "--unset", "http.proxy")
+    (loop.checkout / ".git/shallow").touch()
+    assert "the history of app was cut off" in push(loop, asked)
+    (loop.checkout / ".git/shallow").unlink()
+    loop.config["policy_sha256"] = "0" * 64
+    loop.save()
+    assert "is not the one that was deployed" in push(loop, asked)
+    loop.config |= {"policy_sha256": "", "workspace_repositories": [{"repo": "/elsewhere", "dest": "app"}]}
+    loop.save()
+    assert f"origin: leads to {loop.url}, allowed: /elsewhere [remote]" in push(loop, asked)
+    loop.config["workspace_repositories"] = []
+    loop.save()
+    assert "which is no checkout in" in push(loop, asked)
+    (loop.top / "config/loop.json").write_text("{", encoding="utf-8")
+    assert "is not JSON" in push(loop, asked)
+
+
+def test_the_token_is_said_to_whom_it_belongs(loop: Loop, asked: Asked) -> None:
+    loop.token = "secret"
+    loop.config |= {"git_url": "https://forge.example", "workspace_repositories": [{"repo": "o/app", "dest": "app"}]}
+    loop.save()
+    right = "Password for 'https://x-access-token@forge.example': "
+    assert asked(loop, push_gate.askpass, right) == (0, "secret\n")
+    for host in (
+        "http://x@forge.example",
+        "https://x@forge.example:8443",
+        "https://x@forge.example.evil",
+        "https://x@e",
+    ):
+        status, said = asked(loop, push_gate.askpass, f"Password for '{host}': ")
+        assert status == 1 and "secret" not in said
+        assert said.startswith("token refused: Password for '") and "is not for https://forge.example/o/app.git" in said
+    loop.git(loop.checkout, "config", "alias.x", "y")
+    assert asked(loop, push_gate.askpass, right)[1].startswith("token refused: the configuration of app was changed")
+    loop.git(loop.checkout, "config", "--unset", "alias.x")
+    (loop.top / "lib/hooks/pre-push").unlink()
+    assert "pre-push is missing; run apply.yml" in asked(loop, push_gate.askpass, right)[1]
+
+
+def test_git_is_run_where_python_finds_nothing_either(
+    loop: Loop, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def execve(program: str, words: list[str], environment: dict[str, str]) -> None:
+        ran.append([program, *words, environment["GIT_DIR"], environment[push_gate.SETTINGS]])
+
+    monkeypatch.setattr(os, "execve", execve)
+    assert asked(loop, push_gate.guarded_git, "status", "-s") == (0, "")
+    assert ran[0][:4] == ["/usr/bin/git", "git", "status", "-s"]
+    loop.git(loop.checkout, "config", "filter.x.clean", "cat")
+    assert asked(loop, push_gate.guarded_git, "add", ".")[0] == 1
+    assert len(ran) == 1
 
 
 # --- over HTTP: who gets the token
