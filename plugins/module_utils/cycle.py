@@ -45,6 +45,8 @@ EXIT_STATUS = {
 }
 
 
+# Where the engine leaves handoffs of runs that name no directory of their own.
+HANDOFF = "HYRULE_HANDOFF_DIR"
 # Fewer free inodes than this and a checkout or an environment may not fit any more.
 MIN_INODES = 10_000
 
@@ -66,22 +68,7 @@ def check_host(config: dict[str, Any]) -> None:
     """Refuse what would waste a run or run something unproven. Raises LoopError with the reason."""
     if os.environ.get("GITHUB_ACTIONS"):
         raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
-    policy_file = config["policy_file"]
-    try:
-        owner = os.lstat(policy_file)
-    except FileNotFoundError:
-        raise LoopError(
-            f"the policy {policy_file} is missing (the engine would allow everything); run apply.yml"
-        ) from None
-    except OSError as error:
-        raise LoopError(f"the policy {policy_file} cannot be looked at: {error.strerror}; run apply.yml") from error
-    if not stat.S_ISREG(owner.st_mode) or owner.st_uid != 0 or owner.st_mode & 0o022:
-        raise LoopError(f"the policy {policy_file} must be a regular file that only root can write; run apply.yml")
-    policy = gate_policy.load_file(policy_file)
-    if config["policy_sha256"] and gate_policy.digest(policy) != config["policy_sha256"]:
-        raise LoopError(f"the policy {policy_file} is not the one that was deployed; run apply.yml and prove it again")
-    if not gate_policy.admits_handoff(policy, config["runs_dir"]):
-        raise LoopError(f"the policy {policy_file} does not admit handoffs under {config['runs_dir']}; run apply.yml")
+    check_policy(config)
     for name in ("runs_dir", "daemon_state_dir", "memory_dir", "workspace_dir"):
         if not os.access(config[name], os.W_OK | os.X_OK):
             raise LoopError(
@@ -91,6 +78,34 @@ def check_host(config: dict[str, Any]) -> None:
         raise LoopError(
             f"no GH_TOKEN: put it into {config['env_file']} (KEY=value) or into engineering_loop_environment"
         )
+
+
+def check_policy(config: dict[str, Any]) -> None:
+    """Refuse a policy that is not to the letter what root deployed, or does not admit where this cycle will write."""
+    path = config["policy_file"]
+    try:
+        folder, file = os.lstat(os.path.dirname(path)), os.lstat(path)
+    except FileNotFoundError:
+        raise LoopError(f"the policy {path} is missing (the engine would allow everything); run apply.yml") from None
+    except OSError as error:
+        raise LoopError(f"the policy {path} cannot be looked at: {error.strerror}; run apply.yml") from error
+    if not stat.S_ISREG(file.st_mode) or file.st_uid != 0 or file.st_mode & 0o022:
+        raise LoopError(f"the policy {path} must be a regular file that only root can write; run apply.yml")
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != 0 or folder.st_mode & 0o022:
+        raise LoopError(f"the directory of the policy {path} must be one that only root can write; run apply.yml")
+    policy = gate_policy.load_file(path)
+    if gate_policy.digest(policy) != config["policy_sha256"]:
+        raise LoopError(f"the policy {path} is not the one that was deployed; run apply.yml and prove it again")
+    if not gate_policy.admits_handoff(policy, config["runs_dir"]):
+        raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; run apply.yml")
+    handoff = os.environ.get(HANDOFF)
+    if handoff and not gate_policy.admits_handoff(policy, handoff):
+        raise LoopError(
+            f"the policy {path} does not admit handoffs under {handoff}, which {HANDOFF} names: remove it from"
+            f" {config['env_file']}, or add it to allowed_handoff_dirs in engineering_loop_policy_overlay"
+        )
+    if handoff and not os.access(handoff, os.W_OK | os.X_OK):
+        raise LoopError(f"{handoff} ({HANDOFF}) is not a directory that {config['user']} can write")
 
 
 def check_proven(config: dict[str, Any], trigger: str) -> None:

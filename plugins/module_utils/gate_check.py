@@ -380,6 +380,13 @@ def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Chang
     return _with_sizes(directory, changes)
 
 
+def commits_between(directory: str, base: str, head: str = "HEAD") -> str:
+    """The commits in ``base..head`` as they are published, header and message, which no diff shows."""
+    first, last = (_commit(directory, name) for name in (base, head))
+    listing = _git(directory, "rev-list", last, f"^{first}")
+    return _git(directory, "cat-file", "--batch", stdin=listing.encode())
+
+
 def _commit(directory: str, name: str) -> str:
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
     status, out, _err = git(directory, arguments, config=PLAIN, ok=(0, 1, 128))

@@ -669,25 +669,27 @@ def _quote(text: str) -> str:
 
 
 def digest(policy: Policy) -> str:
-    """SHA-256 of what the policy means: order, repetition, layout and unsaid defaults do not count."""
+    """SHA-256 of what the policy means: order, repetition, layout, and saying what holds anyway do not count."""
 
     def section(entries: Policy) -> Policy:
-        return {key: sorted(set(value)) if isinstance(value, list) else value for key, value in entries.items()}
+        lists = {key: value for key, value in entries.items() if isinstance(value, list)}
+        for key in {"allowed_handoff_dirs", "allowed_repo_roots"} & set(lists):
+            lists[key] = list(map(os.path.normpath, lists[key]))
+        return {**entries, **{key: sorted(set(value)) for key, value in lists.items()}}
 
-    def trees(entries: Policy) -> Policy:
-        return {
-            key: [os.path.normpath(entry) for entry in value] if key == "allowed_handoff_dirs" else value
-            for key, value in entries.items()
+    def repos(named: Policy, everywhere: Policy) -> Policy:
+        own = {
+            repo: {key: value for key, value in section(entries).items() if value != everywhere.get(key)}
+            for repo, entries in named.items()
         }
+        return {repo: entries for repo, entries in own.items() if entries}
 
+    defaults, ours = section(effective(policy)), section(guards(policy))
     meaning = {
         "version": 1,
-        "defaults": section(trees(effective(policy))),
-        "repos": {repo: section(entries) for repo, entries in policy.get("repos", {}).items() if entries},
-        "guards": {
-            "defaults": section(guards(policy)),
-            "repos": {r: section(e) for r, e in policy.get("guards", {}).get("repos", {}).items() if e},
-        },
+        "defaults": defaults,
+        "repos": repos(policy.get("repos", {}), defaults),
+        "guards": {"defaults": ours, "repos": repos(policy.get("guards", {}).get("repos", {}), ours)},
     }
     return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode())
 

@@ -137,7 +137,7 @@ class Update(NamedTuple):
 def judge(config: Config, place: Place, remote: str, url: str, updates: Sequence[Update]) -> list[Violation]:
     """Every reason why this push is not allowed; an empty list lets it through."""
     policy = gate_policy.load_file(config["policy_file"])
-    if config["policy_sha256"] and gate_policy.digest(policy) != config["policy_sha256"]:
+    if gate_policy.digest(policy) != config["policy_sha256"]:
         raise LoopError(f"the policy {config['policy_file']} is not the one that was deployed; run apply.yml")
     found = gate_check.judge_remote(policy, remote)
     if url != place.url:
@@ -152,7 +152,8 @@ def judge(config: Config, place: Place, remote: str, url: str, updates: Sequence
         found += _judge_history(place, update)
         changes = gate_check.changes_between(place.worktree, base, update.new)
         found += gate_check.judge_changes(policy, place.checkout, changes, prefixes)
-        found += gate_check.judge_text(policy, place.checkout, "a commit", _commits(place, base, update.new))
+        texts = gate_check.commits_between(place.worktree, base, update.new)
+        found += gate_check.judge_text(policy, place.checkout, "a commit", texts)
     return found
 
 
@@ -196,12 +197,6 @@ def _judge_history(place: Place, update: Update) -> list[Violation]:
     if git(place.worktree, ["merge-base", "--is-ancestor", update.old, update.new], ok=range(256))[0]:
         return [Violation("branch", show(update.ref), f"has {update.old[:12]} on the remote, which would be lost")]
     return []
-
-
-def _commits(place: Place, base: str, new: str) -> str:
-    """The commits as they are published, header and message, which no diff shows."""
-    listing = git(place.worktree, ["rev-list", new, f"^{base}"], timeout=GIT_SECONDS)[1]
-    return git(place.worktree, ["cat-file", "--batch"], stdin=listing.encode(), timeout=GIT_SECONDS)[1]
 
 
 # --- the commands -----------------------------------------------------------------------------

@@ -42,7 +42,7 @@ options:
     description: The same from a file on the host, for a diff that is not UTF-8 or too big for an argument.
     type: path
   worktree:
-    description: A worktree on the host. Each commit since O(base) is judged, and what is not committed.
+    description: A worktree on the host. Each commit since O(base) is judged, with its message, and the uncommitted.
     type: path
   base:
     description: The commit that the work in O(worktree) began with.
@@ -163,7 +163,9 @@ def judge_worktree(policy: gate_policy.Policy, params: dict[str, Any]) -> list[s
 
     def judge() -> list[str]:
         changes = core.changes_between(directory, params["base"]) + core.changes_in_worktree(directory)
-        return list(map(str, core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])))
+        found = core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
+        found += core.judge_text(policy, params["repo"], "a commit", core.commits_between(directory, params["base"]))
+        return list(map(str, found))
 
     owner = os.stat(directory).st_uid
     try:

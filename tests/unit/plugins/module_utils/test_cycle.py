@@ -64,7 +64,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A deployed host, in the environment that systemd gives a cycle."""
-    for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE"):
+    for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE", cycle.HANDOFF):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GH_TOKEN", forge.token)
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
@@ -147,9 +147,39 @@ def test_a_policy_is_the_one_that_was_deployed(host: Host) -> None:
     assert as_root(f"{policy}", REFUSED) in refusal(host)
 
 
+def test_a_policy_whose_digest_nobody_noted_is_not_the_one_that_was_deployed(host: Host) -> None:
+    host.config["policy_sha256"] = ""
+    assert as_root("is not the one that was deployed", REFUSED) in refusal(host)
+
+
+def test_a_directory_of_the_policy_where_others_can_put_another(host: Host) -> None:
+    folder = Path(host.config["policy_file"]).parent
+    for mode in (0o775, 0o757):
+        folder.chmod(mode)
+        assert as_root("must be one that only root can write; run apply.yml", REFUSED) in refusal(host)
+    folder.chmod(0o755)
+    real = folder.rename(folder.with_name("real"))
+    folder.symlink_to(real)
+    assert as_root("must be one that only root can write; run apply.yml", REFUSED) in refusal(host)
+
+
 def test_a_policy_has_to_admit_the_handoffs(host: Host) -> None:
     host.config["runs_dir"] = f"{host.top}/elsewhere"
     assert as_root(f"does not admit handoffs under {host.top}/elsewhere", REFUSED) in refusal(host)
+
+
+def test_a_handoff_directory_of_the_environment_has_to_be_admitted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = Path(host.config["runs_dir"], "handoff")
+    inside.symlink_to(host.top)
+    for directory in (str(host.top), "handoff", "~/handoff", str(inside)):
+        monkeypatch.setenv(cycle.HANDOFF, directory)
+        named = f"does not admit handoffs under {directory}, which HYRULE_HANDOFF_DIR names: remove it from"
+        assert as_root(named, REFUSED) in refusal(host)
+    inside.unlink()
+    assert as_root("is not a directory that", REFUSED) in refusal(host)
+    inside.mkdir()
+    if ROOT:
+        cycle.check_host(host.config)
 
 
 @pytest.mark.parametrize("name", ["runs_dir", "daemon_state_dir", "memory_dir", "workspace_dir"])

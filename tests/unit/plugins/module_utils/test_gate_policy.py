@@ -494,6 +494,17 @@ def test_the_digest_is_of_the_meaning() -> None:
     for key, value in (("max_file_bytes", 5), ("denied_path_globs", [".env"]), ("allowed_handoff_dirs", ["/tmp"])):
         assert gate_policy.digest(with_default(key, value)) != gate_policy.digest(BASE)
     assert gate_policy.digest({**BASE, "guards": {"defaults": {"ci": False}}}) != gate_policy.digest(BASE)
+    said_again = {
+        **BASE,
+        "repos": {"app": {"max_file_bytes": 1048576, "denied_path_globs": ["*.key", ".env", "secrets/**"]}},
+    }
+    said_again["guards"] = {"repos": {"app": {"ci": True}}}
+    assert gate_policy.digest(said_again) == gate_policy.digest(BASE)
+    for own in ({"max_file_bytes": 1048577}, {"allowed_repo_roots": ["/srv/app"]}):
+        assert gate_policy.digest({**BASE, "repos": {"app": own}}) != gate_policy.digest(BASE)
+    roots = [{**BASE, "repos": {"app": {"allowed_repo_roots": [root]}}} for root in ("/srv/app", "/srv//app/")]
+    assert gate_policy.digest(roots[0]) == gate_policy.digest(roots[1])
+    assert gate_policy.digest({**BASE, "guards": {"repos": {"app": {"ci": ["x"]}}}}) != gate_policy.digest(BASE)
 
 
 def test_each_entry_says_where_it_comes_from() -> None:
@@ -513,36 +524,49 @@ def test_each_entry_says_where_it_comes_from() -> None:
 # --- the published schema
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("version",), 2),
-        (("other",), 1),
-        (("defaults", "max_changed_files"), 0),
-        (("defaults", "max_changed_files"), True),
-        (("defaults", "max_file_bytes"), 2**31),
-        (("defaults", "denied_path_globs"), []),
-        (("defaults", "denied_path_globs"), [1]),
-        (("defaults", "allowed_handoff_dirs"), ["runs"]),
-        (("defaults", "allowed_handoff_dirs"), ["/"]),
-        (("defaults", "allowed_gate_commands"), ["a/b"]),
-        (("defaults", "other"), 1),
-        (("repos", "a/b"), {}),
-        (("repos", "app"), {"max_changed_files": 1}),
-        (("guards",), {"app": {}}),
-        (("guards",), {"defaults": {"ci": "yes"}}),
-        (("guards",), {"defaults": {"ci": []}}),
-        (("guards",), {"repos": {"app": {"other": True}}}),
-    ],
+TEXTS = (
+    *("x", "", "a/b", "a/", "/a", "./a", "../a", "a/../b", "..", "a..b", ".", "/", "//", "/.", "/./", "/srv", "//srv"),
+    *("/srv/", "/srv/../x", "/srv/..", "/..x", "/.a", "a b", " a", "a ", "-x", "x-", "main/", "/main", "a\tb", "a\nb"),
+    *("\n", "a\n", "/srv\n", "/s\x85", "a\x85", "a\u2028b", "\0", "a\0", "/a\0", "\u00e9", "/\u00e9", "*", "*.key"),
+    *("(?i)x", "(", "~", "~/x", "x" * 1024, "x" * 1025, f"/{'x' * 1023}", f"/{'x' * 1024}"),
 )
-def test_the_schema_refuses_what_the_code_refuses(path: tuple[str, ...], value: Any) -> None:
-    policy = copy.deepcopy(BASE)
-    jsonschema.validate(policy, SCHEMA)
-    place = policy
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    with pytest.raises(LoopError):
-        gate_policy.load(policy, "x")
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(policy, SCHEMA)
+# No float: to JSON 1.0 is a whole number, to YAML it is not.
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 1.5, 100_000, 100_001, 2**20, 2**20 + 1, 2**30, 2**30 + 1, 10**30, "x", "", {}),
+    *({"a": 1}, {"max_file_bytes": 1}, [], [1], [[]], [None], [True], ["x"] * 1000, ["x"] * 1001),
+    *([text] for text in TEXTS),
+)
+CHECKOUTS = ("app", "a/b", "", ".git", "a" * 100, "a" * 101, "a\n", "\u00e9", "A.b-c_1", "-a")
+PLACES = (
+    *(("version",), ("defaults",), ("repos",), ("guards",), ("other",), ("guards", "defaults"), ("guards", "repos")),
+    *(("defaults", key) for key in (*gate_policy.DEFAULT_KEYS, "other")),
+    *(("repos", "app", key) for key in (*gate_policy.REPO_KEYS, "other")),
+    *(("guards", "defaults", key) for key in (*gate_policy.GUARD_KEYS, "other")),
+    *(("guards", "repos", "app", key) for key in gate_policy.GUARD_KEYS),
+    *((*section, name) for section in (("repos",), ("guards", "repos")) for name in CHECKOUTS),
+)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_the_published_schema_and_the_code_are_of_one_mind(place: tuple[str, ...]) -> None:
+    schema = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
+    minds = set()
+    for value in VALUES:
+        policy: dict[str, Any] = {"version": 1}
+        section = policy
+        for key in place[:-1]:
+            section = section.setdefault(key, {})
+        section[place[-1]] = value
+        try:
+            gate_policy.validate(policy, "x", complete=False)
+            valid = True
+        except LoopError:
+            valid = False
+        assert schema.is_valid(policy) == valid, value
+        minds.add(valid)
+    assert False in minds  # no place takes anything
+
+
+def test_the_schema_takes_a_policy_that_is_in_force() -> None:
+    composed = gate_policy.compose(BASE, {"guards": {"repos": {"app": {"binaries": ["docs/*"]}}}}, [RUNS], ["binaries"])
+    jsonschema.validate(yaml.safe_load(composed.text), SCHEMA)

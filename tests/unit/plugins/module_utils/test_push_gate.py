@@ -555,10 +555,12 @@ def test_the_hook_looks_at_repository_policy_and_remote(loop: Loop, asked: Asked
     (loop.checkout / ".git/shallow").touch()
     assert "the history of app was cut off" in push(loop, asked)
     (loop.checkout / ".git/shallow").unlink()
-    loop.config["policy_sha256"] = "0" * 64
-    loop.save()
-    assert "is not the one that was deployed" in push(loop, asked)
-    loop.config |= {"policy_sha256": "", "workspace_repositories": [{"repo": "/elsewhere", "dest": "app"}]}
+    deployed = loop.config["policy_sha256"]
+    for other in ("0" * 64, ""):
+        loop.config["policy_sha256"] = other
+        loop.save()
+        assert "is not the one that was deployed" in push(loop, asked)
+    loop.config |= {"policy_sha256": deployed, "workspace_repositories": [{"repo": "/elsewhere", "dest": "app"}]}
     loop.save()
     assert f"origin: leads to {loop.url}, allowed: /elsewhere [remote]" in push(loop, asked)
     loop.config["workspace_repositories"] = []

@@ -98,7 +98,7 @@ def test_a_worktree_and_its_commits(capsys: pytest.CaptureFixture[str], tmp_path
     git("tag", "base")
     (tmp_path / "docs/a").write_text(f"{SECRET}\n")
     git("add", "--all")
-    git("commit", "--quiet", "--message=agent")
+    git("commit", "--quiet", f"--message=agent\n\n{SECRET}")
     (tmp_path / "docs/a").write_text("clean\n")
     (tmp_path / ".env").write_text("A=1\n")
     if os.geteuid() == 0:  # then git must run as the owner, who is somebody else
@@ -111,8 +111,10 @@ def test_a_worktree_and_its_commits(capsys: pytest.CaptureFixture[str], tmp_path
     assert sorted(line.rpartition(" ")[2] for line in answer["violations"]) == [
         "[allowed_paths]",
         "[denied_content_patterns]",
+        "[denied_content_patterns]",
         "[denied_path_globs]",
     ]
+    assert any(line.startswith("a commit: ") for line in answer["violations"])
     failed = ask(capsys, worktree=str(tmp_path), base="nothing")
     assert failed["failed"] is True
     assert "there is no commit nothing" in failed["msg"]
