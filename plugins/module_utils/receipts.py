@@ -34,6 +34,7 @@ KEY_NAME = ".key"
 PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
 # A proof of publishing is also a proof of being idle, never the other way round.
 STRENGTH = {"empty": 0, "docs": 1}
+UNPROVEN = "unproven"  # no receipt, but the record that somebody does without one
 # What a proof is bound to, in the operator's words. The collection's version is told in the
 # receipt but binds nothing: the code of it that runs on the host is in the unit digest.
 BOUND = {
@@ -153,8 +154,38 @@ def _tree(root: str, top: str, leave: Iterable[str] = ()) -> list[str]:
 
 def write(config: Config, mode: str, proven: Json, how: Json, *, applied_by: str, overrides: Iterable[str]) -> str:
     """Write a receipt and return its path. Only root can."""
+    return _write_signed(config["receipts_dir"], *_record(mode, proven, how, applied_by, overrides, "json"))
+
+
+def note_unproven(config: Config, *, applied_by: str, overrides: Iterable[str], check: bool = False) -> bool:
+    """Record, beside the receipts, that the timer runs what is not proven and who wants that.
+
+    False where the newest such record says the same of what is installed; with ``check`` nothing is written.
+    """
+    try:
+        now = installed(config)
+    except LoopError as error:
+        now = {"engine_sha": "nothing", "missing": str(error)}
+    directory = config["receipts_dir"]
+    name, record = _record(UNPROVEN, now, {}, applied_by, overrides, "note")
+    for earlier in _names(directory, "note")[:1]:
+        try:
+            known = _read_signed(directory, earlier)
+        except LoopError:
+            break
+        if all(known[key] == record[key] for key in ("proven", "applied_by", "overrides")):
+            return False
+    if not check:
+        _write_signed(directory, name, record)
+    return True
+
+
+def _record(
+    mode: str, proven: Json, how: Json, applied_by: str, overrides: Iterable[str], ending: str
+) -> tuple[str, Json]:
+    """A record of this moment and the name of its file."""
     now = _now()
-    receipt = {
+    record = {
         "version": 1,
         "mode": mode,
         "proved_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -163,10 +194,9 @@ def write(config: Config, mode: str, proven: Json, how: Json, *, applied_by: str
         "applied_by": applied_by,
         "overrides": sorted(overrides),
     }
-    # What was proven is in the name, so that two proofs of one second do not replace each other.
-    what = sha256(json.dumps(proven, sort_keys=True).encode())
-    name = f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}-{what[:8]}.json"
-    return _write_signed(config["receipts_dir"], name, receipt)
+    # What it says is in the name, so that two of one second do not replace each other.
+    what = sha256(json.dumps([proven, applied_by, record["overrides"]], sort_keys=True).encode())
+    return f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}-{what[:8]}.{ending}", record
 
 
 def latest(config: Config) -> Json | None:
@@ -255,15 +285,15 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _names(directory: str) -> list[str]:
-    """Receipt files, the newest first: their names begin with their time."""
+def _names(directory: str, ending: str = "json") -> list[str]:
+    """Receipt files (or notes), the newest first: their names begin with their time."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise LoopError(f"{directory} cannot be read: {error.strerror}") from error
-    return sorted((name for name in names if re.fullmatch(r"\d{8}T\d{6}Z-.*\.json", name)), reverse=True)
+    return sorted((name for name in names if re.fullmatch(rf"\d{{8}}T\d{{6}}Z-.*\.{ending}", name)), reverse=True)
 
 
 def _mac(key: bytes, record: Json) -> str:
@@ -313,7 +343,9 @@ def _read_signed(directory: str, name: str) -> Json:
 def _is_receipt(record: Any) -> bool:
     try:
         _moment(record["proved_at"])
-        return bool(record["version"] == 1 and record["mode"] in STRENGTH and isinstance(record["proven"], dict))
+        return bool(
+            record["version"] == 1 and record["mode"] in (*STRENGTH, UNPROVEN) and isinstance(record["proven"], dict)
+        )
     except (KeyError, TypeError, ValueError):
         return False
 

@@ -34,7 +34,7 @@ options:
   required:
     description:
       - Whether a proof is required. With V(false) the timer runs what nobody has seen working.
-      - Each run with V(false) warns.
+      - Each run with V(false) warns. That the timer runs something unproven is recorded beside the receipts.
     type: bool
     default: true
   canary_max_age:
@@ -46,6 +46,15 @@ options:
     type: str
     choices: [docs, empty]
     default: docs
+  applied_by:
+    description: Who runs this, for the record of an unproven timer.
+    type: str
+    default: ""
+  overrides:
+    description: The names of the variables that weaken a guard and are in force, for the same record.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: as215932.engineering_loop.loop_canary
   - module: as215932.engineering_loop.loop_rollout
@@ -127,6 +136,11 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
         after = before._replace(enabled=run, active=run, next="") if changed else before
     else:
         after = timer.put(config["unit"], run, before)
+    if run and not proven:
+        noted = receipts.note_unproven(
+            config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode
+        )
+        changed = noted or changed
     if proven or run:
         changed = rollout.settle(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)
@@ -163,6 +177,8 @@ def main() -> None:
             "required": {"type": "bool", "default": True},
             "canary_max_age": {"type": "str", "default": ""},
             "canary_mode": {"type": "str", "choices": ["docs", "empty"], "default": "docs"},
+            "applied_by": {"type": "str", "default": ""},
+            "overrides": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -196,3 +196,25 @@ def test_an_old_proof_holds_the_timer(apply: Any, host: Host, monkeypatch: pytes
     monkeypatch.setattr(receipts, "_now", lambda: later)
     assert "is older than" in apply(Systemd(), enabled=True, canary_max_age="90d")["held"]
     assert "is not an age" in apply(Systemd(), enabled=True, canary_max_age="soon")["msg"]
+
+
+def test_an_unproven_timer_is_recorded_once_by_whom(apply: Any, host: Host) -> None:
+    systemd = Systemd()
+    wanted = {
+        "enabled": True,
+        "required": False,
+        "applied_by": "ops",
+        "overrides": ["engineering_loop_canary_required: false"],
+    }
+    told = apply(systemd, **wanted, _ansible_check_mode=True)
+    assert told["changed"] and not Path(host.config["receipts_dir"]).exists()
+    assert apply(systemd, **wanted)["changed"]
+    (note,) = Path(host.config["receipts_dir"]).glob("*.note")
+    record = json.loads(note.read_text(encoding="utf-8"))
+    assert (record["mode"], record["applied_by"], record["overrides"]) == ("unproven", "ops", wanted["overrides"])
+    assert record["proven"] == receipts.installed(host.config) and record["hmac"]
+    again = apply(systemd, **wanted)
+    assert not again["changed"] and again["warned"] and not again["proven"]
+    assert receipts.matching(host.config).reason.startswith("nothing was proven")  # a note is no receipt
+    assert apply(systemd, **{**wanted, "applied_by": "another"})["changed"]
+    assert len(list(Path(host.config["receipts_dir"]).glob("*.note"))) == 2
