@@ -19,7 +19,7 @@ from ansible.utils.display import Display
 
 display = Display()
 
-PAUSE = 2.0  # between two looks at the host
+PAUSE = 1.0  # between two looks at the host
 # Beyond the cycle's own time: what is asked of a slow forge before and after it.
 MARGIN = 1800
 STATUS_KEYS = (
