@@ -8,10 +8,11 @@ BIN := $(CURDIR)/.cache/venv/bin
 CHECK := $(BIN)/python tests/tools/check.py
 FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
 INPUTS ?= 200000
+KILLS ?= 500
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule bench fuzz build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule kills bench fuzz build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +37,9 @@ unit: setup ## unit tests with coverage
 
 molecule: setup ## create, converge, idempotence, verify, destroy on a booted host
 	@$(CHECK) molecule
+
+kills: setup ## healer and git killed at random moments; KILLS=500
+	@LOOP_KILLS=$(KILLS) $(BIN)/pytest --quiet tests/unit/plugins/module_utils/test_worktrees_kill.py
 
 bench: setup ## what it costs: tests/benchmarks
 	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from .errors import LoopError
 from .files import read_bytes
-from .gitrepo import FEW, OBJECT, SMALL, Denied, Repo, objects, read_small
+from .gitrepo import OBJECT, SMALL, Denied, Repo, inside, objects, read_small
 from .loose import read
+
+MANY = 10  # fewer are read one by one
 
 
 @dataclass
@@ -86,6 +88,13 @@ def _names(repo: Repo) -> list[str]:
         raise Denied(repo.common, "") from error
 
 
+def check_outside(path: str, admins: Sequence[Admin]) -> None:
+    """LoopError where ``path`` lies inside one of the worktrees."""
+    for each in admins:
+        if each.target and each.target != path and inside(path, each.target) and os.path.isdir(each.target):
+            raise LoopError(f"path {path} lies inside another worktree, {each.target}")
+
+
 def last_commit(admin: Admin) -> str:
     """Where the worktree's HEAD was last, as its reflog tells; empty where there is none."""
     rows = (read_small(f"{admin.place}/logs/HEAD") or "").splitlines()
@@ -136,7 +145,7 @@ def admins_near(repo: Repo, path: str, branch: str) -> list[Admin]:
     """Those of ``admins_of`` that can matter to ``path`` or ``branch``, or that need a second look."""
     global _known
     top, names = f"{repo.common}/worktrees", _names(repo)
-    if len(names) >= FEW:
+    if len(names) >= MANY:
         if not _known or not _known.fits(top):
             if _known:
                 _known.close()

@@ -73,6 +73,7 @@ def _places(base: str) -> list[str] | None:
     """Where a process stands and what it has open; None for a kernel thread, a zombie, what is on its way out."""
     readlink = os.readlink
     try:
+        found = [readlink(f"{base}/exe")]
         # Relative to one descriptor: it names the same process to the end, and every look is shorter.
         handles = os.open(f"{base}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:  # another user's
@@ -80,7 +81,7 @@ def _places(base: str) -> list[str] | None:
     except OSError:
         return None
     try:
-        found = [readlink("../exe", dir_fd=handles), readlink("../cwd", dir_fd=handles)]
+        found.append(readlink("../cwd", dir_fd=handles))
         for number in os.listdir(handles):
             # Not contextlib.suppress: it costs as much as the look itself.
             try:

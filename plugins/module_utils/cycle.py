@@ -151,11 +151,13 @@ def let_go(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Empty the quarantine by its rules, when the engine is done; a failure is told and changes no outcome."""
     try:
         limits: dict[str, Any] = quarantine.limits_of(config["quarantine_keep"])
-        purged: list[dict[str, Any]] = quarantine.purge(settings.quarantine_dir(config), **limits)["purged"]
+        gone = quarantine.purge(settings.quarantine_dir(config), **limits)
     except LoopError as error:
         say(f"the quarantine was not purged: {error}\n")
         return []
-    return purged
+    for stuck in gone["stuck"]:
+        say(f"kept for longer than it should be: {stuck['id']}: {stuck['why']}\n")
+    return list(gone["purged"])
 
 
 def heal(config: dict[str, Any], forge: Forge) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .admins import Admin, last_commit, read_admin
+from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
@@ -38,6 +38,7 @@ from .gitrepo import (
     commits,
     files_below,
     filters_off,
+    inside,
     open_repo,
     read_small,
     refs_below,
@@ -101,6 +102,14 @@ def standing(path: str) -> str:
     return path
 
 
+def check_apart(path: str, root: str, quarantine: str) -> None:
+    """LoopError where a worktree's ``path``, its repository and the quarantine are not beside each other."""
+    if root and (inside(root, path) or inside(path, root)):
+        raise LoopError(f"path {path} and the repository {root} lie one inside the other: choose a place beside it")
+    if inside(quarantine, path) or inside(path, quarantine):
+        raise LoopError(f"path {path} and the quarantine {quarantine} lie one inside the other")
+
+
 def hold(repo: Repo, name: str, places: Iterable[str]) -> None:
     """Move files of the git directory aside, to the same relative place below the id ``name``."""
     for place in places:
@@ -127,6 +136,13 @@ def _why_not(source: str, target: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
         return f"{source} is a mount point: unmount it first"
     return f"{source} cannot be moved to {target}: {error.strerror}"
+
+
+def mounts_below(path: str) -> list[str]:
+    """What is mounted below ``path``: a rename takes it along, but whoever deletes must not go there."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    places = (re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in lines)
+    return [place for place in map(os.fsdecode, places) if place.startswith(f"{path}/")]
 
 
 def other_file_system(source: str, quarantine: str) -> str:
@@ -182,8 +198,12 @@ def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[d
             return {**answer["result"], "quarantined": done + answer["done"]}
         done += answer["done"]
         source, target = answer["denied"]
-        if os.geteuid() != 0 or uid == 0 or source in [pair[0] for pair in seen]:
-            raise LoopError(_needs_root(source, uid))
+        if os.geteuid() != 0:
+            raise LoopError(needs_root(source))
+        if uid == 0 or source in [pair[0] for pair in seen]:
+            raise LoopError(
+                f"{source} cannot be moved, not even with root's help: look who owns what is in it (ls -la)"
+            )
         seen.append(answer["denied"])
         _root_step(source, target, uid, places)
 
@@ -214,12 +234,13 @@ def _name(uid: int) -> str:
         raise LoopError(f"uid {uid} owns the repository but has no account on this host") from error
 
 
-def _needs_root(source: str, uid: int) -> str:
+def needs_root(source: str) -> str:
+    """The sentence for what this user may not move."""
     try:
         owner = _name(os.lstat(source).st_uid)
     except (OSError, LoopError):
         owner = "another user"
-    if owner == _name(uid):
+    if owner == _name(os.geteuid()):
         owner = f"{owner}, but something in or above it does not"
     return f"{source} belongs to {owner} and {_name(os.geteuid())} may not move it: run the heal as root"
 
@@ -234,6 +255,8 @@ def _root_step(source: str, target: str, uid: int, places: Sequence[str]) -> Non
         raise LoopError(f"{source} belongs to another user and lies outside of what a heal may touch")
     gid = pwd.getpwuid(uid).pw_gid
     if not target:
+        if mounts_below(source):
+            raise LoopError(f"{mounts_below(source)[0]} is mounted in {source}: unmount it first")
         with open_directory(source, (uid, gid)) as top:
             for _root, _directories, _files, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
                 if os.fstat(descriptor).st_uid == 0:
@@ -366,6 +389,8 @@ def restore(
     quarantine, name = check_path(quarantine, "quarantine"), found[0]
     place = os.path.join(quarantine, name)
     manifest = load_manifest(place)
+    if repo and not os.path.isabs(repo):
+        raise LoopError(f"repo {repo!r} must be absolute")
     root = os.path.realpath(repo or manifest.get("repo") or "") if repo or manifest.get("repo") else ""
     if not root and not manifest.get("tree"):
         raise LoopError(f"{place} has no manifest: name the repository that holds {SALVAGE}/{name}")
@@ -377,19 +402,22 @@ def restore(
         if path not in (None, standing_there["path"]) or branch not in (None, standing_there["branch"]):
             raise LoopError(f"{name} was restored before, it stands at {standing_there['path']}")
         return {"id": name, **standing_there}
-    if manifest.get("restored"):  # whole, once, and taken away since: only its commits are left to give
-        manifest = {key: value for key, value in manifest.items() if key not in ("restored_to", "restored_as")}
-    if path and os.path.lexists(path):
-        raise LoopError(f"{path} is taken: choose another path")
+    if path:
+        _check_aim(path, root, quarantine, os.path.join(place, "tree"))
     check_run_lock(run_lock)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
         opened = open_repo(root) if root else None
         with alone([opened.common if opened else quarantine]):
+            told = load_manifest(place)  # again: it may go on after a step of root's
+            if told.get("restored") and told.get("restored_to") == manifest.get("restored_to"):
+                # whole, once, and taken away since: only its commits are left to give
+                told = {key: value for key, value in told.items() if key not in ("restored_to", "restored_as")}
             if opened:
-                answer = _restore(opened, manifest, place, path, branch, check)
+                check_outside(path or told.get("path") or "/", admins_of(opened))
+                answer = _restore(opened, told, place, path, branch, check)
             else:
-                answer = _put_tree_back(manifest, place, path or _free_place(manifest, name), check)
+                answer = _put_tree_back(told, place, path or _free_place(told, name), check)
             if not check:
                 kept = {key: answer[key] for key in ("branch", "head", "registered")}
                 write_manifest(place, {"restored": {**kept, "inode": os.lstat(answer["path"]).st_ino}})
@@ -401,6 +429,18 @@ def restore(
     answer: dict[str, Any] = as_owner(owners, [aim, quarantine, *([root] if root else [])], work)
     answer.pop("quarantined")
     return {"id": name, **answer}
+
+
+def _check_aim(path: str, root: str, quarantine: str, tree: str) -> None:
+    """LoopError where the tree cannot go to ``path``."""
+    if os.path.lexists(path):
+        raise LoopError(f"{path} is taken: choose another path")
+    check_apart(path, root, quarantine)
+    if os.path.lexists(tree) and os.lstat(tree).st_dev != os.stat(standing(os.path.dirname(path))).st_dev:
+        raise LoopError(
+            f"{path} is on another file system than {tree}: it would have to copy {size_of(tree)} bytes; "
+            f"choose a path on the file system of {quarantine}"
+        )
 
 
 def _restored_before(manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -627,36 +667,46 @@ def purge(
     """Let go, for good, what is older than ``age`` seconds, then the oldest while the whole exceeds ``size`` bytes.
 
     Never what is younger than ``min_age`` seconds. Runs as the quarantine's owner.
-    Returns ``purged[]{id,from,size,age,why} left size``.
+    Returns ``purged[]{id,from,size,age,why} stuck[]{id,from,why} left size``: ``stuck`` would have gone, but cannot.
     """
     if not os.path.isdir(quarantine):
-        return {"purged": [], "left": 0, "size": 0}
-    quarantine = os.path.realpath(quarantine)
+        return {"purged": [], "stuck": [], "left": 0, "size": 0}
+    quarantine, root = os.path.realpath(quarantine), os.geteuid() == 0
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
         with alone([quarantine]):
-            return _purge(quarantine, age, size, min_age or 0, check)
+            return _purge(quarantine, age, size, min_age or 0, check, root)
 
     answer: dict[str, Any] = as_owner([quarantine], [quarantine], work)
     answer.pop("quarantined")
     return answer
 
 
-def _purge(quarantine: str, age: float | None, size: float | None, min_age: float, check: bool) -> dict[str, Any]:
+def _purge(
+    quarantine: str, age: float | None, size: float | None, min_age: float, check: bool, root: bool
+) -> dict[str, Any]:
     things = listing(quarantine)
     for thing in things:
-        when = time.strptime(thing["id"][:16], "%Y%m%dT%H%M%SZ")
-        thing["age"] = time.time() - calendar.timegm(when)
+        thing["age"] = time.time() - _when(thing["id"])
+        known = thing.get("size")
         thing["size"] = size_of(thing["to"]) + (size_of(_held(thing)) if thing.get("repo") else 0)
-    total, purged = sum(thing["size"] for thing in things), []
+        if known is None and "what" in thing and not check:
+            with contextlib.suppress(LoopError, Denied):  # a full disk is what this is to help with
+                write_manifest(thing["to"], {"size": thing["size"]})
+    total, purged, stuck = sum(thing["size"] for thing in things), [], []
     for thing in things:
         why = "older than its time" if age is not None and thing["age"] > age else ""
         if not why and size is not None and total > size:
             why = "the quarantine is larger than allowed"
         if not why or thing["age"] < min_age:
             continue
-        if not check:
-            _let_go(thing)
+        try:
+            _check_ours(thing["to"], root)
+            if not check:
+                _let_go(thing)
+        except LoopError as error:
+            stuck.append({"id": thing["id"], "from": thing.get("from", ""), "why": str(error)})
+            continue
         total -= thing["size"]
         purged.append(
             {
@@ -667,7 +717,26 @@ def _purge(quarantine: str, age: float | None, size: float | None, min_age: floa
                 "why": why,
             }
         )
-    return {"purged": purged, "left": len(things) - len(purged), "size": total}
+    return {"purged": purged, "stuck": stuck, "left": len(things) - len(purged), "size": total}
+
+
+def _when(name: str) -> int:
+    """The moment in an id. (time.strptime imports more, which a child that gave root up may not be able to read.)"""
+    numbers = [int(name[at : at + 2]) for at in (0, 2, 4, 6, 9, 11, 13)]
+    return calendar.timegm((numbers[0] * 100 + numbers[1], *numbers[2:]))
+
+
+def _check_ours(place: str, root: bool) -> None:
+    """LoopError where not all of a thing can be let go: it goes whole or not at all."""
+    mounted = mounts_below(place)
+    if mounted:
+        raise LoopError(f"{mounted[0]} is mounted in it: unmount it first")
+    for directory, _deeper, _files in os.walk(place):
+        owner = os.lstat(directory).st_uid
+        if owner == 0 and os.geteuid() != 0 and not root:
+            raise LoopError(f"{directory} belongs to root: let root purge it, by playbooks/heal.yml -e heal_purge=true")
+        if owner not in (0, os.geteuid()) and os.geteuid() != 0:
+            raise LoopError(f"{directory} belongs to uid {owner}: give it to {_name(os.geteuid())} (chown)")
 
 
 def _held(thing: dict[str, Any]) -> str:
@@ -703,6 +772,6 @@ def _delete(path: str) -> None:
     try:
         shutil.rmtree(path)
     except PermissionError as error:
-        raise Denied(str(error.filename), "") from error
+        raise Denied(path, "") from error
     except OSError as error:
         raise LoopError(f"{path} cannot be purged: {error.strerror}") from error

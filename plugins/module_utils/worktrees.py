@@ -10,16 +10,17 @@ and its admin directory into the quarantine, add the new worktree.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import loose
 from . import quarantine as store
-from .admins import Admin, admins_near, admins_of, adopt, index_tree, last_commit, mentioned, staged
+from .admins import Admin, admins_near, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .errors import LoopError
 from .files import write_atomic
@@ -45,7 +46,7 @@ from .gitrepo import (
     ref_debris,
     refs_below,
 )
-from .quarantine import MARK, SALVAGE, alone, as_owner, hold, move, new_id, purge, standing, unlock
+from .quarantine import MARK, SALVAGE, alone, as_owner, check_apart, hold, move, new_id, purge, standing, unlock
 
 # --- deciding ---------------------------------------------------------------------------------
 
@@ -105,6 +106,7 @@ class Pass:
     healed: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
     check: bool = False
+    root: bool = False  # what this user may not do is done by root, who waits for it
 
     def item(self, leftover: Leftover) -> str:
         return os.path.join(self.quarantine, leftover.id)
@@ -179,25 +181,41 @@ def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[di
         leftover.id = _id_of(leftover, number, now)
     if repo:
         keep_reachable(repo, leftovers, now.check)
+    going = []
     for leftover in leftovers:
-        describe(leftover, now)
-        now.plan.append(f"quarantine {leftover.words()}: {leftover.why}")
+        with _going(leftover, now, kept, Denied):  # a quarantine that cannot be written stops them all
+            describe(leftover, now)
+            now.plan.append(f"quarantine {leftover.words()}: {leftover.why}")
+            if not now.check:
+                _hold(leftover, *leftover.debris)
+            going.append(leftover)
     if now.check:
         return
-    for leftover in leftovers:
-        _hold(leftover, *leftover.debris)
-    stuck = free_branches(repo, leftovers, tolerant=kept is not None) if repo else {}
-    for leftover in leftovers:
-        try:
+    stuck = free_branches(repo, going, tolerant=kept is not None) if repo else {}
+    for leftover in going:
+        with _going(leftover, now, kept, (LoopError, Denied)):
             if leftover.id in stuck:
                 raise stuck[leftover.id]
             _move_out(leftover, now)
-        except LoopError as error:
-            if kept is None:
-                raise
-            kept.append({"path": leftover.place or leftover.branch, "why": str(error)})
-        else:
             now.healed.append(leftover.words())
+
+
+@contextlib.contextmanager
+def _going(
+    leftover: Leftover,
+    now: Pass,
+    kept: list[dict[str, str]] | None,
+    tolerated: type[Exception] | tuple[type[Exception], ...],
+) -> Iterator[None]:
+    """A step of one leftover's; with ``kept`` one that fails leaves it where it is, and only that one."""
+    try:
+        yield
+    except tolerated as error:
+        if kept is None or (isinstance(error, Denied) and now.root):
+            raise
+        now.done[:] = [record for record in now.done if record["id"] != leftover.id]
+        why = store.needs_root(error.source) if isinstance(error, Denied) else str(error)
+        kept.append({"path": leftover.place or leftover.branch or leftover.debris[0], "why": why})
 
 
 def _id_of(leftover: Leftover, number: int, now: Pass) -> str:
@@ -217,19 +235,21 @@ def _move_out(leftover: Leftover, now: Pass) -> None:
 
 
 def describe(leftover: Leftover, now: Pass) -> None:
-    """Write the manifest, mark the admin directory with the id, and report it as quarantined."""
+    """Mark the admin directory with the id, write the manifest, and report the thing as quarantined."""
     directory = now.item(leftover)
-    tree = os.path.join(directory, "tree")  # there already where a pass was cut off, or root moved it
+    tree = os.path.join(directory, "tree")
+    moved = not leftover.path and os.path.lexists(tree)  # by a pass that was cut off, or by root
+    what = "worktree" if moved and leftover.admin else leftover.what
     refs = salvage_refs(leftover)
     branch_ref = next(iter(refs), "")
     manifest = {
         "id": leftover.id,
-        "what": leftover.what,
+        "what": what,
         "why": leftover.why,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "from": leftover.place or leftover.branch,
         "path": leftover.place,
-        "tree": bool(leftover.path),
+        "tree": bool(leftover.path) or moved,
         "repo": leftover.repo.path if leftover.repo else "",
         "admin": leftover.admin.name if leftover.admin else "",
         "branch": leftover.branch or next(iter(leftover.admin.branches if leftover.admin else ()), ""),
@@ -238,15 +258,15 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "head": leftover.admin.head if leftover.admin else "",
         "salvage": refs,
         "debris": leftover.debris,
-        "uid": os.lstat(leftover.path).st_uid if leftover.path else os.geteuid(),
-        "size": None,
+        "uid": os.lstat(leftover.path or tree).st_uid if leftover.path or moved else os.geteuid(),
+        "size": None,  # to measure it takes longer than to move it: the first look of retention does
         "restore": f"ansible-playbook playbooks/restore.yml -e what={leftover.id}",
     }
     record = {
         "id": leftover.id,
-        "what": leftover.what,
+        "what": what,
         "from": leftover.place or leftover.branch or ", ".join(leftover.debris),
-        "to": tree if leftover.path or os.path.lexists(tree) else directory,
+        "to": tree if leftover.path or moved else directory,
         "branch": manifest["branch"],
         "tip": leftover.tip,
         "why": leftover.why,
@@ -254,9 +274,10 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "manifest": os.path.join(directory, "manifest.json"),
     }
     if not now.check:
-        store.write_manifest(directory, manifest)
+        # First: a pass that goes on later must go on under the id of the manifest.
         if leftover.repo and leftover.admin and not os.path.islink(leftover.admin.place):
             _mark(leftover.repo, leftover.admin.place, leftover.id)
+        store.write_manifest(directory, manifest)
     now.done.append(record)
 
 
@@ -450,10 +471,7 @@ def _one(
         raise LoopError(f"base_ref {base_ref!r} is not the name of a commit")
     place = check_path(quarantine, "quarantine") if quarantine else f"{standing(os.path.dirname(path))}/.quarantine"
     root = os.path.realpath(repo)
-    if inside(root, path) or inside(path, root):
-        raise LoopError(f"path {path} and the repository {root} lie one inside the other: choose a place beside it")
-    if inside(place, path) or inside(path, place):
-        raise LoopError(f"path {path} and the quarantine {place} lie one inside the other")
+    check_apart(path, root, place)
     check_run_lock(run_lock)
     running = processes()
 
@@ -469,16 +487,7 @@ def _one(
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
     admins = admins_near(repo, path, branch)
     adopt(admins, [path])
-    other = next(
-        (
-            each
-            for each in admins
-            if each.target != path and each.target and inside(path, each.target) and os.path.isdir(each.target)
-        ),
-        None,
-    )
-    if other:
-        raise LoopError(f"path {path} lies inside another worktree, {other.target}")
+    check_outside(path, admins)
     parents = ["/".join(branch.split("/")[:count]) for count in range(1, branch.count("/") + 1)]
     head = main_branch(repo)
     refs = refs_below(repo, [branch])
@@ -625,6 +634,8 @@ def sweep(
     roots = list(dict.fromkeys(roots))
     for prefix in branch_prefixes:
         check_branch(prefix)
+    if not all(each.strip() for each in keep):
+        raise LoopError("keep holds an empty entry: name paths, branches or change ids")
     if not roots:
         raise LoopError(f"no repository to sweep{f' in {workspace}' if workspace else ''}")
     root = check_path(worktree_root, "worktree_root")
@@ -633,18 +644,20 @@ def sweep(
         raise LoopError(f"worktree_root {root} and a repository lie one inside the other")
     place = check_path(quarantine, "quarantine") if quarantine else f"{root}/.quarantine"
     check_run_lock(run_lock)
-    running = processes()
+    running, root_waits = processes(), os.geteuid() == 0
     limits = Limits(root, place, tuple(branch_prefixes), tuple(keep), older_than)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
         opened = [open_repo(each) for each in roots]
         with alone([repo.common for repo in opened]):
-            return _sweep(opened, limits, Pass(place, running, done, check=check))
+            return _sweep(opened, limits, Pass(place, running, done, check=check, root=root_waits))
 
     answer: dict[str, Any] = as_owner(roots, [root, place, *roots], work)
     answer["purged"] = []
     if quarantine_keep is not None:
-        answer["purged"] = purge(place, check=check, **quarantine_keep)["purged"]
+        gone = purge(place, check=check, **quarantine_keep)
+        answer["purged"] = gone["purged"]
+        answer["kept"] += [{"path": f"{place}/{one['id']}", "why": one["why"]} for one in gone["stuck"]]
     answer["changed"] = bool(answer["plan"] or answer["purged"])
     return answer
 

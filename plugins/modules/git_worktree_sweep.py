@@ -149,7 +149,8 @@ def main() -> None:
         )
     except LoopError as error:
         module.fail_json(msg=str(error))
-    plan = result.pop("plan") + [f"purge {gone['id']} ({gone['from']}): {gone['why']}" for gone in result["purged"]]
+    plan = result.pop("plan") + [f"keep {one['path']}: {one['why']}" for one in result["kept"]]
+    plan += [f"purge {gone['id']} ({gone['from']}): {gone['why']}" for gone in result["purged"]]
     if module._diff:
         result["diff"] = {"prepared": "".join(f"{line}\n" for line in plan)}
     module.exit_json(**result)

@@ -17,14 +17,20 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
 
 BRANCH = "hyrule-feature/ISSUE_APP_1/app"
-IDENTITY = ("-c", "user.name=Someone", "-c", "user.email=someone@example.net")
+# Nothing runs on behind a test's back.
+SETTINGS = ("user.name=Someone", "user.email=someone@example.net", "gc.auto=0", "maintenance.auto=false")
 MISSING = "1" * 40
 
 
 def git(directory: Path, *arguments: str) -> str:
     environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
     done = subprocess.run(
-        ["git", *IDENTITY, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=True
+        ["git", *(word for each in SETTINGS for word in ("-c", each)), *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 

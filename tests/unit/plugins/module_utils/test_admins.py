@@ -8,19 +8,20 @@ import ctypes
 import os
 import random
 import shutil
+import subprocess
 import sys
 import traceback
 from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import admins
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitrepo import FEW, inside, open_repo
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitrepo import inside, open_repo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from leftovers import BRANCH, World, git
 
-CLONE_NEWUSER = 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def world(tmp_path: Path) -> World:
     """More admin directories than are read one by one; they need no worktree for that."""
     world = World(tmp_path)
     world.worktree(world.root / "first", "others/first")
-    for number in range(FEW + 10):
+    for number in range(admins.MANY + 10):
         register(world, f"other{number}", world.root / f"tree{number}", f"others/{number}")
     return world
 
@@ -51,7 +52,7 @@ def test_what_is_plainly_elsewhere_is_not_near(world: World) -> None:
     assert near(world, world.root / "tree3" / "deeper") == ["other3"]
     assert near(world, branch="others/5") == ["other5"]
     assert near(world, branch="others/5/deeper") == ["other5"]
-    assert len(near(world, branch="others")) == FEW + 11
+    assert len(near(world, branch="others")) == admins.MANY + 11
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,14 @@ def test_where_nothing_can_be_watched_everything_is_read(world: World) -> None:
     if child == 0:
         status = 1
         try:
-            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER):
-                raise OSError(ctypes.get_errno(), "no user namespace to be had")
-            Path("/proc/sys/user/max_inotify_instances").write_text("0")
+            libc = ctypes.CDLL(None)
+            proc = world.root / "proc"  # in a container that of all is read-only
+            proc.mkdir()
+            assert libc.unshare(CLONE_NEWNS) == 0
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            subprocess.run(["mount", "-t", "proc", "proc", str(proc)], check=True)
+            assert libc.unshare(CLONE_NEWUSER) == 0
+            (proc / "sys/user/max_inotify_instances").write_text("0")
             status = int(near(world) != sorted(os.listdir(world.admins)))
         except BaseException:  # noqa: BLE001 - the parent must hear of anything
             traceback.print_exc()

@@ -141,7 +141,7 @@ def test_two_heals_take_turns(world: World) -> None:
         "ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import ensure; "
         "print(ensure(*sys.argv[2:5], fresh=True)['quarantined'][0]['id'])"
     )
-    top = next(entry for entry in sys.path if entry.endswith(".collections"))
+    top = str(Path(worktrees.__file__).parents[5])
     command = [sys.executable, "-c", code, top, str(world.repo), str(world.path), BRANCH]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _unused in range(3)]
     said = [process.communicate()[0].strip() for process in both]

@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from disks import on_a_disk_of_its_own
 from leftovers import BRANCH, SHAPES, World, git, reachable, sentinels, swept, usable
-
-CLONE_NEWNS = 0x00020000
 
 
 @pytest.fixture
@@ -37,25 +34,6 @@ def heal(world: World, **options: Any) -> dict[str, Any]:
 
 
 # --- disks ------------------------------------------------------------------------------------
-
-
-def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None]) -> None:
-    """Run ``work`` in a child that sees a small tmpfs at ``place``; nobody else does."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
-                raise OSError(ctypes.get_errno(), "no mount namespace to be had")
-            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
-            work(World(place))
-            status = 0
-        except BaseException:  # noqa: BLE001 - the parent must hear of anything
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 def fill(world: World, leave: int) -> Path:

@@ -1,0 +1,35 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Small disks that only one test sees."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from leftovers import World
+
+CLONE_NEWNS = 0x00020000
+
+
+def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None]) -> None:
+    """Run ``work`` in a child that sees a small tmpfs at ``place``; nobody else does."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+                raise OSError(ctypes.get_errno(), "no mount namespace to be had")
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+            work(World(place))
+            status = 0
+        except BaseException:  # noqa: BLE001 - the parent must hear of anything
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
