@@ -268,7 +268,7 @@ def absent(settings: Settings, *, check: bool = False) -> Json:
         _wait_until_idle(settings, "nothing was removed")
         for name in OURS:  # to be alone makes some of them
             _remove(os.path.join(install_dir, name))
-    for name in (".releases.lock", ".ledger.lock", ".rollout.lock"):
+    for name in (".releases.lock", ".ledger.lock", ".rollout.lock", ".canary.lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(install_dir, name))
     with contextlib.suppress(OSError):

@@ -14,7 +14,8 @@ description:
   - Starts one cycle through systemd, waits for its end, and judges it by what the forge and the host show afterwards.
   - A passed canary writes a receipt for exactly the engine, policy and unit that are installed. The timer is enabled
     only with such a receipt, see M(as215932.engineering_loop.loop_timer).
-  - Nothing is run where a matching receipt exists already.
+  - Nothing is run where a matching receipt exists already. Where another canary is running on the host, as one that a
+    killed run of the playbook left, its end is waited for first.
   - Nothing is started where the outcome is known beforehand to be another one than the wanted; the reason is one line.
   - Each step and each line of the cycle's journal is shown while it runs, by an action plugin of the same name. The
     module itself runs in the background on the host, so a lost connection does not end it.
@@ -149,10 +150,12 @@ cleanup:
 import contextlib
 import os
 from collections.abc import Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 
 
 def prove(module: AnsibleModule) -> None:
@@ -163,6 +166,22 @@ def prove(module: AnsibleModule) -> None:
     if wanted["timeout"] < 1:
         raise LoopError("timeout must be at least one second")
     config = settings.load(wanted["config"])
+    if module.check_mode:
+        judge(module, config, lambda line: None)
+    say = sayer(wanted["progress"])
+    # One that an earlier run of the playbook started goes on without it: its verdict is waited for.
+    lock = os.path.join(config["install_dir"], ".canary.lock")
+    with flocked(lock, wait=False) as alone:
+        if alone:
+            judge(module, config, say)
+    say("another canary is running on this host: waiting for its end")
+    with flocked(lock):
+        judge(module, config, say)
+
+
+def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], object]) -> None:
+    """Run a cycle, unless what is installed is proven, and leave the module."""
+    wanted = module.params
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
         module.exit_json(changed=False, passed=True, reason=reason, receipt=None)
@@ -181,7 +200,7 @@ def prove(module: AnsibleModule) -> None:
         cleanup=wanted["cleanup"],
         applied_by=wanted["applied_by"],
         overrides=wanted["overrides"],
-        say=sayer(wanted["progress"]),
+        say=say,
     )
     failed = result.pop("failed")
     if not result["passed"]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partialmethod
 from pathlib import Path
@@ -17,6 +19,7 @@ from ansible.module_utils.testing import patch_module_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, published, running
@@ -188,3 +191,22 @@ def test_what_happens_is_written_to_a_file_of_its_own(run: Any, host: Host, tmp_
     lines = progress.read_text(encoding="utf-8").splitlines()
     assert lines[1:3] == ["engine: ***", "?[2Jcleared?"]
     assert f"{progress} is there already" in run(force=True, progress=str(progress))["msg"]
+
+
+def test_one_that_goes_on_without_its_playbook_is_waited_for(run: Any, host: Host, tmp_path: Path) -> None:
+    progress = tmp_path / "progress.log"
+    held = flocked(f"{host.config['install_dir']}/.canary.lock")
+    held.__enter__()
+
+    def end() -> None:
+        while not progress.exists() or "waiting for its end" not in progress.read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        installed = receipts.installed(host.config)
+        receipts.write(host.config, "docs", installed, {}, applied_by="ops", overrides=[])
+        held.__exit__(None, None, None)
+
+    other = threading.Thread(target=end)
+    other.start()
+    result = run(progress=str(progress))
+    other.join()
+    assert result["passed"] and not result["changed"] and host.started == []
