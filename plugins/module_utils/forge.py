@@ -145,6 +145,20 @@ class Forge:
         """How ``head`` stands to ``base``: ``status`` (ahead, behind, identical, diverged), ``total_commits``."""
         return self._get(f"{_repo(repo)}/compare/{quote(base, safe='')}...{quote(head, safe='')}")
 
+    def checks(self, repo: str, sha: str) -> dict[str, str]:
+        """What ran on a commit, by name: ``success neutral skipped pending failure`` and the like."""
+        found: dict[str, str] = {}
+        for path, key in ((f"/commits/{sha}/status", "statuses"), (f"/commits/{sha}/check-runs", "check_runs")):
+            for page in range(1, MAX_PAGES + 1):
+                query = {"per_page": "100", "page": str(page)}
+                part = self._json(self._request("GET", f"{_repo(repo)}{path}", params=query))
+                for one in part[key]:
+                    name = str(one.get("context") or one["name"])
+                    found[name] = str(one.get("state") or one["conclusion"] or "pending")
+                if len(part[key]) < 100:
+                    break
+        return found
+
     # --- what the identity may do
 
     def may_push(self, repo: str, git_url: str) -> bool:
@@ -185,7 +199,13 @@ class Forge:
             )
         return True
 
-    # --- writing: what a clean-up needs
+    # --- writing: what a bump needs, and a clean-up
+
+    def create_pull(self, repo: str, *, title: str, body: str, head: str, base: str, draft: bool) -> Json:
+        """Open a pull request; the forge's account of it."""
+        wanted = {"title": title, "body": body, "head": head, "base": base, "draft": draft}
+        made: Json = self._json(self._request("POST", f"{_repo(repo)}/pulls", body=wanted))
+        return made
 
     def close_pull(self, repo: str, number: int) -> None:
         """Close a pull request without merging it."""

@@ -33,7 +33,9 @@ options:
     type: str
     default: ""
   token:
-    description: A forge token that may read O(repo), where it is a private one. Goes to the host of that URL only.
+    description:
+      - A token of the forge at O(forge_url). Reads O(repo) where it is a private one there, and the checks.
+      - For O(pull_request) it must be allowed to push to the inventory's repository and to open pull requests.
     type: str
     default: ""
   allow_downgrade:
@@ -44,6 +46,37 @@ options:
     description: Also take a commit that is not on the default branch, but on another branch or a tag.
     type: bool
     default: false
+  checks:
+    description:
+      - Names of checks that must have passed on the new commit, as the forge's statuses and check runs have them.
+      - V(all) means every one that ran, and at least one. By default none is asked for.
+    type: list
+    elements: str
+    default: []
+  pull_request:
+    description:
+      - Leave O(path) as it is. Push a branch with the bump to the repository that O(path) is in, and open a draft pull
+        request, both unless they are there already.
+      - The bump starts from the pin on the remote's default branch. Work tree, index and branches are not touched. git
+        runs with the configuration of whoever runs the playbook, who signs the commit where C(commit.gpgSign) is set.
+    type: bool
+    default: false
+  remote:
+    description: The remote of the repository that O(path) is in, for O(pull_request).
+    type: str
+    default: origin
+  forge_url:
+    description: The forge that O(token) is for. Checks and pull requests are asked for there and nowhere else.
+    type: str
+    default: https://github.com
+  api_url:
+    description: Its REST API. By default the one that GitHub and GitHub Enterprise have.
+    type: str
+    default: ""
+  host:
+    description: The inventory's name for the host, for the text of the pull request.
+    type: str
+    default: loop
 seealso:
   - module: as215932.engineering_loop.engine_release
 """
@@ -53,6 +86,15 @@ EXAMPLES = r"""
   as215932.engineering_loop.version_pin:
     path: "{{ inventory_dir }}/host_vars/loop.yml"
     repo: https://github.com/AS215932/engineering-loop.git
+  delegate_to: localhost
+
+- name: Propose the newest engine, if it is green
+  as215932.engineering_loop.version_pin:
+    path: "{{ inventory_dir }}/host_vars/loop.yml"
+    repo: https://github.com/AS215932/engineering-loop.git
+    checks: [all]
+    pull_request: true
+    token: "{{ lookup('ansible.builtin.env', 'GH_TOKEN') }}"
   delegate_to: localhost
 
 - name: Go back to an older one on purpose
@@ -65,6 +107,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+pull_request:
+  description: The address of the draft pull request, empty without O(pull_request) or where there is nothing to bump.
+  returned: success
+  type: str
+  sample: https://github.com/example/inventory/pull/7
+checks:
+  description: The checks that passed on the new commit, of those that were asked for.
+  returned: success
+  type: list
+  elements: str
+  sample: [lint, unit]
 before:
   description: The SHA that was pinned.
   returned: success
@@ -98,31 +151,75 @@ compare:
 """
 
 import dataclasses
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import version_pin
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, version_pin
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
 
 
-def bump(module: AnsibleModule) -> None:
-    """Do as told and leave the module."""
+def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[str]]:
+    """The bump that is asked for, and the checks that passed on its commit."""
     wanted = module.params
-    pin = version_pin.load(wanted["path"])
+    repo, forge_url = wanted["repo"], wanted["forge_url"].rstrip("/")
     found = version_pin.resolve(
-        wanted["repo"],
-        pin.value,
+        repo,
+        before,
         wanted["to"],
-        token=wanted["token"],
+        # The token is the forge's: no other host gets to see it.
+        token=wanted["token"] if repo.startswith(f"{forge_url}/") else "",
         allow_downgrade=wanted["allow_downgrade"],
         any_branch=wanted["any_branch"],
     )
+    if not (wanted["checks"] and found.changed):
+        return found, []
+    home = pin_pull.home_of(repo, forge_url, wanted["api_url"])
+    return found, pin_pull.check_green(Forge(home.api_url, token(module)), home.repo, found.after, wanted["checks"])
+
+
+def token(module: AnsibleModule) -> str:
+    """The token that checks and pull requests cannot do without."""
+    if not module.params["token"]:
+        raise LoopError(f"{module.params['forge_url']} must be asked with a token: set GH_TOKEN in your environment")
+    return str(module.params["token"])
+
+
+def bump(module: AnsibleModule) -> None:
+    """Write the bump into the file and leave the module."""
+    path = module.params["path"]
+    pin = version_pin.load(path)
+    found, checks = resolve(module, pin.value)
     if found.changed and not module.check_mode:
-        version_pin.write(wanted["path"], pin, found.after)
-    result = {**dataclasses.asdict(found), "changed": found.changed}
+        version_pin.write(path, pin, found.after)
+    leave(module, found, changed=found.changed, checks=checks, pull_request="")
+
+
+def propose(module: AnsibleModule) -> None:
+    """Propose the bump as a pull request and leave the module."""
+    wanted = module.params
+    secret, forge_url = token(module), wanted["forge_url"]
+    base = pin_pull.base_of(wanted["path"], secret, forge_url, wanted["remote"])
+    home = pin_pull.home_of(base.url, forge_url, wanted["api_url"])
+    found, checks = resolve(module, base.pin.value)
+    address, changed = "", found.changed
+    if found.changed and not module.check_mode:
+        title = f"Bump the engineering loop of {wanted['host']} to {found.after[:12]}"
+        body = pin_pull.body_of(found, wanted["repo"], wanted["host"], checks)
+        pushed = pin_pull.push(base, found.after, f"{title}\n\nBefore: {found.before}\n")
+        forge = Forge(home.api_url, secret)
+        address, opened = pin_pull.open_pull(forge, home.repo, base, found.after, title, body)
+        changed = pushed or opened
+    leave(module, found, changed=changed, checks=checks, pull_request=address)
+
+
+def leave(module: AnsibleModule, found: version_pin.Bump, **more: Any) -> None:
+    """Exit with what was found; in diff mode with the value before and after."""
+    result = {**dataclasses.asdict(found), **more}
     if module._diff:
         # Only the value: the rest of the file may hold what is nobody's business in a log.
         old, new = (f"{version_pin.KEY}: {sha}\n" for sha in (found.before, found.after))
-        names = {f"{side}_header": wanted["path"] for side in ("before", "after")}
+        names = {f"{side}_header": module.params["path"] for side in ("before", "after")}
         result["diff"] = {"before": old, "after": new, **names}
     module.exit_json(**result)
 
@@ -136,11 +233,17 @@ def main() -> None:
             "token": {"type": "str", "default": "", "no_log": True},
             "allow_downgrade": {"type": "bool", "default": False},
             "any_branch": {"type": "bool", "default": False},
+            "checks": {"type": "list", "elements": "str", "default": []},
+            "pull_request": {"type": "bool", "default": False},
+            "remote": {"type": "str", "default": "origin"},
+            "forge_url": {"type": "str", "default": "https://github.com"},
+            "api_url": {"type": "str", "default": ""},
+            "host": {"type": "str", "default": "loop"},
         },
         supports_check_mode=True,
     )
     try:
-        bump(module)
+        (propose if module.params["pull_request"] else bump)(module)
     except LoopError as error:
         module.fail_json(msg=str(error))
 

@@ -103,7 +103,8 @@ def test_the_playbook(engine: tuple[str, list[str]], pin: Path) -> None:
     assert status == 0 and f"+engineering_loop_version: {shas[2]}" in output and "without --check" in output
     assert pin.read_text(encoding="utf-8") == text
     status, output = playbook(pin, "-e", f"to={shas[1][:8]}")
-    assert status == 0 and "1 new, 0 dropped" in output and "playbooks/canary.yml -l loop" in output
+    assert status == 0 and "1 new, 0 dropped" in output
+    assert "playbooks/apply.yml -l loop -e engineering_loop_canary_run=true" in output
     assert f"before: {shas[0]}" in output and f"after: {shas[1]}" in output
     assert pin.read_text(encoding="utf-8") == text.replace(shas[0], shas[1])
     status, output = playbook(pin, "-e", f"to={shas[0]}")
