@@ -9,6 +9,7 @@ a file there; that file is read here and shown line by line.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import Any
@@ -22,15 +23,9 @@ display = Display()
 PAUSE = 1.0  # between two looks at the host
 # Beyond the cycle's own time: what is asked of a slow forge before and after it.
 MARGIN = 1800
-STATUS_KEYS = (
-    "ansible_job_id",
-    "finished",
-    "started",
-    "results_file",
-    "stdout",
-    "stdout_lines",
-    "stderr",
-    "stderr_lines",
+AFTERWARDS = "Its cycle is in the host's journal; if it was proven, there is a receipt: run the playbook again."
+JOB_KEYS = frozenset(
+    {"ansible_job_id", "finished", "started", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines"}
 )
 
 
@@ -51,7 +46,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         try:
             return self._follow(self._begin(progress, task_vars), progress, task_vars)
         finally:
-            self._shell("rm -f", progress)
+            with contextlib.suppress(AnsibleConnectionFailure):
+                self._shell("rm -f", progress)
 
     def _module(self, task_vars: dict[str, Any] | None, wrap_async: bool = False, **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(
@@ -80,26 +76,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         if job.get("failed") or "ansible_job_id" not in job:
             return job
         give_up = time.monotonic() + float(self._task.args.get("timeout") or 3600) + MARGIN
-        shown, lost = 0, False
+        shown, there, lost = 0, False, False
         while time.monotonic() < give_up:
             time.sleep(PAUSE)
             try:
                 # In this order: what was written before the end is read after it.
                 status = self._job(job, "status", task_vars)
-                shown += self._show(progress, shown)
+                lines = self._lines(progress, shown)
+                for line in lines or ():
+                    self._say(line)
+                shown += len(lines or ())
                 if status.get("finished"):
                     self._job(job, "cleanup", task_vars)
-                    return {key: value for key, value in status.items() if key not in STATUS_KEYS}
-                lost = False
+                    return {key: value for key, value in status.items() if key not in JOB_KEYS}
+                if there and lines is None:
+                    raise AnsibleError(f"the canary is gone from the host: was it restarted? {AFTERWARDS}")
+                there, lost = there or lines is not None, False
             except AnsibleConnectionFailure:
                 if not lost:
                     self._say("the connection is lost; the canary goes on there, trying again")
                 lost = True
-                self._connection.reset()
-        raise AnsibleError(
-            "the canary did not end in time or the host cannot be reached any more; what it found is in its journal "
-            "and, if it passed, in a receipt there: run the playbook again"
-        )
+                with contextlib.suppress(AnsibleConnectionFailure):
+                    self._connection.reset()
+        raise AnsibleError(f"the canary did not end in time, or the host cannot be reached any more. {AFTERWARDS}")
 
     def _job(self, job: dict[str, Any], mode: str, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(
@@ -113,17 +112,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         )
         return found
 
-    def _show(self, progress: str, shown: int) -> int:
-        """Show what stands in the file after the lines that were shown; how many more."""
-        lines = self._shell(f"tail -n +{shown + 1}", progress, "2>/dev/null").splitlines(keepends=True)
-        whole = [line.rstrip("\r\n") for line in lines if line.endswith("\n")]
-        for line in whole:
-            self._say(line)
-        return len(whole)
+    def _lines(self, progress: str, shown: int) -> list[str] | None:
+        """What stands in the file after the lines that were shown; None where there is no file."""
+        done = self._shell(f"tail -n +{shown + 1}", progress)
+        if done["rc"] != 0:
+            return None
+        lines = done["stdout"].splitlines(keepends=True)
+        return [line.rstrip("\r\n") for line in lines if line.endswith("\n")]  # the last one may be half written
 
-    def _shell(self, command: str, path: str, rest: str = "") -> str:
-        done = self._low_level_execute_command(f"{command} {self._connection._shell.quote(path)} {rest}".strip())
-        return str(done.get("stdout", ""))
+    def _shell(self, command: str, path: str) -> dict[str, Any]:
+        done: dict[str, Any] = self._low_level_execute_command(f"{command} {self._connection._shell.quote(path)}")
+        return done
 
     def _say(self, line: str) -> None:
         if not self._task.no_log:

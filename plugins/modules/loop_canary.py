@@ -224,9 +224,9 @@ def sayer(path: str | None) -> Callable[[str], object]:
 
     def say(line: str) -> None:
         text = "".join(letter if letter.isprintable() else "?" for letter in line.expandtabs()) + "\n"
-        # A full disk ends the showing, not the canary.
-        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", errors="replace") as progress:
-            progress.write(text)
+        # A full disk, or nobody who looks on any more, ends the showing and not the canary.
+        with contextlib.suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as progress:
+            progress.write(text.encode("utf-8", "replace"))
 
     return say
 
