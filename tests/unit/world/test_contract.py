@@ -106,13 +106,14 @@ def test_every_answer_of_the_local_forge_is_one_of_githubs(tmp_path: Path) -> No
 
 def everything(forge: Forge, url: str) -> None:
     """Every method of the client."""
+    assert forge.create_pull(REPO, title="Walk", body="b", head=BRANCH, base="main", draft=True)["draft"]
     number = forge.newest_number(REPO)
     assert forge.identity() and forge.may_push(REPO, url) and forge.may_open_pulls(REPO, "main")
     assert forge.repository(REPO) and forge.issue(REPO, number) and forge.issue(REPO, 999) is None
     assert forge.issues(REPO, state="all", labels="loop:approved") and forge.approved_issues(REPO)
     tips = forge.branches(REPO)
     assert forge.commit(REPO, "main") == tips["main"] and forge.commit(REPO, "nowhere") is None
-    assert forge.compare(REPO, "main", BRANCH)["status"] == "ahead"
+    assert forge.compare(REPO, "main", BRANCH)["status"] == "ahead" and forge.checks(REPO, tips[BRANCH]) == {}
     (pull,) = forge.pulls(REPO, state="open", head=BRANCH)
     assert forge.pull(REPO, pull["number"])["draft"] and forge.pull_files(REPO, pull["number"])
     forge.close_pull(REPO, pull["number"])
@@ -122,12 +123,9 @@ def everything(forge: Forge, url: str) -> None:
     forge.remove_label(REPO, 235, "loop:approved")
 
 
-def with_a_pull(forge: Running) -> Forge:
+def with_a_branch(forge: Running) -> Forge:
     door = {"repo": REPO, "branch": BRANCH, "files": {"docs/walk.md": "walked\n"}}
     requests.post(f"{forge.url}/_forge/commits", json=door, timeout=30).raise_for_status()
-    body = {"title": "Walk", "head": BRANCH, "base": "main", "draft": True}
-    headers = {"Authorization": f"Bearer {forge.token}"}
-    requests.post(f"{forge.api_url}/repos/{REPO}/pulls", json=body, headers=headers, timeout=30).raise_for_status()
     return Forge(forge.api_url, forge.token)
 
 
@@ -140,7 +138,7 @@ def test_every_request_of_the_client_is_one_of_githubs(tmp_path: Path) -> None:
             called.add(frame.f_code.co_name)
 
     with running(tmp_path / "forge") as served:
-        forge = with_a_pull(served)
+        forge = with_a_branch(served)
         sys.setprofile(note)
         try:
             everything(forge, served.url)
@@ -216,7 +214,7 @@ def test_a_wrong_field_does_not_go_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: Callable[[pytest.MonkeyPatch], None], words: str
 ) -> None:
     with pytest.raises(ForgeError, match=words), running(tmp_path / "forge") as served:
-        forge = with_a_pull(served)
+        forge = with_a_branch(served)
         seed(monkeypatch)
         everything(forge, served.url)
 
