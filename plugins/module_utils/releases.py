@@ -788,7 +788,8 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         if settings.keyring:
             done = subprocess.run(
-                ["gpg", "--batch", "--quiet", "--homedir", home, "--import", settings.keyring],
+                # Without an agent, which only secret keys need, and which would outlive us.
+                ["gpg", "--batch", "--quiet", "--no-autostart", "--homedir", home, "--import", settings.keyring],
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.returncode:
@@ -799,8 +800,6 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
         status, _out, said = git(
             mirror, ["verify-commit", sha], environment={"GNUPGHOME": home}, config=config, ok=range(-128, 256)
         )
-        if settings.keyring and os.path.exists(os.path.join(home, "S.gpg-agent")):
-            subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], capture_output=True, check=False)
     if status:
         by = settings.allowed_signers or settings.keyring
         raise LoopError(f"commit {sha} is not signed by anyone in {by}: {_last_words(said)}")

@@ -394,6 +394,43 @@ def test_a_signature_can_be_demanded(anywhere: Settings, source: Source, shas: l
         releases.present(demanded, sha)
 
 
+def test_an_openpgp_signature_can_be_demanded(
+    anywhere: Settings, source: Source, shas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory() as home:  # a short path: the agent's socket is in it
+        home.chmod(0o700)
+        monkeypatch.setenv("GNUPGHOME", str(home))
+        rings = [tmp_path / f"{name}.asc" for name in ("one", "other")]
+        for ring in rings:
+            mail = f"{ring.stem}@example.org"
+            generate = ["--passphrase", "", "--quick-generate-key", mail, "ed25519", "default", "never"]
+            sh(tmp_path, "gpg", "--batch", "--quiet", *generate)
+            ring.write_text(sh(tmp_path, "gpg", "--export", "--armor", mail))
+        sh(source.path, "git", "checkout", "-q", "-b", "openpgp")
+        sh(
+            source.path,
+            "git",
+            "-c",
+            "user.signingKey=one@example.org",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-S",
+            "-m",
+            "one",
+        )
+        sha = sh(source.path, "git", "rev-parse", "HEAD")
+        sh(source.path, "git", "checkout", "-q", "main")
+        sh(tmp_path, "gpgconf", "--kill", "all")
+    for ring, version in ((rings[1], sha), (rings[0], shas[0])):
+        with pytest.raises(LoopError, match="is not signed by anyone in"):
+            releases.present(dataclasses.replace(anywhere, keyring=str(ring)), version)
+    assert releases.present(dataclasses.replace(anywhere, keyring=str(rings[0])), sha)["activated"]
+    rings[0].write_text("no keys")
+    with pytest.raises(LoopError, match=r"cannot be read: .*no valid OpenPGP data"):
+        releases.present(dataclasses.replace(anywhere, keyring=str(rings[0])), sha)
+
+
 def test_passwords_in_urls_and_odd_sources_are_refused(settings: Settings, shas: list[str]) -> None:
     for repo in ("https://user:secret@example.org/x.git", "ext::sh -c true", "--upload-pack=x", ""):
         with pytest.raises(LoopError) as failure:
