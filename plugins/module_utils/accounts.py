@@ -14,6 +14,8 @@ from .errors import LoopError
 from .files import read_bytes, write_atomic
 
 KEEP = 200
+# What an account may hold of what others wrote: an engine's report is not ours to trust.
+MAX_TEXT, MAX_ITEMS, MAX_DEPTH, MAX_BYTES = 2000, 100, 6, 256 * 1024
 
 
 def utc_now() -> str:
@@ -43,9 +45,26 @@ def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
     return found
 
 
+def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """``value`` with long texts and lists cut, and what is nested too deeply left out."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else f"{value[:MAX_TEXT]}... ({len(value)} characters)"
+    if isinstance(value, (dict, list)) and not depth:
+        return "..."
+    if isinstance(value, dict):
+        return {bounded(str(key)): bounded(item, depth - 1) for key, item in list(value.items())[:MAX_ITEMS]}
+    if isinstance(value, list):
+        return [bounded(item, depth - 1) for item in value[:MAX_ITEMS]]
+    return value
+
+
 def write(cycles_dir: str, account: dict[str, Any]) -> None:
     """Write or replace an account; its ``cycle`` names the file."""
-    content = json.dumps(account, indent=2, sort_keys=True) + "\n"
+    content = json.dumps(bounded(account), indent=2, sort_keys=True) + "\n"
+    if len(content) > MAX_BYTES:
+        plain = {key: value for key, value in account.items() if not isinstance(value, (dict, list))}
+        plain = {**plain, "numbers": account.get("numbers", {}), "left_out": sorted(account.keys() - plain.keys())}
+        content = json.dumps(bounded(plain), indent=2, sort_keys=True) + "\n"
     write_atomic(f"{cycles_dir}/{account['cycle']}.json", content.encode(), mode=0o640)
 
 

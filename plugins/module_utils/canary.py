@@ -14,14 +14,13 @@ import datetime
 import json
 import os
 import re
-import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import gate_check, gate_policy, receipts, releases, settings
+from . import budget, gate_check, gate_policy, receipts, releases, settings
 from .errors import LoopError
 from .files import read_bytes
 from .forge import APPROVED, Forge, Refused, redact
@@ -31,11 +30,6 @@ Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
 Say: TypeAlias = Callable[[str], object]
 
-TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
-# How the forge is reached, for the cycle and so for what proves it.
-NETWORK_KEYS = frozenset(
-    {"https_proxy", "http_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle", "git_ssl_cainfo"}
-)
 # The engine's own rules for the order of its queue, and its own defaults.
 WEIGHTS = {"critical": 5, "security": 4, "bug": 2, "firewall": 2, "bgp": 2, "monitoring": 1, "routine": 1}
 SECTIONS = ("## Context", "## Action items", "## Related")
@@ -129,36 +123,6 @@ def run(
     return result
 
 
-def token_from(env_file: str) -> str:
-    """The forge token in a systemd environment file."""
-    found = _environment(env_file, lambda key: key in TOKEN_KEYS)
-    for key in TOKEN_KEYS:
-        if found.get(key):
-            return found[key]
-    raise LoopError(f"{env_file} has none of {', '.join(TOKEN_KEYS)}: the canary needs the loop's own token")
-
-
-def network_from(env_file: str) -> dict[str, str]:
-    """The proxies and CA bundles in a systemd environment file: the cycle reaches the forge with them."""
-    return _environment(env_file, lambda key: key.lower() in NETWORK_KEYS)
-
-
-def _environment(env_file: str, wanted: Callable[[str], bool]) -> dict[str, str]:
-    """The wanted variables of a systemd environment file; the last one of a name counts."""
-    content = read_bytes(env_file)
-    if content is None:
-        raise LoopError(f"{env_file} is missing: it must hold {TOKEN_KEYS[0]}=...")
-    found: dict[str, str] = {}
-    for line in content.decode("utf-8", "replace").splitlines():
-        key, separator, value = line.strip().partition("=")
-        if separator and wanted(key):
-            try:
-                found[key] = "".join(shlex.split(value))
-            except ValueError:
-                raise LoopError(f"{env_file}: the value of {key} has a quote that is not closed") from None
-    return found
-
-
 class _Target:
     """The canary's issue and the names that the engine derives from it."""
 
@@ -199,7 +163,10 @@ def check_identity(forge: Forge, wanted: str) -> str:
 
 
 def check_budget(config: Config) -> None:
-    """Refuse where the day's ledger has nothing left: the engine would only say over_budget."""
+    """Refuse where the day has no run left, by our own count or by the engine's ledger."""
+    used_up = budget.exhausted(config)
+    if used_up:
+        raise LoopError(f"no budget left today: {used_up}")
     path = os.path.join(config["daemon_state_dir"], f"ledger-{_utc_now():%Y-%m-%d}.json")
     try:
         ledger = json.loads(read_bytes(path) or b"{}")

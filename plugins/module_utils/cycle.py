@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One cycle of the loop, as the systemd unit runs it: look first, heal, run the engine, keep the account.
 
-Started as the loop user by ``loop cycle``. Whatever happens is one line in the journal that a
-person understands and one JSON account under ``cycles_dir``; the exit status tells systemd the
-truth, which the engine's own does not (a dead-ended run exits 0 there).
+Started as the loop user by ``loop cycle``, after root's ``loop prepare`` (see handover.py). Whatever
+happens is one line in the journal that a person understands and one JSON account under ``cycles_dir``;
+the exit status tells systemd the truth, which the engine's own does not (a dead-ended run exits 0 there).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import signal
 import stat
@@ -21,34 +22,54 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from . import accounts, gate_policy, push_gate, quarantine, receipts, settings, workspaces, worktrees
+from . import (
+    accounts,
+    env_file,
+    gate_policy,
+    handover,
+    push_gate,
+    quarantine,
+    receipts,
+    settings,
+    workspaces,
+    worktrees,
+)
 from .errors import LoopError
 from .forge import Forge
+from .handover import NOTHING_DONE, REFUSED
 
 ENGINE = "hyrule-engineering-loop"
 
-# What systemd is told. Only what needs a person is a failure.
+# What systemd is told. Only what needs a person is a failure: the unit names NOTHING_DONE as a success.
 EXIT_STATUS = {
     "published": 0,
-    "idle": 0,
-    "over_budget": 0,
-    "locked": 0,
+    "idle": NOTHING_DONE,
+    "over_budget": NOTHING_DONE,
+    "locked": NOTHING_DONE,
     "needs_triage": 3,
-    "refused": 4,
-    "refused_ci": 4,
+    "refused": REFUSED,
+    "refused_ci": REFUSED,
     "error": 1,
     "interrupted": 1,
 }
 
+# How long the engine may take to end when it is told to.
+GRACE = 5.0
+JOBS = 8
 
 # Where the engine leaves handoffs of runs that name no directory of their own.
 HANDOFF = "HYRULE_HANDOFF_DIR"
 # Fewer free inodes than this and a checkout or an environment may not fit any more.
 MIN_INODES = 10_000
+
+
+class OverBudget(LoopError):
+    """The day's runs are used up."""
 
 
 class Stopped(LoopError):
@@ -74,10 +95,11 @@ def check_host(config: dict[str, Any]) -> None:
             raise LoopError(
                 f"{config[name]} ({name}) is not a directory that {config['user']} can write; run apply.yml"
             )
-    if not os.environ.get("GH_TOKEN"):
-        raise LoopError(
-            f"no GH_TOKEN: put it into {config['env_file']} (KEY=value) or into engineering_loop_environment"
-        )
+    release = os.path.realpath(f"{config['install_dir']}/current")
+    receipts.active_release(config)
+    owner = os.stat(release)
+    if owner.st_uid != 0 or owner.st_mode & 0o022:
+        raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; run apply.yml")
 
 
 def check_policy(config: dict[str, Any]) -> None:
@@ -160,20 +182,18 @@ def let_go(config: dict[str, Any]) -> list[dict[str, Any]]:
     return list(gone["purged"])
 
 
-def heal(config: dict[str, Any], forge: Forge) -> dict[str, Any]:
+def heal(config: dict[str, Any], token: str) -> dict[str, Any]:
     """Move aside what the coming cycle would trip over; work that waits for a person stays.
 
     A run's worktree is in the way only while its issue can be taken again, so every run
     whose issue is not in the approved queue is kept where its state file says.
     """
-    takeable = {
-        settings.change_id(issue["repo"], issue["number"]).lower()
-        for repo in config["repos"]
-        for issue in forge.approved_issues(repo)
-    }
+    with ThreadPoolExecutor(JOBS) as pool:  # a connection each: there may be a hundred
+        queues = pool.map(lambda repo: Forge(config["api_url"], token).approved_issues(repo), config["repos"])
+        takeable = {settings.change_id(issue["repo"], issue["number"]).lower() for queue in queues for issue in queue}
     checkouts = [f"{config['workspace_dir']}/{entry['dest']}/.git" for entry in config["workspace_repositories"]]
     if not any(map(os.path.isdir, checkouts)):
-        workspaces.refresh(config)  # whoever emptied the workspace must not stop the loop for good
+        workspaces.refresh(config, token)  # whoever emptied the workspace must not stop the loop for good
     runs = config["runs_dir"]
     waiting = [name.upper() for name in os.listdir(runs) if not name.startswith(".") and name.lower() not in takeable]
     return worktrees.sweep(
@@ -219,10 +239,18 @@ def _flags(help_text: str) -> set[str]:
     return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
-def engine_environment(config: dict[str, Any], current: str) -> dict[str, str]:
-    """The unit's environment, plus a git that no repository's configuration can bend and whose pushes are judged."""
-    environment = {**os.environ, **push_gate.environment(config)}
+def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str, Any]) -> dict[str, str]:
+    """The unit's environment and the secrets, plus a git that no repository can bend and whose pushes are judged.
+
+    Programs that the engine starts by name are found in ``lib_dir/bin`` first, which takes the secrets
+    off them (see runtime.CHILD). The agent gets what the engine's own allowlist hands on.
+    """
+    environment = {**os.environ, **handed["environment"], **push_gate.environment(config)}
+    path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)
     environment.update(
+        GH_TOKEN=handed["token"],
+        PATH=f"{config['lib_dir']}/bin:{path}:{config['install_dir']}/uv/bin",
+        ENGINEERING_LOOP_SECRETS=" ".join(handed["environment"].keys() - env_file.network(handed["environment"])),
         HYRULE_POLICY_FILE=config["policy_file"],
         GIT_AUTHOR_NAME=config["git_user_name"],
         GIT_AUTHOR_EMAIL=config["git_user_email"],
@@ -234,7 +262,7 @@ def engine_environment(config: dict[str, Any], current: str) -> dict[str, str]:
     return environment
 
 
-def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
 
     The release is resolved once, so that a switch of ``current`` in the middle of the
@@ -242,7 +270,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """
     current = os.path.realpath(f"{config['install_dir']}/current")
     program = f"{current}/.venv/bin/{ENGINE}"
-    environment = engine_environment(config, current)
+    environment = engine_environment(config, current, handed)
     try:
         asked = subprocess.run(
             [program, "daemon", "--help"],
@@ -270,6 +298,20 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 def _process_group(
     command: list[str], directory: str, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
+    started: list[subprocess.Popen[bytes]] = []
+    stopped: list[str] = []
+
+    def stop(signum: int, _frame: object) -> None:
+        stopped.append(signal.Signals(signum).name)
+        if started:  # else it is being started: then it is stopped as soon as it can be
+            end()
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started[0].pid, signal.SIGTERM)
+        raise Stopped(f"stopped by signal {stopped[0]}: systemctl stop, a shutdown or the time-out")
+
+    previous = signal.signal(signal.SIGTERM, stop)
     engine = subprocess.Popen(
         command,
         cwd=directory,
@@ -278,15 +320,15 @@ def _process_group(
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-
-    def stop(signum: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(engine.pid, signal.SIGTERM)
-        raise Stopped(f"stopped by signal {signal.Signals(signum).name}")
-
-    previous = signal.signal(signal.SIGTERM, stop)
     try:
+        started.append(engine)
+        if stopped:
+            end()
         yield engine
+    except Stopped:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            engine.wait(GRACE)
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
         with contextlib.suppress(ProcessLookupError):
@@ -330,8 +372,7 @@ def parse_report(output: str) -> dict[str, Any]:
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """One cycle from look to account; returns the account."""
-    invocation = os.environ.get("INVOCATION_ID", "")
-    trigger = "timer" if os.environ.get("TRIGGER_UNIT", "").endswith(".timer") else "manual"
+    invocation, trigger = os.environ.get("INVOCATION_ID", ""), handover.trigger()
     begun = time.monotonic()
     account: dict[str, Any] = {
         "cycle": f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{invocation[:8] or os.getpid()}",
@@ -344,16 +385,27 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     accounts.close_interrupted(config["cycles_dir"])
     accounts.write(config["cycles_dir"], account)
     try:
+        handed = handover.take(config)
+        account["budget"] = handed["budget"]
+        if handed["over_budget"]:
+            raise OverBudget(handed["over_budget"])
+        if handed["refused"]:
+            raise LoopError(handed["refused"])
+        account["token"] = {key: handed[f"token_{key}"] for key in ("kind", "note", "expires")}
         check_host(config)
         check_proven(config, trigger)
         account["purged"] = make_room(config)
-        account["swept"] = heal(config, Forge(config["api_url"], os.environ["GH_TOKEN"]))
+        account["swept"] = heal(config, handed["token"])
         for kept in account["swept"]["quarantined"]:
             say(f"kept aside: {kept['from']} -> {kept['to']}\n")
-        refreshed = workspaces.refresh(config)["repositories"]
+        refreshed = workspaces.refresh(config, handed["token"])["repositories"]
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
+        for one in refreshed:
+            if one["status"] in ("failed", "restored", "busy"):
+                say(f"checkout {one['dest']} {one['status']}: {one['detail']}\n")
         push_gate.take_verdicts(config)  # of a cycle that was killed
-        status, report = run_engine(config)
+        account["seconds_before_engine"] = round(time.monotonic() - begun, 1)
+        status, report = run_engine(config, handed)
         outcome = report.get("outcome", "error")
         detail = report.get("detail", "") if report else f"the engine ended with {status} and without a report"
         account.update(outcome=outcome, detail=detail, report=report, exit_status=status)
@@ -362,12 +414,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account["detail"] = refused[-1] if refused else " ".join(str(detail).split())
     except Stopped as error:
         account.update(outcome="interrupted", detail=str(error))
+    except OverBudget as error:
+        account.update(outcome="over_budget", detail=str(error))
     except LoopError as error:
         account.update(outcome="refused", detail=str(error))
     except Exception as error:  # noqa: BLE001 - the account must tell of anything
         traceback.print_exc()
         account.update(outcome="error", detail=f"{type(error).__name__}: {error}")
     account.update(ended=accounts.utc_now(), seconds=round(time.monotonic() - begun, 1))
+    account["numbers"] = numbers(config, account)
     accounts.write(config["cycles_dir"], account)
     purged = let_go(config) if "exit_status" in account else []
     if purged:
@@ -378,6 +433,31 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return account
 
 
+def numbers(config: dict[str, Any], account: dict[str, Any]) -> dict[str, float]:
+    """What can be counted of a cycle, flat, for whoever draws curves."""
+    report, swept = account.get("report") or {}, account.get("swept") or {}
+    pushes = account.get("pushes") or []
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    disk = os.statvfs(config["cycles_dir"])
+    cost = report.get("cost_usd")
+    return {
+        "seconds": account["seconds"],
+        "seconds_before_engine": account.get("seconds_before_engine", account["seconds"]),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "memory_max_bytes": used.ru_maxrss * 1024,
+        "cost_usd": float(cost) if isinstance(cost, (int, float)) else 0.0,
+        "quarantined": len(swept.get("quarantined", [])),
+        "purged": len(account.get("purged", [])),
+        "checkouts_failed": sum(one["status"] == "failed" for one in account.get("workspaces", [])),
+        "pushes": len(pushes),
+        "pushes_refused": sum(not one["allowed"] for one in pushes),
+        "runs_today": account.get("budget", {}).get("runs_today", 0),
+        "started_today": account.get("budget", {}).get("started_today", 0),
+        "max_runs": account.get("budget", {}).get("max_runs", 0),
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+    }
+
+
 def sentence(account: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
     report = account.get("report") or {}
@@ -386,6 +466,8 @@ def sentence(account: dict[str, Any]) -> str:
     if isinstance(issue, dict) and issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
     words += [str(text) for text in (report.get("pr_url"), account.get("detail")) if text]
+    if EXIT_STATUS.get(account["outcome"], 1) not in (NOTHING_DONE, REFUSED) and account.get("budget"):
+        words.append(f"(run {account['budget']['runs_today']} of {account['budget']['max_runs']} today)")
     return " ".join(": ".join([words[0], " ".join(words[1:])] if words[1:] else words).split())
 
 
@@ -398,3 +480,12 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         return EXIT_STATUS["refused"]
     say(f"{sentence(account)}\n")
     return EXIT_STATUS.get(account["outcome"], 1)
+
+
+def close(config_path: str = settings.DEFAULT_PATH) -> int:
+    """When all of a cycle has ended: one that was killed could not write the end of its account."""
+    try:
+        accounts.close_interrupted(settings.load(config_path)["cycles_dir"])
+    except LoopError as error:
+        say(f"the account was not closed: {error}\n")
+    return 0

@@ -52,7 +52,8 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
         try:
             handle.write(content)
             handle.flush()
-            os.fchown(descriptor, uid, gid)  # first: it takes setuid and setgid away
+            if (uid, gid) != (-1, -1):  # a cycle may not even ask to
+                os.fchown(descriptor, uid, gid)  # first: it takes setuid and setgid away
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
             os.rename(temporary, path)

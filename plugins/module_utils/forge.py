@@ -199,6 +199,20 @@ class Forge:
             )
         return True
 
+    # --- as a GitHub App, whose "token" is a signed statement of who it is
+
+    def app(self) -> Json:
+        """The App itself, with its ``slug``."""
+        return self._get("/app")
+
+    def installation_token(self, installation: int) -> Json:
+        """A new token of one installation of the App: ``token`` and ``expires_at``."""
+        path = f"/app/installations/{installation}/access_tokens"
+        answer = self._json(self._request("POST", path))
+        if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
+            raise LoopError(f"POST {self.api_url}{path} gave no token")
+        return answer
+
     # --- writing: what a bump needs, and a clean-up
 
     def create_pull(self, repo: str, *, title: str, body: str, head: str, base: str, draft: bool) -> Json:

@@ -19,10 +19,10 @@ from .files import read_bytes, write_atomic
 
 @dataclass(frozen=True)
 class Entry:
-    """What must stand at ``path``: a file with ``content``, a directory, or nothing."""
+    """What must stand at ``path``: a file with ``content``, a directory, nothing, or what is there as owned."""
 
     path: str
-    state: str = "file"  # file | directory | absent
+    state: str = "file"  # file | directory | absent | kept
     content: bytes = b""
     owner: str = "root"
     group: str = "root"
@@ -64,7 +64,7 @@ def compare(entry: Entry) -> Change | None:
     try:
         status = os.lstat(entry.path)
     except OSError as error:
-        if entry.state == "absent" and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        if entry.state in ("absent", "kept") and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return None
         if not isinstance(error, FileNotFoundError):
             raise LoopError(f"{entry.path} cannot be looked at: {error.strerror}") from error
@@ -78,8 +78,8 @@ def compare(entry: Entry) -> Change | None:
     if entry.state == "directory":
         status = _standing_directory(entry.path, status)
     else:
-        before = _standing_file(entry.path, status)
-        if before != entry.content:
+        before = _standing_file(entry, status)
+        if entry.state == "file" and before != entry.content:
             return Change(entry.path, "content", before, entry.content)
     differs = []
     uid, gid = _ids(entry)
@@ -99,11 +99,13 @@ def _standing_directory(path: str, status: os.stat_result) -> os.stat_result:
     return status
 
 
-def _standing_file(path: str, status: os.stat_result) -> bytes | None:
-    """Content of the file that stands at ``path``; None for a link or the like, which is replaced."""
+def _standing_file(entry: Entry, status: os.stat_result) -> bytes | None:
+    """Content of the file that stands there; None for a link or the like, which is replaced, and for a secret."""
     if stat.S_ISDIR(status.st_mode):
-        raise LoopError(f"{path} is a directory where a file must stand; move it aside and run again")
-    return read_bytes(path) if stat.S_ISREG(status.st_mode) else None
+        raise LoopError(f"{entry.path} is a directory where a file must stand; move it aside and run again")
+    if entry.state == "kept" and not stat.S_ISREG(status.st_mode):
+        raise LoopError(f"{entry.path} is not a regular file; put the file itself there")
+    return read_bytes(entry.path) if stat.S_ISREG(status.st_mode) and entry.state == "file" else None
 
 
 def apply(entry: Entry, change: Change) -> None:
@@ -121,10 +123,12 @@ def apply(entry: Entry, change: Change) -> None:
         write_atomic(entry.path, entry.content, entry.mode, uid, gid)
         return
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(entry.path, 0o700)
+        if entry.state == "directory":
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(entry.path, 0o700)
         follow = 0 if os.path.islink(entry.path) and os.lstat(entry.path).st_uid == 0 else os.O_NOFOLLOW
-        descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | follow)
+        kind = os.O_DIRECTORY if entry.state == "directory" else os.O_NONBLOCK
+        descriptor = os.open(entry.path, os.O_RDONLY | kind | os.O_CLOEXEC | follow)
         try:
             os.fchown(descriptor, uid, gid)
             os.fchmod(descriptor, entry.mode)

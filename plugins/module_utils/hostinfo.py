@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from . import accounts, quarantine, receipts, rollout, settings, timer
+from . import accounts, env_file, quarantine, receipts, rollout, settings, timer
 from .errors import LoopError
 
 
@@ -72,6 +72,17 @@ def user_exists(name: str) -> bool:
     with contextlib.suppress(KeyError):
         return bool(pwd.getpwnam(name))
     return False
+
+
+def secrets_problem(path: str | None, forbidden: Sequence[str]) -> str:
+    """Why a cycle would refuse the file with the secrets; empty where it is fine or not there yet."""
+    if not path or not os.path.lexists(path):
+        return ""
+    try:
+        env_file.load(path, forbidden)
+    except LoopError as error:
+        return str(error)
+    return ""
 
 
 def rollouts(config_path: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def installed(config: Config) -> Json:
     """
     from . import gate_policy  # here: it needs PyYAML, which a fresh host lacks
 
-    release = _release(os.path.join(config["install_dir"], "current"))
+    release = active_release(config)
     return {
         "engine_sha": release["sha"],
         "lock_digest": release["lock_digest"],
@@ -96,7 +96,9 @@ def installed(config: Config) -> Json:
     }
 
 
-def _release(current: str) -> dict[str, str]:
+def active_release(config: Config) -> dict[str, str]:
+    """``sha`` and ``lock_digest`` as recorded in the release that ``current`` leads to."""
+    current = os.path.join(config["install_dir"], "current")
     path = os.path.join(os.path.realpath(current), ".release.json")
     content = read_bytes(path)
     if content is None:

@@ -9,8 +9,9 @@ import importlib.util
 import os
 import pkgutil
 import shlex
+from collections.abc import Iterable
 
-from . import canary, cycle, push_gate, workspaces
+from . import canary, cycle, handover, push_gate, workspaces
 from .errors import LoopError
 from .hostfiles import Entry
 
@@ -20,7 +21,7 @@ VERSION = "0.1.0"
 PACKAGE = "engineering_loop_core"
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (canary, cycle, push_gate)
+PROGRAMS = (canary, cycle, handover, push_gate)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -32,6 +33,12 @@ sys.path.insert(0, {lib_dir!r})
 match sys.argv[1:]:
     case ["cycle", *words] if len(words) <= 1:
         from engineering_loop_core.cycle import main
+    case ["close", *words] if len(words) <= 1:
+        from engineering_loop_core.cycle import close as main
+    case ["prepare", *words] if len(words) <= 1:
+        from engineering_loop_core.handover import prepare as main
+    case ["settle", *words] if len(words) <= 1:
+        from engineering_loop_core.handover import settle as main
     case ["pre-push", *words] if len(words) == 2:
         from engineering_loop_core.push_gate import pre_push as main
     case ["askpass", *words] if len(words) == 1:
@@ -39,7 +46,7 @@ match sys.argv[1:]:
     case ["git", *words]:
         from engineering_loop_core.push_gate import guarded_git as main
     case _:
-        sys.exit("usage: loop cycle [SETTINGS] | pre-push REMOTE URL | askpass PROMPT | git WORDS")
+        sys.exit("usage: loop cycle|prepare|settle|close [SETTINGS] | pre-push REMOTE URL | askpass PROMPT | git WORDS")
 sys.exit(main(*words))
 """
 
@@ -63,6 +70,7 @@ esac
 # asks, since Python would take longer than git itself; where it finds one, Python looks again and says why.
 GIT = """\
 #!/bin/bash
+unset -v $ENGINEERING_LOOP_SECRETS ENGINEERING_LOOP_SECRETS
 options=() value=
 for word in "$@"; do
   [[ $value || $word == -* ]] || break
@@ -76,6 +84,21 @@ if [[ -v {settings} ]] && keys | LC_ALL=C grep -qzvxE {harmless}; then
 fi
 exec /usr/bin/git "$@"
 """
+# The engine's environment holds the provider keys and the forge token, and its children inherit it. The agent gets
+# an environment of the engine's making; every other program is found as this one first, which takes off what it
+# has no use for. Called by the agent there is nothing to take off. A shell, since git is called many times.
+CHILD = """\
+#!/bin/sh
+name=${{0##*/}}
+PATH=${{PATH#{lib_dir}/bin:}}
+# Words of a list of names:
+unset -v $ENGINEERING_LOOP_SECRETS
+[ "$name" = gh ] || [ -z "${{ENGINEERING_LOOP_SETTINGS:-}}" ] || unset -v GH_TOKEN
+unset -v ENGINEERING_LOOP_SECRETS
+exec "$name" "$@"
+"""
+# gh reaches the forge; the others run what was generated (the policy's gate commands). git has a door of its own.
+CHILDREN = ("gh", "pytest", "python", "python3", "uv")
 
 
 def sources() -> dict[str, bytes]:
@@ -102,8 +125,8 @@ def git_door(lib_dir: str) -> str:
     return GIT.format(lib_dir=shlex.quote(lib_dir), settings=push_gate.SETTINGS, harmless=harmless)
 
 
-def entries(lib_dir: str) -> list[Entry]:
-    """What must stand below ``lib_dir``: core, launcher, askpass, hook and git. Files that are no longer ours go."""
+def entries(lib_dir: str, programs: Iterable[str] = ()) -> list[Entry]:
+    """What must stand below ``lib_dir``: core, launcher, askpass, hook, programs. What is no longer ours goes."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
@@ -117,11 +140,15 @@ def entries(lib_dir: str) -> list[Entry]:
         Entry(f"{lib_dir}/bin", "directory", mode=0o755),
         Entry(f"{lib_dir}/bin/git", content=git_door(lib_dir).encode(), mode=0o755),
     ]
+    names = sorted({*CHILDREN, *(os.path.basename(program) for program in programs)} - {"git"})
+    child = CHILD.format(lib_dir=quoted).encode()
+    wanted += [Entry(f"{lib_dir}/bin/{name}", content=child, mode=0o755) for name in names]
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
-    if os.path.isdir(package):
-        wanted += [
-            Entry(f"{package}/{name}", "absent")
-            for name in sorted(os.listdir(package))
-            if name.endswith(".py") and name not in content
-        ]
+    for directory, known in ((package, set(content)), (f"{lib_dir}/bin", {"git", *names})):
+        if os.path.isdir(directory):
+            wanted += [
+                Entry(f"{directory}/{name}", "absent")
+                for name in sorted(os.listdir(directory))
+                if name not in known and (directory != package or name.endswith(".py"))
+            ]
     return wanted

@@ -17,6 +17,7 @@ import re
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ Json = dict[str, Any]
 QUARANTINE = ".quarantine"
 CONFLICTS = ("quarantine", "report")
 NETWORK_SECONDS = 300.0
+REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
 ANY = range(-128, 256)
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
@@ -65,6 +67,15 @@ class Settings:
     run_lock: str = ""
     askpass: str = ""
     token: str = field(default="", repr=False)
+    seconds: float = 0.0  # for all of them together; 0 for no limit
+    began: float = field(default_factory=time.monotonic, repr=False)
+
+    def network_seconds(self) -> float:
+        """How long one more word with a remote may take."""
+        left = self.began + self.seconds - time.monotonic() if self.seconds else NETWORK_SECONDS
+        if left <= 0:
+            raise LoopError(f"no time was left for it: all of them together may take {self.seconds:g} s")
+        return min(left, NETWORK_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Checkout:
     version: str
 
 
-def refresh(config: Mapping[str, Any]) -> Json:
+def refresh(config: Mapping[str, Any], token: str = "") -> Json:
     """All checkouts of this host at their tips, as the loop user, before a cycle. Raises nothing for a single one."""
     return update(
         Settings(
@@ -88,7 +99,8 @@ def refresh(config: Mapping[str, Any]) -> Json:
             git_url=config["git_url"],
             git_user_name=config["git_user_name"],
             git_user_email=config["git_user_email"],
-            token=os.environ.get("GH_TOKEN", ""),
+            token=token,
+            seconds=REFRESH_SECONDS,
         )
     )
 
@@ -320,7 +332,7 @@ def _clone(settings: Settings, one: Checkout) -> str:
         git(
             settings.root,
             ["clone", "--quiet", "--no-tags", "--template=", "--branch", one.version, "--", one.url, aside],
-            environment=environment, config=config, timeout=NETWORK_SECONDS,
+            environment=environment, config=config, timeout=settings.network_seconds(),
         )  # fmt: skip
         placed = Checkout(one.repo, one.url, one.dest, aside, one.version)
         _tidy_config(settings, placed, check=False)
@@ -344,7 +356,7 @@ def _ask(settings: Settings, one: Checkout, command: Sequence[str], refs: str) -
     environment, config = _access(settings, one)
     arguments = [*command, "--upload-pack=git-upload-pack", "--", one.url, refs]
     try:
-        return git(one.path, arguments, environment=environment, config=config, timeout=NETWORK_SECONDS)[1]
+        return git(one.path, arguments, environment=environment, config=config, timeout=settings.network_seconds())[1]
     except LoopError as error:
         raise LoopError(f"{one.url} cannot be reached: {error}") from error
 

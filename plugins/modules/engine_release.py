@@ -144,6 +144,25 @@ options:
   token_env:
     description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
     type: str
+  github_app:
+    description:
+      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
+        in O(env_file), which may name the App as well.
+    type: dict
+    suboptions:
+      id:
+        description: Id or client id of the App.
+        type: str
+      installation_id:
+        description: Id of its installation.
+        type: str
+      private_key_file:
+        description: Its private key on the host, in PEM.
+        type: path
+      api_url:
+        description: Base URL of the REST API.
+        type: str
+        default: https://api.github.com
   askpass:
     description: A program on the host that answers git when it asks for credentials.
     type: path
@@ -220,7 +239,7 @@ import functools
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, releases, rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, releases, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 OPTIONS = {
@@ -255,15 +274,16 @@ OPTIONS = {
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
     "token_env": {"type": "str", "no_log": False},
+    "github_app": github_app.OPTION,
     "askpass": {"type": "path"},
 }
 
 
-def token(env_file: str | None, variable: str | None) -> str:
+def token(env_file: str | None, variable: str | None, app: dict[str, str] | None) -> str:
     """The token for the repository, from where the operator says; empty where there is none."""
     if variable:
         return os.environ.get(variable, "")
-    return canary.token_from(env_file) if env_file and os.path.exists(env_file) else ""
+    return github_app.token_for(env_file, app)
 
 
 def main() -> None:
@@ -276,7 +296,7 @@ def main() -> None:
     wanted = dict(module.params)
     state, version = wanted.pop("state"), wanted.pop("version")
     try:
-        secret = token(wanted.pop("env_file"), wanted.pop("token_env"))
+        secret = token(wanted.pop("env_file"), wanted.pop("token_env"), wanted.pop("github_app"))
         given = {key: value for key, value in wanted.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
         settings = releases.Settings(token=secret, before_switch=hold, **given)

@@ -31,9 +31,12 @@ options:
         type: path
         required: true
       state:
-        description: A regular file, a directory, or nothing (a file that stands there is removed).
+        description:
+          - A regular file, a directory, or nothing (a file that stands there is removed).
+          - V(kept) sets owner and mode of a file that stands there, and leaves alone what it holds. Where none stands
+            nothing is done.
         type: str
-        choices: [file, directory, absent]
+        choices: [file, directory, absent, kept]
         default: file
       content:
         description: What the file holds. Required with O(entries[].state=file); an empty file is an empty string.
@@ -67,6 +70,13 @@ options:
       - Also install the collection's own code here, owned by root, as the last of the set.
       - The systemd unit runs that code before every cycle, so it is the code that this module was shipped with.
     type: path
+  programs:
+    description:
+      - Further programs, by name, that the engine starts and that must not inherit its secrets, such as gate commands.
+      - Those that are named in a usual policy are known already.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -133,7 +143,7 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "path": {"type": "path", "required": True},
-                    "state": {"type": "str", "choices": ["file", "directory", "absent"], "default": "file"},
+                    "state": {"type": "str", "choices": ["file", "directory", "absent", "kept"], "default": "file"},
                     "content": {"type": "str"},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
@@ -144,6 +154,7 @@ def main() -> None:
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "hold": {"type": "path"},
             "lib_dir": {"type": "path"},
+            "programs": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -151,7 +162,8 @@ def main() -> None:
         entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
-        core = runtime.entries(module.params["lib_dir"]) if module.params["lib_dir"] else []
+        lib_dir = module.params["lib_dir"]
+        core = runtime.entries(lib_dir, module.params["programs"]) if lib_dir else []
         hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
         changes = hostfiles.converge([*entries, *core], check=module.check_mode, before=hold)
     except LoopError as error:

@@ -45,7 +45,8 @@ options:
     type: int
   env_file:
     description:
-      - The file on the host that holds the forge token as E(GH_TOKEN) or E(ENGINEERING_LOOP_GITHUB_TOKEN).
+      - The file on the host that holds the forge token as E(GH_TOKEN) or E(ENGINEERING_LOOP_GITHUB_TOKEN). Where the
+        settings or this file name a GitHub App, its installation token is used instead.
       - Proxies and CA bundles that it names, such as E(HTTPS_PROXY) and E(REQUESTS_CA_BUNDLE), are used as the cycle
         uses them.
       - Defaults to the one that O(config) names.
@@ -53,7 +54,7 @@ options:
   identity:
     description:
       - The login that the token acts as, which must be the author of the pull request.
-      - Asked from the forge where it is not given. A GitHub App's token cannot ask; there it is C(APP[bot]).
+      - Asked from the forge where it is not given.
     type: str
   timeout:
     description: How many seconds the cycle may take. A cycle that takes longer is not stopped, but the canary fails.
@@ -153,7 +154,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    canary,
+    env_file,
+    github_app,
+    receipts,
+    settings,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 
@@ -187,15 +194,16 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
         module.exit_json(changed=False, passed=True, reason=reason, receipt=None)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
-    env_file = wanted["env_file"] or config["env_file"]
-    os.environ.update(canary.network_from(env_file))
+    file = wanted["env_file"] or config["env_file"]
+    os.environ.update(env_file.network(env_file.load(file, config["forbidden_environment"])))
+    token, identity = github_app.acting(config, file)
     result = canary.run(
         config,
         wanted["mode"],
         wanted["repo"] or "",
         wanted["issue"] or 0,
-        token=canary.token_from(env_file),
-        identity=wanted["identity"] or "",
+        token=token,
+        identity=wanted["identity"] or identity,
         timeout=wanted["timeout"],
         cleanup=wanted["cleanup"],
         applied_by=wanted["applied_by"],

@@ -39,6 +39,15 @@ options:
       - Where an older layout of the loop may stand, as in O(as215932.engineering_loop.loop_takeover#module:layout).
         What there is to take over is returned.
     type: dict
+  env_file:
+    description:
+      - The file with the secrets of the unit, to be looked at as a cycle will. One that is missing is no problem.
+    type: path
+  forbidden_environment:
+    description: Variables that must not stand in O(env_file), as shell patterns.
+    type: list
+    elements: str
+    default: []
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -105,6 +114,11 @@ rollout:
       description: The engines that failed or were gone back from, by commit, and why.
       type: dict
       returned: always
+secrets_problem:
+  description: Why a cycle would refuse O(env_file), empty if it would not. Never holds a value of that file.
+  returned: success
+  type: str
+  sample: "/etc/engineering-loop/env is world-readable (mode 0644)"
 loop:
   description: What was deployed, null where nothing was or with O(details=false).
   returned: success
@@ -157,6 +171,8 @@ def main() -> None:
             "uv": {"type": "path"},
             "user": {"type": "str"},
             "takeover": {"type": "dict"},
+            "env_file": {"type": "path"},
+            "forbidden_environment": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -174,6 +190,7 @@ def main() -> None:
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             takeover=[item.path for item in theirs],
             rollout=hostinfo.rollouts(wanted["config"]),
+            secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

@@ -74,6 +74,25 @@ options:
     description:
       - A file on the host that holds the token for the repositories as E(GH_TOKEN). Ignored where it is missing.
     type: path
+  github_app:
+    description:
+      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
+        in O(env_file), which may name the App as well.
+    type: dict
+    suboptions:
+      id:
+        description: Id or client id of the App.
+        type: str
+      installation_id:
+        description: Id of its installation.
+        type: str
+      private_key_file:
+        description: Its private key on the host, in PEM.
+        type: path
+      api_url:
+        description: Base URL of the REST API.
+        type: str
+        default: https://api.github.com
   askpass:
     description: A program on the host that answers git when it asks for credentials.
     type: path
@@ -124,11 +143,10 @@ failed_checkouts:
   elements: str
 """
 
-import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, workspaces
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 REPOSITORY = {
@@ -146,6 +164,7 @@ OPTIONS = {
     "required": {"type": "bool", "default": True},
     "run_lock": {"type": "path"},
     "env_file": {"type": "path"},
+    "github_app": github_app.OPTION,
     "askpass": {"type": "path"},
     "git_user_name": {"type": "str"},
     "git_user_email": {"type": "str"},
@@ -155,9 +174,9 @@ OPTIONS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     wanted = dict(module.params)
-    required, env_file = wanted.pop("required"), wanted.pop("env_file")
+    required, env_file, app = (wanted.pop(key) for key in ("required", "env_file", "github_app"))
     try:
-        token = canary.token_from(env_file) if env_file and os.path.exists(env_file) else ""
+        token = github_app.token_for(env_file, app)
         given = {key: value for key, value in wanted.items() if value is not None}
         result = workspaces.update(workspaces.Settings(token=token, **given), check=module.check_mode)
     except LoopError as error:

@@ -81,6 +81,7 @@ def add_side_door(app: Flask, store: Store) -> None:
         private, public = _key_pair()
         with store.lock:
             store.state["apps"][str(asked["app_id"])] = {
+                "app_id": asked["app_id"],
                 "installation_id": asked["installation_id"],
                 "login": asked.get("login", store.state["bot"]),
                 "token_seconds": asked.get("token_seconds", 3600),

@@ -456,6 +456,11 @@ def add_app_tokens(app: Flask, store: Store) -> None:
             "permissions": {"contents": "write", "issues": "write", "metadata": "read", "pull_requests": "write"},
         }, 201
 
+    @app.get(f"{API}/app")
+    def asking_app() -> Any:
+        known = _signed_app(store)
+        return g.shapes.app(known["app_id"], known["login"])
+
 
 def _signed_app(store: Store) -> Record:
     """The app whose key signed this request's JSON web token, judged as GitHub does."""

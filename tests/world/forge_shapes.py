@@ -98,6 +98,23 @@ class Shapes:
             **{key: url + rest for key, rest in USER_LINKS.items()},
         }
 
+    def app(self, number: int, login: str) -> Record:
+        slug = login.removesuffix("[bot]")
+        return {
+            "id": number,
+            "node_id": node_id("Integration", number),
+            "slug": slug,
+            "name": slug,
+            "owner": self.user(login),
+            "description": None,
+            "external_url": self.base,
+            "html_url": f"{self.base}/apps/{quote(slug)}",
+            "created_at": "2026-01-01T00:00:00Z",
+            "updated_at": "2026-01-01T00:00:00Z",
+            "permissions": {"contents": "write", "issues": "write", "metadata": "read", "pull_requests": "write"},
+            "events": [],
+        }
+
     def public_user(self, login: str) -> Record:
         created = self.store.state["users"][login]["created_at"]
         return {

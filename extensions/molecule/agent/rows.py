@@ -24,6 +24,7 @@ import requests
 
 UNIT = "hyrule-engineering-loop.service"
 STATE = Path("/var/lib/engineering-loop")
+BUDGET = Path("/opt/engineering-loop/budget.json")
 REPO, ELSEWHERE = "AS215932/network-operations", "AS215932/hyrule-cloud"
 API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]
 FORGE = API.removesuffix("/api/v3")
@@ -283,7 +284,7 @@ def run(row: Row) -> Cycle:
     title = f"Write a page when the agent {row.name}"[:100]
     issue = ask("POST", f"{FORGE}/_forge/issues", repo=REPO, title=title, body=body, labels=["loop:approved"])
     number = issue["number"]
-    for ledger in (STATE / "state").glob("ledger-*.json"):
+    for ledger in [*(STATE / "state").glob("ledger-*.json"), *BUDGET.parent.glob(BUDGET.name)]:
         ledger.unlink()  # every row is a day of its own
     before = len(pushes())
     subprocess.run(["systemctl", "start", UNIT], capture_output=True, check=False)

@@ -128,7 +128,7 @@ class Host:
         answer = requests.request(
             method,
             f"{self.forge.api_url}{path}",
-            json=body,
+            json=None if method == "GET" else body,
             headers={"Authorization": f"Bearer {token or self.forge.token}"},
             timeout=10,
         )
@@ -194,6 +194,7 @@ def deployed(top: Path, forge: Running) -> Host:
     (top / "systemd" / "hyrule-engineering-loop.service").write_text("[Service]\nType=oneshot\n", encoding="utf-8")
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
     (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
+    (top / "etc" / "env").chmod(0o600)
     config = {
         "user": "root",
         "group": "root",
@@ -202,6 +203,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "policy_file": str(top / "etc" / "policy.yml"),
         "policy_sha256": "",
         "env_file": str(top / "etc" / "env"),
+        "forbidden_environment": ["VAULT_TOKEN", "*_FLEET_KEY"],
+        "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
         "lib_dir": str(top / "lib"),
         "state_dir": str(top / "var"),
         "workspace_dir": str(paths["workspace"]),
@@ -219,6 +222,7 @@ def deployed(top: Path, forge: Running) -> Host:
         "branch_prefixes": ["hyrule-feature", "hyrule-loop", "hyrule-canary"],
         "allowed_paths": {},
         "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
+        "max_runs_per_day": 2,
         "canary_required": True,
         "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
         "min_free": "1M",

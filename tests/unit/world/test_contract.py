@@ -79,14 +79,16 @@ def walk(forge: Running) -> int:
     call("DELETE", f"{repo}/git/refs/heads/{BRANCH}")
     call("DELETE", f"{repo}/git/refs/heads/{BRANCH}")
     call("POST", f"{forge.api_url}/app/installations/7/access_tokens", {})
-    call("POST", f"{forge.api_url}/app/installations/7/access_tokens", {}, headers=_app_header(forge))
+    signed = {"Authorization": f"Bearer {_app_token(forge.url)}"}
+    call("POST", f"{forge.api_url}/app/installations/7/access_tokens", {}, headers=signed)
+    call("GET", f"{forge.api_url}/app", headers=signed)
     return made
 
 
-def _app_header(forge: Running) -> dict[str, str]:
+def _app_token(url: str) -> str:
     """A web token signed with the key of an app that is made for it."""
     app = {"app_id": 5, "installation_id": 7}
-    made = requests.post(f"{forge.url}/_forge/apps", json=app, timeout=30).json()
+    made = requests.post(f"{url}/_forge/apps", json=app, timeout=30).json()
     key = load_pem_private_key(made["private_key"].encode(), None)
     assert isinstance(key, RSAPrivateKey)
     claims = {"iss": "5", "iat": int(time.time()) - 60, "exp": int(time.time()) + 300}
@@ -95,7 +97,7 @@ def _app_header(forge: Running) -> dict[str, str]:
         return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
     signed = f"{part(json.dumps({'alg': 'RS256', 'typ': 'JWT'}).encode())}.{part(json.dumps(claims).encode())}"
-    return {"Authorization": f"Bearer {signed}.{part(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"}
+    return f"{signed}.{part(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
 def test_every_answer_of_the_local_forge_is_one_of_githubs(tmp_path: Path) -> None:
@@ -121,6 +123,8 @@ def everything(forge: Forge, url: str) -> None:
     forge.delete_branch(REPO, BRANCH)
     forge.remove_label(REPO, 235, "loop:approved")
     forge.remove_label(REPO, 235, "loop:approved")
+    app = Forge(forge.api_url, _app_token(url))
+    assert app.app()["slug"] and app.installation_token(7)["token"]
 
 
 def with_a_branch(forge: Running) -> Forge:

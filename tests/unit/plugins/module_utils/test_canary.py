@@ -466,28 +466,6 @@ def test_the_queue_is_scored_as_the_engine_does(labels: list[str], body: str, up
     assert canary.score(issue, now) == score
 
 
-@pytest.mark.parametrize(
-    ("content", "token"),
-    [
-        ("GH_TOKEN=abc\n", "abc"),
-        ("# x\nGH_TOKEN='a b'\n", "a b"),
-        ('ENGINEERING_LOOP_GITHUB_TOKEN="xyz"\nGH_TOKEN=\n', "xyz"),
-        ("GH_TOKEN=old\nGH_TOKEN=new\n", "new"),
-    ],
-)
-def test_the_token_is_read_as_systemd_does(tmp_path: Path, content: str, token: str) -> None:
-    (tmp_path / "env").write_text(content)
-    assert canary.token_from(str(tmp_path / "env")) == token
-
-
-@pytest.mark.parametrize("content", ["", "#GH_TOKEN=x\n", "GH_TOKEN=\n", "GH_TOKEN='secret\n"])
-def test_a_missing_token_is_one_line_without_secrets(tmp_path: Path, content: str) -> None:
-    (tmp_path / "env").write_text(content)
-    with pytest.raises(LoopError) as error:
-        canary.token_from(str(tmp_path / "env"))
-    assert str(tmp_path / "env") in str(error.value) and "secret" not in str(error.value)
-
-
 def test_names_are_the_engines(host: Host) -> None:
     target = canary._Target(host.config, REPO, ISSUE)
     assert (target.change_id, target.branch) == (CHANGE, BRANCH)

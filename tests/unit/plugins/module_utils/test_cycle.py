@@ -32,6 +32,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     accounts,
     cycle,
     gate_policy,
+    handover,
     hostfiles,
     receipts,
     releases,
@@ -43,7 +44,10 @@ from forge_client import environment_of
 
 ROOT = os.geteuid() == 0
 REFUSED = "must be a regular file that only root can write; run apply.yml"
+STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
+NOT_ROOTS = "must belong to root"  # said of the file with the secrets, which is looked at first
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
+HANDED: dict[str, Any] = {"environment": {}, "token": "t"}
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -66,8 +70,10 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     """A deployed host, in the environment that systemd gives a cycle."""
     for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE", cycle.HANDOFF):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GH_TOKEN", forge.token)
+    monkeypatch.delenv("GH_TOKEN", raising=False)
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
     monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
     host = deployed(tmp_path, forge)
     host.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(host.config["policy_file"]))
@@ -193,12 +199,16 @@ def test_a_place_that_cannot_be_written(host: Host, name: str) -> None:
     assert as_root(f"{place} ({name}) is not a directory", REFUSED) in refusal(host)
 
 
-@pytest.mark.parametrize("token", [None, ""])
-def test_a_token_is_needed(host: Host, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
-    monkeypatch.delenv("GH_TOKEN")
-    if token is not None:
-        monkeypatch.setenv("GH_TOKEN", token)
-    assert as_root(f"no GH_TOKEN: put it into {host.config['env_file']}", REFUSED) in refusal(host)
+def test_an_engine_is_the_release_that_was_recorded(host: Host) -> None:
+    release = host.top / "opt/releases" / SHA
+    release.chmod(0o777)
+    assert as_root(f"the engine {release} must belong to root, and nobody else may write it", REFUSED) in refusal(host)
+    release.rename(release.with_name("0" * 40))
+    (host.top / "opt/current").unlink()
+    (host.top / "opt/current").symlink_to(release.with_name("0" * 40))
+    assert as_root(f"which says that it is {SHA}", REFUSED) in refusal(host)
+    (host.top / "opt/current").unlink()
+    assert as_root("no engine is installed", REFUSED) in refusal(host)
 
 
 def test_the_timer_starts_only_what_was_proven(host: Host) -> None:
@@ -254,15 +264,19 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
 
 
 def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    seen = cycle.engine_environment(host.config, "/current")
+    secrets = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://proxy:3128"}
+    handed = {**HANDED, "environment": secrets, "token": host.forge.token}
+    seen = cycle.engine_environment(host.config, "/current", handed)
     assert (seen["OPENAI_API_KEY"], seen["GH_TOKEN"]) == ("k", host.forge.token)
     assert seen["HYRULE_POLICY_FILE"] == host.config["policy_file"]
     assert seen["HYRULE_MODEL_POLICY_FILE"] == "/current/configs/loop/model-policy.production.yml"
     assert seen["GIT_AUTHOR_EMAIL"] == seen["GIT_COMMITTER_EMAIL"] == "loop@as215932.net"
+    assert seen["ENGINEERING_LOOP_SECRETS"] == "OPENAI_API_KEY"
+    assert seen["PATH"].split(":")[0] == f"{host.top}/lib/bin"
+    assert seen["PATH"].split(":")[-1] == f"{host.top}/opt/uv/bin"
     assert host.forge.token not in "".join(value for key, value in seen.items() if key != "GH_TOKEN")
     monkeypatch.setenv("HYRULE_MODEL_POLICY_FILE", "/etc/mine.yml")
-    assert cycle.engine_environment(host.config, "/current")["HYRULE_MODEL_POLICY_FILE"] == "/etc/mine.yml"
+    assert cycle.engine_environment(host.config, "/current", HANDED)["HYRULE_MODEL_POLICY_FILE"] == "/etc/mine.yml"
 
 
 # --- the engine runs
@@ -270,7 +284,7 @@ def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_its_exit_status_and_its_report(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
     play_engine(host, """echo '[step] café'; echo '{"outcome": "idle", "args": "'"$*"'"}'; exit 7""")
-    status, report = cycle.run_engine(host.config)
+    status, report = cycle.run_engine(host.config, HANDED)
     assert (status, report["outcome"]) == (7, "idle")
     assert report["args"].startswith("daemon --once --repo ")
     assert "[step] café\n" in capfd.readouterr().out
@@ -282,21 +296,21 @@ def test_it_stands_in_the_release_that_was_active_at_its_start(host: Host) -> No
         f"""rm {host.top}/opt/current; ln -s other {host.top}/opt/current
         printf '{{"outcome": "%s"}}\n' "$(pwd)" """,
     )
-    assert cycle.run_engine(host.config)[1] == {"outcome": str(host.top / "opt/releases" / SHA)}
+    assert cycle.run_engine(host.config, HANDED)[1] == {"outcome": str(host.top / "opt/releases" / SHA)}
 
 
 def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
     broken = "does not start .*; run apply.yml"
     with pytest.raises(LoopError, match=f"{broken}"):
-        cycle.run_engine(host.config)  # there is none
+        cycle.run_engine(host.config, HANDED)  # there is none
     play_engine(host, "echo never")
     program = host.top / "opt/releases" / SHA / ".venv/bin" / cycle.ENGINE
     program.write_text("#!/bin/sh\necho 'ModuleNotFoundError: yaml' >&2\nexit 1\n")
     with pytest.raises(LoopError, match=broken):  # and not: it does not know --max-runs-per-day
-        cycle.run_engine(host.config)
+        cycle.run_engine(host.config, HANDED)
     program.chmod(0o644)
     with pytest.raises(LoopError, match=broken):
-        cycle.run_engine(host.config)
+        cycle.run_engine(host.config, HANDED)
 
 
 def alive(pid: int) -> bool:
@@ -334,7 +348,7 @@ def test_what_it_leaves_behind_is_ended_and_not_waited_for(host: Host) -> None:
         echo '{{"outcome": "published"}}'""",
     )
     begun = time.monotonic()
-    assert cycle.run_engine(host.config) == (0, {"outcome": "published"})
+    assert cycle.run_engine(host.config, HANDED) == (0, {"outcome": "published"})
     assert time.monotonic() - begun < 10
     outside = wait_for(host.top / "outside")
     try:
@@ -346,18 +360,18 @@ def test_what_it_leaves_behind_is_ended_and_not_waited_for(host: Host) -> None:
 
 def test_an_engine_that_closes_its_output_is_waited_for(host: Host) -> None:
     play_engine(host, """echo '{"outcome": "idle"}'; exec >&-; sleep 0.3; exit 5""")
-    assert cycle.run_engine(host.config) == (5, {"outcome": "idle"})
+    assert cycle.run_engine(host.config, HANDED) == (5, {"outcome": "idle"})
 
 
 def test_a_flood_of_output_arrives_whole(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
     play_engine(host, f"""yes {"x" * 49} | head -n 40000; echo '{{"outcome": "idle"}}'""")
-    assert cycle.run_engine(host.config)[1] == {"outcome": "idle"}
+    assert cycle.run_engine(host.config, HANDED)[1] == {"outcome": "idle"}
     assert len(capfd.readouterr().out) == 40000 * 50 + len('{"outcome": "idle"}\n')
 
 
 def test_bytes_that_are_no_text_do_no_harm(host: Host) -> None:
     play_engine(host, """printf '\377\303\n{"outcome": "idle"}\n\303'""")
-    assert cycle.run_engine(host.config)[1] == {"outcome": "idle"}
+    assert cycle.run_engine(host.config, HANDED)[1] == {"outcome": "idle"}
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
@@ -371,7 +385,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         import json, sys
         from ansible_collections.as215932.engineering_loop.plugins.module_utils import cycle
         try:
-            cycle.run_engine(json.load(open(sys.argv[1])))
+            cycle.run_engine(json.load(open(sys.argv[1])), {"environment": {}, "token": "t"})
         except cycle.LoopError as error:
             print(error)
     """
@@ -382,7 +396,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
     pids = [wait_for(host.top / name) for name in ("engine", "grandchild")]
     assert [alive(pid) for pid in pids] == [True, True]
     runner.terminate()
-    assert runner.communicate(timeout=20)[0] == "stopped by signal SIGTERM\n"
+    assert runner.communicate(timeout=20)[0] == STOPPED + "\n"
     assert [gone(pid) for pid in pids] == [True, True]
 
 
@@ -428,7 +442,9 @@ def test_many_lines_that_look_like_one_cost_little() -> None:
 
 def whole(host: Host) -> tuple[int, dict[str, Any]]:
     """One cycle as the unit runs it; its exit status and the one account that it leaves."""
+    assert handover.prepare(str(host.config_file)) == 0
     status = cycle.main(str(host.config_file))
+    assert not os.listdir(host.top / "run")
     return status, last_account(host)
 
 
@@ -436,14 +452,14 @@ def whole(host: Host) -> tuple[int, dict[str, Any]]:
     ("script", "outcome", "status"),
     [
         ("""echo '{"outcome": "published", "pr_url": "http://forge/1"}'""", "published", 0),
-        ("""echo '{"outcome": "idle"}'""", "idle", 0),
-        ("""echo '{"outcome": "over_budget"}'""", "over_budget", 0),
-        ("""echo '{"outcome": "locked"}'""", "locked", 0),
+        ("""echo '{"outcome": "idle"}'""", "idle", 10),
+        ("""echo '{"outcome": "over_budget"}'""", "over_budget", 10),
+        ("""echo '{"outcome": "locked"}'""", "locked", 10),
         ("""echo '{"outcome": "needs_triage", "detail": "a person"}'""", "needs_triage", 3),
         ("""echo '{"outcome": "refused_ci"}'; exit 1""", "refused_ci", 4),
         ("""echo '{"outcome": "error"}'; exit 1""", "error", 1),
         ("""echo '{"outcome": "something new"}'""", "something new", 1),
-        ("""echo '{"outcome": "idle", "issue": "odd", "detail": ["odd"], "pr_url": {}}'""", "idle", 0),
+        ("""echo '{"outcome": "idle", "issue": "odd", "detail": ["odd"], "pr_url": {}}'""", "idle", 10),
         ("echo no report", "error", 1),
         ("kill -9 $$", "error", 1),
     ],
@@ -466,7 +482,7 @@ def test_every_end_of_an_engine(
 def test_an_end_without_a_report_says_how(host: Host) -> None:
     play_engine(host, "kill -9 $$")
     detail = whole(host)[1]["detail"]
-    assert as_root("the engine ended with -9 and without a report", REFUSED) in detail
+    assert as_root("the engine ended with -9 and without a report", NOT_ROOTS) in detail
 
 
 def test_a_report_without_words_is_still_a_report(host: Host) -> None:
@@ -481,14 +497,15 @@ def test_a_refusal_starts_no_engine(
     monkeypatch.setenv("TRIGGER_UNIT", "hyrule-engineering-loop.timer")
     status, account = whole(host)
     assert (status, account["outcome"], account["trigger"]) == (4, "refused", "timer")
-    assert as_root("not proven, so not run on the timer", REFUSED) in account["detail"]
+    assert as_root("not proven, so not run on the timer", NOT_ROOTS) in account["detail"]
     assert not (host.top / "started").exists()
     assert capfd.readouterr().out.count("\n") == 1
 
 
 def test_a_forge_that_refuses_us_starts_no_engine(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     play_engine(host, f"touch {host.top}/started")
-    monkeypatch.setenv("GH_TOKEN", "wrong")
+    secrets = Path(host.config["env_file"])
+    secrets.write_text(secrets.read_text().replace(host.forge.token, "wrong"))
     status, account = whole(host)
     assert (status, account["outcome"]) == (4, "refused")
     assert "wrong" not in account["detail"]
@@ -500,7 +517,7 @@ def test_a_run_in_progress_is_left_alone(host: Host) -> None:
     (Path(host.config["daemon_state_dir"]) / "daemon.lock").write_text(json.dumps({"pid": os.getppid()}))
     status, account = whole(host)
     assert (status, account["outcome"]) == (4, "refused")
-    assert as_root(f"held by the living process {os.getppid()}", REFUSED) in account["detail"]
+    assert as_root(f"held by the living process {os.getppid()}", NOT_ROOTS) in account["detail"]
     assert not (host.top / "started").exists()
 
 
@@ -510,7 +527,7 @@ def test_a_crash_of_our_own_is_in_the_account(host: Host, capfd: pytest.CaptureF
     host.write_config()
     status, account = whole(host)
     assert (status, account["outcome"]) == as_root((1, "error"), (4, "refused"))
-    assert as_root("Error: ", REFUSED) in account["detail"]
+    assert as_root("Error: ", NOT_ROOTS) in account["detail"]
     assert ("Traceback" in capfd.readouterr().err) == ROOT
 
 
@@ -532,6 +549,7 @@ def test_a_killed_cycle_is_closed_by_the_next(host: Host) -> None:
 def test_a_stopped_cycle_says_so_itself(host: Host) -> None:
     play_engine(host, f"echo $$ > {host.top}/engine; while true; do sleep 300; done")
     script = f"import sys; from {cycle.__package__} import cycle; sys.exit(cycle.main(sys.argv[1]))"
+    assert handover.prepare(str(host.config_file)) == 0
     runner = subprocess.Popen(
         [sys.executable, "-c", script, str(host.config_file)],
         env={**os.environ, "PYTHONPATH": str(COLLECTIONS)}, stdout=subprocess.PIPE, text=True,
@@ -543,7 +561,7 @@ def test_a_stopped_cycle_says_so_itself(host: Host) -> None:
     out, _unused = runner.communicate(timeout=60)
     assert runner.returncode == as_root(1, 4)
     assert last_account(host)["outcome"] == as_root("interrupted", "refused")
-    assert as_root("stopped by signal SIGTERM", REFUSED) in out.splitlines()[-1]
+    assert as_root("stopped by signal SIGTERM", NOT_ROOTS) in out.splitlines()[-1]
 
 
 def test_without_a_place_for_the_account_there_is_no_cycle(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
@@ -587,6 +605,7 @@ def world(host: Host, release: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         hostfiles.converge(runtime.entries(str(host.top / "lib")))
         launcher = host.top / "lib/loop"  # the interpreter that has what Debian's packages bring
         launcher.write_text(launcher.read_text().replace("/usr/bin/python3 -I", f"{sys.executable} -I"))
+    (release / "budget.json").unlink(missing_ok=True)  # every test is a day of its own
     host.config.update(install_dir=str(release), allowed_paths={"hyrule-infra": ["docs", "src"]})
     host.write_config()
     return host
@@ -628,7 +647,7 @@ def test_what_the_agent_commits_itself_does_not_get_out(world: Host) -> None:
     tell(world, "pi: commit elsewhere/x.py")
     status, account = whole(world)
     assert (status, account["outcome"]) == as_root((1, "error"), (4, "refused"))
-    assert as_root("elsewhere/x.py", REFUSED) in account["detail"]
+    assert as_root("elsewhere/x.py", NOT_ROOTS) in account["detail"]
     assert pulls(world) == []
     branches = subprocess.check_output(["git", "ls-remote", "--heads", f"{world.forge.url}/{REPO}.git"], text=True)
     assert [line.split("\t")[1] for line in branches.splitlines()] == ["refs/heads/main"]
@@ -640,7 +659,7 @@ def test_work_that_waits_for_a_person_stays_where_it_is(world: Host) -> None:
     assert (status, account["outcome"]) == as_root((3, "needs_triage"), (4, "refused"))
     tell(world, state="closed")
     status, account = whole(world)
-    assert (status, account["outcome"]) == as_root((0, "idle"), (4, "refused"))
+    assert (status, account["outcome"]) == as_root((10, "idle"), (4, "refused"))
     waiting = list(Path(world.config["runs_dir"]).glob("*/worktrees/*/docs/waiting.md"))
     assert len(waiting) == as_root(1, 0)
 
@@ -651,5 +670,5 @@ def test_an_emptied_workspace_is_filled_again(world: Host) -> None:
         shutil.rmtree(world.config["workspace_dir"])
         Path(world.config["workspace_dir"]).mkdir()
         status, account = whole(world)
-        assert (status, account["outcome"]) == as_root((0, "idle"), (4, "refused")), account["detail"]
+        assert (status, account["outcome"]) == as_root((10, "idle"), (4, "refused")), account["detail"]
     assert (Path(world.config["workspace_dir"]) / "hyrule-infra/.git").is_dir() == ROOT

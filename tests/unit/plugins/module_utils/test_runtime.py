@@ -57,7 +57,7 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
     for wrong in ((), ("heal",), ("cycle", "a", "b"), ("pre-push", "origin"), ("askpass",)):
         assert launch(*wrong).returncode == 1
-        assert launch(*wrong).stderr.startswith("usage: loop cycle [SETTINGS]")
+        assert launch(*wrong).stderr.startswith("usage: loop cycle|prepare|settle|close [SETTINGS]")
 
 
 def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> None:
@@ -75,6 +75,57 @@ def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> N
         assert not (package / "gone.py").exists()
         assert (package / "files.py").read_bytes() == (CORE / "files.py").read_bytes()
         assert (package / "notes.txt").read_text() == "an operator's"
+
+
+@pytest.mark.parametrize(
+    ("program", "kept"),
+    [("gh", ["GH_TOKEN"]), ("python3", []), ("make", [])],
+)
+def test_a_child_of_the_engine_gets_no_secret_that_it_has_no_use_for(
+    tmp_path: Path, program: str, kept: list[str]
+) -> None:
+    lib, real = tmp_path / "it's a lib", tmp_path / "real"
+    for directory in (lib / "bin", real):
+        directory.mkdir(parents=True)
+    (real / program).write_text('#!/bin/sh\nprintf "%s|" "$@" >&2\nenv\n')
+    (real / program).chmod(0o755)
+    entry = {entry.path: entry for entry in runtime.entries(str(lib), ["make"])}[f"{lib}/bin/{program}"]
+    child = Path(entry.path)
+    child.write_bytes(entry.content)
+    child.chmod(entry.mode)
+    secrets = {"OPENAI_API_KEY": "k", "HYRULE_DISCORD_WEBHOOK": "w", "GH_TOKEN": "t"}
+
+    def seen(**ours: str) -> set[str]:
+        environment = {"PATH": f"{lib}/bin:{real}:/usr/bin:/bin", **secrets, **ours}
+        done = subprocess.run(
+            [program, "-m", "a b"], env=environment, capture_output=True, text=True, check=True, executable=child
+        )
+        assert done.stderr == "-m|a b|"
+        found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        assert found["PATH"] == f"{real}:/usr/bin:/bin"
+        return set(found) - {"PATH", "PWD", "_"}
+
+    engine = {"ENGINEERING_LOOP_SECRETS": "OPENAI_API_KEY HYRULE_DISCORD_WEBHOOK", "ENGINEERING_LOOP_SETTINGS": "/s"}
+    assert seen(**engine) == {*kept, "ENGINEERING_LOOP_SETTINGS"}
+    assert seen() == set(secrets)  # the agent's own child: there is nothing of ours to take off
+
+
+def test_git_gets_the_token_and_no_other_secret(tmp_path: Path) -> None:
+    door = tmp_path / "git"
+    door.write_text(runtime.git_door(str(tmp_path)))
+    door.chmod(0o755)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "OPENAI_API_KEY": "k",
+        "GH_TOKEN": "t",
+        "ENGINEERING_LOOP_SECRETS": "OPENAI_API_KEY",
+        "ENGINEERING_LOOP_SETTINGS": "/s",
+    }
+    seen = subprocess.run(
+        [door, "-c", "alias.seen=!env", "seen"], env=environment, cwd="/", capture_output=True, text=True, check=True
+    ).stdout
+    assert "GH_TOKEN=t\n" in seen and "ENGINEERING_LOOP_SETTINGS=/s\n" in seen
+    assert "OPENAI_API_KEY" not in seen and "ENGINEERING_LOOP_SECRETS" not in seen
 
 
 def test_a_file_where_the_package_must_be_is_one_line(tmp_path: Path) -> None:

@@ -344,12 +344,11 @@ def test_the_token_never_is_an_argument_nor_on_disk(
     wrapper.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nenv | grep -c extraHeader >> {seen}.env\nexec {real} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
-    monkeypatch.setenv("GH_TOKEN", "s3cret")
     config = {
         "workspace_dir": str(world.root), "workspace_repositories": [{"repo": "acme/one"}], "user": ME,
         "git_url": "http://127.0.0.1:9", "git_user_name": "Loop", "git_user_email": "loop@example.org",
     }  # fmt: skip
-    done = workspaces.refresh(config)
+    done = workspaces.refresh(config, "s3cret")
     assert done["failed"] == ["one"] and "s3cret" not in json.dumps(done)
     assert "clone" in seen.read_text() and "s3cret" not in seen.read_text() and "czNjcmV0" not in seen.read_text()
     assert "1" in Path(f"{seen}.env").read_text()
@@ -361,3 +360,12 @@ def test_eight_that_are_current_are_quick(world: World) -> None:
     begun = time.monotonic()
     assert not world.update(repositories=many)["changed"]
     assert time.monotonic() - begun < 5  # about 0.3 s where nothing else runs
+
+
+def test_all_together_have_a_bound_of_time(ready: World) -> None:
+    tip = ready.push("one", "new")
+    late = ready.update(seconds=1e-9)
+    assert late["failed"] == list(NAMES)
+    assert "no time was left for it: all of them together may take 1e-09 s" in late["repositories"][0]["detail"]
+    assert head(ready, "one") != tip
+    assert ready.update(seconds=60.0)["failed"] == [] and head(ready, "one") == tip

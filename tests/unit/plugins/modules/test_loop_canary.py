@@ -101,7 +101,7 @@ def test_docs_needs_its_issue(run: Any) -> None:
 
 def test_without_a_token_it_says_where_to_put_it(run: Any, host: Host) -> None:
     Path(host.config["env_file"]).write_text("OTHER=1\n", encoding="utf-8")
-    assert f"{host.config['env_file']} has none of GH_TOKEN" in run()["msg"]
+    assert f"no forge token: put GH_TOKEN into {host.config['env_file']}" in run()["msg"]
 
 
 def test_an_app_token_needs_its_name(run: Any, host: Host) -> None:

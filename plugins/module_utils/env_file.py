@@ -1,0 +1,139 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file with the secrets: read as systemd reads an EnvironmentFile, refused where that would go wrong.
+
+systemd passes over a line that it cannot read and starts the service without it. Here such a line is
+an error. No message ever holds a value.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+
+from .errors import LoopError
+from .files import read_bytes
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LIMIT = 1 << 20
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+BETWEEN = re.compile(r"(?:[ \t\r\n]+|[#;][^\r\n]*)*")
+# How the network is reached: for everything that a cycle starts. All else in the file is for the engine,
+# and for the agent as far as the engine hands it on.
+NETWORK = re.compile(r"(?i)[a-z]+_proxy|ssl_cert_(file|dir)|(requests|curl)_ca_bundle|git_ssl_\w+|node_extra_ca_certs")
+SHAPES = {
+    "plain": re.compile(r"((?:[^\\\n]|\\.)*)(\n|\Z)", re.DOTALL),
+    "'": re.compile(r"'([^']*)'"),
+    '"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL),
+}
+
+
+def load(path: str, forbidden: Iterable[str]) -> dict[str, str]:
+    """The variables of the file; LoopError where it is missing, malformed, or not root's own secret."""
+    found = read(path)
+    check_owner(path, os.stat(path))
+    bad = refused(found, forbidden)
+    if bad:
+        raise LoopError(
+            f"{path} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
+            "(engineering_loop_forbidden_environment)"
+        )
+    return found
+
+
+def read(path: str) -> dict[str, str]:
+    """The variables of the file, whosever it is."""
+    content = read_bytes(os.path.realpath(path), LIMIT)
+    if content is None:
+        raise LoopError(f"{path} is missing: it must hold the secrets of the loop, one KEY=value per line")
+    try:
+        return parse(content.decode(), path)
+    except UnicodeDecodeError:
+        raise LoopError(f"{path} is not UTF-8 text") from None
+
+
+def check_owner(path: str, status: os.stat_result) -> None:
+    """Refuse a file that others than root can write, or everybody can read."""
+    mode = stat.S_IMODE(status.st_mode)
+    remedy = f"let it be rendered so, or: chown root:root {path}; chmod 0600 {path}"
+    if status.st_uid != 0:
+        raise LoopError(f"{path} belongs to uid {status.st_uid} and must belong to root; {remedy}")
+    if mode & 0o022:
+        raise LoopError(f"{path} can be written by others than root (mode {mode:04o}); {remedy}")
+    if mode & 0o004:
+        raise LoopError(f"{path} is world-readable (mode {mode:04o}); {remedy}")
+
+
+def network(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of the variables that say how the network is reached."""
+    return {name: value for name, value in environment.items() if NETWORK.fullmatch(name)}
+
+
+def refused(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Those of ``names`` that one of the shell patterns matches, upper or lower case."""
+    patterns = [pattern.upper() for pattern in patterns]
+    return sorted(name for name in names if any(fnmatch.fnmatchcase(name.upper(), one) for one in patterns))
+
+
+def parse(text: str, path: str) -> dict[str, str]:
+    """Variable -> value, the last one counting; quotes, escapes and comments are systemd's."""
+    found: dict[str, str] = {}
+    place = 0
+    while True:
+        place = _skip(text, place)
+        if place >= len(text):
+            return found
+        where = f"{path}, line {text.count(chr(10), 0, place) + 1}"
+        line = text[place:].split("\n", 1)[0]
+        name, equals, _value = line.partition("=")
+        name = name.rstrip()
+        if not equals:
+            raise LoopError(f"{where}: no KEY=value")
+        if not NAME.fullmatch(name):
+            raise LoopError(f"{where}: what stands before the = is not a name of letters, digits and _")
+        value, place = _value_at(text, place + line.index("=") + 1, f"{where}: the value of {name}")
+        if CONTROL.search(value):
+            raise LoopError(f"{where}: the value of {name} has a control character in it")
+        found[name] = value
+
+
+def _skip(text: str, place: int) -> int:
+    """Past white space and comments."""
+    match = BETWEEN.match(text, place)
+    return match.end() if match else place
+
+
+def _value_at(text: str, place: int, what: str) -> tuple[str, int]:
+    """One value, which may consist of several quoted parts; and where it ends."""
+    value = ""
+    while True:
+        while place < len(text) and text[place] in " \t\r":
+            place += 1
+        if place >= len(text) or text[place] == "\n":
+            return value, place
+        quote = text[place]
+        if quote not in "'\"":
+            match = SHAPES["plain"].match(text, place)
+            if match is None:
+                raise LoopError(f"{what} ends with a lone backslash")
+            plain = match[1]
+            # An escaped blank at the end is meant to stay.
+            kept = re.sub(r"(?<!\\)[ \t\r]+\Z", "", plain)
+            return value + re.sub(r"\\(.)", _unescaped, kept, flags=re.DOTALL), match.end()
+        match = SHAPES[quote].match(text, place)
+        if match is None:
+            raise LoopError(f"{what} has a quote that is not closed")
+        inner = match[1]
+        value += inner if quote == "'" else re.sub(r"\\(.)", _unescaped_in_quotes, inner, flags=re.DOTALL)
+        place = match.end()
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "" if match[1] == "\n" else match[1]
+
+
+def _unescaped_in_quotes(match: re.Match[str]) -> str:
+    return "" if match[1] == "\n" else match[1] if match[1] in '"\\`$' else match[0]

@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file with the secrets: what systemd would read, and what is refused before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import env_file
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = os.geteuid() == 0
+
+
+# The expected values are what `systemd-run --property=EnvironmentFile=` of systemd 257 made of the same text.
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("A=1\n", {"A": "1"}),
+        ("A=1", {"A": "1"}),
+        ("A=\n", {"A": ""}),
+        ("  A  =  1  \n", {"A": "1"}),
+        ("# x\n; y\n\nA=1\n", {"A": "1"}),
+        ("# does not go on \\\nB=2\nA=1\n", {"A": "1", "B": "2"}),
+        ("A=old\nA=new\n", {"A": "new"}),
+        ("A=a b # no comment\n", {"A": "a b # no comment"}),
+        ("A='a b' \n", {"A": "a b"}),
+        ("A='a\nb'\n", {"A": "a\nb"}),
+        ("A='a\\b'\n", {"A": "a\\b"}),
+        ('A="a\\"b\\$c\\\\d\\e"\n', {"A": 'a"b$c\\d\\e'}),
+        ('A="a\\\nb"\n', {"A": "ab"}),
+        ("A='a'\"b\"c\n", {"A": "abc"}),
+        ("A='a' 'b'\n", {"A": "ab"}),
+        ("A=a'b'\n", {"A": "a'b'"}),
+        ("A=a\\\nb\n", {"A": "ab"}),
+        ("A=a\\ b\\'\\\\\n", {"A": "a b'\\"}),
+        ("A=a\\ \n", {"A": "a "}),
+        ("A=b=c\n", {"A": "b=c"}),
+        ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+        ("A=$HOME ${B}\n", {"A": "$HOME ${B}"}),
+        ("A=é\n", {"A": "é"}),
+    ],
+)
+def test_it_is_read_as_systemd_reads_it(text: str, expected: dict[str, str]) -> None:
+    assert env_file.parse(text, "env") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("A=1\nsecret\n", "env, line 2: no KEY=value"),
+        ("export A=secret\n", "env, line 1: what stands before the = is not a name"),
+        ("A-B=secret\n", "env, line 1: what stands before the = is not a name"),
+        ("=secret\n", "env, line 1: what stands before the = is not a name"),
+        ("1A=secret\n", "env, line 1: what stands before the = is not a name"),
+        ("A=1\n\nB='secret\nC=2\n", "env, line 3: the value of B has a quote that is not closed"),
+        ('B="secret\\"\n', "env, line 1: the value of B has a quote that is not closed"),
+        ("B=secret\\", "env, line 1: the value of B ends with a lone backslash"),
+        ("B=secret\x00\n", "env, line 1: the value of B has a control character in it"),
+        ("B='secret\x1b'\n", "env, line 1: the value of B has a control character in it"),
+    ],
+)
+def test_what_systemd_would_pass_over_is_refused_without_its_value(text: str, reason: str) -> None:
+    with pytest.raises(LoopError) as caught:
+        env_file.parse(text, "env")
+    assert str(caught.value).startswith(reason)
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text(alphabet="Ab_1='\"\\ \t\n\r#;$é\x00", max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        found = env_file.parse(text, "env")
+    except LoopError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(env_file.NAME.fullmatch(name) for name in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\\" * 100_000, "A=" + "\\a" * 50_000, '"' * 100_000, "A='" + "'" * 100_000, "#\\" * 9999],
+    ids=["backslashes", "escapes", "quotes", "values", "comments"],
+)
+def test_no_text_takes_long(text: str) -> None:
+    begun = time.monotonic()
+    with contextlib.suppress(LoopError):
+        env_file.parse(text, "env")
+    assert time.monotonic() - begun < 1
+
+
+def test_a_forbidden_name_is_named(tmp_path: Path) -> None:
+    names = ["GH_TOKEN", "vault_token", "MY_FLEET_KEY", "VAULT_TOKEN_X"]
+    assert env_file.refused(names, ["VAULT_TOKEN", "*_FLEET_KEY"]) == ["MY_FLEET_KEY", "vault_token"]
+    file = tmp_path / "env"
+    file.write_text("GH_TOKEN=secret\nVAULT_TOKEN=secret\n")
+    file.chmod(0o600)
+    with pytest.raises(LoopError) as caught:
+        env_file.load(str(file), ["VAULT_TOKEN"])
+    assert ("holds VAULT_TOKEN, which must not" if ROOT else "must belong to root") in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "reason"),
+    [
+        (0o600, 0, ""),
+        (0o640, 0, ""),
+        (0o644, 0, "is world-readable (mode 0644)"),
+        (0o660, 0, "can be written by others than root (mode 0660)"),
+        (0o602, 0, "can be written by others than root (mode 0602)"),
+        (0o600, 65534, "belongs to uid 65534 and must belong to root"),
+    ],
+)
+def test_it_is_roots_own_secret(tmp_path: Path, mode: int, owner: int, reason: str) -> None:
+    file = tmp_path / "env"
+    file.write_text("A=1\n")
+    file.chmod(mode)
+    if ROOT:
+        os.chown(file, owner, -1)
+    else:
+        reason = "must belong to root"
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    for path in (file, link):
+        if reason:
+            with pytest.raises(LoopError, match="chown root:root") as caught:
+                env_file.load(str(path), [])
+            assert reason in str(caught.value)
+        else:
+            assert env_file.load(str(path), []) == {"A": "1"}
+
+
+def test_what_is_no_text_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LoopError, match="env is missing: it must hold the secrets"):
+        env_file.load(str(tmp_path / "env"), [])
+    (tmp_path / "env").mkdir()
+    with pytest.raises(LoopError, match="is not a regular file"):
+        env_file.load(str(tmp_path / "env"), [])
+    (tmp_path / "bytes").write_bytes(b"A=\xff\n")
+    with pytest.raises(LoopError, match="is not UTF-8 text"):
+        env_file.read(str(tmp_path / "bytes"))

@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forge token, minted at the local forge, which checks the signature as GitHub does."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
+from deployed import BOT, REPO, SEED, Host, Running, deployed, running
+
+ROOT = os.geteuid() == 0
+NOT_ROOTS = "can be read by others than root"  # whoever else runs these tests can only make such a key
+BEGIN = "-----BEGIN RSA PRIVATE " + "KEY-----"  # in two, so that no scanner takes it for a leak
+NEVER = "http://127.0.0.1:9/api/v3"
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
+        yield forge
+
+
+@pytest.fixture
+def host(tmp_path: Path, forge: Running) -> Host:
+    """A host that an App was installed for."""
+    host = deployed(tmp_path, forge)
+    made = host.side("apps", {"app_id": 12, "installation_id": 345})
+    key = tmp_path / "etc" / "key.pem"
+    key.write_text(made["private_key"], encoding="utf-8")
+    key.chmod(0o600)
+    host.config["github_app"] = {"id": "12", "installation_id": "345", "private_key_file": str(key)}
+    return host
+
+
+def only_for_root(host: Host) -> bool:
+    """Whether this is not root, after a look at what anybody else is told."""
+    if not ROOT:
+        with pytest.raises(LoopError, match=NOT_ROOTS):
+            token(host)
+    return not ROOT
+
+
+def token(host: Host, environment: dict[str, str] | None = None, **app: Any) -> github_app.Token:
+    settings = {**host.config["github_app"], **app}
+    return github_app.forge_token(settings, environment or {}, host.forge.api_url, "/etc/env")
+
+
+def test_a_minted_token_works_and_is_the_apps(host: Host) -> None:
+    if only_for_root(host):
+        return
+    minted = token(host, {"GH_TOKEN": "spare"})
+    assert (minted.kind, minted.note) == ("app", "")
+    assert minted.expires_at.endswith("Z")
+    assert minted.token not in repr(minted)
+    assert Forge(host.forge.api_url, minted.token).repository(REPO)["full_name"] == REPO
+    assert token(host).token != minted.token  # one for each cycle
+
+
+def test_the_file_with_the_secrets_can_name_the_app(host: Host) -> None:
+    if only_for_root(host):
+        return
+    names = ("ID", "INSTALLATION_ID", "PRIVATE_KEY_FILE", "API_URL")
+    values = (*host.config["github_app"].values(), host.forge.api_url)
+    environment = {f"ENGINEERING_LOOP_GITHUB_APP_{name}": value for name, value in zip(names, values, strict=True)}
+    minted = github_app.forge_token({"private_key_file": "/default.pem"}, environment, NEVER, "/etc/env")
+    assert minted.kind == "app"
+
+
+def test_root_gets_a_token_and_the_name_it_acts_as(host: Host) -> None:
+    if only_for_root(host):
+        return
+    found, login = github_app.acting(host.config, host.config["env_file"])
+    assert (found != host.forge.token, login) == (True, BOT)
+    host.config["github_app"]["installation_id"] = "999"
+    assert github_app.acting(host.config, host.config["env_file"]) == (host.forge.token, "")
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        ({"id": "13"}, "HTTP 401"),
+        ({"installation_id": "346"}, "HTTP 404"),
+        ({"installation_id": "x"}, "engineering_loop_github_app_installation_id must be a number"),
+        ({"installation_id": ""}, "lacks its installation_id: set engineering_loop_github_app_installation_id"),
+        ({"id": ""}, "lacks its id: set engineering_loop_github_app_id"),
+        ({"private_key_file": "key.pem"}, "must be the absolute path"),
+        ({"private_key_file": "/nowhere/key.pem"}, "/nowhere/key.pem, is missing"),
+    ],
+)
+def test_without_a_token_of_the_app_the_spare_one_is_used_and_said(
+    host: Host, app: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(LoopError) as caught:
+        token(host, **app)
+    if ROOT or "HTTP" not in reason:
+        assert reason in str(caught.value)
+    spare = token(host, {"ENGINEERING_LOOP_GITHUB_TOKEN": "spare"}, **app)
+    assert (spare.token, spare.kind) == ("spare", "break-glass")
+    assert spare.note.startswith("BREAK-GLASS TOKEN USED, the GitHub App gave none: ")
+
+
+def test_without_an_app_the_token_is_nothing_special(host: Host) -> None:
+    none = {"id": "", "installation_id": ""}
+    assert token(host, {"GH_TOKEN": "a", "ENGINEERING_LOOP_GITHUB_TOKEN": "b"}, **none) == github_app.Token(
+        "a", "break-glass"
+    )
+    with pytest.raises(
+        LoopError, match="no forge token: put GH_TOKEN into /etc/env, or set engineering_loop_github_app_id"
+    ):
+        token(host, {"GH_TOKEN": ""}, **none)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_key_that_others_could_read_is_not_used(host: Host, mode: int) -> None:
+    key = Path(host.config["github_app"]["private_key_file"])
+    key.chmod(mode)
+    with pytest.raises(LoopError, match=r"can be read by others than root .*chmod 0600"):
+        token(host)
+    assert stat.S_IMODE(key.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("content", ["", "secret", f"{BEGIN}\nsecret\n{BEGIN.replace('BEGIN', 'END')}\n"])
+def test_a_key_that_is_none_is_not_shown(host: Host, content: str) -> None:
+    if only_for_root(host):
+        return
+    Path(host.config["github_app"]["private_key_file"]).write_text(content)
+    with pytest.raises(LoopError, match="is not an RSA private key in PEM") as caught:
+        token(host)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_module_gets_what_its_options_say(host: Host, tmp_path: Path) -> None:
+    if only_for_root(host):
+        return
+    path = host.config["env_file"]
+    app = {**host.config["github_app"], "api_url": host.forge.api_url}
+    assert github_app.token_for(path, None) == host.forge.token
+    assert github_app.token_for(path, app) != host.forge.token
+    assert github_app.token_for(f"{tmp_path}/missing", {**app, "id": None, "installation_id": ""}) == ""
+    assert github_app.token_for(None, None) == ""
