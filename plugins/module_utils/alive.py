@@ -79,7 +79,7 @@ def _places(base: str) -> list[str] | None:
     except PermissionError:  # another user's
         return []
     except OSError:
-        return None
+        return _places_of_threads(base)
     try:
         found.append(readlink("../cwd", dir_fd=handles))
         for number in os.listdir(handles):
@@ -95,6 +95,19 @@ def _places(base: str) -> list[str] | None:
     finally:
         os.close(handles)
     return found
+
+
+def _places_of_threads(base: str) -> list[str] | None:
+    """As ``_places``, of a process whose first thread has ended: it lives on in the others."""
+    try:
+        os.readlink(f"{base}/cwd")
+    except OSError:
+        try:
+            threads = [f"{base}/task/{number}" for number in os.listdir(f"{base}/task")]
+        except OSError:
+            return None
+        return next((found for thread in threads if (found := _places(thread)) is not None), None)
+    return None  # a kernel thread
 
 
 def _content(pid: int, part: str) -> bytes:

@@ -398,6 +398,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         account["swept"] = heal(config, handed["token"])
         for kept in account["swept"]["quarantined"]:
             say(f"kept aside: {kept['from']} -> {kept['to']}\n")
+        for left in account["swept"]["kept"]:
+            if not left["why"].startswith(worktrees.TOLD_TO_KEEP):
+                say(f"in the way, and stays: {left['path']}: {left['why']}\n")
         refreshed = workspaces.refresh(config, handed["token"])["repositories"]
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
         for one in refreshed:

@@ -115,15 +115,17 @@ def _packed(common: str, name: str) -> dict[str, tuple[str, str]] | None:
     if ref + b"/" in content:
         return None
     at = content.find(ref + b"\n")
-    return {name: (content[at - 40 : at].decode(), "")} if at >= 40 else {}
+    if at < 0:
+        return {}
+    found = VALUE.fullmatch(content[max(at - 40, 0) : at] + b"\n")
+    return {name: (found[1].decode(), "")} if found else None
 
 
 def make(common: str, ref: str, commit: str) -> bool:
     """Let ``ref`` hold ``commit``, whatever it held; False where that is git's."""
     path = f"{common}/{ref}"
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with _locked(common, ref) as descriptor:
+        with _locked(common, ref, make=True) as descriptor:
             os.write(descriptor, f"{commit}\n".encode())
             os.fsync(descriptor)
             os.rename(f"{path}.lock", path)
@@ -153,11 +155,13 @@ def delete(common: str, ref: str, commit: str) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(common: str, name: str) -> Iterator[int]:
+def _locked(common: str, name: str, make: bool = False) -> Iterator[int]:
     """Hold git's lock of the file ``name``; OSError where somebody else does, or where a symlink leads elsewhere."""
-    parts = name.split("/")
-    for count in range(1, len(parts)):
-        way = f"{common}/{'/'.join(parts[:count])}"
+    way = common
+    for part in name.split("/")[:-1]:
+        way += f"/{part}"
+        if make and not os.path.lexists(way):
+            os.makedirs(way, exist_ok=True)
         if not stat.S_ISDIR(os.lstat(way).st_mode):
             raise NotADirectoryError(way)
     lock = f"{common}/{name}.lock"

@@ -48,6 +48,8 @@ from .gitrepo import (
 )
 from .quarantine import MARK, SALVAGE, alone, as_owner, check_apart, hold, move, new_id, purge, standing, unlock
 
+TOLD_TO_KEEP = "keep names"
+
 # --- deciding ---------------------------------------------------------------------------------
 
 
@@ -773,9 +775,9 @@ def _reason_to_keep(leftover: Leftover, limits: Limits, now: Pass) -> str:
     change = change_of(leftover.place, leftover.branch).lower()
     for wanted in limits.keep:
         if wanted in names or (change and wanted.lower() == change) or wanted.lower() in _ids(names):
-            return f"keep names {wanted}"
+            return f"{TOLD_TO_KEEP} {wanted}"
         if wanted.startswith("/") and leftover.place and inside(leftover.place, os.path.normpath(wanted)):
-            return f"keep names {wanted}"
+            return f"{TOLD_TO_KEEP} {wanted}"
     age = time.time() - _touched(leftover)
     if limits.older_than and not leftover.debris and age < limits.older_than:
         return f"left alone for {max(age, 0):.0f} s only, less than {limits.older_than:.0f} s"

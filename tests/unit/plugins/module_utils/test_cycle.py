@@ -37,6 +37,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     receipts,
     releases,
     runtime,
+    settings,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import BOT, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, running
@@ -519,6 +520,19 @@ def test_a_run_in_progress_is_left_alone(host: Host) -> None:
     assert (status, account["outcome"]) == (4, "refused")
     assert as_root(f"held by the living process {os.getppid()}", NOT_ROOTS) in account["detail"]
     assert not (host.top / "started").exists()
+
+
+def test_what_cannot_be_moved_aside_is_named_and_stops_nothing(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
+    play_engine(host, """echo '{"outcome": "idle"}'""")
+    busy = Path(host.config["runs_dir"]) / settings.change_id(REPO, ISSUE).lower() / "worktrees" / "busy"
+    busy.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"], cwd=busy) as process:
+        status, account = whole(host)
+        process.kill()
+    assert (status, account["outcome"]) == as_root((0, "idle"), (4, "refused"))
+    if ROOT:
+        assert f"in the way, and stays: {busy}: {busy} is in use: process" in capfd.readouterr().out
+        assert busy.is_dir()
 
 
 def test_a_crash_of_our_own_is_in_the_account(host: Host, capfd: pytest.CaptureFixture[str]) -> None:

@@ -101,20 +101,35 @@ def test_a_damaged_lock_does_not_stop_the_next_run(world: World, content: str) -
     usable(world)
 
 
-@pytest.mark.parametrize("how", ["cwd", "open file", "another worktree with the branch"])
+# Its first thread ends; the process, with all that it has open, goes on.
+ONE_THREAD_LEFT = (
+    "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start();"
+    "print(1, flush=True); ctypes.CDLL(None).pthread_exit(0)"
+)
+
+
+@pytest.mark.parametrize("how", ["cwd", "open file", "another worktree with the branch", "its first thread ended"])
 def test_a_process_inside_is_left_alone(world: World, how: str) -> None:
     place = world.worktree(world.other if how.startswith("another") else world.path)
+    thread = how.startswith("its")
     with (place / "debug.log").open() as handle:
         process = subprocess.Popen(
-            ["sleep", "600"], cwd="/" if how == "open file" else place / "docs", stdin=handle.fileno()
+            [sys.executable, "-c", ONE_THREAD_LEFT] if thread else ["sleep", "600"],
+            cwd="/" if how == "open file" else place / "docs",
+            stdin=handle.fileno(),
+            stdout=subprocess.PIPE if thread else None,
         )
     try:
+        if process.stdout:
+            process.stdout.readline()
+            while " Z " not in Path(f"/proc/{process.pid}/stat").read_text():
+                time.sleep(0.01)
         refused(world, f"is in use: process {process.pid}")
         assert [entry["why"] for entry in swept(world)["kept"]] != []
         assert (place / "untracked.txt").read_text() == "sentinel: untracked\n"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     heal(world)
     usable(world)
 
