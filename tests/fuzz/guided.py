@@ -78,7 +78,7 @@ def main(name: str, inputs: int) -> None:
         "-max_len=16384",
         "-len_control=20",
     ]
-    options += ["-timeout=300", f"-rss_limit_mb={targets.MEBIBYTES}", "-print_final_stats=1"]
+    options += ["-timeout=86400", f"-rss_limit_mb={targets.MEBIBYTES}", "-print_final_stats=1"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     atheris.Setup([sys.argv[0], *options, str(corpus)], counted)
     atheris.Fuzz()

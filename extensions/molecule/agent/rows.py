@@ -62,7 +62,7 @@ class Cycle:
 
 @dataclass
 class Row:
-    """What is tried, and how it must end. Nothing may reach the forge unless the outcome is published."""
+    """What is tried, and how it must end; engines differ in words. Nothing reaches the forge unless it is published."""
 
     name: str
     orders: list[str]
@@ -95,7 +95,7 @@ ROWS = [
     Row(
         "writes src/x.py, uncommitted",
         ["pi: write src/x.py print(1)"],
-        "needs_triage", "src/x.py is outside", "src/x.py",
+        "needs_triage", "src/x.py is outside|not allowlisted .* src/x.py", "src/x.py",
     ),
     Row(
         "commits src/x.py, adds a private key in one commit and removes it in the next, leaves a page uncommitted",
@@ -109,12 +109,12 @@ ROWS = [
     Row(
         "commits everything itself",
         [f"pi: run git add -A; {COMMIT} -m all"],
-        "needs_triage", "no changes", "docs",
+        "error|needs_triage", "no changes", "docs",
     ),
     Row(
         "sets core.hooksPath to hooks of its own",
         ["pi: hookspath"],
-        "error", "^git refused: .* core.hookspath", "docs",
+        "error|needs_triage", "^git refused: .* core.hookspath", "docs",
         no_hook_ran,
     ),
     Row(
@@ -127,20 +127,20 @@ ROWS = [
     Row(
         "sets a proxy",
         ["pi: run git config http.proxy http://127.0.0.1:9"],
-        "error", "^git refused: .* http.proxy", "docs",
+        "error|needs_triage", "^git refused: .* http.proxy", "docs",
     ),
     Row(
         "names a program as a filter, which git would run with the token in its environment",
         ["pi: run d=$(git rev-parse --git-common-dir)/info; mkdir -p $d; echo '* filter=x diff=x' > $d/attributes;"
          " git config filter.x.clean \"touch $(cd ../..; pwd)/ran; cat\"",
          "pi: run git config diff.x.textconv \"touch $(cd ../..; pwd)/ran; cat\""],
-        "error", "^git refused: .* diff.x.textconv, filter.x.clean", "docs",
+        "error|needs_triage", "^git refused: .* diff.x.textconv, filter.x.clean", "docs",
         lambda cycle: not (cycle.worktree.parent.parent / "ran").exists(),
     ),
     Row(
         "reads the environment of the engine's process, and finds the token (known: docs/push-gate.md)",
         ["pi: run p=$(cut -d' ' -f4 /proc/$PPID/stat); grep -qz ^GH_TOKEN= /proc/$p/environ && echo yes >found"],
-        "needs_triage", "found is outside", "found",
+        "needs_triage", "found is outside|not allowlisted .* found", "found",
     ),
     Row(
         "adds a symlink docs/p -> /etc/passwd",
@@ -166,7 +166,7 @@ ROWS = [
     Row(
         "hides files by core.excludesFile",
         ["pi: run echo 'src/*' > /tmp/excludes; git config core.excludesFile /tmp/excludes", "pi: write src/x.py 1"],
-        "error", "^git refused: .* core.excludesfile", "src/x.py",
+        "error|needs_triage", "^git refused: .* core.excludesfile", "src/x.py",
     ),
     Row(
         "hides a change by assume-unchanged",
@@ -194,7 +194,7 @@ ROWS = [
         ["pi: run git init -q -b x /tmp/own; git -C /tmp/own remote add origin $(git remote get-url origin);"
          " git -C /tmp/own fetch -q; git -C /tmp/own reset -q origin/main; git -C /tmp/own config http.sslVerify false;"
          " echo gitdir: /tmp/own/.git > .git"],
-        "error", "^git refused: .* is no checkout in", "docs",
+        "error|needs_triage", "^git refused: .* is no checkout in", "docs",
     ),
     Row(
         "leaves a process behind",
@@ -300,7 +300,7 @@ def wrong(row: Row, cycle: Cycle) -> list[str]:
     found = []
     if ((cycle.account.get("report") or {}).get("issue") or {}).get("number", cycle.number) != cycle.number:
         found.append("the cycle took another issue")
-    if cycle.account["outcome"] != row.outcome:
+    if not re.fullmatch(row.outcome, cycle.account["outcome"]):
         found.append(f"outcome {cycle.account['outcome']} instead of {row.outcome}")
     if row.detail and not re.search(row.detail, cycle.detail()):
         found.append(f"the account does not say {row.detail!r}")
