@@ -206,6 +206,15 @@ def heal(config: dict[str, Any], token: str) -> dict[str, Any]:
     )
 
 
+def tell_of(swept: dict[str, Any]) -> None:
+    """To the journal: what was moved aside, and what could not be."""
+    for kept in swept["quarantined"]:
+        say(f"kept aside: {kept['from']} -> {kept['to']}\n")
+    for left in swept["kept"]:
+        if not left["why"].startswith(worktrees.TOLD_TO_KEEP):
+            say(f"in the way, and stays: {left['path']}: {left['why']}\n")
+
+
 # --- the engine -----------------------------------------------------------------------------
 
 
@@ -396,11 +405,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         check_proven(config, trigger)
         account["purged"] = make_room(config)
         account["swept"] = heal(config, handed["token"])
-        for kept in account["swept"]["quarantined"]:
-            say(f"kept aside: {kept['from']} -> {kept['to']}\n")
-        for left in account["swept"]["kept"]:
-            if not left["why"].startswith(worktrees.TOLD_TO_KEEP):
-                say(f"in the way, and stays: {left['path']}: {left['why']}\n")
+        tell_of(account["swept"])
         refreshed = workspaces.refresh(config, handed["token"])["repositories"]
         account["workspaces"] = [one for one in refreshed if one["status"] != "current"]
         for one in refreshed:
