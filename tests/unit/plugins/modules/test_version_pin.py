@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -136,3 +138,43 @@ def test_the_token_goes_to_the_forge_only(pin: Path) -> None:
         server.shutdown()
     token = f"Basic {base64.b64encode(b'x-access-token:t0ken').decode()}"
     assert seen == [token, token, "", ""]
+
+
+def test_pin_files_of_all_kinds_in_one_run(engine: tuple[str, list[str]], pin: Path) -> None:
+    """One host each: what can be bumped keeps its other bytes, what cannot is one line and stays as it is."""
+    old, new = engine[1][0], engine[1][2]
+    line = f"engineering_loop_version: {old}"
+    good = {
+        "crlf": f"# mine\r\n{line} # pin\r\nother: 1\r\n",
+        "quoted": f'"engineering_loop_version": "{old}"\n',
+        "no-end": f"a: 1\n{line}",
+        "commented": f"# engineering_loop_version: {new}\n{line}\n# {line}\n",
+    }
+    bad = {
+        "missing": (None, "does not exist: name the file that holds engineering_loop_version"),
+        "vault": ("$ANSIBLE_VAULT;1.1;AES256\n6162\n", "is encrypted by ansible-vault: the pin is no secret"),
+        "value-in-vault": (
+            "engineering_loop_version: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  61\n",
+            "is encrypted by",
+        ),
+        "twice": (f"{line}\n{line}\n", "has engineering_loop_version 2 times, in lines 1 and 2: leave one"),
+        "none": ("other: 1\n", "has no engineering_loop_version: write it there once"),
+        "garbage": ("a: [\n", "is no YAML that Ansible could read"),
+        "branch": ("engineering_loop_version: main\n", "must be the full SHA of a commit"),
+    }
+    folder = pin.parents[1] / "pins"
+    folder.mkdir()
+    for name, text in {**good, **{name: text for name, (text, _words) in bad.items()}}.items():
+        if text is not None:
+            (folder / name).write_bytes(text.encode())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hosts = {name: {"engineering_loop_pin_file": str(folder / name)} for name in (*good, *bad)}
+    (pin.parents[1] / "hosts.yml").write_text(json.dumps({"engineering_loop": {"hosts": hosts}}), encoding="utf-8")
+    status, output = playbook(pin, "-l", "all", "-e", f"engineering_loop_repo={engine[0]}")
+    assert status != 0 and "Traceback" not in output
+    for name, text in good.items():
+        line_of_it = text if name != "commented" else f"\n{line}\n"
+        assert (folder / name).read_bytes() == text.replace(line_of_it, line_of_it.replace(old, new)).encode(), name
+    for name, (_text, words) in bad.items():
+        assert re.search(rf"{re.escape(str(folder / name))}\b[^\n]*{re.escape(words)}", output), (name, output)
+        assert before.get(name) == ((folder / name).read_bytes() if (folder / name).exists() else None)
