@@ -85,11 +85,11 @@ def say(text: str) -> None:
 # --- before ---------------------------------------------------------------------------------
 
 
-def check_host(config: dict[str, Any]) -> None:
+def check_host(config: dict[str, Any], environment: Mapping[str, str]) -> None:
     """Refuse what would waste a run or run something unproven. Raises LoopError with the reason."""
     if os.environ.get("GITHUB_ACTIONS"):
         raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
-    check_policy(config)
+    check_policy(config, environment.get(HANDOFF, ""))
     for name in ("runs_dir", "daemon_state_dir", "memory_dir", "workspace_dir"):
         if not os.access(config[name], os.W_OK | os.X_OK):
             raise LoopError(
@@ -102,7 +102,7 @@ def check_host(config: dict[str, Any]) -> None:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; run apply.yml")
 
 
-def check_policy(config: dict[str, Any]) -> None:
+def check_policy(config: dict[str, Any], handoff: str) -> None:
     """Refuse a policy that is not to the letter what root deployed, or does not admit where this cycle will write."""
     path = config["policy_file"]
     try:
@@ -120,7 +120,6 @@ def check_policy(config: dict[str, Any]) -> None:
         raise LoopError(f"the policy {path} is not the one that was deployed; run apply.yml and prove it again")
     if not gate_policy.admits_handoff(policy, config["runs_dir"]):
         raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; run apply.yml")
-    handoff = os.environ.get(HANDOFF)
     if handoff and not gate_policy.admits_handoff(policy, handoff):
         raise LoopError(
             f"the policy {path} does not admit handoffs under {handoff}, which {HANDOFF} names: remove it from"
@@ -401,7 +400,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         if handed["refused"]:
             raise LoopError(handed["refused"])
         account["token"] = {key: handed[f"token_{key}"] for key in ("kind", "note", "expires")}
-        check_host(config)
+        check_host(config, handed["environment"])
         check_proven(config, trigger)
         account["purged"] = make_room(config)
         account["swept"] = heal(config, handed["token"])

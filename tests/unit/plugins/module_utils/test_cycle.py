@@ -69,7 +69,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A deployed host, in the environment that systemd gives a cycle."""
-    for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE", cycle.HANDOFF):
+    for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("GH_TOKEN", raising=False)
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
@@ -99,16 +99,16 @@ def last_account(host: Host) -> dict[str, Any]:
 # --- before: what is refused
 
 
-def refusal(host: Host) -> str:
+def refusal(host: Host, **environment: str) -> str:
     with pytest.raises(LoopError) as caught:
-        cycle.check_host(host.config)
+        cycle.check_host(host.config, environment)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_host_as_the_role_leaves_it_is_fine(host: Host) -> None:
     if ROOT:
-        cycle.check_host(host.config)
+        cycle.check_host(host.config, {})
     else:
         assert REFUSED in refusal(host)
 
@@ -175,18 +175,17 @@ def test_a_policy_has_to_admit_the_handoffs(host: Host) -> None:
     assert as_root(f"does not admit handoffs under {host.top}/elsewhere", REFUSED) in refusal(host)
 
 
-def test_a_handoff_directory_of_the_environment_has_to_be_admitted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handoff_directory_of_the_environment_has_to_be_admitted(host: Host) -> None:
     inside = Path(host.config["runs_dir"], "handoff")
     inside.symlink_to(host.top)
     for directory in (str(host.top), "handoff", "~/handoff", str(inside)):
-        monkeypatch.setenv(cycle.HANDOFF, directory)
         named = f"does not admit handoffs under {directory}, which HYRULE_HANDOFF_DIR names: remove it from"
-        assert as_root(named, REFUSED) in refusal(host)
+        assert as_root(named, REFUSED) in refusal(host, HYRULE_HANDOFF_DIR=directory)
     inside.unlink()
-    assert as_root("is not a directory that", REFUSED) in refusal(host)
+    assert as_root("is not a directory that", REFUSED) in refusal(host, HYRULE_HANDOFF_DIR=str(inside))
     inside.mkdir()
     if ROOT:
-        cycle.check_host(host.config)
+        cycle.check_host(host.config, {cycle.HANDOFF: str(inside)})
 
 
 @pytest.mark.parametrize("name", ["runs_dir", "daemon_state_dir", "memory_dir", "workspace_dir"])
