@@ -42,7 +42,7 @@ MANIFEST = "manifest.json"
 CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
 OURS = (*releases.OURS, "uv", "receipts", ASIDE)
-WRAPPERS = ("run-daemon", "github-app-token", "git-askpass")
+WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
 RENDERER = "vault-agent-engineering-loop.service"
 
 
@@ -105,7 +105,8 @@ def plan(layout: Layout) -> list[Item]:
     # Units first: they are found by the programs that they start.
     items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries), *_key(layout)]
     items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
-    items += _memory(layout, known)
+    if entries or open_at:
+        items += _memory(layout, known)
     if open_at:
         items.append(Item("unfinished", open_at))
     elif _deployed(layout) and layout.env_file != layout.dotenv and os.path.lexists(layout.dotenv) and not entries:
@@ -566,7 +567,7 @@ def _checked_out(directory: str) -> Json:
             trust = {**filters_off(open_repo(directory)), "safe.directory": os.path.realpath(directory)}
             head = git(directory, ["rev-parse", "HEAD"], config=trust, timeout=60)[1].strip()
             out = git(directory, ["status", "--porcelain=v1", "-z", "--no-renames"], config=trust, timeout=120)[1]
-            return {"head": head, "changes": [line for line in out.split("\0") if line]}
+            return {"head": head, "changes": [line for line in out.split("\0") if line and not line.endswith(" .env")]}
 
         found: Json = as_user(name, work)
         return found

@@ -27,12 +27,13 @@ VAR = Path("/var/lib/engineering-loop")
 LIB = Path("/usr/local/lib/engineering-loop")
 UNITS = Path("/etc/systemd/system")
 UNIT = "hyrule-engineering-loop"
-MEMORY = VAR / "workspace/hyrule-infra/.loop/memory"
+MEMORY = VAR / "workspace/hyrule-infra/memory"
+WRAPPER = Path("/usr/local/sbin/run-engineering-loop")
 REPOS = {"AS215932/network-operations": "hyrule-infra", "AS215932/hyrule-cloud": "hyrule-cloud"}
 CRASHED, WAITING = "ISSUE_NETWORK_OPERATIONS_7", "ISSUE_HYRULE_CLOUD_9"
 # A run works in these, and an apply brings checkouts up to date: their git directories are judged by their commits.
-ROOTS = [HOME, ETC, VAR, LIB, *(UNITS / f"{UNIT}.{kind}" for kind in ("service", "timer", "service.d"))]
-ROOTS += [UNITS / "hyrule-governor.service", UNITS / "hyrule-governor.timer"]
+ROOTS = [HOME, ETC, VAR, LIB, WRAPPER, *(UNITS / f"{UNIT}.{kind}" for kind in ("service", "timer", "service.d"))]
+ROOTS += [UNITS / "hyrule-reliability-governor.service", UNITS / "hyrule-reliability-governor.timer"]
 
 RUN_DAEMON = f"""\
 #!/bin/sh
@@ -60,7 +61,7 @@ WorkingDirectory={HOME}
 Environment=HOME={VAR}
 Environment=HYRULE_MODEL_POLICY_FILE={HOME}/configs/loop/model-policy.production.yml
 EnvironmentFile={HOME}/.env
-ExecStart={LIB}/run-daemon
+ExecStart={WRAPPER}
 TimeoutStartSec=3600
 """
 # Monthly, so that no test meets a full hour.
@@ -113,17 +114,18 @@ def build(settings: dict[str, Any]) -> None:
         run("install", "-d", "-o", "loop", "-g", "loop", "-m", "0750", str(VAR / name))
     engine(settings)
     put(ETC / "github-app.private-key.pem", "a key that only root should read\n", "root:loop", 0o640)
-    for name, text in (("run-daemon", RUN_DAEMON), ("git-askpass", ASKPASS), ("github-app-token", APP_TOKEN)):
+    put(WRAPPER, RUN_DAEMON, "root:loop", 0o750)
+    for name, text in (("git-askpass", ASKPASS), ("github-app-token", APP_TOKEN)):
         put(LIB / name, text, "root:loop", 0o750)
     workspaces(settings["url"])
     put(UNITS / f"{UNIT}.service", SERVICE, "root:root", 0o644)
     put(UNITS / f"{UNIT}.timer", TIMER, "root:root", 0o644)
-    put(UNITS / "hyrule-governor.service", GOVERNOR, "root:root", 0o644)
-    put(UNITS / "hyrule-governor.timer", TIMER, "root:root", 0o644)
+    put(UNITS / "hyrule-reliability-governor.service", GOVERNOR, "root:root", 0o644)
+    put(UNITS / "hyrule-reliability-governor.timer", TIMER, "root:root", 0o644)
     (UNITS / f"{UNIT}.service.d").mkdir()
     put(UNITS / f"{UNIT}.service.d" / "memory.conf", "[Service]\nMemoryMax=4G\n", "root:root", 0o644)
     run("systemctl", "daemon-reload")
-    run("systemctl", "enable", "--now", f"{UNIT}.timer", "hyrule-governor.timer")
+    run("systemctl", "enable", "--now", f"{UNIT}.timer", "hyrule-reliability-governor.timer")
 
 
 def engine(settings: dict[str, Any]) -> None:
@@ -131,7 +133,7 @@ def engine(settings: dict[str, Any]) -> None:
     loop("git", "clone", "--quiet", settings["engine"], str(HOME))
     loop("git", "checkout", "--quiet", settings["sha"], cwd=HOME)
     loop("python3", "-m", "venv", str(HOME / ".venv"))
-    loop(str(HOME / ".venv/bin/pip"), "install", "--quiet", str(HOME))
+    loop(str(HOME / ".venv/bin/pip"), "install", "--quiet", "--editable", str(HOME))  # as uv sync does
     put(HOME / ".env", f'GH_TOKEN="{settings["token"]}"\nANTHROPIC_API_KEY=not-a-key\n', "loop:loop", 0o640)
     put(HOME / "hotfix.sh", "#!/bin/sh\n# keeps the loop alive\n", "loop:loop", 0o755)
     readme = HOME / "README.md"
@@ -148,9 +150,9 @@ def workspaces(url: str) -> None:
     readme = infra / "README.md"
     put(readme, readme.read_text(encoding="utf-8") + "half a thought\n", "loop:loop", 0o644)
     put(infra / "notes.txt", "untracked\n", "loop:loop", 0o640)
-    loop("mkdir", "-p", str(infra / ".loop/memory/2026"))
-    put(infra / ".loop/memory/lessons.md", "# Learned\n", "loop:loop", 0o640)
-    put(infra / ".loop/memory/2026/one.md", "Check the MTU.\n", "loop:loop", 0o640)
+    loop("mkdir", "-p", str(infra / "memory/2026"))
+    put(infra / "memory/lessons.md", "# Learned\n", "loop:loop", 0o640)
+    put(infra / "memory/2026/one.md", "Check the MTU.\n", "loop:loop", 0o640)
     for checkout, change in ((infra, CRASHED), (cloud, WAITING)):
         tree = VAR / "runs" / change.lower() / "worktrees" / f"{checkout.name}-{change}"
         loop("git", "worktree", "add", "--quiet", "-b", f"hyrule-feature/{change}/{checkout.name}", str(tree),
