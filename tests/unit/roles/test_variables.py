@@ -76,7 +76,7 @@ def test_it_is_taken_or_named(name: str) -> None:
 
 
 def test_every_default_and_every_variable_of_the_example_is_known() -> None:
-    example = load(ROOT / "extensions/molecule/takeover/host_vars.yml")
+    example = load(ROOT / "extensions/molecule/takeover/vars/inhouse.yml")
     ours = {name for name in example if name.startswith("engineering_loop_")}
     # What is not in it stands in the scenario's converge.yml.
     world = {"apply", "repo", "version"}
