@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import quarantine, releases, runtime, settings, takeover, units
+from . import budget, quarantine, releases, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import read_bytes
@@ -163,28 +163,19 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
 
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:
-    ours = [entry.path for entry in runtime.entries(lib_dir) if entry.path != lib_dir and _is_ours(entry.path)]
-    if not ours:
+    """The package goes last: while it is there, what stands beside it under these names is ours."""
+    names = ("bin", "hooks", "git-askpass", "loop", runtime.PACKAGE)
+    ours = [each for name in names for each in (_doomed(f"{lib_dir}/{name}"), f"{lib_dir}/{name}")]
+    ours = [path for path in ours if os.path.lexists(path)]
+    if not ours or runtime.PACKAGE not in ours[-1]:
         return
-    plan.go(f"our code in {lib_dir}", partial(_remove_code, ours, lib_dir))
-    names = {os.path.relpath(path, lib_dir).split("/")[0] for path in ours}
-    plan.kept += [f"{lib_dir}/{name}: not ours" for name in sorted({*os.listdir(lib_dir)} - names)]
+    plan.go(f"our code in {lib_dir}", partial(_remove_code, ours))
+    plan.kept += [f"{path}: not ours" for path in _below(lib_dir) if path not in ours]
 
 
-def _is_ours(path: str) -> bool:
-    """An older layout has an askpass of the same name, which is none of ours."""
-    if not os.path.isfile(path) or path.endswith(".py"):
-        return os.path.lexists(path)
-    return any(word in units.content(path) for word in (runtime.PACKAGE.encode(), b"/loop "))
-
-
-def _remove_code(paths: Sequence[str], lib_dir: str) -> None:
-    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-        if not os.path.isdir(path):
-            _unlink(path)
-            continue
-        shutil.rmtree(f"{path}/__pycache__", ignore_errors=True)
-        _rmdir(path)
+def _remove_code(paths: Sequence[str]) -> None:
+    for path in paths:
+        _remove(path)
 
 
 def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
@@ -194,8 +185,9 @@ def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
     if known["changed"]:
         count = len(known["pruned"])
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(_absent, wanted))
+    locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
-        if os.path.basename(path).startswith(("uv", ".uv", ".trash-")):
+        if os.path.basename(path).startswith(("uv", ".uv", ".trash-", *locks)):
             plan.go(path, partial(_remove, path))
 
 
@@ -208,10 +200,12 @@ def _absent(wanted: releases.Settings) -> None:
 
 def _work(config: Mapping[str, Any]) -> list[str]:
     """The directories of work, none of them inside another; what a killed removal left counts as well."""
+    budget_file = budget.path_of(config)
     keys = ("state_dir", "workspace_dir", "runs_dir", "daemon_state_dir", "memory_dir", "cycles_dir")
     paths = sorted({os.path.normpath(config[key]) for key in keys})
     tops = [path for path in paths if not any(_inside(path, other) for other in paths if other != path)]
-    return [each for path in tops for each in (_doomed(path), path) if os.path.lexists(each)]
+    found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
+    return [path for path in found if os.path.lexists(path)]
 
 
 def _kept_aside(config: Mapping[str, Any]) -> list[Json]:

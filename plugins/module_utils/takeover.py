@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from . import releases, units
+from . import env_file, releases, units
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
@@ -63,6 +63,7 @@ class Layout:
     legacy_memory_dir: str = ""
     wrappers: Sequence[str] = ()
     env_rendered: bool = False  # the role writes the secrets itself
+    forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
     unit_dir: str = units.UNIT_DIR
 
     @property
@@ -318,8 +319,10 @@ def prepare(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     items = plan(layout)
     names = {os.path.basename(item.path) for item in items if item.kind == "checkout"}
     begins = bool(names) and not _unfinished(layout)[0]
-    env_file = layout.env_file if os.path.lexists(layout.env_file) else layout.dotenv
-    result = {"changed": begins, "beside": not names & {*OURS}, "env_file": env_file}
+    secrets = layout.env_file if os.path.lexists(layout.env_file) else layout.dotenv
+    result = {"changed": begins, "beside": not names & {*OURS}, "env_file": secrets}
+    if begins:
+        _check_secrets(layout)
     if begins and not check:
         known = _begin(layout, items)
         units.rest(lambda: _cycle(layout), [], wait, "nothing was changed")
@@ -328,12 +331,28 @@ def prepare(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     return result
 
 
+def _check_secrets(layout: Layout) -> None:
+    """Refuse, before anything is changed, secrets that every cycle would refuse; their owner comes right by itself."""
+    path = next((path for path in (layout.env_file, layout.dotenv) if os.path.lexists(path)), "")
+    if not path or layout.env_rendered:
+        return
+    bad = env_file.refused(env_file.read(path), layout.forbidden_environment)
+    if bad:
+        raise LoopError(
+            f"{path} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
+            "(engineering_loop_forbidden_environment); nothing was changed"
+        )
+    if path != layout.dotenv:
+        env_file.check_owner(path, os.stat(path))
+
+
 def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     """Take the host over. Returns ``changed``, ``aside``, ``items`` and ``lines`` for a person."""
     items = [item for item in plan(layout) if item.kind != "unread"]
     told = notes(layout)
     if not items:
         return {"changed": False, "aside": "", "items": [], "lines": told}
+    _check_secrets(layout)
     known = _begin(layout, items)
     if check:
         aside = _unfinished(layout)[0] or f"{layout.install_dir}/{ASIDE}/<time>"

@@ -5,32 +5,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from . import timer
 from .errors import LoopError
 
 UNIT_DIR = "/etc/systemd/system"
-RUNNING_SYSTEMD = "/run/systemd/system"
 # Every unit file that the role writes names its author.
 MARK = b"as215932.engineering_loop"
 
 
 def systemctl(*arguments: str) -> str:
     """What systemctl prints; nothing where systemd does not run. LoopError with its reason where it fails."""
-    if not os.path.isdir(RUNNING_SYSTEMD):
-        return ""
-    try:
-        done = subprocess.run(
-            ["systemctl", *arguments], capture_output=True, text=True, errors="replace", timeout=120, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LoopError(f"systemctl {' '.join(arguments)}: {error}") from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise LoopError(f"systemctl {' '.join(arguments)}: {last}")
-    return done.stdout
+    return timer.systemctl(*arguments) if os.path.isdir(timer.RUNNING_SYSTEMD) else ""
 
 
 def state(unit: str) -> dict[str, str]:

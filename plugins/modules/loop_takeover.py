@@ -67,6 +67,11 @@ options:
         description: Whether the role writes that file itself. Then what was in it is kept aside.
         type: bool
         default: false
+      forbidden_environment:
+        description: Variables that must not stand in the secrets, as shell patterns.
+        type: list
+        elements: str
+        default: []
       key_file:
         description: A private key that only root should read.
         type: path
@@ -151,6 +156,7 @@ LAYOUT = {
     "legacy_memory_dir": {"type": "path"},
     "env_file": {"type": "path", "required": True},
     "env_rendered": {"type": "bool", "default": False},
+    "forbidden_environment": {"type": "list", "elements": "str", "default": []},
     "key_file": {"type": "path", "no_log": False},
     "wrappers": {"type": "list", "elements": "path", "default": []},
     "run_lock": {"type": "path", "required": True},

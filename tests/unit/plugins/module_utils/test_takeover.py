@@ -306,6 +306,25 @@ def test_a_key_that_the_loops_user_can_read_again_is_closed_again(layout: Layout
     assert plan(layout) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("GH_TOKEN=x\nVAULT_TOKEN=hidden\n", r"holds VAULT_TOKEN, which .*; nothing was changed"),
+        ("no value\n", "line 1"),
+    ],
+)
+def test_secrets_that_a_cycle_would_refuse_stop_everything(layout: Layout, text: str, said: str) -> None:
+    put(Path(layout.dotenv), text)
+    before = content(top_of(layout))
+    guarded = replace(layout, forbidden_environment=["vault_*"])
+    for act in (prepare, take):
+        with pytest.raises(LoopError, match=said) as error:
+            act(guarded)
+        assert "hidden" not in str(error.value)
+    assert content(top_of(layout)) == before
+    assert take(replace(guarded, env_rendered=True))["changed"]
+
+
 # --- memory
 
 
