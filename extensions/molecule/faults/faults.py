@@ -72,6 +72,7 @@ class Scene:
         self.inventory = world / "inventory/inventory.yml"
         self.a, self.b = self.stage["from"], self.stage["to"]
         self.born = int(time.time())
+        self.latest: subprocess.Popen[str] | None = None
 
     def commit(self, message: str, files: dict[str, str], branch: str = "main") -> str:
         """Another commit of the engine, where the forge serves it."""
@@ -85,18 +86,29 @@ class Scene:
         role = {"role": "as215932.engineering_loop.engineering_loop"}
         play = {"hosts": "loop", "gather_facts": False, "environment": environment, "roles": [role]}
         playbook.write_text(json.dumps([{**play, "vars": {"engineering_loop_apply": True}}]), encoding="utf-8")
-        return subprocess.Popen(
+        self.latest = subprocess.Popen(
             [PLAYBOOK, "-i", str(self.inventory), "-e", json.dumps(given), str(playbook)],
             cwd=TOP, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True, env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_ROLES_PATH": ""},
         )  # fmt: skip
+        return self.latest
 
-    def apply(self, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> int:
-        """Apply, which must succeed; how many tasks changed something."""
+    def until(self, process: subprocess.Popen[str], moment: str) -> None:
+        """Wait while an apply runs until it has come to that moment, which a script on the host sees."""
+        while not self.host.sh(f"if {moment}; then echo yes; fi", check=False):
+            must(process.poll() is None, "an apply ended before the moment that it was to be met at")
+            time.sleep(0.2)
+
+    def apply(self, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> list[str]:
+        """Apply, which must succeed; the tasks that changed something."""
         process = self.start(sha, variables, **environment)
         told = process.communicate()[0]
         must(process.returncode == 0, f"an apply failed: {told[-1500:]}")
-        return int(re.findall(r"changed=(\d+)", told)[-1])
+        found = [
+            part.split("]", 1)[0] for part in told.split("\nTASK [") if re.search(r"^changed: \[", part, re.MULTILINE)
+        ]
+        must(len(found) == int(re.findall(r"changed=(\d+)", told)[-1]), f"cannot tell what changed: {told[-1500:]}")
+        return found
 
     def refused(self, why: str, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> None:
         """Apply, which must fail with one line that matches ``why`` and leave what was active."""
@@ -114,7 +126,7 @@ class Scene:
     def converged(self, sha: str, variables: dict[str, Any] | None = None) -> None:
         """One apply succeeds, the next has nothing to change, and nothing is there that only a fault leaves."""
         changed = self.apply(sha, variables) and self.apply(sha, variables)
-        must(changed == 0, f"an apply after the apply changed {changed}")
+        must(not changed, f"an apply after the apply changed: {'; '.join(changed)}")
         must(self.active() == sha, f"{self.active()} is active, not {sha}")
         stale = self.host.sh(
             f"find {OPT} {ETC} {LIB} /etc/systemd/system -maxdepth 3"
@@ -165,13 +177,10 @@ def demo_variables(made: dict[str, Any]) -> dict[str, Any]:
 
 def fresh(scene: Scene) -> None:
     """The first apply of a bare host is killed while packages are installed, then again in the middle of the rest."""
-    process = scene.start(scene.a)
-    scene.host.wait_for("grep -qsx dpkg /proc/[0-9]*/comm", 60, "dpkg")
-    kill(scene, process)
-    must(scene.active() == "", "an engine is active already")
-    process = scene.start(scene.a)
-    scene.host.wait_for(f"test -d {OPT}/releases", 90, "the first release")
-    kill(scene, process)
+    for moment in ("grep -qsx dpkg /proc/[0-9]*/comm", f"test -d {OPT}/releases"):
+        process = scene.start(scene.a)
+        scene.until(process, moment)
+        kill(scene, process)
     scene.converged(scene.a)
 
 
@@ -185,7 +194,7 @@ def cycle_in_progress(scene: Scene) -> None:
         scene.refused(f"a cycle is in progress .*{ETC}/policy.yml is as it was", scene.a, {**tighter, **nobody})
         must(scene.host.sh(f"sha256sum {ETC}/policy.yml") == policy, "the policy changed under a cycle")
         waiting = scene.start(scene.b, tighter)
-        scene.host.wait_for(f"! flock -n {OPT}/.releases.lock true", 90, "the apply to come to the release")
+        scene.until(waiting, f"! flock -n {OPT}/.releases.lock true")
         time.sleep(3)
         must(waiting.poll() is None and scene.active() == scene.a, "the apply did not wait for the cycle's end")
         let_go()
@@ -347,6 +356,8 @@ def main(name: str, world: str, *only: str) -> int:
             outcome = "as it must"
         except (FaultError, demo.DemoError) as problem:
             outcome, failed = f"FAILED: {problem}", failed + 1
+            if scene.latest and scene.latest.poll() is None:  # it must not reach into the next one
+                kill(scene, scene.latest)
         print(f"{fault.__name__}: {outcome} ({time.monotonic() - began:.0f} s)", flush=True)
     return 1 if failed else 0
 
