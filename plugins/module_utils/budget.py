@@ -10,7 +10,6 @@ to do is given back, else an hourly timer would use the day up.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -47,7 +46,7 @@ def exhausted(config: Config) -> str:
 
 def take(config: Config, invocation: str, trigger: str) -> Day:
     """Count a run that is about to start, and say how many that makes today."""
-    with flocked(f"{path_of(config)}.lock"):
+    with flocked(f"{config['install_dir']}/.budget.lock"):
         days = _read(config)
         moment = datetime.now(UTC)
         day = days.setdefault(f"{moment:%Y-%m-%d}", _new())
@@ -59,7 +58,7 @@ def take(config: Config, invocation: str, trigger: str) -> Day:
 
 def give_back(config: Config, invocation: str) -> None:
     """A cycle that started no run does not count."""
-    with flocked(f"{path_of(config)}.lock"):
+    with flocked(f"{config['install_dir']}/.budget.lock"):
         days = _read(config)
         for day in days.values():
             day["runs"] = [run for run in day["runs"] if run["invocation"] != invocation]
@@ -88,4 +87,3 @@ def _read(config: Config) -> dict[str, Day]:
 def _write(config: Config, days: dict[str, Day]) -> None:
     kept = {name: days[name] for name in sorted(days)[-KEEP_DAYS:]}
     write_atomic(path_of(config), (json.dumps(kept, indent=1) + "\n").encode(), mode=0o644)
-    os.chmod(f"{path_of(config)}.lock", 0o600)

@@ -41,7 +41,16 @@ Json = dict[str, Any]
 RECORD = ".release.json"
 MANIFEST = ".release.files"
 LEDGER = "releases.json"
-OURS = ("current", "releases", "mirror.git", "cache", LEDGER, "proven", "rollout.json")  # the last two: rollout.py's
+OURS = (
+    "current",
+    "releases",
+    "mirror.git",
+    "cache",
+    LEDGER,
+    "budget.json",
+    "proven",
+    "rollout.json",
+)  # the last three are others'
 HISTORY = 200  # activations remembered
 VERDICTS = ("proven", "failed")
 SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
@@ -268,7 +277,7 @@ def absent(settings: Settings, *, check: bool = False) -> Json:
         _wait_until_idle(settings, "nothing was removed")
         for name in OURS:  # to be alone makes some of them
             _remove(os.path.join(install_dir, name))
-    for name in (".releases.lock", ".ledger.lock", ".rollout.lock", ".canary.lock"):
+    for name in (".releases.lock", ".ledger.lock", ".budget.lock", ".rollout.lock", ".canary.lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(install_dir, name))
     with contextlib.suppress(OSError):

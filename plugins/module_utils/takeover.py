@@ -320,7 +320,7 @@ def prepare(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     names = {os.path.basename(item.path) for item in items if item.kind == "checkout"}
     begins = bool(names) and not _unfinished(layout)[0]
     secrets = layout.env_file if os.path.lexists(layout.env_file) else layout.dotenv
-    result = {"changed": begins, "beside": not names & {*OURS}, "env_file": secrets}
+    result = {"changed": begins, "beside": bool(names) and not names & {*OURS}, "env_file": secrets}
     if begins:
         _check_secrets(layout)
     if begins and not check:

@@ -1,0 +1,383 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can happen to a cycle on a loop host: run there as root, against the forge of the tests.
+
+``cycles.py now`` tries one thing after the other and leaves a cycle running; ``cycles.py rebooted`` looks
+at the host after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+UNIT = "hyrule-engineering-loop"
+STATE = Path("/var/lib/engineering-loop")
+ETC = Path("/etc/engineering-loop")
+KEY, ENV, SETTINGS = ETC / "github-app.private-key.pem", ETC / "env", ETC / "loop.json"
+BUDGET = Path("/opt/engineering-loop/budget.json")
+ISSUE = ETC / "rebooted.issue"
+REPO = "AS215932/network-operations"
+API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]
+FORGE = API.removesuffix("/api/v3")
+RATING = 1.5
+REPOSITORIES = 100
+
+
+class Wrong(Exception):
+    """Something is not as it must be."""
+
+
+def must(holds: object, what: object) -> None:
+    if not holds:
+        raise Wrong(what)
+
+
+def sh(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def ask(method: str, url: str, body: dict[str, Any]) -> Any:
+    login = requests.post(f"{FORGE}/_forge/tokens", json={"login": "operator", "role": "admin"}, timeout=30).json()
+    answer = requests.request(method, url, json=body, headers={"Authorization": f"Bearer {login['token']}"}, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+# --- cycles
+
+
+@contextlib.contextmanager
+def approved(title: str, *orders: str) -> Iterator[str]:
+    """An issue that tells the agent what to do; its change id. It is closed again."""
+    body = "\n".join(["Explain.", "", *(f"<!-- {order} -->" for order in orders)])
+    asked = {"repo": REPO, "title": title, "body": body, "labels": ["loop:approved"]}
+    number = ask("POST", f"{FORGE}/_forge/issues", asked)["number"]
+    try:
+        yield f"ISSUE_NETWORK_OPERATIONS_{number}"
+    finally:
+        ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "closed"})
+
+
+def cycle() -> tuple[int, dict[str, Any]]:
+    """Start one and wait for its end; how systemctl ended, and the account."""
+    known = set((STATE / "cycles").glob("*.json"))
+    status = sh("systemctl", "start", UNIT).returncode
+    sh("systemctl", "reset-failed", UNIT)
+    fresh = set((STATE / "cycles").glob("*.json")) - known
+    must(len(fresh) == 1, f"{len(fresh)} accounts instead of one")
+    return status, json.loads(fresh.pop().read_text(encoding="utf-8"))
+
+
+def account() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(max((STATE / "cycles").glob("*.json")).read_text(encoding="utf-8"))
+    return found
+
+
+def show(name: str) -> str:
+    return sh("systemctl", "show", UNIT, "-P", name).stdout.strip()
+
+
+def journal() -> str:
+    return sh("journalctl", "-o", "cat", f"_SYSTEMD_INVOCATION_ID={account()['invocation_id']}").stdout
+
+
+def of_the_loop() -> str:
+    """Its user's processes."""
+    return sh("pgrep", "-u", "loop", "-a").stdout
+
+
+def runs() -> int:
+    days = json.loads(BUDGET.read_text(encoding="utf-8"))
+    return len(days[max(days)]["runs"])
+
+
+def wait(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        must(time.monotonic() < end, f"waited in vain for {what}")
+        time.sleep(0.1)
+
+
+def ended() -> bool:
+    return show("ActiveState") in ("inactive", "failed")
+
+
+def published(found: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    status, seen = found
+    must((status, seen["outcome"]) == (0, "published"), (status, seen["outcome"], seen["detail"]))
+    return seen
+
+
+@contextlib.contextmanager
+def settings(**changed: Any) -> Iterator[None]:
+    """Other settings for a while."""
+    before = SETTINGS.read_text(encoding="utf-8")
+    SETTINGS.write_text(json.dumps({**json.loads(before), **changed}), encoding="utf-8")
+    try:
+        yield
+    finally:
+        SETTINGS.write_text(before, encoding="utf-8")
+
+
+# --- what is tried
+
+
+def the_unit_is_shut() -> None:
+    told = sh("systemd-analyze", "--no-pager", "security", f"{UNIT}.service").stdout
+    rating = float(re.findall(r"Overall exposure level .*: ([0-9.]+)", told)[0])
+    must(rating <= RATING, told)
+    judged = sh("systemd-analyze", "verify", f"{UNIT}.service", f"{UNIT}.timer")
+    must((judged.returncode, judged.stderr) == (0, ""), judged.stderr)
+    must(show("MemoryMax") == str(2 << 30), show("MemoryMax"))
+    must((show("TasksMax"), show("CPUQuotaPerSecUSec")) == ("2048", "1.900000s"), show("TasksMax"))
+    must(show("OnFailure") == "systemd-ask-password-wall.service", show("OnFailure"))
+    print(f"  rated {rating}")
+
+
+def the_canary_had_the_apps_token() -> None:
+    seen = account()
+    must(seen["outcome"] == "published" and seen["token"]["kind"] == "app" and seen["token"]["expires"], seen)
+    must(runs() == 1, f"the canary's run counts: {runs()}")
+    (pushed,) = [one for one in requests.get(f"{FORGE}/_forge/requests", timeout=30).json() if one.get("push")]
+    must(pushed["login"].endswith("[bot]"), pushed)
+
+
+def the_loops_user_reads_neither_key_nor_secrets() -> None:
+    for path in (KEY, ENV):
+        status = path.stat()
+        must((stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 0), f"{path}: {status}")
+        must(sh("runuser", "-u", "loop", "--", "cat", str(path)).returncode != 0, f"loop reads {path}")
+    must(not Path(f"/run/{UNIT}").exists(), "the runtime directory is still there")
+
+
+def each_child_gets_its_own() -> None:
+    """A git and a gh that tell their environment, before the real ones on PATH; the agent tells its own."""
+    seen = STATE / "seen"
+    real = {"git": "/usr/bin/git", "gh": "/usr/local/bin/gh.real"}
+    Path("/usr/local/bin/gh").rename(real["gh"])
+    git = Path("/usr/bin/git").rename("/usr/bin/git.real")
+    real["git"] = str(git)
+    places = {"git": Path("/usr/bin/git"), "gh": Path("/usr/local/bin/gh")}
+    hook = Path("/usr/local/lib/engineering-loop/hooks/pre-push")
+    hook_before = hook.read_text(encoding="utf-8")
+    try:
+        for name, place in places.items():
+            place.write_text(
+                f'#!/bin/sh\nenv | cut -d= -f1 >> {seen}-{name}\nexec {real[name]} "$@"\n', encoding="utf-8"
+            )
+            place.chmod(0o755)
+        hook.write_text(
+            hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\nenv | cut -d= -f1 >> {seen}-hook\n"), encoding="utf-8"
+        )
+        look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > {seen}-disk || true"
+        with approved("What the agent has", f"pi: run env | cut -d= -f1 > {seen}-agent; {look}"):
+            published(cycle())
+    finally:
+        git.rename(places["git"])
+        Path(real["gh"]).rename(places["gh"])
+        hook.write_text(hook_before, encoding="utf-8")
+    names = {
+        name: set(Path(f"{seen}-{name}").read_text(encoding="utf-8").split()) for name in ("git", "gh", "hook", "agent")
+    }
+    for name, found in names.items():
+        must(("OPENAI_API_KEY" in found) == (name == "agent"), f"{name}: {sorted(found)}")
+        must("HYRULE_ICINGA_PASSWORD" not in found, f"{name}: {sorted(found)}")
+        must(("GH_TOKEN" in found) == (name != "agent"), f"{name}: {sorted(found)}")
+    for name in names:
+        Path(f"{seen}-{name}").unlink()
+    must(Path(f"{seen}-disk").read_text(encoding="utf-8") == "", "a token is on a disk")
+
+
+def secrets_that_are_not_fit() -> None:
+    before = ENV.read_text(encoding="utf-8")
+    rows: list[tuple[str | None, int, int, str]] = [
+        (None, 0o600, 0o600, "is missing: it must hold the secrets"),
+        (before, 0o644, 0o600, "is world-readable (mode 0644)"),
+        (before + "hunter2\n", 0o600, 0o600, "line 4: no KEY=value"),
+        (before + "VAULT_TOKEN=hunter2\n", 0o600, 0o600, "holds VAULT_TOKEN, which must not be where generated code"),
+        (before, 0o600, 0o640, "can be read by others than root"),
+    ]
+    counted = runs()
+    for text, mode, key_mode, reason in rows:
+        ENV.unlink()
+        if text is not None:
+            ENV.write_text(text, encoding="utf-8")
+            ENV.chmod(mode)
+        KEY.chmod(key_mode)
+        status, seen = cycle()
+        ENV.write_text(before, encoding="utf-8")
+        ENV.chmod(0o600)
+        KEY.chmod(0o600)
+        must((status != 0, seen["outcome"]) == (True, "refused"), seen)
+        must(reason in seen["detail"] and seen["detail"] in journal(), seen["detail"])
+        must("hunter2" not in journal() + seen["detail"], "a value was shown")
+    must(runs() == counted, "a refusal was counted as a run")
+
+
+def the_break_glass_token_is_said() -> None:
+    before = ENV.read_text(encoding="utf-8")
+    spare = requests.post(f"{FORGE}/_forge/tokens", json={"login": "hyrule-loop[bot]"}, timeout=30).json()["token"]
+    ENV.write_text(f"{before}GH_TOKEN={spare}\n", encoding="utf-8")
+    KEY.rename(f"{KEY}.gone")
+    try:
+        with approved("Without the App"):
+            seen = published(cycle())
+        must(seen["token"]["kind"] == "break-glass", seen["token"])
+        must("BREAK-GLASS TOKEN USED, the GitHub App gave none" in journal(), "not said")
+        must(spare not in journal() + json.dumps(seen), "the token was shown")
+    finally:
+        Path(f"{KEY}.gone").rename(KEY)
+        ENV.write_text(before, encoding="utf-8")
+
+
+def nothing_to_do_is_no_run() -> None:
+    counted = runs()
+    status, seen = cycle()
+    must((status, seen["outcome"], runs()) == (0, "idle", counted), seen)
+    must(seen["numbers"]["seconds"] > 0 and seen["numbers"]["runs_today"] == counted + 1, seen["numbers"])
+
+
+def stopped(how: Callable[[], object], result: str) -> str:
+    """A cycle that is ended from outside, with a child that does not listen and has left every group; its change id."""
+    counted = runs()
+    deaf = "setsid sh -c 'trap \"\" TERM HUP INT; sleep 986 & wait; sleep 987' > /dev/null 2>&1 &"
+    with approved(
+        "Stopped in the middle", f"pi: run {deaf}", "pi: write docs/precious.md mine", "pi: sleep 600"
+    ) as change:
+        sh("systemctl", "start", "--no-block", UNIT)
+        wait("the agent", lambda: "sleep 986" in of_the_loop())
+        wait("its page", lambda: list(STATE.glob(f"runs/{change.lower()}/worktrees/*/docs/precious.md")))
+        began = time.monotonic()
+        how()
+        wait("the end of the unit", ended, 30)
+        must(of_the_loop() == "", of_the_loop())
+        must(show("Result") == result, show("Result"))
+        must(account()["outcome"] == "interrupted", account())
+        must(runs() == counted + 1, "a run that was ended counts")
+        print(f"  ended within {time.monotonic() - began:.1f} s, result {result}: {account()['detail']}")
+        sh("systemctl", "reset-failed", UNIT)
+        return change
+
+
+def what_was_stopped_heals() -> None:
+    for how, result in (
+        (lambda: sh("systemctl", "stop", UNIT), "exit-code"),
+        (lambda: sh("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT), "signal"),
+    ):
+        change = stopped(how, result)
+        kept_now(change)
+
+
+def a_time_out_ends_everything() -> None:
+    drop = Path(f"/run/systemd/system/{UNIT}.service.d/time.conf")
+    drop.parent.mkdir(parents=True)
+    drop.write_text("[Service]\nTimeoutStartSec=15\n", encoding="utf-8")
+    sh("systemctl", "daemon-reload")
+    try:
+        stopped(lambda: None, "timeout")
+    finally:
+        drop.unlink()
+        sh("systemctl", "daemon-reload")
+
+
+def kept_now(change: str) -> None:
+    """The next cycle that could take the issue again goes through, and the work of the stopped one is kept."""
+    number = change.rsplit("_", 1)[1]
+    ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "open", "body": "Explain."})
+    try:
+        seen = published(cycle())
+    finally:
+        ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "closed"})
+    pages = [Path(kept["to"]) / "docs/precious.md" for kept in seen["swept"]["quarantined"]]
+    must("mine\n" in [page.read_text(encoding="utf-8") for page in pages if page.exists()], seen["swept"])
+
+
+def a_day_has_so_many_runs() -> None:
+    """Errors count, which the engine's ledger misses, and the loop's user cannot make it forget."""
+    counted = runs()
+    for _attempt in range(2):
+        with approved("An engine that dies", "engine: crash-at commit"):
+            status, seen = cycle()
+        must((status != 0, seen["outcome"]) == (True, "error"), seen)
+    must(runs() == counted + 2, "an error was not counted")
+    sh("runuser", "-u", "loop", "--", "sh", "-c", f"rm -f {STATE}/cycles/*.json {STATE}/state/ledger-*.json {BUDGET}")
+    with settings(max_runs_per_day=runs()), approved("One too many"):
+        status, seen = cycle()
+    must((status, seen["outcome"]) == (0, "over_budget"), seen)
+    must(f"{runs()} of {runs()} runs were started today" in seen["detail"], seen["detail"])
+    must(seen["detail"] in journal() and "[worktree]" not in journal(), journal())
+
+
+def a_hundred_repositories() -> None:
+    others = [f"AS215932/many-{number}" for number in range(REPOSITORIES - 1)]
+    for name in others:
+        requests.post(f"{FORGE}/_forge/repos", json={"repo": name}, timeout=30).raise_for_status()
+    known = json.loads(SETTINGS.read_text(encoding="utf-8"))
+    checkouts = [one for one in known["workspace_repositories"] if one["repo"] == REPO]
+    checkouts += [{"repo": name, "dest": name.split("/")[1], "version": "main"} for name in others]
+    many = {"repos": [REPO, *others], "workspace_repositories": checkouts}
+    with settings(**many), approved("One of a hundred"):
+        seen = published(cycle())
+    must(len(list((STATE / "workspace").glob("many-*/.git"))) == REPOSITORIES - 1, "not all were cloned")
+    before = seen["numbers"]["seconds_before_engine"]
+    must(before < 180, f"{before} s before the engine")
+    print(f"  {before} s before the engine, with all of them to clone")
+
+
+def rebooted() -> None:
+    must(of_the_loop() == "", of_the_loop())
+    must(account()["outcome"] == "running", account())
+    (number,) = re.findall(r"\d+", ISSUE.read_text(encoding="utf-8"))
+    kept_now(f"ISSUE_NETWORK_OPERATIONS_{number}")
+    closed = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((STATE / "cycles").glob("*.json"))][-2]
+    must((closed["outcome"], closed["detail"]) == ("interrupted", "the cycle was killed before it could end"), closed)
+
+
+def leave_one_running() -> None:
+    orders = ["pi: write docs/precious.md mine", "pi: sleep 600"]
+    body = "\n".join(f"<!-- {order} -->" for order in orders)
+    asked = {"repo": REPO, "title": "Rebooted under", "body": body, "labels": ["loop:approved"]}
+    number = ask("POST", f"{FORGE}/_forge/issues", asked)["number"]
+    ISSUE.write_text(str(number), encoding="utf-8")
+    sh("systemctl", "start", "--no-block", UNIT)
+    wait("its page", lambda: list(STATE.glob(f"runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")))
+    os.sync()
+
+
+NOW = [
+    the_unit_is_shut, the_canary_had_the_apps_token, the_loops_user_reads_neither_key_nor_secrets,
+    each_child_gets_its_own, secrets_that_are_not_fit, the_break_glass_token_is_said, nothing_to_do_is_no_run,
+    what_was_stopped_heals, a_time_out_ends_everything, a_day_has_so_many_runs, a_hundred_repositories,
+    leave_one_running,
+]  # fmt: skip
+
+
+def main() -> int:
+    if sys.argv[1] == "now":
+        ask("PATCH", f"{API}/repos/{REPO}/issues/235", {"state": "closed"})
+    failed = 0
+    for tried in NOW if sys.argv[1] == "now" else [rebooted]:
+        began = time.monotonic()
+        try:
+            tried()
+        except Wrong as error:
+            failed += 1
+            print(f"FAIL: {tried.__name__}: {error}"[:3000])
+        print(f"{tried.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
