@@ -12,7 +12,7 @@ KILLS ?= 500
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule kills bench fuzz build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule kills bench fuzz renovate build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ build: setup ## the artifact that ansible-galaxy installs, in .cache/build
 
 docs: setup ## the reference of every module and of the role, in .cache/docs
 	@$(BIN)/python tests/tools/reference.py
+
+renovate: setup ## Renovate's own validator, fetched from npm, on the preset in docs/renovate.md
+	@$(BIN)/python tests/tools/renovate.py
 
 lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz
 	@for folder in . tests/fuzz; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -312,7 +312,7 @@ def killed(scene: Scene) -> None:
     """SIGKILL at random moments of an apply that has to do everything; the next one converges."""
     wanted, seconds = int(os.environ.get("KILLS", "3")), 20.0
     seed = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1 << 32)
-    chance = random.Random(seed)  # noqa: S311 - moments, no secrets
+    chance = random.Random(seed)
     print(f"SEED={seed}", flush=True)
     for number in range(wanted):
         sha = scene.b if scene.active() == scene.a else scene.a
