@@ -47,10 +47,9 @@ OURS = (
     "mirror.git",
     "cache",
     LEDGER,
-    "budget.json",
     "proven",
     "rollout.json",
-)  # the last three are others'
+)  # the last two are the rollout's
 HISTORY = 200  # activations remembered
 VERDICTS = ("proven", "failed")
 SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")

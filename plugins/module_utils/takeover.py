@@ -41,7 +41,7 @@ MANIFEST = "manifest.json"
 # a checkout which is half moved is still seen as one.
 CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
-OURS = (*releases.OURS, "uv", "receipts", ASIDE)
+OURS = (*releases.OURS, "budget.json", "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
 RENDERER = "vault-agent-engineering-loop.service"
 

@@ -19,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tests" / "world"))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate, runtime
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate, runtime, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from forge import Running, running
 
@@ -39,11 +39,13 @@ defaults:
   allowed_handoff_dirs: [/runs]
 """
 SETTINGS: dict[str, Any] = {
-    "user": "root", "group": "root", "env_file": "", "receipts_dir": "", "unit": "u", "repos": [],
-    "branch_prefixes": ["hyrule-feature", "hyrule-loop"], "allowed_paths": {}, "daemon_args": [],
-    "canary_required": True, "quarantine_keep": {}, "min_free": "",
-    "api_url": "", "git_user_name": "", "git_user_email": "",
-}  # fmt: skip
+    **{key: kind() for key, kind in settings.KEYS.items()},
+    "user": "root",
+    "group": "root",
+    "unit": "u",
+    "branch_prefixes": ["hyrule-feature", "hyrule-loop"],
+    "canary_required": True,
+}
 
 
 class Loop:
