@@ -78,7 +78,16 @@ def open_repo(path: str) -> Repo:
         common, bare = path, True
     if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
         raise LoopError(f"{path} is not a git repository")
+    if in_reftable(common):
+        raise LoopError(
+            f"{path} keeps its refs in a reftable, which is not supported: clone it anew with refs in files"
+        )
     return Repo(path, common, bare, loose.simple(common))
+
+
+def in_reftable(common: str) -> bool:
+    """Are refs kept in the binary format, which hides from us what a worktree has checked out?"""
+    return (read_small(f"{common}/HEAD") or "").strip() == "ref: refs/heads/.invalid"
 
 
 # --- names from outside -----------------------------------------------------------------------

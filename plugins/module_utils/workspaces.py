@@ -28,6 +28,7 @@ from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, write_atomic
 from .gitcmd import available, credentials, git
+from .gitrepo import in_reftable
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -271,7 +272,7 @@ def _no_repository(path: str) -> str:
                 return f"{place} is not what a checkout has there"
         except (FileNotFoundError, NotADirectoryError):
             return f"{place} is missing"
-    return ""
+    return "its refs are kept in a reftable" if in_reftable(f"{path}/.git") else ""
 
 
 def _state(path: str) -> Json | None:

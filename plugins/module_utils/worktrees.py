@@ -632,8 +632,8 @@ def sweep(
     Raises LoopError while ``run_lock`` is held by a living process; a single leftover that is in
     use or cannot be moved is ``kept`` with the reason and stops nothing else.
     """
-    roots = [os.path.realpath(repo) for repo in repos] + (_checkouts(workspace) if workspace else [])
-    roots = list(dict.fromkeys(roots))
+    found = _checkouts(workspace) if workspace else []
+    roots = list(dict.fromkeys([*(os.path.realpath(repo) for repo in repos), *found]))
     for prefix in branch_prefixes:
         check_branch(prefix)
     if not all(each.strip() for each in keep):
@@ -650,9 +650,9 @@ def sweep(
     limits = Limits(root, place, tuple(branch_prefixes), tuple(keep), older_than)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
-        opened = [open_repo(each) for each in roots]
+        opened, kept = _open_all(roots, found)
         with alone([repo.common for repo in opened]):
-            return _sweep(opened, limits, Pass(place, running, done, check=check, root=root_waits))
+            return _sweep(opened, limits, Pass(place, running, done, check=check, root=root_waits), kept)
 
     answer: dict[str, Any] = as_owner(roots, [root, place, *roots], work)
     answer["purged"] = []
@@ -682,8 +682,21 @@ def _checkouts(workspace: str) -> list[str]:
     return [place for place in places if os.path.isdir(f"{place}/.git") and not os.path.islink(place)]
 
 
-def _sweep(repos: list[Repo], limits: Limits, now: Pass) -> dict[str, Any]:
+def _open_all(roots: Sequence[str], found: Sequence[str]) -> tuple[list[Repo], list[dict[str, str]]]:
+    """The repositories, and which of those that were ``found`` in a workspace are none any more."""
+    opened: list[Repo] = []
     kept: list[dict[str, str]] = []
+    for root in roots:
+        try:
+            opened.append(open_repo(root))
+        except LoopError as error:
+            if root not in found:
+                raise
+            kept.append({"path": root, "why": str(error)})
+    return opened, kept
+
+
+def _sweep(repos: list[Repo], limits: Limits, now: Pass, kept: list[dict[str, str]]) -> dict[str, Any]:
     standing = _trees(limits.root)
     work: list[tuple[Repo | None, list[Leftover], list[Admin]]] = []
     for repo in repos:

@@ -285,6 +285,15 @@ def test_left_lock_files_and_killed_clones_are_cleared(ready: World) -> None:
     assert not (ready.root / ".clone-two").exists()
 
 
+def test_refs_in_a_reftable_are_replaced_by_a_clone(ready: World) -> None:
+    (ready.root / "one/.git/HEAD").write_text("ref: refs/heads/.invalid\n")
+    (ready.root / "one/mine").write_text("mine\n")
+    done = ready.update()["repositories"][0]
+    assert (done["status"], done["detail"]) == ("restored", "its refs are kept in a reftable")
+    assert Path(done["quarantined"], "whole/mine").read_text() == "mine\n"
+    assert ready.statuses() == ["current", "current", "current"]
+
+
 def test_where_somebody_works_nothing_moves(ready: World, tmp_path: Path) -> None:
     tips = {name: ready.push(name, "new") for name in NAMES}
     process = subprocess.Popen(["sleep", "60"], cwd=ready.root / "two")

@@ -317,3 +317,40 @@ def test_a_very_deep_tree(world: World) -> None:
     )
     assert found.stdout.count("deeper-and-deeper") == 300
     subprocess.run(["rm", "-rf", str(world.runs)], check=True)
+
+
+# --- repositories that are none any more ------------------------------------------------------
+
+
+def broken_checkout(world: World, name: str, damage: str) -> Path:
+    """A second checkout in the workspace, damaged as a cut-off power or an agent leaves it."""
+    path = world.root / "workspace" / name
+    git(world.root, "clone", "-q", str(world.repo), str(path))
+    if damage == "reftable":
+        (path / ".git/HEAD").write_text("ref: refs/heads/.invalid\n")
+    elif damage == "HEAD empty":
+        (path / ".git/HEAD").write_text("")
+    else:
+        shutil.move(path / ".git" / damage, world.root / f"{name}-{damage}")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["HEAD", "HEAD empty", "objects", "refs", "config", "reftable"])
+def test_a_checkout_that_is_no_repository_stops_no_other(world: World, damage: str) -> None:
+    world.worktree()
+    for name in ("aaa", "zzz"):
+        broken_checkout(world, name, damage)
+    answer = swept(world)
+    assert str(world.path) in answer["removed"] and not world.path.exists()
+    named = {entry["path"] for entry in answer["kept"]}
+    assert damage == "config" or named == {str(world.root / "workspace" / name) for name in ("aaa", "zzz")}
+    assert all("\n" not in entry["why"] for entry in answer["kept"])
+
+
+def test_refs_in_a_reftable_are_refused_in_one_line(world: World) -> None:
+    path = broken_checkout(world, "aaa", "reftable")
+    with pytest.raises(LoopError, match=r"aaa keeps its refs in a reftable, .*: clone it anew"):
+        ensure(str(path), str(world.path), BRANCH)
+    with pytest.raises(LoopError, match="reftable"):
+        sweep([str(path)], ["hyrule-loop"], str(world.runs))
+    assert not world.path.exists()
