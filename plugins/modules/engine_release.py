@@ -19,6 +19,7 @@ description:
   - A release whose files were changed by hand is put aside and built again.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.git_access
 options:
   state:
     description:
@@ -144,28 +145,6 @@ options:
   token_env:
     description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
     type: str
-  github_app:
-    description:
-      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
-        in O(env_file), which may name the App as well.
-    type: dict
-    suboptions:
-      id:
-        description: Id or client id of the App.
-        type: str
-      installation_id:
-        description: Id of its installation.
-        type: str
-      private_key_file:
-        description: Its private key on the host, in PEM.
-        type: path
-      api_url:
-        description: Base URL of the REST API.
-        type: str
-        default: https://api.github.com
-  askpass:
-    description: A program on the host that answers git when it asks for credentials.
-    type: path
 """
 
 EXAMPLES = r"""

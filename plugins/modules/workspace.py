@@ -20,6 +20,7 @@ description:
     Its C(origin) is the repository it is for.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.git_access
 options:
   root:
     description: The directory of the checkouts.
@@ -73,28 +74,6 @@ options:
   env_file:
     description:
       - A file on the host that holds the token for the repositories as E(GH_TOKEN). Ignored where it is missing.
-    type: path
-  github_app:
-    description:
-      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
-        in O(env_file), which may name the App as well.
-    type: dict
-    suboptions:
-      id:
-        description: Id or client id of the App.
-        type: str
-      installation_id:
-        description: Id of its installation.
-        type: str
-      private_key_file:
-        description: Its private key on the host, in PEM.
-        type: path
-      api_url:
-        description: Base URL of the REST API.
-        type: str
-        default: https://api.github.com
-  askpass:
-    description: A program on the host that answers git when it asks for credentials.
     type: path
   git_user_name:
     description: The name for commits in the checkouts.
