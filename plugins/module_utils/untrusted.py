@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the loop's user wrote, read as input and never believed: the one reader for it.
+
+A path is used relative to a directory that was opened before, no link in it is followed, nothing blocks
+on a pipe, and size and depth are bounded. Whatever is told to a person goes through ``show``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import LoopError
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 32
+MAX_SHOWN = 200
+
+
+def show(text: str, limit: int = MAX_SHOWN) -> str:
+    """A name or a line for a message: printable, on one line, not longer than it needs to be."""
+    plain = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:limit])
+    return plain if len(plain) <= limit and len(text) <= limit else f"{plain[:limit]}..."
+
+
+@contextlib.contextmanager
+def opened(path: str, top: str | None = None) -> Iterator[int]:
+    """A descriptor of the directory ``path``. Below ``top``, which is trusted, no component may be a link.
+
+    Without ``top`` every component is looked at, from / on. LoopError where it is no directory that can be entered.
+    """
+    start = "/" if top is None else top
+    relative = os.path.relpath(path, start)
+    if relative.startswith(".."):
+        raise LoopError(f"{show(path)} does not lie in {start}")
+    descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in relative.split("/") if relative != "." else []:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                deeper = os.open(part, flags, dir_fd=descriptor)
+            except OSError as error:
+                raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({error.strerror})") from error
+            os.close(descriptor)
+            descriptor = deeper
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
+    """The content of a regular file below ``top``; None where nothing stands at ``path``.
+
+    Raises LoopError where something in the way is a link or no directory, where ``path`` is no regular file, or
+    where it has more than ``limit`` bytes. A file that grows meanwhile is read up to ``limit``.
+    """
+    try:
+        with opened(os.path.dirname(path), top) as directory:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(os.path.basename(path), flags, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except LoopError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    except OSError as error:
+        raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
+    with open(descriptor, "rb", buffering=0) as handle:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise LoopError(f"{show(path)} is no regular file")
+        if status.st_size > limit:
+            raise LoopError(f"{show(path)} has {status.st_size} bytes, more than the {limit} that are read")
+        content = b""
+        while len(content) < limit and (chunk := handle.read(limit - len(content))):
+            content += chunk
+        return content
+
+
+def parse(content: bytes, what: str, depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """The JSON object in ``content``. LoopError, which begins with ``what``, where it is none or nested deeper."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise LoopError(f"{what} is not JSON") from error
+    if not isinstance(found, dict):
+        raise LoopError(f"{what} is no JSON object")
+    level: list[Any] = [found]
+    for _level in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return found
+    raise LoopError(f"{what} is nested deeper than {depth} levels")
