@@ -76,11 +76,11 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
         stack.callback(_forget, secrets)
         write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
         yield [
-            "systemd-run", "--quiet", "--wait", "--collect", how, "--service-type=exec",
+            "systemd-run", "--quiet", "--wait", "--collect", how, "--service-type=exec", "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *_places(config, cell, manifest),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
-            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", f"TimeoutStopSec=5", "-p", "RuntimeMaxSec=infinity",
+            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
             f"--description=A person in the cell {cell.id}",
             "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
         ]  # fmt: skip
@@ -126,14 +126,14 @@ def _escaped(path: str) -> str:
 
 
 def run(config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600) -> dict[str, Any]:
-    """Run ``command`` in the cell and return ``{rc, lines}``; what it says is cleaned and cut."""
+    """Run ``command`` in the cell and return ``{exit_status, lines}``; what it says is cleaned and cut."""
     with opened(config, cell, command, as_engine=as_engine) as line:
         try:
             done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired as error:
             raise LoopError(f"the command in {cell.id} took longer than {seconds:g} s") from error
     text = (done.stdout + done.stderr).decode("utf-8", "surrogateescape")
-    return {"rc": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
+    return {"exit_status": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
 
 
 # --- bringing work out ------------------------------------------------------------------------
@@ -151,22 +151,24 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
         raise LoopError(f"{home} is there already: move it away")
     listed = run(config, cell, [f"{config['lib_dir']}/loop", "worktrees", f"{config['config_dir']}/loop.json"])
     known = {one.dest: one for one in pristine.clones(config)}
-    worktrees = [line.split("\t", 1) for line in listed["lines"] if "\t" in line]
-    worktrees = [(dest, path) for dest, path in worktrees if dest in known]
-    if not worktrees:
+    found = [line.split(" ", 1) for line in listed["lines"] if " /" in line]
+    places = [(dest, path) for dest, path in found if dest in known]
+    if not places:
         raise LoopError(f"{cell.id} has no worktree of a run: look with loop enter {cell.id}")
-    found = []
-    for dest, path in worktrees:
-        place = f"{home}/{dest}" if len({one for one, _path in worktrees}) == len(worktrees) else f"{home}/{os.path.basename(path)}"
-        found.append({"checkout": dest, "path": place, "branch": branch})
+    several = len({dest for dest, _path in places}) < len(places)
+    brought = []
+    for dest, path in places:
+        place = f"{home}/{os.path.basename(path) if several else dest}"
+        brought.append({"checkout": dest, "path": place, "branch": branch})
         if not check:
             _bring_one(config, cell, known[dest], path, place, branch)
-    return {"changed": True, "brought": found}
+    return {"changed": True, "brought": brought}
 
 
 def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> None:
     bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
-    command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree]
+    known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
+    command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
     try:
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:
             os.chmod(bundle, 0o644)
@@ -218,7 +220,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
 
 
 def worktrees(config_path: str) -> int:
-    """Print the worktrees of runs in this cell: checkout and path, separated by a tab."""
+    """Print the worktrees of runs in this cell: checkout and path, separated by a space."""
     settings.load(config_path)
     runs = os.getcwd()
     for change in sorted(os.listdir(runs)):
@@ -226,12 +228,15 @@ def worktrees(config_path: str) -> int:
         for name in sorted(os.listdir(home)) if os.path.isdir(home) and not os.path.islink(home) else []:
             checkout = re.fullmatch(rf"(.+)-{re.escape(change)}", name, re.IGNORECASE)
             if checkout and os.path.lexists(f"{home}/{name}/.git"):
-                print(f"{checkout[1]}\t{home}/{name}")
+                print(f"{checkout[1]} {home}/{name}")
     return 0
 
 
-def pack(config_path: str, worktree: str) -> int:
-    """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more."""
+def pack(config_path: str, worktree: str, known: str) -> int:
+    """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
+
+    Without what the commit ``known`` has: the clone that receives it has that already.
+    """
     config = settings.load(config_path)
     index = {"GIT_INDEX_FILE": f"{os.environ['HOME']}/pack.index"}
     head = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
@@ -247,4 +252,5 @@ def pack(config_path: str, worktree: str) -> int:
         head = git(worktree, words, environment=who, timeout=300)[1].strip()
     git(worktree, ["update-ref", BRINGING, head], timeout=60)
     # git itself writes to our stdout, which may be long.
-    os.execvp("/usr/bin/git", ["git", "-C", worktree, "bundle", "create", "--quiet", "-", BRINGING, "--not", "--remotes=origin"])  # noqa: S606
+    words = ["git", "-C", worktree, "bundle", "create", "--quiet", "-", BRINGING, "--not", known]
+    os.execv("/usr/bin/git", words)  # noqa: S606 - a shell has no part in this

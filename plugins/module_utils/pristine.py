@@ -122,7 +122,7 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
         elif damage:
             outcome.update(status="replaced", detail=damage)
         else:
-            outcome["before"] = _tip(one.path, one.version)
+            outcome["before"] = tip_of(one.path, one.version)
         if check:
             outcome["status"] = "current" if damage == "" else outcome["status"]
             return outcome
@@ -132,7 +132,7 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
             _fetch(one.path, one, token, limits)
             _check_tip(one)
             _pack(one.path)
-        outcome["after"] = _tip(one.path, one.version)
+        outcome["after"] = tip_of(one.path, one.version)
         if damage == "":
             outcome["status"] = "current" if outcome["before"] == outcome["after"] else "updated"
         if not outcome["after"]:
@@ -153,7 +153,7 @@ class Damaged(LoopError):
 def _replace(one: Clone, token: str, limits: Limits, outcome: Json, why: str) -> Json:
     try:
         _clone(one, token, limits)
-        outcome.update(status="replaced", detail=why, after=_tip(one.path, one.version))
+        outcome.update(status="replaced", detail=why, after=tip_of(one.path, one.version))
     except (LoopError, OSError) as error:
         outcome.update(status="failed", detail=_plain(f"{why}; it cannot be cloned anew: {error}"))
     return outcome
@@ -190,7 +190,7 @@ def mark_damaged(config: Config, dest: str) -> None:
     as_user(config["gate_user"], work)
 
 
-def _tip(path: str, version: str) -> str:
+def tip_of(path: str, version: str) -> str:
     """The commit of the branch; empty where it has none."""
     asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
     found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
@@ -199,7 +199,7 @@ def _tip(path: str, version: str) -> str:
 
 def _check_tip(one: Clone) -> None:
     """Every object of the tip is there, or a checkout would fail half-way."""
-    if not _tip(one.path, one.version):
+    if not tip_of(one.path, one.version):
         return
     asked = ["rev-list", "--objects", "--no-walk", "--quiet", f"{HEADS}{one.version}"]
     status, _out, err = git(one.path, asked, environment={"GIT_DIR": one.path}, ok=ANY, timeout=LOCAL_SECONDS)

@@ -48,7 +48,7 @@ match sys.argv[1:]:
         from engineering_loop_core.enter import inside as main
     case ["worktrees", *words] if len(words) == 1:
         from engineering_loop_core.enter import worktrees as main
-    case ["pack", *words] if len(words) == 2:
+    case ["pack", *words] if len(words) == 3:
         from engineering_loop_core.enter import pack as main
     case ["pre-push", *words] if len(words) == 2:
         from engineering_loop_core.push_gate import pre_push as main

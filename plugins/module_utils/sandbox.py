@@ -150,10 +150,10 @@ def check(config: Config, cell: Cell) -> None:
 
 # --- a person in a kept cell ------------------------------------------------------------------
 
-# What of the unit's settings is about its start and end, not about what shuts it in.
+# What of the unit's settings is about its start and end, or about where a cycle writes: a person's cell is mounted.
 NOT_THE_SANDBOX = re.compile(
     r"Exec\w*|Type|SuccessExitStatus|RuntimeDirectory\w*|Timeout\w+|KillMode|SyslogIdentifier|WorkingDirectory"
-    r"|Environment\w*|LogRateLimit\w+|Standard\w+|Restart\w*|User|Group"
+    r"|Environment\w*|LogRateLimit\w+|Standard\w+|Restart\w*|User|Group|ReadWritePaths|UMask"
 )
 
 

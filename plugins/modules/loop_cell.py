@@ -74,7 +74,7 @@ id:
   description: The cell.
   returned: success
   type: str
-rc:
+exit_status:
   description: Exit status of the command.
   returned: when something was run
   type: int
@@ -122,9 +122,10 @@ def main() -> None:
             "timeout": {"type": "int", "default": 600},
             "config": {"type": "path", "default": settings.DEFAULT_PATH},
         },
-        mutually_exclusive=[("run", "to")],
         supports_check_mode=True,
     )
+    if module.params["run"] and module.params["to"]:
+        module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings its work out")
     try:
         result = act(settings.load(module.params["config"]), module.params, module.check_mode)
     except LoopError as error:
