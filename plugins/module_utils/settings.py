@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import LoopError
@@ -17,6 +17,7 @@ DEFAULT_PATH = "/etc/engineering-loop/loop.json"
 KEYS: dict[str, type] = {
     "user": str,
     "group": str,
+    "gate_user": str,
     "install_dir": str,
     "config_dir": str,
     "policy_file": str,
@@ -73,9 +74,17 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
     return settings
 
 
-def run_lock(settings: dict[str, Any]) -> str:
-    """The engine's own lock file: ``{"pid", "started_at"}`` while a cycle runs."""
-    return f"{settings['daemon_state_dir']}/daemon.lock"
+def run_lock(settings: Mapping[str, Any]) -> str:
+    """The engine's own lock file, ``{"pid", "started_at"}`` while a cycle runs, as an older layout has it.
+
+    Empty where cycles run in cells: whether one does is asked of systemd, not of a file that the loop's user wrote.
+    """
+    return "" if celled(settings) else f"{settings['daemon_state_dir']}/daemon.lock"
+
+
+def celled(settings: Mapping[str, Any]) -> bool:
+    """Whether these are the settings of a host where each cycle has a cell of its own."""
+    return bool(settings.get("gate_user"))
 
 
 def quarantine_dir(settings: dict[str, Any]) -> str:
