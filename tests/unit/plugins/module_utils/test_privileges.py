@@ -20,7 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.privileg
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts, of a copy of /etc")
 USERS = {"loop-test": "loop-test", "gate-test": "gate-test"}
-UID = 64123
+UID = 61000 + os.getpid() % 4000 // 2 * 2  # two of them, which no other run has
 
 
 def sh(*command: str) -> str:
