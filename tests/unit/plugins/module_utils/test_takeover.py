@@ -481,7 +481,7 @@ def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: 
     ],
 )
 def test_a_layout_that_cannot_be_is_one_line(given: dict[str, str], said: str) -> None:
-    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e", "run_lock": "/r"}
+    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e"}
     whole |= {"unit": "u", "user": "x", "group": "x", "install_dir": "/i"} if "color" not in given else {}
     whole |= given
     with pytest.raises(LoopError, match=said):
