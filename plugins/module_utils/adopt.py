@@ -16,32 +16,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
-import json
 import os
 import pwd
 import re
-import secrets
 import stat
-import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import untrusted
+from . import cells, untrusted
+from .cells import ID, PARTS, Cell
+from .clock import utc_now
 from .errors import LoopError
-from .files import write_atomic
-from .users import as_user
 
 Json = dict[str, Any]
 
-ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 OURS_IN_RUNS = re.compile(rf"(\.(making|gone|adopted)-)?{ID.pattern}|lost\+found")
-# Of each cell. An adopted one has the records of cycles as well, which the loop's user wrote.
-PARTS = ("home", "workspace", "runs", "state", "memory")
 # Where agents keep their configuration, in a home.
 AGENTS = (".aider.conf.yml", ".claude", ".claude.json", ".codex", ".config", ".gemini", ".gitconfig", ".pi")
-MEMORY_FILES, MEMORY_BYTES, MEMORY_DEPTH = 10_000, 64 << 20, 8  # of a copy
 
 
 @dataclass(frozen=True)
@@ -64,10 +56,6 @@ class Part:
     name: str  # as in the cell
     path: str  # where it stood
     whole: bool = True  # all that stands there; else what is not root's
-
-
-def new_id() -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 # --- looking ------------------------------------------------------------------------------
@@ -214,17 +202,17 @@ def adopt(places: Places, begun: Sequence[Part], ident: str) -> tuple[list[list[
 
 def _make(places: Places, ident: str) -> None:
     """The cell appears with what says of it that it is one."""
-    os.makedirs(places.runs_dir, mode=0o711, exist_ok=True)
+    os.makedirs(places.runs_dir, mode=cells.OPEN, exist_ok=True)
     runs = _real(places.runs_dir)
     if not runs:
         raise LoopError(f"{places.runs_dir} is no directory and no link of root's to one: move it away and run again")
-    _own(runs, 0o711)
+    _own(runs, cells.OPEN)
     if os.path.lexists(f"{runs}/{ident}"):
         return
     making = f"{runs}/.making-{ident}"
     with contextlib.suppress(FileExistsError):
         os.mkdir(making, 0o700)
-    _write(making, _manifest(ident, [], ""))
+    cells.write_manifest(Cell(making), _manifest(ident, [], ""))
     os.rename(making, f"{runs}/{ident}")
 
 
@@ -237,10 +225,6 @@ def _manifest(ident: str, binds: list[list[str]], sealed: str) -> Json:
     }  # fmt: skip
 
 
-def _write(cell: str, manifest: Json) -> None:
-    write_atomic(f"{cell}/cell.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode(), mode=0o600)
-
-
 def _move(places: Places, part: Part, path: str, cell: str, ident: str) -> list[str]:
     """Whole by one rename where that can be, else entry by entry. Lines about what stays."""
     target = f"{cell}/{part.name}"
@@ -251,7 +235,7 @@ def _move(places: Places, part: Part, path: str, cell: str, ident: str) -> list[
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EBUSY):
                 raise LoopError(f"{path} cannot be moved to {target}: {error.strerror}") from error
-    modes = {"runs": 0o711, "home": 0o755, "cycles": 0o755}
+    modes = {"runs": cells.OPEN, "home": 0o755, "cycles": 0o755}
     _own(path, modes.get(part.name, 0o700))
     told = []
     for entry in _entries(path):
@@ -313,7 +297,7 @@ def _seal(places: Places, parts: Sequence[Part], ident: str) -> list[list[str]]:
             _own(path, 0o700, entry.pw_uid, _gid(places.group, entry.pw_gid))
         _make_room(f"{cell}/home", [seen for _actual, seen in binds], places.state_dir, entry)
     _own(cell, 0o700)
-    _write(cell, _manifest(ident, binds, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
+    cells.write_manifest(Cell(cell), _manifest(ident, binds, utc_now()))
     return binds
 
 
@@ -346,61 +330,23 @@ def _copy_memory(places: Places, target: str) -> list[str]:
     memory, lines = _real(places.memory_dir), []
     if not memory:
         return []
-    subprocess.run(["rm", "-rf", "--one-file-system", "--", target], check=False)
+    cells.remove_tree(target)
     with contextlib.suppress(KeyError):
         entry = pwd.getpwnam(places.user)
         os.mkdir(target, 0o700)
         _own(target, 0o700, entry.pw_uid, _gid(places.group, entry.pw_gid))
-        # Opened here: in between there are directories that the user cannot enter.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        there, here = os.open(memory, flags), os.open(target, flags)
+        os.chmod(os.path.dirname(target), cells.OPEN)  # nothing else of that user runs
         try:
-            as_user(places.user, lambda: _copy(there, here, [MEMORY_FILES, MEMORY_BYTES]))
-        except LoopError as error:
-            lines.append(f"the cell has no whole copy of the lessons in {places.memory_dir}: {error}")
+            left_out = cells.copy_memory(places.user, memory, target)["left_out"]
         finally:
-            os.close(there)
-            os.close(here)
+            os.chmod(os.path.dirname(target), cells.CLOSED)
+        if left_out:
+            lines.append(f"of the lessons in {places.memory_dir} the cell has no copy of {', '.join(left_out)}")
     _own(memory, 0o750, 0, _gid(places.group, 0))
     legacy = f"{places.memory_dir}-legacy"
     if _real(legacy) and not _mine(os.lstat(_real(legacy))):
         _own(_real(legacy), 0o750, 0, _gid(places.group, 0))
     return lines
-
-
-def _copy(there: int, here: int, left: list[int], depth: int = 0) -> None:
-    """Files and directories, within bounds; what is neither is passed over."""
-    if depth > MEMORY_DEPTH:
-        raise LoopError(f"they are nested deeper than {MEMORY_DEPTH} directories")
-    for name in os.listdir(there):
-        left[0] -= 1
-        status = os.stat(name, dir_fd=there, follow_symlinks=False)
-        left[1] -= status.st_size if stat.S_ISREG(status.st_mode) else 0
-        if min(left) < 0:
-            raise LoopError(f"they are more than {MEMORY_FILES} files or {MEMORY_BYTES >> 20} MiB")
-        try:
-            _copy_one(name, status.st_mode, there, here, left, depth)
-        except OSError as error:
-            raise LoopError(f"{untrusted.show(name)} cannot be read: {error.strerror}") from error
-
-
-def _copy_one(name: str, mode: int, there: int, here: int, left: list[int], depth: int) -> None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if stat.S_ISDIR(mode):
-        os.mkdir(name, 0o700, dir_fd=here)
-        source = os.open(name, flags | os.O_DIRECTORY, dir_fd=there)
-        target = os.open(name, flags | os.O_DIRECTORY, dir_fd=here)
-        try:
-            _copy(source, target, left, depth + 1)
-        finally:
-            os.close(source)
-            os.close(target)
-    elif stat.S_ISREG(mode):
-        with open(os.open(name, flags, dir_fd=there), "rb") as reading:
-            content = reading.read(MEMORY_BYTES)
-        created = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=here)
-        with open(created, "wb") as writing:
-            writing.write(content)
 
 
 # --- small things -------------------------------------------------------------------------

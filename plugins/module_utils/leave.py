@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import adopt, budget, privileges, quarantine, releases, runtime, settings, takeover, units
+from . import adopt, budget, cells, privileges, quarantine, releases, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import read_bytes
@@ -33,11 +33,13 @@ Json = dict[str, Any]
 REMOVABLE = ("work", "config", "secrets", "receipts", "taken_over", "user")
 # The settings that say where things are.
 NEEDED = (
-    "user", "group", "unit", "install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir",
-    "daemon_state_dir", "memory_dir", "cycles_dir", "receipts_dir", "policy_file", "env_file",
+    "user", "group", "unit", "install_dir", "config_dir", "lib_dir", "state_dir", "runs_dir", "memory_dir",
+    "cycles_dir", "receipts_dir", "policy_file", "env_file",
 )  # fmt: skip
-# What a cell came to that needs nobody any more.
-DONE = ("published", "idle", "over_budget")
+# Those that only a layout with cells has, and only one without.
+CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
+# Where memory stands as well, while it is exchanged and after that.
+BESIDE_MEMORY = (".previous", ".new", ".swap")
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -59,13 +61,16 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
     except (ValueError, LoopError):
         known = {}
     known = known if isinstance(known, dict) else {}
+    given = {key: value for key, value in given.items() if not known or key not in (*CELLED, *CELLESS)}
     config = {key: known[key] if isinstance(known.get(key), str) else str(given.get(key) or "") for key in NEEDED}
+    for key in (*CELLED, *CELLESS):
+        if value := {**given, **known}.get(key):
+            config[key] = str(value)
     for key, value in config.items():
         path = key.endswith(("_dir", "_file"))
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             raise LoopError(f"{key} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    gate_user = (known or given).get("gate_user")  # which an older layout has not
-    return {**config, "gate_user": gate_user if isinstance(gate_user, str) else ""}
+    return {**dict.fromkeys((*CELLED, *CELLESS), ""), **config}
 
 
 def leave(
@@ -85,7 +90,7 @@ def leave(
     if plan.steps and not check:
         timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
         units.rest(
-            lambda: cycle_in_progress(settings.run_lock(dict(config)), config["unit"]), timers, wait,
+            lambda: cycle_in_progress("", config["unit"]), timers, wait,
             "nothing was removed", lambda: _at_work(config) if {"work", "user"} & {*remove} else "",
         )  # fmt: skip
         for name in _users(config) if {"work", "user"} & {*remove} else ():
@@ -184,7 +189,7 @@ def _remove_code(paths: Sequence[str]) -> None:
 
 def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
     install_dir = config["install_dir"]
-    wanted = releases.Settings(install_dir=install_dir, run_lock=settings.run_lock(dict(config)), unit=config["unit"])
+    wanted = releases.Settings(install_dir=install_dir, unit=config["unit"])
     known = releases.absent(wanted, check=True)
     if known["changed"]:
         count = len(known["pruned"])
@@ -205,8 +210,9 @@ def _absent(wanted: releases.Settings) -> None:
 def _work(config: Mapping[str, Any]) -> list[str]:
     """The directories of work, none of them inside another; what a killed removal left counts as well."""
     state_dir, memory = config["state_dir"], config["memory_dir"]
-    keys = ("workspace_dir", "runs_dir", "daemon_state_dir", "cycles_dir")
-    paths = {config[key] for key in keys} | {memory, f"{memory}-legacy", f"{memory}.previous", f"{state_dir}/pristine"}
+    keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
+    paths = {config[key] for key in keys if config[key]}
+    paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
     if _roots(state_dir):  # and so holds what the role did not make, perhaps
         paths |= {path for path in _below(state_dir) if not _roots(path)}
     else:
@@ -219,33 +225,27 @@ def _work(config: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(config: Mapping[str, Any]) -> list[Json]:
-    """The manifests of the cells whose work was not finished, oldest first."""
-    found = []
-    for path in _below(config["runs_dir"]):
-        with contextlib.suppress(LoopError, ValueError):
-            cell = json.loads(read_bytes(f"{path}/cell.json") or b"null") if _roots(path) else None
-            if isinstance(cell, dict) and cell.get("outcome") not in DONE:
-                found.append({**cell, "id": os.path.basename(path)})
-    return found
+    """The manifests of the kept cells, oldest first."""
+    return [cell for cell in cells.listing(config["runs_dir"]) if _roots(cell["path"]) and cells.is_kept(cell)]
 
 
 def _kept_aside(config: Mapping[str, Any]) -> list[Json]:
     """What an older layout has in its quarantine."""
     if not settings.celled(config):
         with contextlib.suppress(LoopError):
-            return quarantine.listing(settings.quarantine_dir(dict(config)))
+            return quarantine.listing(f"{config['runs_dir']}/.quarantine")
     return []
 
 
 def _keep_work(plan: Leaving, config: Mapping[str, Any]) -> None:
-    aside, cells = len(_kept_aside(config)), len(_cells(config))
+    aside, kept = len(_kept_aside(config)), len(_cells(config))
     for path in _work(config):
         plan.kept.append(f"{path} (work)")
     if aside:
-        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {settings.quarantine_dir(dict(config))} (work)")
-    if cells:
+        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config['runs_dir']}/.quarantine (work)")
+    if kept:
         plan.kept.append(
-            f"{cells} kept cell{'s' * (cells != 1)} in {config['runs_dir']} (work): where the role is applied again,"
+            f"{kept} kept cell{'s' * (kept != 1)} in {config['runs_dir']} (work): where the role is applied again,"
             f" {config['lib_dir']}/loop enter ID opens one"
         )
 
@@ -279,14 +279,15 @@ def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) 
         return
     others = [path for path in _below(state_dir) if not any(_inside(each, path) for each in going)]
     if others:
-        plan.kept += [f"{path}: not ours" for path in others]
+        brought = f"{state_dir}/restored"
+        plan.kept += [f"{path}: {'work that was brought out' if path == brought else 'not ours'}" for path in others]
     else:
         plan.go(f"{state_dir}, which is empty then", partial(_rmdir, state_dir))
 
 
 def _parts(path: str, config: Mapping[str, Any]) -> list[str]:
     """What is in a directory of work; run by run and checkout by checkout."""
-    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"}
+    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"} - {""}
     found = []
     for below in _below(path):
         found += _parts(below, config) if below in deeper and os.path.isdir(below) else [below]
@@ -308,8 +309,7 @@ def _made(path: str, config: Mapping[str, Any]) -> bool:
     names = [os.path.basename(below) for below in _below(path)]
     if path.endswith(".leaving") or not names:
         return True
-    memory = config["memory_dir"]
-    if path in (memory, f"{memory}-legacy", f"{memory}.previous"):
+    if path in [config["memory_dir"] + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
         return _group(config["group"]) and os.stat(path).st_gid == grp.getgrnam(config["group"]).gr_gid != 0
     if path == config["cycles_dir"]:
         return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.json(\.new)?", name) for name in names)
@@ -472,10 +472,9 @@ def _remove(path: str) -> None:
 
 
 def _delete(tree: str) -> None:
-    """Whatever its depth, modes and names: generated code may have made it. Nothing on another file system."""
-    done = subprocess.run(
-        ["rm", "-rf", "--one-file-system", "--", tree], capture_output=True, text=True, errors="replace", check=False
-    )
-    if os.path.lexists(tree) and not (os.path.ismount(tree) and not os.listdir(tree)):
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise LoopError(f"{tree} cannot be removed: {last[:300]}")
+    """Whatever its depth, modes and names: generated code may have made it. A mount point stays, empty."""
+    try:
+        cells.remove_tree(tree)
+    except LoopError:
+        if not os.path.ismount(tree) or os.listdir(tree):
+            raise

@@ -25,7 +25,7 @@ from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from . import adopt, env_file, privileges, releases, rollout, units, untrusted
+from . import adopt, cells, env_file, privileges, releases, rollout, units, untrusted
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
@@ -387,7 +387,7 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         lambda: _others(layout, items),
     )  # fmt: skip
     with _alone(layout, known) as aside:
-        items, known = plan(layout), _noted(layout, {"cell": adopt.new_id(), **known})
+        items, known = plan(layout), _noted(layout, {"cell": cells.new_id(""), **known})
         entries = [_entry(layout, known, item, aside) for item in items if item.kind != "unfinished"]
         known["items"] += [entry for entry in entries if entry not in known["items"]]
         _write(aside, known)

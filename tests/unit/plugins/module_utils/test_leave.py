@@ -41,6 +41,7 @@ class Host:
         self.config: dict[str, Any] = {
             "user": "no-such-user-here",
             "gate_user": "",  # an older layout, where cycles have no cells
+            "pristine_dir": "",
             "group": "no-such-group-here",
             "unit": "loop",
             "install_dir": str(top / "opt"),
@@ -132,6 +133,7 @@ class Celled(Host):
         super().__init__(top)
         subprocess.run(["rm", "-rf", str(top / "var")], check=True)
         self.config |= {"gate_user": "no-such-gate-here", "group": _group(GID)}
+        self.config |= {"pristine_dir": str(top / "var/pristine"), "workspace_dir": "", "daemon_state_dir": ""}
         self.cell(CELL, "needs_triage", change_id="ISSUE_X_1")
         self.cell("20260102T040405Z-0123abcd", "published")
         self.cell("20260102T050405Z-0123abcd", "adopted", kind="adopted")
@@ -226,8 +228,10 @@ def test_a_host_where_nothing_is_deployed_and_one_of_the_older_layout_are_left_a
     assert not asked
 
 
-def test_a_cycle_in_progress_is_waited_for_and_then_told(host: Host, asked: list[tuple[str, ...]]) -> None:
-    host.put("var/state/daemon.lock", json.dumps({"pid": os.getppid(), "started_at": time.time()}))
+def test_a_cycle_in_progress_is_waited_for_and_then_told(
+    host: Host, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leave, "cycle_in_progress", lambda lock, unit: f"{unit} is active" if not lock else "")
     before = host.files()
     with pytest.raises(LoopError, match=r"a run is in progress .*: nothing was removed"):
         host.leave("work", wait=0.1)
