@@ -34,6 +34,7 @@ Json = dict[str, Any]
 OURS_IN_RUNS = re.compile(rf"(\.(making|gone|adopted)-)?{ID.pattern}|lost\+found")
 # Where agents keep their configuration, in a home.
 AGENTS = (".aider.conf.yml", ".claude", ".claude.json", ".codex", ".config", ".gemini", ".gitconfig", ".pi")
+MEASURED = 20.0  # seconds to learn the size of a cell
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def told(places: Places, parts: Sequence[Part], cell: str) -> list[str]:
     lines, names = [], {part.name for part in parts}
     if names - {"memory"}:
         counts = [
-            _count(len(_names(places.workspace_dir)), "checkout") if "workspace" in names else "",
+            _count(len(_names(places.workspace_dir, hidden=False)), "checkout") if "workspace" in names else "",
             _count(len([name for name in _names(places.runs_dir) if not name.startswith(".")]), "run")
             if "runs" in names
             else "",
@@ -297,7 +298,8 @@ def _seal(places: Places, parts: Sequence[Part], ident: str) -> list[list[str]]:
             _own(path, 0o700, entry.pw_uid, _gid(places.group, entry.pw_gid))
         _make_room(f"{cell}/home", [seen for _actual, seen in binds], places.state_dir, entry)
     _own(cell, 0o700)
-    cells.write_manifest(Cell(cell), _manifest(ident, binds, utc_now()))
+    size, files = cells.measure(cell, MEASURED)
+    cells.write_manifest(Cell(cell), {**_manifest(ident, binds, utc_now()), "size": size, "files": files})
     return binds
 
 

@@ -213,6 +213,9 @@ def _work(config: Mapping[str, Any]) -> list[str]:
     keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
     paths = {config[key] for key in keys if config[key]}
     paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
+    for cell in cells.listing(config["runs_dir"]):  # an adopted one has closed on other file systems what was there
+        beside = [os.path.dirname(actual) for actual, _seen in cell.get("binds", []) if _roots(cell["path"])]
+        paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell['id']}"}
     if _roots(state_dir):  # and so holds what the role did not make, perhaps
         paths |= {path for path in _below(state_dir) if not _roots(path)}
     else:

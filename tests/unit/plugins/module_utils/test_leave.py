@@ -136,7 +136,11 @@ class Celled(Host):
         self.config |= {"pristine_dir": str(top / "var/pristine"), "workspace_dir": "", "daemon_state_dir": ""}
         self.cell(CELL, "needs_triage", change_id="ISSUE_X_1")
         self.cell("20260102T040405Z-0123abcd", "published")
-        self.cell("20260102T050405Z-0123abcd", "adopted", kind="adopted")
+        beside = top / "disk/.adopted-20260102T050405Z-0123abcd/state"
+        binds = [[str(beside), str(top / "disk")], [str(top / "disk/own"), "/x"]]
+        self.cell("20260102T050405Z-0123abcd", "adopted", kind="adopted", binds=binds)
+        for name in (f"{beside}/ledger", "disk/own/file"):
+            self.put(name, "x")
         self.put(f"var/runs/{CELL}/workspace/app/README", "generated")
         self.put(f"var/runs/.gone-{CELL[:-1]}e/x", "x")
         self.put(f"var/cycles/{CELL}.json", "{}")
@@ -149,7 +153,7 @@ class Celled(Host):
             subprocess.run(["chown", "-R", str(LOOP), str(top / "var/pristine")], check=True)
         self.put("etc/loop.json", json.dumps(self.config))
 
-    def cell(self, ident: str, outcome: str, **more: str) -> None:
+    def cell(self, ident: str, outcome: str, **more: Any) -> None:
         self.put(f"var/runs/{ident}/cell.json", json.dumps({"id": ident, "outcome": outcome, "kind": "cycle", **more}))
 
 
@@ -276,6 +280,7 @@ def test_cells_go_by_name_and_what_is_not_ours_stays(celled: Celled) -> None:
     assert "040405Z-0123abcd: published" not in lines
     assert f"{celled.top}/var/notes: not ours" in done["kept"]
     assert sorted(os.listdir(celled.top / "var")) == ["notes"]
+    assert sorted(os.listdir(celled.top / "disk")) == ["own"]
     assert not celled.leave(*ALL)["changed"]
     subprocess.run(["rm", "-rf", str(celled.top / "var/notes")], check=True)
     celled.leave(*ALL)
