@@ -272,6 +272,8 @@ def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
         for part in _parts(path, config):
             plan.go(f"{part} ({_size(part)})", _nothing)
         plan.go(path, partial(_remove, path))
+        if os.path.basename(path).startswith(".adopted-"):
+            plan.go(f"{os.path.dirname(path)}, where nothing else is in it", partial(_rmdir, os.path.dirname(path)))
     _leave_state_dir(plan, config, {*work} - {*refused})
 
 
@@ -285,7 +287,7 @@ def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) 
         brought = f"{state_dir}/restored"
         plan.kept += [f"{path}: {'work that was brought out' if path == brought else 'not ours'}" for path in others]
     else:
-        plan.go(f"{state_dir}, which is empty then", partial(_rmdir, state_dir))
+        plan.go(f"{state_dir}, where nothing else is in it", partial(_rmdir, state_dir))
 
 
 def _parts(path: str, config: Mapping[str, Any]) -> list[str]:
@@ -310,7 +312,7 @@ def _no_work(path: str, config: Mapping[str, Any]) -> str:
 def _made(path: str, config: Mapping[str, Any]) -> bool:
     """Whether a directory of root's is one that the role makes: told by what is in it, or by its group."""
     names = [os.path.basename(below) for below in _below(path)]
-    if path.endswith(".leaving") or not names:
+    if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
         return True
     if path in [config["memory_dir"] + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
         return _group(config["group"]) and os.stat(path).st_gid == grp.getgrnam(config["group"]).gr_gid != 0
