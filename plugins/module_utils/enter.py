@@ -80,7 +80,7 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *_places(config, cell, manifest),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
-            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
+            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
             f"--description=A person in the cell {cell.id}",
             "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
         ]  # fmt: skip

@@ -25,6 +25,11 @@ from .errors import LoopError
 Config: TypeAlias = Mapping[str, Any]
 
 BWRAP = "/usr/bin/bwrap"
+# For the engine: a PID namespace, and all else as it is.
+NAMESPACE = (
+    BWRAP, "--unshare-user", "--unshare-pid", "--die-with-parent", "--bind", "/", "/", "--dev-bind", "/dev", "/dev",
+    "--proc", "/proc",
+)  # fmt: skip
 SETTINGS = "ENGINEERING_LOOP_SETTINGS"
 NOT_FOUND, CANNOT = 127, 126
 # What a program needs of /run, which is hidden otherwise: how names are resolved.
