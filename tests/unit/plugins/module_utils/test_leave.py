@@ -410,6 +410,12 @@ def test_the_host_says_where_things_are_and_the_role_where_it_is_silent(host: Ho
     given = {**host.config, "unit": "other", "runs_dir": "/elsewhere"}
     assert leave.deployed(f"{host.top}/etc/loop.json", given)["unit"] == "loop"
     assert leave.deployed(f"{host.top}/none", given)["runs_dir"] == "/elsewhere"
+    celled = {**given, "gate_user": "gate", "pristine_dir": "/pristine", "workspace_dir": ""}
+    assert leave.deployed(f"{host.top}/none", celled)["gate_user"] == "gate"
+    older = {key: value for key, value in host.config.items() if key not in leave.CELLED}
+    host.put("etc/loop.json", json.dumps(older))
+    known = leave.deployed(f"{host.top}/etc/loop.json", celled)
+    assert (known["gate_user"], known["workspace_dir"]) == ("", host.config["workspace_dir"])
     host.put("etc/loop.json", "{broken")
     assert leave.deployed(f"{host.top}/etc/loop.json", given)["unit"] == "other"
     for bad in ("", "relative", "/", "/a/../b"):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import privileges, takeover, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.takeover import Layout, plan, prepare, take
@@ -356,6 +356,49 @@ def test_lessons_go_beside_those_that_are_there_and_only_once(layout: Layout) ->
     assert Path(f"{layout.memory_dir}-legacy/lessons.md").read_text() == "learned\n"
     put(Path(layout.legacy_memory_dir) / "lessons.md", "git has put it there again\n")
     assert [item.kind for item in plan(layout)] == ["work"]
+
+
+# --- a loop of ours whose cycles had no cells
+
+
+@pytest.fixture
+def celless(layout: Layout) -> Layout:
+    """It has its releases where they belong, units of the role, and a lock that names the first process."""
+    top = top_of(layout)
+    subprocess.run(["rm", "-rf", layout.install_dir, layout.unit_dir, layout.lib_dir], check=True)
+    put(Path(layout.install_dir) / "releases/abc/engine", "ours\n")
+    for name in ("loop.service", "loop.timer"):
+        put(Path(layout.unit_dir) / name, "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    put(top / "etc/loop.json", json.dumps({"unit": "loop"}))
+    put(top / "etc/env", SECRET, 0o600)
+    os.chmod(layout.key_file, 0o600)
+    put(top / "var/state/daemon.lock", '{"pid": 1}')
+    return replace(layout, run_lock="", legacy_memory_dir="")
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_its_work_becomes_a_cell_once_the_release_is_built(celless: Layout, systemd: list[tuple[str, ...]]) -> None:
+    before = content(top_of(celless))
+    assert {item.kind for item in plan(celless)} == {"work"}
+    ready = prepare(celless)
+    assert (ready["changed"], ready["beside"], ready["env_file"]) == (False, True, celless.env_file)
+    assert content(top_of(celless)) == before
+    told, done = take(celless, check=True), take(celless)
+    everything_is_there(before, celless)
+    assert told["lines"][0].startswith("THE TIMER loop.timer WAS ON AND IS STOPPED: it runs again only when")
+    assert len(told["lines"]) == len(done["lines"])
+    assert ("disable", "--now", "loop.timer") in systemd
+    assert (plan(celless), take(celless)["changed"], prepare(celless)["beside"]) == ([], False, False)
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_what_works_there_as_its_user_is_waited_for(celless: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "at_work", lambda user, programs: f"process 7 of {user} in x.service")
+    before = content(top_of(celless))
+    assert any("it would be waited for" in line for line in take(celless, check=True)["lines"])
+    with pytest.raises(LoopError, match=r"process 7 of .* in x.service.* was not over within 0.1 s"):
+        take(celless, 0.1)
+    assert content(top_of(celless)) == before
 
 
 # --- what goes wrong
