@@ -174,7 +174,8 @@ def _count(number: int, what: str) -> str:
 
 def _names(path: str, *, hidden: bool = True) -> list[str]:
     """The names in a directory that the loop's user may have made; none where there is no such directory."""
-    real = _real(path)
+    if not (real := _real(path)):
+        return []
     with contextlib.suppress(LoopError, OSError), untrusted.opened(real, os.path.dirname(real)) as directory:
         return [name for name in os.listdir(directory) if hidden or not name.startswith(".")]
     return []

@@ -230,6 +230,8 @@ def test_what_a_person_should_see_is_told(places: Places, top: Path) -> None:
     for words in (f"the cell {ID}: 2 checkouts, 1 run, 1 quarantined thing, 1 record of cycles", "(.claude.json, .pi)"):
         assert words in lines
     assert adopt.told(places, [], ID) == []
+    subprocess.run(["rm", "-rf", f"{places.runs_dir}/.quarantine", places.cycles_dir], check=True)
+    assert "2 checkouts, 1 run, 0 quarantined things" in adopt.told(places, plan(places), ID)[0]
 
 
 def test_the_install_directory_below_the_state_directory_stays(places: Places, top: Path) -> None:
