@@ -56,7 +56,7 @@ class Places:
 class Part:
     name: str  # as in the cell
     path: str  # where it stood
-    whole: bool = True  # all that stands there; else what is not root's
+    whole: bool = True  # all that stands there; else what belongs to the loop's user
 
 
 # --- looking ------------------------------------------------------------------------------
@@ -103,16 +103,20 @@ def _pending(places: Places, part: Part, begun: bool) -> Part | None:
 
 def _goes(places: Places, part: Part, entry: os.DirEntry[str]) -> bool:
     """Whether an entry of a part's directory is of the older layout."""
-    if _mine(entry.stat(follow_symlinks=False)) and (OURS_IN_RUNS.fullmatch(entry.name) or not part.whole):
+    if part.name == "home" and entry.name in _no_home(places):
         return False
-    return not (part.name == "home" and entry.name in _no_home(places))
+    status = entry.stat(follow_symlinks=False)
+    if not part.whole:
+        return status.st_uid == _uid(places.user)
+    return not (_mine(status) and OURS_IN_RUNS.fullmatch(entry.name))
 
 
 def _no_home(places: Places) -> set[str]:
     """The names in the state directory that are no part of a home."""
     memory = places.memory_dir
     paths = [places.workspace_dir, places.runs_dir, places.daemon_state_dir, places.cycles_dir, memory]
-    paths += [f"{memory}-legacy", f"{memory}.previous", f"{places.state_dir}/pristine", *places.stays]
+    paths += [memory + beside for beside in ("-legacy", ".previous", ".new", ".swap")]
+    paths += [f"{places.state_dir}/pristine", *places.stays]
     return {os.path.relpath(path, places.state_dir).split("/")[0] for path in paths if _below(path, places.state_dir)}
 
 
@@ -364,6 +368,14 @@ def _own(path: str, mode: int, uid: int = 0, gid: int = 0) -> None:
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
+
+
+def _uid(name: str) -> int:
+    """The number of the loop's user, where that is not us; no file has the one that stands for nobody."""
+    with contextlib.suppress(KeyError):
+        uid = pwd.getpwnam(name).pw_uid
+        return uid if uid != os.geteuid() else -1
+    return -1
 
 
 def _gid(group: str, otherwise: int) -> int:

@@ -217,7 +217,8 @@ def _work(config: Mapping[str, Any]) -> list[str]:
         beside = [os.path.dirname(actual) for actual, _seen in cell.get("binds", []) if _roots(cell["path"])]
         paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell['id']}"}
     if _roots(state_dir):  # and so holds what the role did not make, perhaps
-        paths |= {path for path in _below(state_dir) if not _roots(path)}
+        uids = {pwd.getpwnam(name).pw_uid for name in _users(config)} - {os.geteuid()}
+        paths |= {path for path in _below(state_dir) if os.lstat(path).st_uid in uids}
     else:
         paths.add(state_dir)
     paths = {os.path.normpath(path) for path in paths}

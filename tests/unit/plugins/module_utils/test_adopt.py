@@ -114,6 +114,10 @@ def test_a_host_with_cells_has_nothing_to_adopt(top: Path) -> None:
     put(top / "var/runs" / ID / "cell.json")
     put(top / "var/runs" / f".gone-{ID}" / "x")
     put(top / "var/memory/lessons.md")
+    put(top / "var/memory.new/lessons.md")
+    put(top / "var/backup-of-an-operator/x")
+    os.chown(top / "var/backup-of-an-operator", 12345, -1)
+    os.chown(top / "var/memory.new", LOOP.pw_uid, -1)
     os.chown(top / "var/memory/lessons.md", LOOP.pw_uid, -1)
     os.chown(top / "var/pristine", LOOP.pw_uid, -1)
     assert plan(places) == []
