@@ -22,11 +22,16 @@ MAX_DEPTH = 32
 MAX_SHOWN = 200
 
 
-def show(text: str, limit: int = MAX_SHOWN) -> str:
+def show(text: object, limit: int = MAX_SHOWN) -> str:
     """A name or a line for a message: printable, on one line, not longer than it needs to be."""
-    plain = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:limit])
-    return plain if len(plain) <= limit and len(text) <= limit else f"{plain[:limit]}..."
+    whole = str(text)
+    plain = "".join(char if char.isprintable() else _escaped(char) for char in whole[:limit])
+    return plain if len(plain) <= limit and len(whole) <= limit else f"{plain[:limit]}..."
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00  # a byte that was no text
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
 @contextlib.contextmanager
@@ -37,7 +42,7 @@ def opened(path: str, top: str | None = None) -> Iterator[int]:
     """
     start = "/" if top is None else top
     relative = os.path.relpath(path, start)
-    if relative.startswith(".."):
+    if relative == ".." or relative.startswith("../") or "\0" in path:
         raise LoopError(f"{show(path)} does not lie in {start}")
     descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
