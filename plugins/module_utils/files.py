@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from .errors import LoopError
@@ -124,10 +125,12 @@ def flocked(path: str, *, wait: bool = True) -> Iterator[bool]:
     living process holds it: the kernel drops the lock of a dead one by itself.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise LoopError(f"the lock {path} cannot be opened: {error.strerror}") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise LoopError(f"the lock {path} is no regular file: move it aside")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -136,3 +139,36 @@ def flocked(path: str, *, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(directory: str, seconds: float) -> Iterator[None]:
+    """Hold an exclusive ``flock`` on the directory itself: no file, so nothing can stand in its place or be removed.
+
+    LoopError where it cannot be had within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while (descriptor := _locked_directory(directory)) is None:
+        if time.monotonic() > deadline:
+            raise LoopError(f"another process has held the lock of {directory} for {seconds:.0f} s: wait, or end it")
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked_directory(path: str) -> int | None:
+    """A descriptor of the directory, locked; None where another living process holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{path} cannot be locked: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):  # else it was moved away meanwhile
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None

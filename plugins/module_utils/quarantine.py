@@ -28,9 +28,8 @@ from typing import Any
 from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
-from .files import flocked, read_bytes, write_atomic
+from .files import alone_in, read_bytes, write_atomic
 from .gitrepo import (
-    OUR_LOCK,
     Denied,
     Repo,
     check_branch,
@@ -301,18 +300,10 @@ def open_directory(path: str, give_to: tuple[int, int] | None = None) -> Iterato
 
 @contextlib.contextmanager
 def alone(places: Sequence[str], seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the healers' lock in each of ``places``: two heals of one repository take turns."""
+    """Hold the healers' lock, which is on the directory, in each of ``places``: two heals of one take turns."""
     with contextlib.ExitStack() as stack:
         for place in sorted(set(places)):
-            path, deadline = os.path.join(place, OUR_LOCK), time.monotonic() + seconds
-            while True:
-                attempt = stack.enter_context(contextlib.ExitStack())
-                if attempt.enter_context(flocked(path, wait=False)):
-                    break
-                attempt.close()
-                if time.monotonic() > deadline:
-                    raise LoopError(f"another heal has held {path} for {seconds:.0f} s: wait for it, or end it")
-                time.sleep(0.05)
+            stack.enter_context(alone_in(place, seconds))
         yield
 
 

@@ -172,7 +172,7 @@ def test_a_check_changes_nothing(world: World, kept: dict[str, Any]) -> None:
 
 def test_it_waits_for_a_run_in_progress(world: World, kept: dict[str, Any]) -> None:
     lock = world.root / "daemon.lock"
-    lock.write_text(json.dumps({"pid": 1}))
+    lock.write_text(json.dumps({"pid": os.getppid()}))
     with pytest.raises(LoopError, match="a run is in progress"):
         restore(quarantine(world), kept["id"], run_lock=str(lock))
     assert not world.path.exists()

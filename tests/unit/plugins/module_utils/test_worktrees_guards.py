@@ -170,7 +170,7 @@ def test_a_lock_that_is_never_given_back_is_named(world: World) -> None:
     place = [str(world.repo / ".git")]
     with (
         store.alone(place),
-        pytest.raises(LoopError, match="another heal has held"),
+        pytest.raises(LoopError, match="another process has held"),
         store.alone(place, seconds=0.1),
     ):
         raise AssertionError("two held the lock")
