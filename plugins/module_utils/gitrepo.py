@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -18,7 +19,10 @@ OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 # A component that git, a shell and a path all read the same way.
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
 PROTECTED = ("main", "master", "production", "prod", "HEAD")
-OUR_LOCK = "loop-worktrees.lock"
+# git's own: index, config, refs, and what it writes beside packed-refs before it takes its place.
+LOCKED = ("AUTO_MERGE", "BISECT_HEAD", "CHERRY_PICK_HEAD", "HEAD", "MERGE_HEAD", "ORIG_HEAD", "REVERT_HEAD", "config",
+          "config.worktree", "gc.pid", "index", "packed-refs", "shallow")  # fmt: skip
+LOCKS = (*(f"{name}.lock" for name in LOCKED), "packed-refs.new")
 SMALL = 1024 * 1024
 FEW = 50  # to read so many objects costs less than one git
 
@@ -245,20 +249,19 @@ def lstat_of(path: str) -> os.stat_result | None:
 
 
 def files_below(directory: str) -> list[str]:
-    """Files, and symlinks to whatever, below ``directory``."""
-    return [
-        os.path.join(root, name)
-        for root, deeper, names in os.walk(directory)
-        for name in [*names, *deeper]
-        if name in names or os.path.islink(os.path.join(root, name))
-    ]
+    """Files, and symlinks to whatever, below ``directory``, however deep; no link is entered."""
+    found: list[str] = []
+    waiting = [directory]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                (waiting if entry.is_dir(follow_symlinks=False) else found).append(entry.path)
+    return sorted(found)
 
 
-def git_locks(repo: Repo) -> list[str]:
-    """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
-    return sorted(
-        f"{repo.common}/{name}" for name in os.listdir(repo.common) if name.endswith(".lock") and name != OUR_LOCK
-    )
+def git_locks(common: str) -> list[str]:
+    """What git leaves in the git directory where it is killed; by name, for what else is locked there is not ours."""
+    return [place for name in LOCKS if os.path.lexists(place := f"{common}/{name}")]
 
 
 def main_branch(repo: Repo) -> str:
@@ -294,6 +297,15 @@ def default_of(repo: Repo, taken: str) -> tuple[str, str]:
         f"the main checkout {repo.path} is on {taken} and has no default branch to go back to: "
         "check out the branch that it should be on"
     )
+
+
+def unknown_extensions(repo: Repo) -> list[str]:
+    """Extensions that the repository has and that this host's git does not know: it refuses every command there."""
+    if "extensions" not in (read_small(f"{repo.common}/config") or "extensions").lower():
+        return []
+    status, _out, err = repo.git(["rev-parse", "--git-dir"], ok=range(256))
+    found = re.search(r"unknown repository extensions? found:((?:\n\t\S+)+)", err) if status else None
+    return [name.lower() for name in found[1].split()] if found else []
 
 
 def filters_off(repo: Repo) -> dict[str, str]:

@@ -28,7 +28,7 @@ from typing import Any
 from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
-from .files import alone_in, read_bytes, write_atomic
+from .files import alone_in, read_bytes, size_of, write_atomic
 from .gitrepo import (
     Denied,
     Repo,
@@ -150,19 +150,6 @@ def other_file_system(source: str, quarantine: str) -> str:
         f"{source} and the quarantine {quarantine} are on different file systems: it would have to copy "
         f"{size_of(source)} bytes; name a quarantine on the file system of {source}"
     )
-
-
-def size_of(path: str) -> int:
-    """Bytes on disk below ``path``; what may not be looked at counts as nothing. Follows no symlink."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return 0
-    total = status.st_blocks * 512
-    if stat.S_ISDIR(status.st_mode):
-        with contextlib.suppress(OSError), os.scandir(path) as entries:
-            total += sum(size_of(entry.path) for entry in entries)
-    return total
 
 
 # --- as whom ----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from .admins import Admin, admins_near, admins_of, adopt, check_outside, index_t
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .errors import LoopError
 from .files import write_atomic
+from .gitcmd import git
 from .gitrepo import (
     FEW,
     OBJECT,
@@ -45,8 +46,10 @@ from .gitrepo import (
     read_small,
     ref_debris,
     refs_below,
+    unknown_extensions,
 )
 from .quarantine import MARK, SALVAGE, alone, as_owner, check_apart, hold, move, new_id, purge, standing, unlock
+from .untrusted import show
 
 TOLD_TO_KEEP = "keep names"
 
@@ -159,7 +162,7 @@ def check_free(leftovers: Iterable[Leftover], now: Pass) -> None:
             holder = user_of(place, now.running) if place else None
             if holder:
                 raise LoopError(f"{leftover.place} is in use: {holder}; nothing was touched")
-        for lock in (name for name in leftover.debris if name.endswith(".lock")):
+        for lock in (name for name in leftover.debris if name.endswith((".lock", ".new"))):
             holder = lock_holder(lock, leftover.repo, now.running) if leftover.repo else None
             if holder:
                 raise LoopError(f"{lock} is held by {holder}: wait for it to end; nothing was touched")
@@ -487,6 +490,7 @@ def _one(
 
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
+    repair_extensions(repo, now)
     admins = admins_near(repo, path, branch)
     adopt(admins, [path])
     check_outside(path, admins)
@@ -550,7 +554,7 @@ def find_one(
             found.append(Leftover(kind_of(first), "stands where a directory must be", repo, first, first))
     taken = {item.branch for item in found}
     found += [take(repo, refs, name, "is in the way of the branch") for name in refs if name not in taken]
-    debris = [*git_locks(repo), *ref_debris(repo, branch, refs)]
+    debris = [*git_locks(repo.common), *ref_debris(repo, branch, refs)]
     debris += [entry for entry in [f"{repo.common}/worktrees"] if os.path.lexists(entry) and not os.path.isdir(entry)]
     if debris:
         found.append(Leftover("debris", "left behind by a dead process", repo, debris=debris))
@@ -596,6 +600,23 @@ def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
             _hold(broken, place)
             write_atomic(place, b"../..\n")
             now.healed.append(f"commondir of worktree {admin.name}")
+
+
+def repair_extensions(repo: Repo, now: Pass) -> None:
+    """An extension that a newer git sets and an older one refuses, though it changes nothing that is kept, goes."""
+    unknown = unknown_extensions(repo)
+    if not unknown:
+        return
+    if set(unknown) - {"relativeworktrees"}:
+        raise LoopError(
+            f"{repo.path} has the extension {show(', '.join(unknown))}, which this host's git does not know"
+        )
+    if now.check:
+        raise LoopError(f"{repo.path} has the extension relativeWorktrees: without check mode it is removed")
+    now.plan.append(f"remove the extension relativeWorktrees of {repo.path}")
+    file = ["config", "--file", f"{repo.common}/config", "--no-includes"]
+    git("/", [*file, "--unset-all", "extensions.relativeworktrees"])
+    now.healed.append(f"extension relativeWorktrees of {repo.path}")
 
 
 def add(repo: Repo, path: str, branch: str, base: str) -> None:
@@ -701,6 +722,7 @@ def _sweep(repos: list[Repo], limits: Limits, now: Pass, kept: list[dict[str, st
     work: list[tuple[Repo | None, list[Leftover], list[Admin]]] = []
     for repo in repos:
         try:
+            repair_extensions(repo, now)
             leftovers, strangers = find_all(repo, limits, standing, now)
         except LoopError as error:  # one damaged repository does not stop the others
             kept.append({"path": repo.path, "why": str(error)})
@@ -768,7 +790,7 @@ def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tupl
         seen.add(admin.target)
     taken = {item.branch for item in leftovers}
     leftovers += [take(repo, refs, name, "a run is over") for name in refs if name not in taken]
-    debris = git_locks(repo)
+    debris = git_locks(repo.common)
     for prefix in limits.prefixes:
         debris += ref_debris(repo, f"{prefix}/-", refs)
         for way in (f"{repo.common}/refs/heads", f"{repo.common}/logs/refs/heads"):
