@@ -27,6 +27,12 @@ SMALL = 1024 * 1024
 FEW = 50  # to read so many objects costs less than one git
 
 
+# What git opens before it does anything, and what must be a directory for it.
+FILES = ("HEAD", "config", "config.worktree", "index", "packed-refs", "shallow", "commondir", "info/exclude",
+         "info/attributes", "info/sparse-checkout", "objects/info/alternates", "logs/HEAD")  # fmt: skip
+DIRECTORIES = ("objects", "refs")
+
+
 class Denied(Exception):
     """This user may not move ``source``: a step for root, who runs no git."""
 
@@ -82,11 +88,31 @@ def open_repo(path: str) -> Repo:
         common, bare = path, True
     if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
         raise LoopError(f"{path} is not a git repository")
+    odd = odd_part(common)
+    if odd:
+        raise LoopError(odd)
     if in_reftable(common):
         raise LoopError(
             f"{path} keeps its refs in a reftable, which is not supported: clone it anew with refs in files"
         )
     return Repo(path, common, bare, loose.simple(common))
+
+
+def odd_part(common: str) -> str:
+    """What stands in the git directory that git would wait at, follow, or not be able to read; empty for nothing.
+
+    Looked at without git, which waits for ever at a pipe and goes wherever a link leads.
+    """
+    for name in (".", *DIRECTORIES, *FILES):
+        place, directory = f"{common}/{name}".removesuffix("/."), name not in FILES
+        status = lstat_of(place)
+        if status is None:
+            continue
+        if not (stat.S_ISDIR if directory else stat.S_ISREG)(status.st_mode):
+            return f"{place} is not what a repository has there"
+        if not os.access(place, os.R_OK | os.X_OK if directory else os.R_OK):
+            return f"{place} cannot be read"
+    return ""
 
 
 def in_reftable(common: str) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import LoopError
@@ -34,11 +34,21 @@ def _escaped(char: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
+def shown(value: Any, limit: int = 5000) -> Any:
+    """Plain data with every text in it as ``show`` has it, so that whoever prints it can."""
+    if isinstance(value, dict):
+        return {show(key, limit): shown(each, limit) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(each, limit) for each in value]
+    return show(value, limit) if isinstance(value, str) else value
+
+
 @contextlib.contextmanager
-def opened(path: str, top: str | None = None) -> Iterator[int]:
+def opened(path: str, top: str | None = None, each: Callable[[int], None] = lambda _descriptor: None) -> Iterator[int]:
     """A descriptor of the directory ``path``. Below ``top``, which is trusted, no component may be a link.
 
-    Without ``top`` every component is looked at, from / on. LoopError where it is no directory that can be entered.
+    Without ``top`` every component is looked at, from / on. ``each`` is called with every directory on the way.
+    LoopError where it is no directory that can be entered.
     """
     start = "/" if top is None else top
     relative = os.path.relpath(path, start)
@@ -54,6 +64,7 @@ def opened(path: str, top: str | None = None) -> Iterator[int]:
                 raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({error.strerror})") from error
             os.close(descriptor)
             descriptor = deeper
+            each(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)

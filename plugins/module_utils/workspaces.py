@@ -29,7 +29,7 @@ from .alive import cycle_in_progress, lock_holder, processes
 from .errors import LoopError
 from .files import alone_in, remove_tree, write_atomic
 from .gitcmd import available, credentials, git
-from .gitrepo import Denied, files_below, git_locks, in_reftable, open_repo
+from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
 from .quarantine import move, needs_root
 from .users import account, as_user
 
@@ -41,10 +41,6 @@ NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
 HEAL_SECONDS = 120.0
 ANY = range(-128, 256)
-# What git opens in a checkout before it does anything, and what must be a directory in .git.
-INNER = (".git/objects", ".git/objects/info", ".git/objects/pack", ".git/refs", ".git/refs/heads")
-FILES = ("HEAD", "config", "config.worktree", "index", "packed-refs", "shallow", "commondir", "info/exclude",
-         "info/attributes", "info/sparse-checkout", "objects/info/alternates", "logs/HEAD")  # fmt: skip
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
 HARMLESS = re.compile(
@@ -299,39 +295,37 @@ def _vacant(path: str) -> bool:
 
 
 def _damage(path: str) -> str:
-    """Why what stands at ``path`` is no checkout that git may be run in; empty where it is one.
-
-    Looked at without git, which waits for ever at a pipe and goes wherever a link leads.
-    """
-    for place, must, wanted in (
-        *((f"{path}/{name}".rstrip("/"), True, stat.S_ISDIR) for name in ("", ".git", *INNER)),
-        *((f"{path}/.git/{name}", name in ("HEAD", "config"), stat.S_ISREG) for name in FILES),
-        *((f"{path}/{name}", False, stat.S_ISREG) for name in (".gitattributes", ".gitignore", ".gitmodules")),
-    ):
+    """Why what stands at ``path`` is no checkout that git may be run in; empty where it is one. No git is run."""
+    common = f"{path}/.git"
+    for place, kind in ((path, stat.S_ISDIR), (common, stat.S_ISDIR), (f"{common}/config", stat.S_ISREG)):
         try:
-            status = os.lstat(place)
+            if not kind(os.lstat(place).st_mode):
+                return f"{place} is not what a checkout has there"
         except (FileNotFoundError, NotADirectoryError):
-            if must:
-                return f"{place} is missing"
-            continue
+            return f"{place} is missing"
         except OSError as error:
             return f"{place} cannot be looked at: {error.strerror}"
-        in_tree = not must and not place.startswith(f"{path}/.git/")  # then git takes a link, and what it cannot read
-        if not wanted(status.st_mode) and not (in_tree and stat.S_ISLNK(status.st_mode)):
-            return f"{place} is not what a checkout has there"
-        needed = os.R_OK if wanted is stat.S_ISREG else os.R_OK | os.W_OK | os.X_OK
-        if not in_tree and not os.access(place, needed):
-            return f"{place} cannot be read"
+    try:
+        odd = odd_part(common)
+        packs = os.listdir(f"{common}/objects/pack")
+    except Denied as error:
+        return f"{error.source} cannot be looked at"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    for name in (".gitattributes", ".gitignore", ".gitmodules"):  # git takes a link for none, and waits at a pipe
+        status = lstat_of(f"{path}/{name}")
+        if status and not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            odd = odd or f"{path}/{name} is no file"
     for name, why in (
         ("shallow", "its history is cut off"),
         ("objects/info/alternates", "its objects are those of another repository"),
         ("commondir", "its git directory is that of another repository"),
     ):
-        if os.path.lexists(f"{path}/.git/{name}"):
-            return why
-    if any(name.endswith(".promisor") for name in os.listdir(f"{path}/.git/objects/pack")):
-        return "it is a partial clone"
-    return "its refs are kept in a reftable" if in_reftable(f"{path}/.git") else ""
+        if os.path.lexists(f"{common}/{name}"):
+            odd = odd or why
+    if any(name.endswith(".promisor") for name in packs):
+        odd = odd or "it is a partial clone"
+    return odd or ("its refs are kept in a reftable" if in_reftable(common) else "")
 
 
 def _state(path: str) -> Json:
