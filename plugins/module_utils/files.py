@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from .errors import LoopError
 from .untrusted import show
 
+WRITER_SECONDS = 60.0  # no writer of ours takes longer; who only holds the lock is none
+
 
 def read_bytes(path: str, limit: int = 16 * 1024 * 1024) -> bytes | None:
     """The content of a regular file, or None where nothing stands at ``path``.
@@ -95,8 +97,13 @@ def _clear(path: str) -> None:
         os.unlink(path)  # no work of ours; nobody else's lock is waited for
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    deadline = time.monotonic() + WRITER_SECONDS
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.01)
         if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             os.unlink(path)
     finally:
