@@ -24,6 +24,7 @@ LOCKED = ("AUTO_MERGE", "BISECT_HEAD", "CHERRY_PICK_HEAD", "HEAD", "MERGE_HEAD",
           "config.worktree", "gc.pid", "index", "packed-refs", "shallow")  # fmt: skip
 LOCKS = (*(f"{name}.lock" for name in LOCKED), "packed-refs.new")
 SMALL = 1024 * 1024
+MANY_FILTERS = 500
 FEW = 50  # to read so many objects costs less than one git
 
 
@@ -335,11 +336,14 @@ def unknown_extensions(repo: Repo) -> list[str]:
 
 
 def filters_off(repo: Repo) -> dict[str, str]:
-    """Settings that silence every filter that the repository's configuration defines."""
-    text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
-    if "filter" not in text.lower() and "include" not in text.lower():
+    """Settings that silence every filter that the repository's configuration defines; LoopError for too many."""
+    texts = [read_small(f"{repo.common}/{name}") for name in ("config", "config.worktree")]
+    unread = texts[0] is None or (texts[1] is None and os.path.lexists(f"{repo.common}/config.worktree"))
+    if not unread and not re.search("(?i)filter|include", "".join(each or "" for each in texts)):
         return {}
     _status, out, _err = repo.git(["config", "--list", "--name-only", "-z"])
-    names = sorted({key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")})
+    names = {key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
+    if len(names) > MANY_FILTERS:
+        raise LoopError(f"{repo.common}/config defines {len(names)} filters: remove them")
     silent = {"smudge": "", "clean": "", "process": "", "required": "false"}
-    return {f"filter.{name}.{key}": value for name in names for key, value in silent.items()}
+    return {f"filter.{name}.{key}": value for name in sorted(names) for key, value in silent.items()}
