@@ -1,19 +1,19 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How many runs a day: every one that was started counts, also one that ended in an error or was killed.
+"""How many runs a day: every cycle in which an agent was started counts, however it ended.
 
-The engine's own ledger misses those, and the loop user, so the agent, could delete it. This count is
-root's, beside the releases: root writes it before the cycle and after it. A cycle that found nothing
-to do is given back, else an hourly timer would use the day up.
+The count is root's, beside the releases. It is written when the watch hears that an agent starts, before the agent does;
+nothing takes it back. The engine's own ledger, made anew for each cell, says the same.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from .clock import today as this_day
+from .clock import utc_now
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
 
@@ -31,8 +31,13 @@ def path_of(config: Config) -> str:
 
 def today(config: Config) -> Day:
     """``{"day", "started", "runs", "max"}`` of this UTC day; ``started`` counts the idle cycles as well."""
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    return {"day": day, **_read(config).get(day, _new()), "max": int(config["max_runs_per_day"])}
+    return {"day": this_day(), **_read(config).get(this_day(), _new()), "max": int(config["max_runs_per_day"])}
+
+
+def figures(config: Config) -> dict[str, int]:
+    """The same in numbers."""
+    day = today(config)
+    return {"runs_today": len(day["runs"]), "started_today": day["started"], "max_runs": day["max"]}
 
 
 def exhausted(config: Config) -> str:
@@ -44,25 +49,38 @@ def exhausted(config: Config) -> str:
     return f"{len(now['runs'])} of {now['max']} runs were started today (UTC{': ' if told else ''}{told}); {REMEDY}"
 
 
-def take(config: Config, invocation: str, trigger: str) -> Day:
-    """Count a run that is about to start, and say how many that makes today."""
+def start(config: Config) -> None:
+    """A cycle begins, which is no run yet."""
     with flocked(f"{config['install_dir']}/.budget.lock"):
         days = _read(config)
-        moment = datetime.now(UTC)
-        day = days.setdefault(f"{moment:%Y-%m-%d}", _new())
-        day["started"] += 1
-        day["runs"].append({"invocation": invocation, "trigger": trigger, "at": f"{moment:%Y-%m-%dT%H:%M:%SZ}"})
+        days.setdefault(this_day(), _new())["started"] += 1
         _write(config, days)
-    return today(config)
 
 
-def give_back(config: Config, invocation: str) -> None:
-    """A cycle that started no run does not count."""
+def take(config: Config, invocation: str, trigger: str) -> None:
+    """Count the run of this cycle, once."""
     with flocked(f"{config['install_dir']}/.budget.lock"):
         days = _read(config)
-        for day in days.values():
-            day["runs"] = [run for run in day["runs"] if run["invocation"] != invocation]
+        if any(run["invocation"] == invocation for day in days.values() for run in day["runs"]):
+            return
+        run = {"invocation": invocation, "trigger": trigger, "at": utc_now()}
+        days.setdefault(this_day(), _new())["runs"].append(run)
         _write(config, days)
+
+
+def ledger(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The day as the engine's own ledger has it, from the count and the records."""
+    ours = [record for record in records if str(record.get("started", "")).startswith(this_day())]
+    return {
+        "runs": len(today(config)["runs"]),
+        "cost_usd": round(sum(_number(record, "cost_usd") for record in ours), 6),
+        "wall_clock_seconds": round(sum(_number(record, "seconds") for record in ours if record.get("agents")), 1),
+    }
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    value = (record.get("numbers") or {}).get(name, 0)
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e9 else 0.0
 
 
 def _new() -> Day:

@@ -9,9 +9,7 @@ status says nothing about its work.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import json
 import os
 import re
 import subprocess
@@ -20,11 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import budget, gate_check, gate_policy, receipts, releases, settings
+from . import budget, gate_check, gate_policy, receipts, records, releases, settings, untrusted
 from .errors import LoopError
-from .files import read_bytes
 from .forge import APPROVED, Forge, Refused, redact
-from .gitcmd import git
+from .gitcmd import credentials, git
 
 Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
@@ -34,9 +31,9 @@ Say: TypeAlias = Callable[[str], object]
 WEIGHTS = {"critical": 5, "security": 4, "bug": 2, "firewall": 2, "bgp": 2, "monitoring": 1, "routine": 1}
 SECTIONS = ("## Context", "## Action items", "## Related")
 LISTED = 30  # gh lists the newest 30 of a repository, so the engine sees no more
-MAX_RUNS, MAX_COST = 2, 10.0
+MAX_COST = 10.0
 CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
-JOURNAL_LINES = 200
+JOURNAL_LINES, LINE = 200, 500
 HANDOFF_VERSION = 1
 
 
@@ -88,7 +85,7 @@ def run(
             work = inspect(config, forge, target, pull, token) if pull else work
             expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"].get("report") or {})
             expectations += judge_work(config, target, work)
-            expectations.append(judge_handoff(config, target, cycle["began"]))
+            expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))
     except LoopError as error:
         expectations.append(expect("forge", False, "the forge tells what the cycle did", redact(str(error), [token])))
@@ -139,7 +136,7 @@ class _Target:
             CHECKOUTS.get(short, short),
         )
         self.branch = f"{config['branch_prefixes'][0]}/{self.change_id}/{self.checkout}"
-        self.handoff = os.path.join(config["runs_dir"], self.change_id.lower(), "handoff", "noc_handoff.json")
+        self.handoff = f"runs/{self.change_id.lower()}/handoff/noc_handoff.json"  # in the cell of its cycle
         self.default_branch = ""
 
     def __str__(self) -> str:
@@ -163,23 +160,16 @@ def check_identity(forge: Forge, wanted: str) -> str:
 
 
 def check_budget(config: Config) -> None:
-    """Refuse where the day has no run left, by our own count or by the engine's ledger."""
+    """Refuse where the day has no run left, or no money."""
     used_up = budget.exhausted(config)
     if used_up:
         raise LoopError(f"no budget left today: {used_up}")
-    path = os.path.join(config["daemon_state_dir"], f"ledger-{_utc_now():%Y-%m-%d}.json")
-    try:
-        ledger = json.loads(read_bytes(path) or b"{}")
-        runs, cost = int(ledger.get("runs", 0)), float(ledger.get("cost_usd", 0.0))
-    except (ValueError, TypeError, AttributeError):
-        return  # the engine, too, starts at zero then
-    max_runs = int(_argument(config["daemon_args"], "--max-runs-per-day", MAX_RUNS))
-    max_cost = _argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST)
-    if runs >= max_runs:
-        raise LoopError(f"no budget left today ({path}): {runs} of {max_runs} runs; wait or raise max_runs_per_day")
-    if cost >= max_cost:
-        spent = f"{cost:.2f} of {max_cost:.2f} USD"
-        raise LoopError(f"no budget left today ({path}): {spent}; wait or raise max_cost_usd_per_day")
+    spent = budget.ledger(config, records.read(config["cycles_dir"]))["cost_usd"]
+    most = _argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST)
+    if spent >= most:
+        raise LoopError(
+            f"no budget left today: {spent:.2f} of {most:.2f} USD were spent; wait or raise max_cost_usd_per_day"
+        )
 
 
 def check_queue(config: Config, forge: Forge, target: _Target | None) -> None:
@@ -216,7 +206,7 @@ def _is(issue: Json, target: _Target) -> bool:
 
 
 def _named(issue: Json) -> str:
-    return f"{issue['repo']}#{issue['number']} ({issue['title']})"
+    return f"{issue['repo']}#{issue['number']} ({untrusted.show(issue['title'])})"
 
 
 def check_target(config: Config, forge: Forge, target: _Target) -> None:
@@ -285,7 +275,7 @@ def run_cycle(unit: str, cycles_dir: str, timeout: float, say: Say) -> Json:
         raise LoopError(f"systemd does not know {unit}.service ({state['LoadState']}): apply the role first")
     if _busy(state):
         raise LoopError(f"a cycle is running already ({unit}.service is {state['ActiveState']}): wait for its end")
-    known, earlier = set(_account_names(cycles_dir)), state["InvocationID"]
+    known, earlier = set(records.names(cycles_dir)), state["InvocationID"]
     began, clock = time.time(), time.monotonic()
     tail = _Tail(unit, began, say)
     systemd("systemctl", "start", "--no-block", f"{unit}.service")
@@ -344,7 +334,7 @@ class _Tail:
                 self._from = f"--after-cursor={line.removeprefix('-- cursor: ')}"
             else:
                 # Whoever looks on knows the day and the host.
-                self._say(re.sub(r"^\S+T(\d\d:\d\d:\d\d)\S* \S+ ", r"\1 ", line))
+                self._say(untrusted.show(re.sub(r"^\S+T(\d\d:\d\d:\d\d)\S* \S+ ", r"\1 ", line), LINE))
 
 
 def journal(invocation: str) -> list[str]:
@@ -356,29 +346,18 @@ def journal(invocation: str) -> list[str]:
         text = systemd("journalctl", "--quiet", "--no-pager", "--output=short-iso", f"--lines={JOURNAL_LINES}", *both)
     except LoopError as error:
         return [str(error)]
-    return text.splitlines()
+    return [untrusted.show(line, LINE) for line in text.splitlines()]
 
 
 def _busy(state: Mapping[str, str]) -> bool:
     return state["ActiveState"] not in ("inactive", "failed") or state.get("Job", "0") not in ("", "0")
 
 
-def _account_names(cycles_dir: str) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(cycles_dir) if name.endswith(".json") and name[0].isdigit())
-    except FileNotFoundError:
-        return []
-
-
 def _account(cycles_dir: str, known: set[str], invocation: str) -> Json:
-    """The account that the cycle left: by its invocation, else the newest new one. Empty where it left none."""
-    for name in reversed([name for name in _account_names(cycles_dir) if name not in known]):
-        try:
-            account = json.loads(read_bytes(os.path.join(cycles_dir, name)) or b"")
-        except ValueError:
-            continue
-        if isinstance(account, dict) and invocation in ("", account.get("invocation_id")):
-            return account
+    """The record that root wrote of the cycle: by its invocation, else the newest new one. Empty where there is none."""
+    for record in reversed(records.read(cycles_dir, 5)):
+        if f"{record['cycle']}.json" not in known and invocation in ("", record.get("invocation_id")):
+            return record
     return {}
 
 
@@ -527,24 +506,23 @@ def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     ]
 
 
-def judge_handoff(config: Config, target: _Target, began: float) -> Json:
+def judge_handoff(config: Config, target: _Target, account: Json) -> Json:
     """The handoff file was written by this run, in a directory that the policy admits."""
-    expected = f"{target.handoff}, schema_version {HANDOFF_VERSION}, written by this cycle, in an admitted directory"
+    expected = f"{target.handoff} in the cycle's cell, schema_version {HANDOFF_VERSION}, in an admitted directory"
+    cell = str(account.get("cell", ""))
+    if os.path.dirname(cell) != config["runs_dir"]:
+        return expect("handoff", False, expected, "the cycle left no cell")
+    path = f"{cell}/{target.handoff}"
     try:
-        content = read_bytes(target.handoff)
+        content = untrusted.read(path, cell)
         if content is None:
             return expect("handoff", False, expected, "no such file")
-        version = json.loads(content).get("schema_version")
-        fresh = os.stat(target.handoff).st_mtime >= began - 1.0
-        # What the directory resolves to counts: the loop user could have put a link there.
-        admitted = gate_policy.admits_handoff(
-            gate_policy.load_file(config["policy_file"]), os.path.realpath(os.path.dirname(target.handoff))
-        )
-    except (LoopError, OSError, ValueError, AttributeError) as error:
+        version = untrusted.parse(content, target.handoff).get("schema_version")
+        admitted = gate_policy.admits_handoff(gate_policy.load_file(config["policy_file"]), os.path.dirname(path))
+    except (LoopError, OSError) as error:
         return expect("handoff", False, expected, error)
-    seen = f"schema_version {version}, {'new' if fresh else 'older than the cycle'}"
-    seen += f", directory {'admitted' if admitted else 'not admitted'}"
-    return expect("handoff", version == HANDOFF_VERSION and fresh and admitted, expected, seen)
+    seen = f"schema_version {version}, directory {'admitted' if admitted else 'not admitted'}"
+    return expect("handoff", version == HANDOFF_VERSION and admitted, expected, seen)
 
 
 def judge_rest(changes: Json, target: _Target | None) -> Json:
@@ -595,13 +573,10 @@ def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: st
     policy = gate_policy.load_file(config["policy_file"])
     with tempfile.TemporaryDirectory(prefix="loop-canary-") as directory:
         git(directory, ["init", "--quiet", "--bare", "."])
-        credentials = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-        git(
-            directory,
-            ["fetch", "--quiet", "--no-tags", f"--depth={depth}", f"{config['git_url']}/{target.repo}.git", head],
-            config={"http.extraHeader": f"Authorization: Basic {credentials}"},
-            timeout=300,
-        )
+        url = f"{config['git_url'].rstrip('/')}/{target.repo}.git"
+        environment, access = credentials(url, token)
+        fetch = ["fetch", "--quiet", "--no-tags", f"--depth={depth}", "--", url, head]
+        git(directory, fetch, environment=environment, config=access, timeout=300)
         changes = gate_check.changes_between(directory, fork_point, head)
         violations = gate_check.judge_changes(policy, target.checkout, changes, _prefixes(config, target))
     return {"files": files, "violations": [str(violation) for violation in violations]}

@@ -12,8 +12,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from . import accounts, env_file, quarantine, receipts, rollout, settings, timer
+from . import cells, env_file, receipts, records, rollout, settings, timer
 from .errors import LoopError
+from .untrusted import show
 
 
 def _run(command: Sequence[str]) -> str:
@@ -101,6 +102,21 @@ def _timer(unit: str) -> dict[str, Any]:
     return timer.Timer()._asdict()
 
 
+def kept(runs_dir: str) -> list[dict[str, Any]]:
+    """Cells with work in them, newest last: ``id what issue outcome detail made size files path``."""
+    found = []
+    for one in cells.listing(runs_dir):
+        if not cells.is_kept(one):
+            continue
+        issue = one.get("issue") or {}
+        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else "what an older layout left" * (
+            one["kind"] == "adopted"
+        )
+        wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
+        found.append({**wanted, "what": show(str(what)), "title": show(str(issue.get("title", "")))})
+    return found
+
+
 def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     """What is deployed and how it fares; None on a host where nothing was deployed yet."""
     if not os.path.exists(config_path):
@@ -119,6 +135,6 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "proof": proof,
         "back": rollout.back(config),
         "timer": _timer(config["unit"]),
-        "cycles": accounts.read(config["cycles_dir"], last),
-        "quarantine": quarantine.listing(settings.quarantine_dir(config)),
+        "cycles": records.read(config["cycles_dir"], last),
+        "kept": kept(config["runs_dir"]),
     }

@@ -83,7 +83,7 @@ def leave(
     if plan.steps and not check:
         timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
         units.rest(
-            lambda: cycle_in_progress(settings.run_lock(dict(config)), config["unit"]), timers, wait,
+            lambda: cycle_in_progress("", config["unit"]), timers, wait,
             "nothing was removed", lambda: _strays(config["user"]) if {"work", "user"} & {*remove} else "",
         )  # fmt: skip
         for _line, how in plan.steps:
@@ -180,7 +180,7 @@ def _remove_code(paths: Sequence[str]) -> None:
 
 def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
     install_dir = config["install_dir"]
-    wanted = releases.Settings(install_dir=install_dir, run_lock=settings.run_lock(dict(config)), unit=config["unit"])
+    wanted = releases.Settings(install_dir=install_dir, unit=config["unit"])
     known = releases.absent(wanted, check=True)
     if known["changed"]:
         count = len(known["pruned"])
@@ -210,7 +210,7 @@ def _work(config: Mapping[str, Any]) -> list[str]:
 
 def _kept_aside(config: Mapping[str, Any]) -> list[Json]:
     with contextlib.suppress(LoopError):
-        return quarantine.listing(settings.quarantine_dir(dict(config)))
+        return []
     return []
 
 
@@ -219,7 +219,7 @@ def _keep_work(plan: Leaving, config: Mapping[str, Any]) -> None:
     for path in _work(config):
         plan.kept.append(f"{path} (work)")
     if aside:
-        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {settings.quarantine_dir(dict(config))} (work)")
+        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config['runs_dir']} (work)")
 
 
 def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from . import gate_check, gate_policy, settings
+from . import gate_check, gate_policy, sandbox, settings
+from .cells import settings_in
 from .errors import LoopError
 from .files import read_bytes
 from .gate_check import Violation, show
@@ -30,7 +31,7 @@ from .workspaces import HARMLESS
 
 Config: TypeAlias = Mapping[str, Any]
 
-SETTINGS = "ENGINEERING_LOOP_SETTINGS"
+SETTINGS = sandbox.SETTINGS
 HEADS = "refs/heads/"
 REASONS_TOLD = 3
 GIT_SECONDS = 60.0
@@ -263,7 +264,8 @@ def _answer(what: str, decide: Callable[[Config], str], verdict: dict[str, Any] 
     """Ask ``decide`` for a reason against it; say it in one line, keep it for the account, and exit so."""
     config: Config = {}
     try:
-        config = settings.load(os.environ.get(SETTINGS) or settings.DEFAULT_PATH)
+        host = settings.load(os.environ.get(SETTINGS) or settings.DEFAULT_PATH)
+        config = settings_in(host, sandbox.cell_of(host, os.environ.get("HOME", "")))
         reason = decide(config)
     except (LoopError, OSError) as error:
         reason = f"{error}"
@@ -285,7 +287,7 @@ def _told(found: Sequence[Violation]) -> str:
 
 
 def _file(config: Config) -> str:
-    return f"{config['cycles_dir']}/pushes.jsonl"
+    return f"{config['daemon_state_dir']}/pushes.jsonl"
 
 
 def _keep(config: Config, verdict: Mapping[str, Any]) -> None:

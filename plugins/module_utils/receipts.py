@@ -50,6 +50,8 @@ VOLATILE_KEYS = frozenset(
         "canary_max_age",
         "canary_mode",
         "canary_required",
+        "cell_max_files",
+        "cell_max_size",
         "collection_version",
         "min_free",
         "policy_sha256",
@@ -130,10 +132,11 @@ def unit_digest(config: Config, root: str = "") -> str:
 
 def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
-    service = os.path.join(UNIT_DIR, f"{config['unit']}.service")
-    if not os.path.exists(root + service):
-        raise LoopError(f"the unit {root}{service} is not installed yet")
-    return [service, *_tree(root, f"{service}.d"), *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
+    services = [os.path.join(UNIT_DIR, f"{config['unit']}{kind}.service") for kind in ("", "-watch")]
+    missing = [path for path in services if not os.path.exists(root + path)]
+    if missing:
+        raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
+    return [*services, *(path for service in services for path in _tree(root, f"{service}.d")), *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:

@@ -267,7 +267,7 @@ def _go_back(
         after = before._replace(enabled=wanted, active=wanted, next="")
         return {**result, "reason": "", "held": "", "timer": after._asdict(), "before": before._asdict()}
     if why == "rolled back":
-        alive.wait_until_idle(settings.run_lock(config), config["unit"], build["wait"], "nothing was changed")
+        alive.wait_until_idle("", config["unit"], build["wait"], "nothing was changed")
     going = _going(known)
     if going.get("set") != target.key:
         going = {"set": target.key, "left": left["sha"] if left else "", "reason": reason}
@@ -299,7 +299,6 @@ def _build_settings(config: Json, build: Mapping[str, Any]) -> releases.Settings
     return releases.Settings(
         install_dir=config["install_dir"],
         user=config["user"],
-        run_lock=settings.run_lock(config),
         unit=config["unit"],
         **build,
     )

@@ -11,7 +11,7 @@ import pkgutil
 import shlex
 from collections.abc import Iterable
 
-from . import canary, cycle, handover, push_gate, workspaces
+from . import canary, cycle, enter, prepare, push_gate, sandbox, settings, settle, watch, workspaces
 from .errors import LoopError
 from .hostfiles import Entry
 
@@ -21,7 +21,7 @@ VERSION = "0.1.0"
 PACKAGE = "engineering_loop_core"
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (canary, cycle, handover, push_gate)
+PROGRAMS = (canary, cycle, enter, prepare, push_gate, sandbox, settle, watch)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -31,14 +31,25 @@ import sys
 
 sys.path.insert(0, {lib_dir!r})
 match sys.argv[1:]:
+    case ["prepare", *words] if len(words) <= 1:
+        from engineering_loop_core.prepare import main
     case ["cycle", *words] if len(words) <= 1:
         from engineering_loop_core.cycle import main
-    case ["close", *words] if len(words) <= 1:
-        from engineering_loop_core.cycle import close as main
-    case ["prepare", *words] if len(words) <= 1:
-        from engineering_loop_core.handover import prepare as main
     case ["settle", *words] if len(words) <= 1:
-        from engineering_loop_core.handover import settle as main
+        from engineering_loop_core.settle import main
+    case ["watch", *words] if len(words) <= 1:
+        from engineering_loop_core.watch import main
+    case ["alone", *words] if words:
+        from engineering_loop_core.sandbox import alone as main
+    case ["enter", *words]:
+        from engineering_loop_core.enter import main
+        words = [{config!r}, *words]
+    case ["inside", *words] if len(words) >= 2:
+        from engineering_loop_core.enter import inside as main
+    case ["worktrees", *words] if len(words) == 1:
+        from engineering_loop_core.enter import worktrees as main
+    case ["pack", *words] if len(words) == 3:
+        from engineering_loop_core.enter import pack as main
     case ["pre-push", *words] if len(words) == 2:
         from engineering_loop_core.push_gate import pre_push as main
     case ["askpass", *words] if len(words) == 1:
@@ -46,7 +57,7 @@ match sys.argv[1:]:
     case ["git", *words]:
         from engineering_loop_core.push_gate import guarded_git as main
     case _:
-        sys.exit("usage: loop cycle|prepare|settle|close [SETTINGS] | pre-push REMOTE URL | askpass PROMPT | git WORDS")
+        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
 sys.exit(main(*words))
 """
 
@@ -84,21 +95,22 @@ if [[ -v {settings} ]] && keys | LC_ALL=C grep -qzvxE {harmless}; then
 fi
 exec /usr/bin/git "$@"
 """
-# The engine's environment holds the provider keys and the forge token, and its children inherit it. The agent gets
-# an environment of the engine's making; every other program is found as this one first, which takes off what it
-# has no use for. Called by the agent there is nothing to take off. A shell, since git is called many times.
-CHILD = """\
+# gh reaches the forge, and has no use for the other secrets. A shell, since it is called many times.
+GH = """\
 #!/bin/sh
-name=${{0##*/}}
 PATH=${{PATH#{lib_dir}/bin:}}
 # Words of a list of names:
 unset -v $ENGINEERING_LOOP_SECRETS
-[ "$name" = gh ] || [ -z "${{ENGINEERING_LOOP_SETTINGS:-}}" ] || unset -v GH_TOKEN
 unset -v ENGINEERING_LOOP_SECRETS
-exec "$name" "$@"
+exec gh "$@"
 """
-# gh reaches the forge; the others run what was generated (the policy's gate commands). git has a door of its own.
-CHILDREN = ("gh", "pytest", "python", "python3", "uv")
+# What runs generated code: the agent, and the policy's gate commands.
+ALONE = """\
+#!/bin/sh
+exec {lib_dir}/loop alone "${{0##*/}}" "$@"
+"""
+GATE_COMMANDS = ("pytest", "python", "python3", "uv")
+DOORS = ("gh", "git")
 
 
 def sources() -> dict[str, bytes]:
@@ -125,26 +137,28 @@ def git_door(lib_dir: str) -> str:
     return GIT.format(lib_dir=shlex.quote(lib_dir), settings=push_gate.SETTINGS, harmless=harmless)
 
 
-def entries(lib_dir: str, programs: Iterable[str] = ()) -> list[Entry]:
+def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.DEFAULT_PATH) -> list[Entry]:
     """What must stand below ``lib_dir``: core, launcher, askpass, hook, programs. What is no longer ours goes."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
+    launcher = LAUNCHER.format(lib_dir=lib_dir, config=config)
     wanted = [
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
-        Entry(f"{lib_dir}/loop", content=LAUNCHER.format(lib_dir=lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/loop", content=launcher.encode(), mode=0o755),
         Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=quoted).encode(), mode=0o755),
         Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
         Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=quoted).encode(), mode=0o755),
         Entry(f"{lib_dir}/bin", "directory", mode=0o755),
         Entry(f"{lib_dir}/bin/git", content=git_door(lib_dir).encode(), mode=0o755),
+        Entry(f"{lib_dir}/bin/gh", content=GH.format(lib_dir=quoted).encode(), mode=0o755),
     ]
-    names = sorted({*CHILDREN, *(os.path.basename(program) for program in programs)} - {"git"})
-    child = CHILD.format(lib_dir=quoted).encode()
-    wanted += [Entry(f"{lib_dir}/bin/{name}", content=child, mode=0o755) for name in names]
+    names = sorted({*GATE_COMMANDS, *(os.path.basename(program) for program in programs)} - {*DOORS})
+    alone = ALONE.format(lib_dir=quoted).encode()
+    wanted += [Entry(f"{lib_dir}/bin/{name}", content=alone, mode=0o755) for name in names]
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
-    for directory, known in ((package, set(content)), (f"{lib_dir}/bin", {"git", *names})):
+    for directory, known in ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names})):
         if os.path.isdir(directory):
             wanted += [
                 Entry(f"{directory}/{name}", "absent")

@@ -26,9 +26,9 @@ KEYS: dict[str, type] = {
     "github_app": dict,
     "lib_dir": str,
     "state_dir": str,
-    "workspace_dir": str,
+    "gate_user": str,
+    "pristine_dir": str,
     "runs_dir": str,
-    "daemon_state_dir": str,
     "memory_dir": str,
     "cycles_dir": str,
     "receipts_dir": str,
@@ -40,6 +40,11 @@ KEYS: dict[str, type] = {
     "daemon_args": list,
     "max_runs_per_day": int,
     "canary_required": bool,
+    "agent_programs": list,
+    "home_files": list,
+    "caches": list,
+    "cell_max_size": str,
+    "cell_max_files": int,
     "quarantine_keep": dict,
     "min_free": str,
     "git_url": str,
@@ -50,7 +55,7 @@ KEYS: dict[str, type] = {
 
 
 # What it takes to know, and to bring back, what an earlier version of the collection deployed.
-LASTING = ("user", "install_dir", "policy_file", "lib_dir", "daemon_state_dir", "receipts_dir", "unit")
+LASTING = ("user", "install_dir", "policy_file", "lib_dir", "receipts_dir", "unit")
 
 
 def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict[str, Any]:
@@ -71,16 +76,6 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
                 f"{path}: {key} is missing or not a {kind.__name__}; run playbooks/apply.yml to write it again"
             )
     return settings
-
-
-def run_lock(settings: dict[str, Any]) -> str:
-    """The engine's own lock file: ``{"pid", "started_at"}`` while a cycle runs."""
-    return f"{settings['daemon_state_dir']}/daemon.lock"
-
-
-def quarantine_dir(settings: dict[str, Any]) -> str:
-    """Where leftovers of crashed runs are kept: beside the runs, on their file system."""
-    return f"{settings['runs_dir']}/.quarantine"
 
 
 def change_id(repo: str, number: int) -> str:

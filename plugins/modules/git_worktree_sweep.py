@@ -116,7 +116,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import limits_of, number_of
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import limits_of, number_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
 
 

@@ -72,7 +72,8 @@ options:
     type: path
   programs:
     description:
-      - Further programs, by name, that the engine starts and that must not inherit its secrets, such as gate commands.
+      - Further programs, by name, that the engine starts and that run generated code: the agent, gate commands. They are
+        shut in.
       - Those that are named in a usual policy are known already.
     type: list
     elements: str
@@ -134,6 +135,10 @@ def shown(change: hostfiles.Change, brief: bool) -> dict[str, str]:
     }
 
 
+def _core(lib_dir: str, programs: list[str], config: str | None) -> list[hostfiles.Entry]:
+    return runtime.entries(lib_dir, programs, *([config] if config else []))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -163,7 +168,7 @@ def main() -> None:
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
         lib_dir = module.params["lib_dir"]
-        core = runtime.entries(lib_dir, module.params["programs"]) if lib_dir else []
+        core = _core(lib_dir, module.params["programs"], module.params["hold"]) if lib_dir else []
         hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
         changes = hostfiles.converge([*entries, *core], check=module.check_mode, before=hold)
     except LoopError as error:

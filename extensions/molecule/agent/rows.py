@@ -284,15 +284,15 @@ def run(row: Row) -> Cycle:
     title = f"Write a page when the agent {row.name}"[:100]
     issue = ask("POST", f"{FORGE}/_forge/issues", repo=REPO, title=title, body=body, labels=["loop:approved"])
     number = issue["number"]
-    for ledger in [*(STATE / "state").glob("ledger-*.json"), *BUDGET.parent.glob(BUDGET.name)]:
-        ledger.unlink()  # every row is a day of its own
+    BUDGET.unlink(missing_ok=True)  # every row is a day of its own
     before = len(pushes())
     subprocess.run(["systemctl", "start", UNIT], capture_output=True, check=False)
     subprocess.run(["systemctl", "reset-failed", UNIT], capture_output=True, check=False)
     ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", state="closed")
     account = last_account()
     change = f"ISSUE_NETWORK_OPERATIONS_{number}"
-    return Cycle(number, account, pushes()[before:], STATE / f"runs/{change.lower()}/worktrees/hyrule-infra-{change}")
+    worktree = Path(account["cell"]) / f"runs/{change.lower()}/worktrees/hyrule-infra-{change}"
+    return Cycle(number, account, pushes()[before:], worktree)
 
 
 def wrong(row: Row, cycle: Cycle) -> list[str]:

@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Times as they are written: UTC, to the second."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from datetime import UTC, datetime
+
+
+def utc_now() -> str:
+    """This second, as a record writes it: ``2026-01-31T23:59:59Z``."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def stamp() -> str:
+    """This second in a name: ``20260131T235959Z``."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def today() -> str:
+    """This day, as the engine's ledger and the budget name it."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def age_of(name: str) -> float:
+    """Seconds since the moment that ``name`` begins with (as ``stamp`` writes it)."""
+    # time.strptime would import more, which a child that gave root up may not be able to read.
+    numbers = [int(name[at : at + 2]) for at in (0, 2, 4, 6, 9, 11, 13)]
+    return time.time() - calendar.timegm((numbers[0] * 100 + numbers[1], *numbers[2:]))

@@ -1,0 +1,256 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open a kept cell: run something in it, in the sandbox of a cycle, or bring its work to a person as a branch.
+
+The cell stays closed on the disk. What runs sees its parts mounted where they were, under a directory that ends with it,
+and no other cell; so every path in a state file or a worktree is still true, also in a cell that an older layout left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from . import cells, cycle, github_app, pristine, sandbox, settings, untrusted
+from .cells import PARTS, Cell
+from .errors import LoopError
+from .files import write_atomic
+from .gitcmd import git
+from .prepare import read_secrets
+from .timer import systemctl
+from .users import as_user
+
+Config: TypeAlias = Mapping[str, Any]
+
+USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
+BRINGING = "refs/loop-bring/work"
+MAX_BUNDLE = 4 * 1024**3
+HANDED = "handover"
+
+
+# --- as root: the door ------------------------------------------------------------------------
+
+
+def main(config_path: str, *words: str) -> int:
+    """``loop enter``: a shell, or a command, in a kept cell."""
+    options = [word for word in words[: words.index("--")] if word] if "--" in words else list(words)
+    command = list(words[words.index("--") + 1 :]) if "--" in words else []
+    as_engine = "--as-engine" in options
+    names = [word for word in options if word != "--as-engine"]
+    if len(names) != 1 or names[0].startswith("-"):
+        sys.stderr.write(f"{USAGE}\n")
+        return 2
+    try:
+        if os.geteuid() != 0:
+            raise LoopError("this must run as root: sudo loop enter ...")
+        config = settings.load(config_path)
+        cell = cells.find(config, names[0])
+        how = "--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe"
+        with opened(config, cell, command, how=how, as_engine=as_engine) as line:
+            return subprocess.run(line, check=False).returncode
+    except LoopError as error:
+        sys.stderr.write(f"loop: {error}\n")
+        return 1
+
+
+@contextlib.contextmanager
+def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--pipe", as_engine: bool = False) -> Any:
+    """The systemd-run command that runs ``command`` (a shell, where it is empty) in the cell.
+
+    ``as_engine`` hands over what the engine gets, forge token and keys: for the engine's own commands on a state file.
+    """
+    manifest = cells.manifest_of(cell)
+    if manifest["outcome"] == cells.RUNNING:
+        raise LoopError(f"the cycle of {cell.id} is still running")
+    directory = f"/run/{config['unit']}-enter"
+    with cells.used(cell), contextlib.ExitStack() as stack:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        secrets = f"{directory}/{cell.id}.json"
+        stack.callback(_forget, secrets)
+        write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
+        yield [
+            "systemd-run", "--quiet", "--wait", "--collect", how, "--service-type=exec", "--expand-environment=no",
+            *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
+            *_places(config, cell, manifest),
+            "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
+            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
+            f"--description=A person in the cell {cell.id}",
+            "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
+        ]  # fmt: skip
+        manifest = cells.manifest_of(cell)
+        size, files = cells.measure(cell.path)
+        cells.write_manifest(cell, {**manifest, "size": size, "files": files})
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
+    if not as_engine:
+        return {"environment": {}, "token": "", "cell": cell.path}
+    environment = read_secrets(config)
+    token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
+    ours = {key for key in environment if key in github_app.TOKEN_KEYS or key.startswith(github_app.PREFIX)}
+    kept = {key: value for key, value in environment.items() if key not in ours}
+    return {"environment": kept, "token": token.token, "cell": cell.path}
+
+
+def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
+    """Mounts: the cell's parts under their own names and, of an older layout, under the names they were known by."""
+    words = ["-p", f"TemporaryFileSystem={config['runs_dir']}:mode=0755"]
+    for part in PARTS:
+        if os.path.isdir(cell.part(part)):
+            words += ["-p", f"BindPaths={_escaped(cell.part(part))}"]
+    for actual, seen in manifest.get("binds", []):
+        if seen == config["runs_dir"]:  # its own place is taken by the cells now: what is in it stands beside them
+            for name in sorted(os.listdir(actual)):
+                if not cells.ID.fullmatch(name):
+                    words += ["-p", f"BindPaths={_escaped(f'{actual}/{name}')}:{_escaped(f'{seen}/{name}')}"]
+        elif os.path.isdir(actual):
+            words += ["-p", f"BindPaths={_escaped(actual)}:{_escaped(seen)}"]
+    return words
+
+
+def _escaped(path: str) -> str:
+    """A path as a unit's setting has it."""
+    return re.sub(r"([\\:\s\"'%])", lambda found: "%%" if found[1] == "%" else f"\\{found[1]}", path)
+
+
+def run(config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600) -> dict[str, Any]:
+    """Run ``command`` in the cell and return ``{exit_status, lines}``; what it says is cleaned and cut."""
+    with opened(config, cell, command, as_engine=as_engine) as line:
+        try:
+            done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise LoopError(f"the command in {cell.id} took longer than {seconds:g} s") from error
+    text = (done.stdout + done.stderr).decode("utf-8", "surrogateescape")
+    return {"exit_status": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
+
+
+# --- bringing work out ------------------------------------------------------------------------
+
+
+def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> dict[str, Any]:
+    """The work of a cell as ``branch`` in a fresh clone for a person; ``{path, branch, commits, files}`` each.
+
+    Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are checked
+    object by object when they are received. Ignored files stay in the cell.
+    """
+    git("/", ["check-ref-format", "--branch", branch], timeout=60)
+    home = f"{config['state_dir']}/restored/{cell.id}"
+    if os.path.lexists(home):
+        raise LoopError(f"{home} is there already: move it away")
+    listed = run(config, cell, [f"{config['lib_dir']}/loop", "worktrees", f"{config['config_dir']}/loop.json"])
+    known = {one.dest: one for one in pristine.clones(config)}
+    found = [line.split(" ", 1) for line in listed["lines"] if " /" in line]
+    places = [(dest, path) for dest, path in found if dest in known]
+    if not places:
+        raise LoopError(f"{cell.id} has no worktree of a run: look with loop enter {cell.id}")
+    several = len({dest for dest, _path in places}) < len(places)
+    brought = []
+    for dest, path in places:
+        place = f"{home}/{os.path.basename(path) if several else dest}"
+        brought.append({"checkout": dest, "path": place, "branch": branch})
+        if not check:
+            _bring_one(config, cell, known[dest], path, place, branch)
+    return {"changed": True, "brought": brought}
+
+
+def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> None:
+    bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
+    known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
+    command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
+    try:
+        with open(bundle, "wb") as handle, opened(config, cell, command) as line:
+            os.chmod(bundle, 0o644)
+            done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.PIPE, check=False)
+        if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
+            said = done.stderr.decode("utf-8", "surrogateescape").strip().splitlines() or ["it is too large"]
+            raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said[-1])}")
+        making = f"{config['pristine_dir']}/.bringing-{cell.id}"
+        cells.remove_tree(making)
+        as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
+        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
+        subprocess.run(["chown", "-hR", "root:root", making], check=True)
+        os.rename(making, place)
+    finally:
+        _forget(bundle)
+
+
+def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
+    """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
+    git("/", ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making],
+        timeout=600)  # fmt: skip
+    git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
+    words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:refs/heads/{branch}"]
+    git(making, words, config={"fetch.fsckObjects": "true"}, timeout=600)
+    git(making, ["checkout", "--quiet", branch], timeout=600)
+
+
+# --- inside: as the loop's user, in the sandbox -----------------------------------------------
+
+
+def inside(config_path: str, path: str, *command: str) -> int:
+    """Become the command, or a shell, with the engine's environment for this cell."""
+    config = settings.load(config_path)
+    cell = Cell(path)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    with open(f"{credentials}/{HANDED}", encoding="utf-8") as handle:
+        handed = json.load(handle)
+    current = os.path.realpath(f"{config['install_dir']}/current")
+    environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
+    environment["PATH"] += f":{current}/.venv/bin"
+    os.makedirs(environment["HOME"], exist_ok=True)
+    os.chdir(cell.part("runs") if os.path.isdir(cell.part("runs")) else "/")
+    words = list(command) or [shutil.which("bash") or "/bin/sh", "--norc", "-i"]
+    program = shutil.which(words[0], path=environment["PATH"])
+    if program is None:
+        sys.stderr.write(f"{untrusted.show(words[0])}: not found\n")
+        return 127
+    os.execve(program, words, environment)  # noqa: S606 - a shell has no part in this
+
+
+def worktrees(config_path: str) -> int:
+    """Print the worktrees of runs in this cell: checkout and path, separated by a space."""
+    settings.load(config_path)
+    runs = os.getcwd()
+    for change in sorted(os.listdir(runs)):
+        home = f"{runs}/{change}/worktrees"
+        for name in sorted(os.listdir(home)) if os.path.isdir(home) and not os.path.islink(home) else []:
+            checkout = re.fullmatch(rf"(.+)-{re.escape(change)}", name, re.IGNORECASE)
+            if checkout and os.path.lexists(f"{home}/{name}/.git"):
+                print(f"{checkout[1]} {home}/{name}")
+    return 0
+
+
+def pack(config_path: str, worktree: str, known: str) -> int:
+    """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
+
+    Without what the commit ``known`` has: the clone that receives it has that already.
+    """
+    config = settings.load(config_path)
+    index = {"GIT_INDEX_FILE": f"{os.environ['HOME']}/pack.index"}
+    head = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
+    git(worktree, ["read-tree", "HEAD"], environment=index, timeout=300)
+    git(worktree, ["add", "--all", "--", "."], environment=index, timeout=600)
+    tree = git(worktree, ["write-tree"], environment=index, timeout=300)[1].strip()
+    who = {
+        "GIT_AUTHOR_NAME": config["git_user_name"], "GIT_AUTHOR_EMAIL": config["git_user_email"],
+        "GIT_COMMITTER_NAME": config["git_user_name"], "GIT_COMMITTER_EMAIL": config["git_user_email"],
+    }  # fmt: skip
+    if tree != git(worktree, ["rev-parse", "HEAD^{tree}"], timeout=60)[1].strip():
+        words = ["commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended"]
+        head = git(worktree, words, environment=who, timeout=300)[1].strip()
+    git(worktree, ["update-ref", BRINGING, head], timeout=60)
+    # git itself writes to our stdout, which may be long.
+    words = ["git", "-C", worktree, "bundle", "create", "--quiet", "-", BRINGING, "--not", known]
+    os.execv("/usr/bin/git", words)  # noqa: S606 - a shell has no part in this

@@ -1,0 +1,342 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
+
+``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A cell
+borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from .clock import stamp
+from .errors import LoopError
+from .files import write_atomic
+from .gitcmd import credentials, git
+from .users import as_user
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+JOBS = 8
+NETWORK_SECONDS = 300.0
+REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
+LOCAL_SECONDS = 120.0
+PACKS = 40  # this many packs, and they are put together
+ANY = range(-128, 256)
+SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+HEADS = "refs/heads/"
+
+
+@dataclass(frozen=True)
+class Clone:
+    """One of them: what it is a clone of, where it stands, and the branch that work starts from."""
+
+    repo: str
+    url: str
+    dest: str
+    path: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long all of them together may take with the network, and since when."""
+
+    seconds: float = REFRESH_SECONDS
+    began: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        rest = self.began + self.seconds - time.monotonic()
+        if rest <= 0:
+            raise LoopError(f"no time was left for it: all of them together may take {self.seconds:g} s")
+        return min(rest, NETWORK_SECONDS)
+
+
+def clones(config: Config) -> list[Clone]:
+    """What ``workspace_repositories`` asks for. LoopError where an entry is no repository, branch or plain name."""
+    found = [_clone_of(config, entry) for entry in config["workspace_repositories"]]
+    names = [one.dest for one in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LoopError(f"two repositories have the same dest: {', '.join(twice)}")
+    return found
+
+
+def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
+    repo = given.get("repo") or ""
+    dest = given.get("dest") or repo.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    version = given.get("version") or "main"
+    elsewhere = "://" in repo or repo.startswith("/")
+    if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo):
+        raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
+    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
+        raise LoopError(f"the URL of {dest} holds a password, which every user of the host could read: use env_file")
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest):
+        raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
+        raise LoopError(f"version {version!r} of {repo} is not the name of a branch")
+    url = repo if elsewhere else f"{config['git_url'].rstrip('/')}/{repo}.git"
+    return Clone(repo, url, dest, f"{config['pristine_dir']}/{dest}.git", version)
+
+
+# --- refreshing, as the gate's user -----------------------------------------------------------
+
+
+def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS, check: bool = False) -> list[Json]:
+    """Bring all clones to what their remotes have, at once; one that fails stops no other.
+
+    Returns one ``{repo dest path status before after detail}`` each, with a status of cloned, updated, current,
+    replaced (it was damaged) or failed. Work is done as the gate's user.
+    """
+    wanted = clones(config)
+    limits = Limits(seconds)
+
+    def work() -> list[Json]:
+        with ThreadPoolExecutor(JOBS) as pool:
+            return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
+
+    found: list[Json] = as_user(config["gate_user"], work)
+    return found
+
+
+def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
+    outcome: Json = {
+        "repo": one.repo, "dest": one.dest, "path": one.path, "status": "failed", "before": "", "after": "",
+        "detail": "",
+    }  # fmt: skip
+    try:
+        damage = _damage(one)
+        if damage is None:
+            outcome["status"] = "cloned"
+        elif damage:
+            outcome.update(status="replaced", detail=damage)
+        else:
+            outcome["before"] = tip_of(one.path, one.version)
+        if check:
+            outcome["status"] = "current" if damage == "" else outcome["status"]
+            return outcome
+        if damage != "":
+            _clone(one, token, limits)
+        else:
+            _fetch(one.path, one, token, limits)
+            _check_tip(one)
+            _pack(one.path)
+        outcome["after"] = tip_of(one.path, one.version)
+        if damage == "":
+            outcome["status"] = "current" if outcome["before"] == outcome["after"] else "updated"
+        if not outcome["after"]:
+            raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
+    except Damaged as error:
+        return _replace(one, token, limits, outcome, str(error))
+    except LoopError as error:
+        outcome.update(status="failed", detail=_plain(str(error)))
+    except OSError as error:
+        outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
+    return outcome
+
+
+class Damaged(LoopError):
+    """A clone that was whole and is not any more."""
+
+
+def _replace(one: Clone, token: str, limits: Limits, outcome: Json, why: str) -> Json:
+    try:
+        _clone(one, token, limits)
+        outcome.update(status="replaced", detail=why, after=tip_of(one.path, one.version))
+    except (LoopError, OSError) as error:
+        outcome.update(status="failed", detail=_plain(f"{why}; it cannot be cloned anew: {error}"))
+    return outcome
+
+
+def _damage(one: Clone) -> str | None:
+    """What is wrong with what stands there; empty where nothing is, None where nothing stands there."""
+    try:
+        if not stat.S_ISDIR(os.lstat(one.path).st_mode):
+            return "something else stood in its place"
+    except FileNotFoundError:
+        return None
+    if os.path.lexists(f"{one.path}/{REBUILD}"):
+        return "a checkout could not be made from it"
+    asked = git(one.path, ["rev-parse", "--is-bare-repository"], environment={"GIT_DIR": one.path}, ok=ANY, timeout=60)
+    if asked[0] or asked[1] != "true\n":
+        return "git cannot read it"
+    if os.path.lexists(f"{one.path}/shallow"):
+        return "its history was cut off"
+    return ""
+
+
+REBUILD = "rebuild"
+
+
+def mark_damaged(config: Config, dest: str) -> None:
+    """Have the clone made anew by the next refresh: no checkout could be made from it."""
+    paths = [one.path for one in clones(config) if one.dest == dest and os.path.isdir(one.path)]
+
+    def work() -> None:
+        for path in paths:
+            write_atomic(f"{path}/{REBUILD}", b"", 0o640)
+
+    as_user(config["gate_user"], work)
+
+
+def tip_of(path: str, version: str) -> str:
+    """The commit of the branch; empty where it has none."""
+    asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
+    found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
+    return found if SHA.fullmatch(found) else ""
+
+
+def _check_tip(one: Clone) -> None:
+    """Every object of the tip is there, or a checkout would fail half-way."""
+    if not tip_of(one.path, one.version):
+        return
+    asked = ["rev-list", "--objects", "--no-walk", "--quiet", f"{HEADS}{one.version}"]
+    status, _out, err = git(one.path, asked, environment={"GIT_DIR": one.path}, ok=ANY, timeout=LOCAL_SECONDS)
+    if status:
+        raise Damaged(f"objects of {one.version} are missing: {(err.strip().splitlines() or ['no message'])[0]}")
+
+
+def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
+    environment, config = _access(one, token)
+    words = ["fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
+    words += ["--recurse-submodules=no", "--upload-pack=git-upload-pack", "--", one.url, "+refs/heads/*:refs/heads/*"]
+    try:
+        git(path, words, environment={**environment, "GIT_DIR": path}, config=config, timeout=limits.left())
+    except LoopError as error:
+        if not _reads(path):
+            raise Damaged(f"git cannot read it: {error}") from error
+        raise LoopError(f"{_plain(one.url)} cannot be reached: {error}") from error
+
+
+def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
+    environment, config = credentials(one.url, token)
+    return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30", "fetch.unpackLimit": "1"}
+
+
+def _reads(path: str) -> bool:
+    """Whether all that the refs name is there: what tells a damaged clone from a remote that does not answer."""
+    asked = ["for-each-ref", "--format=%(objectname)"]
+    status, out, _err = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)
+    if status:
+        return False
+    walk = ["rev-list", "--no-walk", "--stdin", "--quiet"]
+    return git(path, walk, stdin=out.encode(), environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[0] == 0
+
+
+def _clone(one: Clone, token: str, limits: Limits) -> None:
+    """Beside its place, then renamed into it. What stood there stays beside it, and lends its objects as before."""
+    home = os.path.dirname(one.path)
+    aside, old = f"{home}/.cloning-{one.dest}", f"{home}/.replaced-{one.dest}-{stamp()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    environment, config = _access(one, token)
+    words = ["clone", "--quiet", "--bare", "--no-tags", "--template=", "--config", "core.sharedRepository=0640"]
+    try:
+        git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
+        lenders = [f"{home}/{name}/objects" for name in sorted(os.listdir(home)) if _lends(home, one, name)]
+        if os.path.isdir(one.path):
+            lenders.append(f"{old}/objects")
+            os.rename(one.path, old)
+        elif os.path.lexists(one.path):
+            os.rename(one.path, old)
+        if lenders:
+            os.makedirs(f"{aside}/objects/info", exist_ok=True)
+            write_atomic(f"{aside}/objects/info/alternates", "".join(f"{each}\n" for each in lenders).encode(), 0o640)
+        os.rename(aside, one.path)
+    except LoopError as error:
+        raise LoopError(f"{_plain(one.url)} cannot be cloned: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _lends(home: str, one: Clone, name: str) -> bool:
+    """Whether this is an earlier clone of the same, which cells may still borrow from."""
+    return name.startswith(f".replaced-{one.dest}-2") and os.path.isdir(f"{home}/{name}/objects")
+
+
+def _pack(path: str) -> None:
+    """Put many packs together now and then. What no branch reaches any more stays: a cell may borrow it."""
+    with contextlib.suppress(OSError):
+        if sum(name.endswith(".pack") for name in os.listdir(f"{path}/objects/pack")) < PACKS:
+            return
+        words = ["repack", "--quiet", "-a", "-d", "--keep-unreachable"]
+        git(path, words, environment={"GIT_DIR": path}, ok=ANY, timeout=REFRESH_SECONDS)
+
+
+def _plain(text: str) -> str:
+    """A message without what may be a secret in a URL."""
+    return re.sub(r"://[^/\s@]+@", "://***@", text)
+
+
+# --- a cell's checkout, as the loop's user ----------------------------------------------------
+
+
+def check_out(config: Config, workspace: str) -> list[Json]:
+    """Make the checkouts of a cell in ``workspace``; ``{dest status detail}`` each, made or failed."""
+    wanted = clones(config)
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(lambda one: _check_out(config, one, f"{workspace}/{one.dest}"), wanted))
+
+
+def _check_out(config: Config, one: Clone, path: str) -> Json:
+    try:
+        _skeleton(config, one, path)
+        git(path, ["reset", "--hard", "--quiet"], timeout=LOCAL_SECONDS * 5)
+    except (LoopError, OSError) as error:
+        shutil.rmtree(path, ignore_errors=True)
+        return {"dest": one.dest, "status": "failed", "detail": str(error)}
+    return {"dest": one.dest, "status": "made", "detail": ""}
+
+
+def _skeleton(config: Config, one: Clone, path: str) -> None:
+    """A repository that borrows all objects of the clone: what ``git clone --shared`` makes, without its second git.
+
+    git would not read the clone as another user without being told to trust it, and would not hand that on.
+    """
+    trust = {"safe.directory": one.path}
+    listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
+    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
+    branches = {name.removeprefix(HEADS): commit for commit, name in map(str.split, refs.splitlines())}
+    tip = branches.get(one.version)
+    if tip is None:
+        raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
+    packed = [f"{tip} {HEADS}{one.version}", *(f"{at} refs/remotes/origin/{name}" for name, at in branches.items())]
+    sha256 = len(tip) == 64
+    settings = [
+        "[core]", f"\trepositoryformatversion = {int(sha256)}", "\tfilemode = true", "\tbare = false",
+        "\tlogallrefupdates = true",
+        *(["[extensions]", "\tobjectformat = sha256"] if sha256 else []),
+        '[remote "origin"]', f"\turl = {one.url}", "\tfetch = +refs/heads/*:refs/remotes/origin/*",
+        f'[branch "{one.version}"]', "\tremote = origin", f"\tmerge = {HEADS}{one.version}",
+        "[user]", f"\tname = {_quoted(config['git_user_name'])}", f"\temail = {_quoted(config['git_user_email'])}",
+    ]  # fmt: skip
+    inner = f"{path}/.git"
+    for directory in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+        os.makedirs(f"{inner}/{directory}", mode=0o750)
+    _put(f"{inner}/objects/info/alternates", f"{one.path}/objects\n")
+    # git wants it sorted by name: it looks names up by halves.
+    lines = sorted(packed, key=lambda line: line.split(" ", 1)[1])
+    _put(f"{inner}/packed-refs", "# pack-refs with: sorted \n" + "".join(f"{line}\n" for line in lines))
+    _put(f"{inner}/config", "\n".join(settings) + "\n")
+    _put(f"{inner}/HEAD", f"ref: {HEADS}{one.version}\n")
+
+
+def _put(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
+        handle.write(text)
+
+
+def _quoted(value: str) -> str:
+    """A value for git's configuration file."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"'

@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After a cycle, as root, when all of its processes are gone: judge how it ended, take memory back, close its cell.
+
+What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it) stands
+above it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from . import budget, cells, pristine, records, settings
+from .cells import Cell
+from .errors import LoopError
+from .sizes import limits_of
+from .untrusted import show
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+# Outcomes that mean that the engine had work in hand, whatever else it says.
+WORKED = ("published", "needs_triage")
+SYSTEMDS_OWN = 200  # from here on systemd itself says that it could not start the program
+
+
+def say(text: str) -> None:
+    """To the journal, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Settle the cycle of this invocation. Not 0 where systemd was told a better end than the cycle had."""
+    invocation = os.environ.get("INVOCATION_ID", "")
+    try:
+        config = settings.load(config_path)
+        with cells.alone(config):
+            running = [one for one in records.running(config["cycles_dir"]) if one["invocation_id"] == invocation]
+            ended = [_settle(config, record) for record in running]
+            let_go(config)
+    except LoopError as error:
+        say(f"the cycle was not settled: {error}\n")
+        return 1
+    told = os.environ.get("EXIT_STATUS", "")
+    status = max((records.EXIT_STATUS.get(record["outcome"], 1) for record in ended), default=0)
+    return int(status not in (0, records.NOTHING_DONE) and told in ("0", str(records.NOTHING_DONE)))
+
+
+def _settle(config: Config, record: Json) -> Json:
+    cell = Cell(f"{config['runs_dir']}/{record['cycle']}")
+    try:
+        manifest = cells.manifest_of(cell)
+    except LoopError as error:  # it was not made, or somebody took it away
+        record = records.ended(record, "error", f"the cycle ended without a cell: {error}")
+        records.write(config["cycles_dir"], record)
+        return record
+    claim = cells.report_of(cell)
+    outcome, detail = judge(manifest, claim, os.environ)
+    record.update({key: claim[key] for key in ("report", "exit_status", "pushes", "checkouts") if key in claim})
+    record = {**records.ended(record, outcome, detail), "agents": manifest["agents"]}
+    record["seconds"] = _seconds_since(record["started"])
+    if not manifest["agents"] and outcome in WORKED:  # an engine whose agent is none of our programs
+        budget.take(config, manifest["invocation"], manifest["trigger"])
+    record["budget"] = budget.figures(config)
+    if claim.get("engine_ended"):
+        record["memory"] = _memory_back(config, cell)
+    for one in claim.get("checkouts") or []:
+        if isinstance(one, dict) and one.get("status") == "failed":
+            pristine.mark_damaged(config, str(one.get("dest")))
+    issue = (claim.get("report") or {}).get("issue")
+    manifest.update(outcome=outcome, detail=detail, issue=records.bounded(issue) if isinstance(issue, dict) else None)
+    if outcome in cells.NOTHING_IN_IT and not manifest["agents"]:
+        cells.remove(cell)
+        record.pop("cell", None)
+    else:
+        manifest = cells.close(cell, manifest)
+        record["kept"] = cells.is_kept(manifest)
+    record["numbers"] = numbers(config, record, claim, manifest)
+    records.write(config["cycles_dir"], record)
+    say(f"{records.sentence(record)}\n")
+    return record
+
+
+def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mapping[str, str]) -> tuple[str, str]:
+    """The outcome and its detail, from what root saw and, where that leaves it open, from what the cycle reported."""
+    if manifest.get("ended_by"):
+        return "interrupted", f"the cycle was ended: {manifest['ended_by']}"
+    if systemd.get("SERVICE_RESULT") == "timeout":
+        return "interrupted", "it took longer than engineering_loop_service_timeout"
+    outcome, detail = claim.get("outcome"), str(claim.get("detail", ""))
+    if not isinstance(outcome, str):
+        code, status = systemd.get("EXIT_CODE", ""), systemd.get("EXIT_STATUS", "")
+        if code in ("killed", "dumped"):
+            return "interrupted", f"the cycle was killed ({status})"
+        if status == str(records.REFUSED) and not manifest["agents"]:
+            return "refused", "the cycle refused to start its engine, see the journal"
+        return "error", f"the cycle ended ({code or 'unknown'} {status}) without a report"
+    if outcome not in records.EXIT_STATUS:
+        return "error", f"the engine says {show(outcome)}, which nobody knows: {detail}"
+    if manifest["agents"] and outcome in cells.NOTHING_IN_IT:
+        return "error", f"the cycle says {outcome}, but an agent was started: {detail}"
+    return outcome, detail
+
+
+def _memory_back(config: Config, cell: Cell) -> Json:
+    """A failure is told and changes no outcome: the memory of before stays."""
+    try:
+        return cells.take_memory_back(config, cell)
+    except (LoopError, OSError) as error:
+        say(f"memory stays as it was: {error}\n")
+        return {"changed": False, "error": str(error)}
+
+
+def let_go(config: Config) -> None:
+    """Remove what was kept long enough."""
+    limits = limits_of(config["quarantine_keep"])
+    gone = cells.retire(config["runs_dir"], limits["age"], limits["size"], limits["min_age"] or 0)
+    for one in gone:
+        words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
+        say(f"cell {one['id']} {words}\n")
+
+
+def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
+    """What can be counted of a cycle, flat, for whoever draws curves."""
+    report, pushes = claim.get("report") or {}, claim.get("pushes") or []
+    disk = os.statvfs(config["cycles_dir"])
+    given = claim.get("numbers") if isinstance(claim.get("numbers"), dict) else {}
+    counted = {name: _number((given or {}).get(name)) for name in ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")}
+    return {
+        **counted,
+        "seconds": record["seconds"],
+        "cost_usd": _number(report.get("cost_usd")),
+        "agents": record["agents"],
+        "cell_bytes": manifest.get("size", 0),
+        "clones_failed": sum(one["status"] == "failed" for one in record.get("clones", [])),
+        "pushes": len(pushes),
+        "pushes_refused": sum(isinstance(one, dict) and not one.get("allowed") for one in pushes),
+        **record["budget"],
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+    }
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e15 else 0.0
+
+
+def _seconds_since(text: str) -> float:
+    began = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return round(max(0.0, time.time() - began.timestamp()), 1)

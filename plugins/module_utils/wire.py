@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The socket between a cycle and root's watch beside it: one JSON object each way, bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from . import untrusted
+from .errors import LoopError
+
+Config: TypeAlias = Mapping[str, Any]
+
+MAX_MESSAGE = 256 * 1024
+SECONDS = 10.0
+
+
+class Peer(NamedTuple):
+    """Who speaks, by the kernel's word."""
+
+    pid: int
+    uid: int
+
+
+def place(config: Config) -> str:
+    """Where the socket is: in the watch's runtime directory, which is root's."""
+    return f"/run/{config['unit']}-watch/socket"
+
+
+def listen(path: str) -> socket.socket:
+    """The watch's end. Everybody may connect; who it is counts."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if os.path.lexists(path):
+        os.unlink(path)
+    server.bind(path)
+    os.chmod(path, 0o666)
+    server.listen(16)
+    return server
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """The process at the other end."""
+    size = struct.calcsize("3i")
+    pid, uid, _gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return Peer(pid, uid)
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """One message, up to its end. LoopError where it is too long, too slow or no JSON object."""
+    connection.settimeout(SECONDS)
+    deadline, content = time.monotonic() + SECONDS, b""
+    while not content.endswith(b"\n"):
+        if time.monotonic() > deadline:
+            raise LoopError("a message did not end in time")
+        try:
+            chunk = connection.recv(65536)
+        except OSError as error:
+            raise LoopError(f"a message broke off: {error}") from error
+        if not chunk:
+            break
+        content += chunk
+        if len(content) > MAX_MESSAGE:
+            raise LoopError(f"a message is longer than {MAX_MESSAGE} bytes")
+    return untrusted.parse(content, "a message to the watch")
+
+
+def tell(config: Config, message: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+    """Tell the watch and wait for its answer. LoopError where it does not take it: then nothing may go on."""
+    content = json.dumps(message).encode() + b"\n"
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(max(0.1, deadline - time.monotonic()))
+                connection.connect(place(config))
+                connection.sendall(content)
+                connection.shutdown(socket.SHUT_WR)
+                answer = receive(connection)
+                break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise LoopError(f"the watch beside the cycle does not answer ({error}); is it running?") from error
+            time.sleep(0.1)  # it is being started anew
+    if not answer.get("ok"):
+        raise LoopError(f"the watch beside the cycle says: {untrusted.show(str(answer.get('why', 'no')))}")
+    return answer
+
+
+def answer(connection: socket.socket, act: Callable[[dict[str, Any]], None]) -> None:
+    """Receive one message, act on it, and say whether it was taken."""
+    reply: dict[str, Any] = {"ok": True}
+    try:
+        act(receive(connection))
+    except LoopError as error:
+        reply = {"ok": False, "why": str(error)}
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(reply).encode() + b"\n")

@@ -1,0 +1,171 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright: (c) 2026, AS215932
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pristine_clones
+short_description: Keep the bare clones that every cycle's checkouts are made from
+version_added: "0.2.0"
+author: AS215932 (@AS215932)
+description:
+  - Clones the repositories that are missing under O(root), bare, and fetches all branches of the others, all at once.
+  - Each cycle borrows the objects of these clones, so none of them is ever removed, also not when a clone is damaged and
+    made anew.
+  - The loop does the same before each cycle. Here it is found early which repository cannot be reached.
+extends_documentation_fragment:
+  - as215932.engineering_loop.attributes
+options:
+  root:
+    description: The directory of the clones. It belongs to O(user).
+    type: path
+    required: true
+  repositories:
+    description: What to clone.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      repo:
+        description: C(OWNER/NAME) below O(git_url), or a URL or path of its own.
+        type: str
+        required: true
+      dest:
+        description: The name of the checkouts that are made from it. By default the repository's name.
+        type: str
+      version:
+        description: The branch that work starts from.
+        type: str
+        default: main
+  user:
+    description: Whose clones these are, who runs nothing else. All git work is done as this user.
+    type: str
+    default: loop-gate
+  git_url:
+    description: Where C(OWNER/NAME.git) is found.
+    type: str
+    default: https://github.com
+  env_file:
+    description: The host's file with the secrets, for its C(GH_TOKEN).
+    type: path
+  github_app:
+    description:
+      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
+        in O(env_file), which may name the App as well.
+    type: dict
+    suboptions:
+      id:
+        description: Id or client id of the App.
+        type: str
+      installation_id:
+        description: Id of its installation.
+        type: str
+      private_key_file:
+        description: Its private key on the host, in PEM.
+        type: path
+      api_url:
+        description: Base URL of the REST API.
+        type: str
+        default: https://api.github.com
+attributes:
+  check_mode:
+    details: Says which clones are missing or damaged. Whether the others have anything to fetch is not asked.
+"""
+
+EXAMPLES = r"""
+- name: Clone what the loop works on
+  as215932.engineering_loop.pristine_clones:
+    root: /var/lib/engineering-loop/pristine
+    repositories:
+      - {repo: AS215932/network-operations, dest: hyrule-infra}
+      - {repo: AS215932/hyrule-web}
+    env_file: /etc/engineering-loop/env
+"""
+
+RETURN = r"""
+repositories:
+  description: One entry for each repository, in the order asked for.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    repo: {description: As it was asked for., type: str}
+    dest: {description: Name of its checkouts., type: str}
+    path: {description: Where the clone stands., type: str}
+    status: {description: "cloned, updated, current, replaced (it was damaged) or failed.", type: str}
+    before: {description: The branch's commit before., type: str}
+    after: {description: And after., type: str}
+    detail: {description: "What was wrong, if anything.", type: str}
+failed_clones:
+  description: The names of those that failed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+
+OPTIONS = {
+    "root": {"type": "path", "required": True},
+    "repositories": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "repo": {"type": "str", "required": True},
+            "dest": {"type": "str"},
+            "version": {"type": "str", "default": "main"},
+        },
+    },
+    "user": {"type": "str", "default": "loop-gate"},
+    "git_url": {"type": "str", "default": "https://github.com"},
+    "env_file": {"type": "path"},
+    "github_app": github_app.OPTION,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
+    given = module.params
+    config = {
+        "pristine_dir": given["root"],
+        "workspace_repositories": given["repositories"],
+        "gate_user": given["user"],
+        "git_url": given["git_url"],
+    }
+    try:
+        token = github_app.token_for(given["env_file"], given["github_app"])
+        found = pristine.refresh(config, token, check=module.check_mode)
+    except LoopError as error:
+        module.fail_json(msg=str(error))
+    failed = [one["dest"] for one in found if one["status"] == "failed"]
+    result: dict[str, Any] = {
+        "changed": any(one["status"] in ("cloned", "updated", "replaced") for one in found),
+        "repositories": found,
+        "failed_clones": failed,
+    }
+    for one in found:
+        if one["status"] == "replaced":
+            module.warn(f"{one['dest']} was damaged and is cloned anew: {one['detail']}")
+    if module._diff:
+        result["diff"] = {"before": lines(found, "before"), "after": lines(found, "after")}
+    if failed:
+        details = "; ".join(f"{one['dest']}: {one['detail']}" for one in found if one["status"] == "failed")
+        module.fail_json(msg=f"{len(failed)} of {len(found)} clones failed: {details}", **result)
+    module.exit_json(**result)
+
+
+def lines(found: list[dict[str, Any]], when: str) -> str:
+    """Each clone and its commit, for the diff."""
+    return "".join(f"{one['dest']}: {one[when] or '-'}\n" for one in found)
+
+
+if __name__ == "__main__":
+    main()
