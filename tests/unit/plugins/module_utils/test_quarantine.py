@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import (
-    limits_of,
     listing,
     load_manifest,
     mounts_below,
     purge,
     restore,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import limits_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import ensure
 
