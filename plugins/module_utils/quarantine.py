@@ -322,7 +322,10 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> str:
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         earlier = load_manifest(directory)
-        earlier = {} if "damaged" in earlier else earlier
+        if "damaged" in earlier:
+            earlier = {}
+            if os.path.isdir(path) and not os.path.islink(path):
+                move(path, f"{path}.{secrets.token_hex(4)}")
         whole = {**earlier, **{key: value for key, value in manifest.items() if value or key not in earlier}}
         write_atomic(path, json.dumps(whole, indent=1).encode(), mode=0o600)
     except PermissionError as error:
@@ -346,7 +349,7 @@ def load_manifest(directory: str) -> dict[str, Any]:
         content = read(os.path.join(directory, "manifest.json"), os.path.dirname(directory))
         if content is None:
             return {}
-        found = parse(content, "the manifest")
+        found = {key: value for key, value in parse(content, "the manifest").items() if key != "damaged"}
         wrong = next((key for key, good in FIELDS.items() if key in found and not good(found[key])), "")
         if wrong:
             raise LoopError(f"the manifest has a wrong {wrong}")

@@ -88,16 +88,20 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
         raise
     except OSError as error:
         raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
-    with open(descriptor, "rb", buffering=0) as handle:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise LoopError(f"{show(path)} is no regular file")
         if status.st_size > limit:
             raise LoopError(f"{show(path)} has {status.st_size} bytes, more than the {limit} that are read")
         content = b""
-        while len(content) < limit and (chunk := handle.read(limit - len(content))):
+        while len(content) < limit and (chunk := os.read(descriptor, limit - len(content))):
             content += chunk
         return content
+    except OSError as error:
+        raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def parse(content: bytes, what: str, depth: int = MAX_DEPTH) -> dict[str, Any]:

@@ -272,18 +272,20 @@ DAMAGED: dict[str, bytes | None] = {
     "a number without end": b'{"size": 1e999}',
     "a wrong repo": b'{"what": "x", "repo": "relative"}',
     "a fifo": None,
+    "a directory": None,
 }
 
 
-@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_manifest_stops_neither_list_nor_purge_nor_restore(world: World, content: bytes | None) -> None:
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_manifest_stops_neither_list_nor_purge_nor_restore(world: World, name: str) -> None:
+    content = DAMAGED[name]
     world.worktree()
     world.worktree(world.other, "hyrule-feature/ISSUE_APP_2/app")
     bad, good = sorted(one["id"] for one in swept(world)["quarantined"] if one["what"] == "worktree")
     manifest = Path(quarantine(world), bad, "manifest.json")
     manifest.unlink()
     if content is None:
-        os.mkfifo(manifest)
+        (os.mkfifo if name == "a fifo" else os.mkdir)(manifest)
     else:
         manifest.write_bytes(content)
     told = {one["id"]: one for one in listing(quarantine(world))}

@@ -355,3 +355,31 @@ def test_refs_in_a_reftable_are_refused_in_one_line(world: World) -> None:
     with pytest.raises(LoopError, match="reftable"):
         sweep([str(path)], ["hyrule-loop"], str(world.runs))
     assert not world.path.exists()
+
+
+# --- what another git left --------------------------------------------------------------------
+
+
+def test_what_a_git_killed_while_it_packed_refs_leaves_is_out_of_the_way(world: World) -> None:
+    world.worktree()
+    git(world.repo, "pack-refs", "--all")
+    for name in ("packed-refs.lock", "packed-refs.new", "foreign.lock"):
+        (world.repo / ".git" / name).write_text("")
+    assert str(world.path) in swept(world)["removed"]
+    heal(world)
+    usable(world)
+    assert sorted(each.name for each in (world.repo / ".git").glob("*.[ln][oe]*")) == ["foreign.lock"]
+
+
+def test_an_extension_of_a_newer_git_is_mended_or_named(world: World) -> None:
+    world.worktree()
+    git(world.repo, "config", "core.repositoryformatversion", "1")
+    git(world.repo, "config", "extensions.ofTheFuture", "true")
+    with pytest.raises(LoopError, match="extension ofthefuture"):
+        heal(world)
+    assert "ofthefuture" in swept(world)["kept"][0]["why"]
+    file = str(world.repo / ".git/config")
+    git(world.root, "config", "--file", file, "--unset", "extensions.ofTheFuture")
+    git(world.root, "config", "--file", file, "extensions.relativeWorktrees", "true")
+    heal(world)
+    usable(world)
