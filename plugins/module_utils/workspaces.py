@@ -38,7 +38,7 @@ Json = dict[str, Any]
 QUARANTINE = ".quarantine"
 CONFLICTS = ("quarantine", "report")
 NETWORK_SECONDS = 300.0
-REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
+REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
 HEAL_SECONDS = 120.0
 ANY = range(-128, 256)
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
@@ -91,22 +91,6 @@ class Checkout:
     dest: str
     path: str
     version: str
-
-
-def refresh(config: Mapping[str, Any], token: str = "") -> Json:
-    """All checkouts of this host at their tips, as the loop user, before a cycle. Raises nothing for a single one."""
-    return update(
-        Settings(
-            root=config["workspace_dir"],
-            repositories=config["workspace_repositories"],
-            user=config["user"],
-            git_url=config["git_url"],
-            git_user_name=config["git_user_name"],
-            git_user_email=config["git_user_email"],
-            token=token,
-            seconds=REFRESH_SECONDS,
-        )
-    )
 
 
 def update(settings: Settings, *, check: bool = False) -> Json:

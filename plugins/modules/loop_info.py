@@ -76,7 +76,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 system:
-  description: Operating system and Python of the host.
+  description:
+    - Operating system and Python of the host. C(namespaces_problem) says why the agent could not be shut in on its
+      kernel, and how to allow it; it is empty where it can.
   returned: success
   type: dict
   sample: {id: debian, version_id: "13", name: Debian GNU/Linux 13 (trixie), python: 3.13.5, systemd: true, root: true}
@@ -183,9 +185,12 @@ loop:
       description: The last cycles, oldest first.
       type: list
       returned: always
-    quarantine:
-      description: Work of crashed runs that is kept aside.
+    kept:
+      description:
+        - Cells of cycles that did not end well, and what an older layout left, oldest first.
+        - Each has C(id), C(what), C(title), C(outcome), C(detail), C(made), C(size), C(files), C(path) and C(kind).
       type: list
+      elements: dict
       returned: always
 """
 
