@@ -28,6 +28,7 @@ from . import cells, untrusted
 from .cells import ID, PARTS, Cell
 from .clock import utc_now
 from .errors import LoopError
+from .files import remove_tree
 
 Json = dict[str, Any]
 
@@ -337,7 +338,7 @@ def _copy_memory(places: Places, target: str) -> list[str]:
     memory, lines = _real(places.memory_dir), []
     if not memory:
         return []
-    cells.remove_tree(target)
+    remove_tree(target)
     with contextlib.suppress(KeyError):
         entry = pwd.getpwnam(places.user)
         os.mkdir(target, 0o700)

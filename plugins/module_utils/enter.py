@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from . import cells, cycle, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
-from .files import write_atomic
+from .files import remove_tree, write_atomic
 from .gitcmd import git
 from .prepare import read_secrets
 from .timer import systemctl
@@ -189,7 +189,7 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
             said = done.stderr.decode("utf-8", "surrogateescape").strip().splitlines() or ["it is too large"]
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said[-1])}")
         making = f"{config['pristine_dir']}/.bringing-{cell.id}"
-        cells.remove_tree(making)
+        remove_tree(making)
         as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
         os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
         subprocess.run(["chown", "-hR", "root:root", making], check=True)

@@ -25,7 +25,7 @@ from typing import Any
 from . import adopt, budget, cells, privileges, quarantine, releases, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
-from .files import read_bytes
+from .files import read_bytes, remove_tree
 
 Json = dict[str, Any]
 
@@ -480,7 +480,7 @@ def _remove(path: str) -> None:
 def _delete(tree: str) -> None:
     """Whatever its depth, modes and names: generated code may have made it. A mount point stays, empty."""
     try:
-        cells.remove_tree(tree)
+        remove_tree(tree)
     except LoopError:
         if not os.path.ismount(tree) or os.listdir(tree):
             raise
