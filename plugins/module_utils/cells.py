@@ -11,6 +11,7 @@ below is input.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ Config: TypeAlias = Mapping[str, Any]
 Manifest: TypeAlias = dict[str, Any]
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+RUN = re.compile(r"[a-z][a-z0-9_.-]{0,100}")
 EARLIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 PARTS = ("home", "workspace", "runs", "state", "memory")
 MANIFEST = "cell.json"
@@ -280,9 +282,17 @@ def close(cell: Cell, manifest: Manifest) -> Manifest:
     """Nobody but root enters it from now on. The first step is the chmod: all others only tell of it."""
     os.chmod(cell.path, CLOSED)
     size, files = measure(cell.path)
-    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files}
+    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files, "runs": runs_in(cell)}
     write_manifest(cell, whole)
     return whole
+
+
+def runs_in(cell: Cell) -> list[str]:
+    """The names of the runs that were begun in it, which say of which issue: all that is known of a killed one."""
+    with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
+        names = (entry.name for entry in itertools.islice(os.scandir(directory), 1000))
+        return sorted(name for name in names if RUN.fullmatch(name))[:10]
+    return []
 
 
 def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:

@@ -110,9 +110,9 @@ def kept(runs_dir: str) -> list[dict[str, Any]]:
         if not cells.is_kept(one):
             continue
         issue = one.get("issue") or {}
-        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else "what an older layout left" * (
-            one["kind"] == "adopted"
-        )
+        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else ", ".join(one.get("runs") or [])
+        if one["kind"] == "adopted":
+            what = "what an older layout left"
         wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
         found.append({**wanted, "what": show(str(what)), "title": show(str(issue.get("title", "")))})
         for name, seen in cells.earlier(cells.Cell(one["path"])):
