@@ -112,7 +112,7 @@ collection_version:
   description: Version of the collection that the code belongs to.
   returned: success
   type: str
-  sample: 0.1.0
+  sample: 0.2.0
 """
 
 import functools
