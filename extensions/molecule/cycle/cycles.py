@@ -176,9 +176,7 @@ def each_child_gets_its_own() -> None:
         for name, place in places.items():
             place.write_text(f'#!/bin/sh\n{tell.format(name)}exec {real[name]} "$@"\n', encoding="utf-8")
             place.chmod(0o755)
-        hook.write_text(
-            hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8"
-        )
+        hook.write_text(hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8")
         look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > $HOME/seen-disk || true"
         with approved("What the agent has", f"pi: run env | cut -d= -f1 > $HOME/seen-agent; {look}"):
             cell = Path(published(cycle())["cell"])
@@ -197,7 +195,7 @@ def each_child_gets_its_own() -> None:
 
 
 def what_a_cell_is_given() -> None:
-    """Root's file and cache are there; what the agent does to them ends with it, and memory is the one thing that stays."""
+    """Root's file and cache are there, and what the agent does to them ends with it."""
     conf, cache = ETC / "agent.conf", Path("/srv/cache/page")
     orders = [
         "pi: run cat $HOME/.agent/conf/agent.conf $HOME/.cache/pages/page > docs/given.md",
@@ -208,7 +206,9 @@ def what_a_cell_is_given() -> None:
         seen = published(cycle())
     (page,) = Path(seen["cell"]).glob("runs/*/worktrees/*/docs/given.md")
     must(page.read_text(encoding="utf-8") == "configured\ncached\n", page)
-    must((conf.read_text(encoding="utf-8"), cache.read_text(encoding="utf-8")) == ("configured\n", "cached\n"), "changed")
+    must(
+        (conf.read_text(encoding="utf-8"), cache.read_text(encoding="utf-8")) == ("configured\n", "cached\n"), "changed"
+    )
     must(os.listdir(cache.parent) == ["page"], os.listdir(cache.parent))
     conf.rename(f"{conf}.gone")
     status, seen = cycle()
@@ -378,13 +378,17 @@ def leave_one_running() -> None:
     number = ask("POST", f"{FORGE}/_forge/issues", asked)["number"]
     ISSUE.write_text(str(number), encoding="utf-8")
     sh("systemctl", "start", "--no-block", UNIT)
-    wait("its page", lambda: list(STATE.glob(f"runs/*/runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")))
+    wait(
+        "its page",
+        lambda: list(STATE.glob(f"runs/*/runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")),
+    )
     os.sync()
 
 
 NOW = [
     the_unit_is_shut, the_canary_had_the_apps_token, the_loops_user_reads_neither_key_nor_secrets,
-    each_child_gets_its_own, what_a_cell_is_given, secrets_that_are_not_fit, the_break_glass_token_is_said, nothing_to_do_is_no_run,
+    each_child_gets_its_own, what_a_cell_is_given, secrets_that_are_not_fit, the_break_glass_token_is_said,
+    nothing_to_do_is_no_run,
     what_was_stopped_heals, a_time_out_ends_everything, a_day_has_so_many_runs, a_hundred_repositories,
     leave_one_running,
 ]  # fmt: skip
