@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -154,6 +154,17 @@ def home_file(wanted: Mapping[str, str]) -> bytes:
     if status.st_uid != 0 or status.st_mode & 0o022:
         raise LoopError(f"the home file {path} must be root's, and nobody else's to write: chown root, chmod 0640")
     return content
+
+
+def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> None:
+    """Refuse what no cell could be given: LoopError names the first of root's files or directories that is not fit."""
+    for wanted in home_files:
+        home_file(wanted)
+    for seed in caches:
+        path = seed["src"]
+        if not os.path.isdir(path) or os.lstat(path).st_uid != 0:
+            raise LoopError(f"the cache {path} must be a directory of root's: make it, or take it out of"
+                            " engineering_loop_caches")  # fmt: skip
 
 
 def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
