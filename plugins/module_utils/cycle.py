@@ -215,6 +215,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
+        sandbox.bound_files(config)
         sandbox.check(config, cell)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]

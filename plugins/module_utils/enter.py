@@ -209,6 +209,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
     current = os.path.realpath(f"{config['install_dir']}/current")
     environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
     environment["PATH"] += f":{current}/.venv/bin"
+    sandbox.bound_files(config)
     os.makedirs(environment["HOME"], exist_ok=True)
     os.chdir(cell.part("runs") if os.path.isdir(cell.part("runs")) else "/")
     words = list(command) or [shutil.which("bash") or "/bin/sh", "--norc", "-i"]

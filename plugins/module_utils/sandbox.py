@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 from . import env_file, settings, untrusted, wire
 from .cells import ID, Cell
 from .errors import LoopError
+from .sizes import number_of
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -154,6 +156,12 @@ def check(config: Config, cell: Cell) -> None:
     if done.returncode:
         said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         raise LoopError(f"the agent cannot be shut in ({untrusted.show(said)}): {ALLOW}")
+
+
+def bound_files(config: Config) -> None:
+    """No file larger than a cell may be, from here on: one of holes costs no room, and whoever reads it never ends."""
+    most = int(number_of(config["cell_max_size"], "size"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 # --- a person in a kept cell ------------------------------------------------------------------
