@@ -623,8 +623,10 @@ def a_repository_within_the_worktree() -> object:
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.invalid", "-C", str(inner)]
     subprocess.run(["git", "init", "-q", str(inner)], check=True)
     (inner / "a").write_text("a", encoding="utf-8")
-    subprocess.run([*git, "add", "a"], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    for words in (["add", "a"], ["commit", "-qm", "x"]):
+        done = subprocess.run([*git, *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"denied: {words[0]}: {done.stderr[-100:]}"
     for key in ("core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "diff.external", "filter.x.clean", "filter.x.smudge"):
         subprocess.run([*git, "config", key, f"sh -c '{PAYLOAD}' {key}"], check=True)
     (inner / ".git/hooks/post-checkout").write_text(f"#!/bin/sh\n{PAYLOAD}\n", encoding="utf-8")
@@ -803,10 +805,15 @@ def kills_the_engine_with_a_report_of_its_own() -> object:
 
 @attack("grow")
 def forks_without_end() -> object:
-    """As many processes as it gets, for a second."""
+    """As many processes as it gets, and not many more than it may have: a test host without limits must live on."""
+    import resource
+
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if not 0 < most <= 500:
+        return f"not tried: it may have {most}"
     children = []
     with contextlib.suppress(OSError):
-        for _number in range(100_000):
+        while len(children) < most + 50:
             child = os.fork()
             if child == 0:
                 time.sleep(60)
@@ -814,7 +821,8 @@ def forks_without_end() -> object:
             children.append(child)
     for child in children:
         os.kill(child, signal.SIGKILL)
-    return f"got {len(children)}" if len(children) < 4000 else f"ESCAPED: {len(children)}"
+        os.waitpid(child, 0)
+    return f"got {len(children)} of {most}" if len(children) <= most else f"ESCAPED: {len(children)} of {most}"
 
 
 @attack("grow")
@@ -827,10 +835,13 @@ def fills_the_cell() -> object:
 
 
 def main() -> None:
-    said: dict[str, str] = {}
     out = Path(sys.argv[2])
+    # An engine may start its agent again: what is done is done.
+    said: dict[str, str] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     for group in sys.argv[1].split(","):
         for name, function in ATTACKS[group].items():
+            if name in said:
+                continue
             began = time.monotonic()
             try:
                 said[name] = str(function())
