@@ -92,6 +92,7 @@ def start() -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         sh("systemctl", "stop", UNIT)
         raise Wrong(f"the cycle lasts longer than {LONGEST} s") from None
+    wait("the end of the unit", ended, LONGEST)  # where it was stopped, start returns before that
     TIMES.append(round(time.monotonic() - began, 1))
     sh("systemctl", "reset-failed", UNIT, f"{UNIT}-watch")
     now = records()
@@ -246,6 +247,7 @@ def bubblewrap_broken() -> Iterator[None]:
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
         "from engineering_loop_core import settings, wire\nwire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
         "cell = os.environ['HOME'].rpartition('/')[0]\nos.environ['HOME'] = cell + '/home'\n"
+        f"os.environ['PATH'] = os.environ['PATH'].replace({str(LIB)!r} + '/bin:', '')\n"
         "os.execv('/usr/local/bin/pi', ['pi', *sys.argv[1:]])\n",
         encoding="utf-8",
     )  # fmt: skip
