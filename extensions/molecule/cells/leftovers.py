@@ -242,7 +242,7 @@ def sshd_port() -> str:
 @contextlib.contextmanager
 def bubblewrap_broken() -> Iterator[None]:
     """The agent runs beside the engine, in the unit's sandbox alone: what a hole in bubblewrap, or a hostile engine, gives."""
-    before = DOOR.read_text(encoding="utf-8")
+    before, times = DOOR.read_text(encoding="utf-8"), (DOOR.stat().st_atime_ns, DOOR.stat().st_mtime_ns)
     DOOR.write_text(
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
         "from engineering_loop_core import settings, wire\nwire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
@@ -255,6 +255,7 @@ def bubblewrap_broken() -> Iterator[None]:
         yield
     finally:
         DOOR.write_text(before, encoding="utf-8")
+        os.utime(DOOR, ns=times)
 
 
 # --- what is tried --------------------------------------------------------------------------------
@@ -299,11 +300,12 @@ def listed_and_brought(record: dict[str, Any]) -> None:
 
 def what_a_broken_sandbox_leaves() -> None:
     """Workspace, state, runs and memory are full of traps, the watch is busy, and the engine is killed with a report of idle."""
+    before = counted()
     with nothing_else_changes():
-        before = counted()
         with bubblewrap_broken(), approved("A page beside the engine", attack("loose,last")):
             record = start()
-        must((record["agents"], counted()) == (1, before + 1), f"{record['agents']} agents, {counted() - before} counted")
+        # one more by the message that it forged: that can only ever add
+        must((record["agents"], counted()) == (2, before + 1), f"{record['agents']} agents, {counted() - before} counted")
         must(record["outcome"] not in ("idle", "published", "locked", "over_budget"), (record["outcome"], record["detail"]))
         said(Path(record["cell"]))
         kept(record)
@@ -343,12 +345,12 @@ def a_gate_command_is_shut_in() -> None:
 
 
 def a_cell_has_a_size() -> None:
-    with nothing_else_changes(), settings(cell_max_files=8000):
+    with settings(cell_max_files=8000), nothing_else_changes():
         with approved("Files without end", attack("grow")):
             record = start()
         must(record["outcome"] == "interrupted" and "cell_max_files" in record["detail"], (record["outcome"], record["detail"]))
         kept(record)
-    with nothing_else_changes(), settings(cell_max_size="60M"):
+    with settings(cell_max_size="60M"), nothing_else_changes():
         with approved("Bytes without end", "pi: run dd if=/dev/zero of=$HOME/zeros bs=1M count=300; sleep 60"):
             record = start()
         must(record["outcome"] == "interrupted" and "cell_max_size" in record["detail"], (record["outcome"], record["detail"]))
@@ -384,7 +386,7 @@ def bad_input() -> None:
         os.mkfifo(home)
         refused("agent.conf")
         home.unlink()
-    sh("mount", "-t", "tmpfs", "-o", "noexec", "tmpfs", str(RUNS))
+    sh("mount", "-t", "tmpfs", "-o", "noexec,mode=0755", "tmpfs", str(RUNS))
     try:
         refused("noexec")
     finally:
