@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .errors import LoopError
 from .files import read_bytes
-from .gitrepo import OBJECT, SMALL, Denied, Repo, inside, objects, read_small
+from .gitrepo import OBJECT, SMALL, Denied, Repo, files_below, inside, objects, read_small
 from .loose import read
 
 MANY = 10  # fewer are read one by one
@@ -105,11 +105,10 @@ def last_commit(admin: Admin) -> str:
 def mentioned(place: str) -> list[str]:
     """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
     found: dict[str, None] = {}
-    for root, directories, files in os.walk(place):
-        directories[:] = [name for name in directories if name != "modules"]
-        for name in files:
-            if name != "index":
-                found.update(dict.fromkeys(OBJECT.findall(read_small(os.path.join(root, name)) or "")))
+    for file in files_below(place):
+        part = os.path.relpath(file, place).split("/")
+        if part[-1] != "index" and part[0] != "modules":
+            found.update(dict.fromkeys(OBJECT.findall(read_small(file) or "")))
     return list(found)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from . import untrusted
 from .errors import LoopError
-from .files import read_bytes
 from .gitrepo import Repo, inside, lstat_of
+
+LOCK_BYTES = 65536
 
 
 @dataclass
@@ -162,20 +165,52 @@ def check_run_lock(path: str | None) -> None:
 
 
 def run_holder(path: str) -> str | None:
-    """Who holds the engine's lock, in words; None where nobody alive does."""
+    """Who holds the engine's lock, in words; None where nobody alive does.
+
+    The lock is input: it counts for a living process of its owner's, or for the engine, and for nobody else.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    path = os.path.join(os.path.realpath(parent), name)
+    status = lstat_of(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return None
     try:
-        found = json.loads(read_bytes(path, limit=65536) or b"{}")
-        pid, started = int(found["pid"]), found.get("started_at")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return user_of(os.path.realpath(path), processes()) if os.path.lexists(path) else None
-    if pid <= 0 or pid == os.getpid() or not _alive(pid, started):
+        content = untrusted.read(path, os.path.dirname(path), LOCK_BYTES) or b""
+    except LoopError:
+        if not os.access(path, os.R_OK) and status.st_uid != os.geteuid():
+            raise  # an engine's of another user, perhaps
+        content = b""
+    pid, started = named_in(content)
+    if pid is None:
+        own = (each for each in processes().processes if _counts(each.pid, status.st_uid))
+        return next((words for each in own if (words := _use(path, each))), None)
+    if pid in (1, os.getpid()) or not _alive(pid, started) or not _counts(pid, status.st_uid):
         return None
     return f"{path} is held by the living process {pid}"
 
 
+def named_in(content: bytes) -> tuple[int | None, float | None]:
+    """The process that the engine's lock names, and when it says that it began; None for what it does not say."""
+    try:
+        found = untrusted.parse(content, "the lock")
+    except LoopError:
+        return None, None
+    pid = found.get("pid")
+    if isinstance(pid, str) and re.fullmatch(r"[0-9]{1,10}", pid):
+        pid = int(pid)
+    known = isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31
+    return (pid if known else None), _epoch(found.get("started_at"))
+
+
+def _counts(pid: int, owner: int) -> bool:
+    """Does the process run as the lock's owner, or is it the engine? One that nobody may look at could be."""
+    uids = re.search(rb"^Uid:\s+(\d+)\s+(\d+)", _content(pid, "status"), re.MULTILINE)
+    return uids is None or owner in (int(uids[1]), int(uids[2])) or _is_engine(pid)
+
+
 def cycle_in_progress(run_lock: str, unit: str) -> str:
     """Who runs a cycle right now, in a few words; empty where nobody does."""
-    with contextlib.suppress(LoopError):  # what cannot be read is no lock of an engine's
+    with contextlib.suppress(LoopError):  # then systemd knows
         if run_lock and (holder := run_holder(run_lock)):
             return holder
     systemctl = shutil.which("systemctl")
@@ -204,7 +239,7 @@ def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> No
         time.sleep(0.2)
 
 
-def _alive(pid: int, started: object) -> bool:
+def _alive(pid: int, claimed: float | None) -> bool:
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -220,7 +255,6 @@ def _alive(pid: int, started: object) -> bool:
     if fields[0] in "ZX":
         return False
     begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    claimed = _epoch(started)
     # A process that began after the lock was written is another one that got the same number,
     # or the host's clock was set since then, and it is the engine after all.
     return claimed is None or begun <= claimed + 10 or _is_engine(pid)
@@ -235,10 +269,10 @@ def _is_engine(pid: int) -> bool:
 
 
 def _epoch(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
     try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        moment = datetime.fromisoformat(str(value)[:64])
+        return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
+    except (ValueError, OverflowError):
         return None
-    return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone

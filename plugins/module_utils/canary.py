@@ -354,8 +354,9 @@ def _busy(state: Mapping[str, str]) -> bool:
 
 
 def _account(cycles_dir: str, known: set[str], invocation: str) -> Json:
-    """The record that root wrote of the cycle: by its invocation, else the newest new one. Empty where there is none."""
-    for record in reversed(records.read(cycles_dir, 5)):
+    """The record that root wrote of the cycle: by its invocation, else the newest new one; else empty."""
+    recent: list[Json] = records.read(cycles_dir, 5)
+    for record in reversed(recent):
         if f"{record['cycle']}.json" not in known and invocation in ("", record.get("invocation_id")):
             return record
     return {}

@@ -11,10 +11,10 @@ below is input.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,13 +24,15 @@ from typing import Any, TypeAlias
 from . import untrusted
 from .clock import age_of, stamp, utc_now
 from .errors import LoopError
-from .files import flocked, read_bytes, write_atomic
+from .files import flocked, read_bytes, remove_tree, write_atomic
 from .users import account, as_user
 
 Config: TypeAlias = Mapping[str, Any]
 Manifest: TypeAlias = dict[str, Any]
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+RUN = re.compile(r"[a-z][a-z0-9_.-]{0,100}")
+EARLIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 PARTS = ("home", "workspace", "runs", "state", "memory")
 MANIFEST = "cell.json"
 REPORT = "report.json"
@@ -93,6 +95,8 @@ def check_place(config: Config) -> None:
         status = os.lstat(path)
     except OSError as error:
         raise LoopError(f"the directory of the cells, {path}, is missing ({error.strerror}); run apply.yml") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise LoopError(f"{path} is a link: let engineering_loop_runs_dir name {os.path.realpath(path)} itself")
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
         raise LoopError(f"{path} must be a directory of root's that nobody else can write; run apply.yml")
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
@@ -256,6 +260,16 @@ def find(config: Config, name: str) -> Cell:
     return Cell(f"{config['runs_dir']}/{fitting[0]}")
 
 
+def earlier(cell: Cell) -> list[tuple[str, str]]:
+    """What an older layout had in its own quarantine, of an adopted cell: (id, where that layout had its runs) each."""
+    found = []
+    with contextlib.suppress(LoopError):
+        for actual, seen in manifest_of(cell).get("binds", []):
+            with contextlib.suppress(LoopError, OSError), untrusted.opened(f"{actual}/.quarantine", actual) as place:
+                found += [(name, seen) for name in sorted(os.listdir(place)) if EARLIER.fullmatch(name)]
+    return found
+
+
 def is_kept(manifest: Mapping[str, Any]) -> bool:
     """Whether work is in it that is nowhere else: it is listed, and goes by the rules of what is kept."""
     return manifest["outcome"] not in (*NOTHING_IN_IT, "published", RUNNING)
@@ -268,9 +282,17 @@ def close(cell: Cell, manifest: Manifest) -> Manifest:
     """Nobody but root enters it from now on. The first step is the chmod: all others only tell of it."""
     os.chmod(cell.path, CLOSED)
     size, files = measure(cell.path)
-    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files}
+    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files, "runs": runs_in(cell)}
     write_manifest(cell, whole)
     return whole
+
+
+def runs_in(cell: Cell) -> list[str]:
+    """The names of the runs that were begun in it, which say of which issue: all that is known of a killed one."""
+    with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
+        names = (entry.name for entry in itertools.islice(os.scandir(directory), 1000))
+        return sorted(name for name in names if RUN.fullmatch(name))[:10]
+    return []
 
 
 def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
@@ -365,20 +387,14 @@ def measure(path: str, seconds: float = 120.0) -> tuple[int, int]:
     return figures[0], figures[1]
 
 
-def remove_tree(path: str) -> None:
-    """Remove whatever stands at ``path``: rm copes with any depth, name and mode. LoopError where something stays."""
-    if not os.path.lexists(path):
-        return
-    rm = shutil.which("rm") or "/bin/rm"
-    done = subprocess.run([rm, "-rf", "--one-file-system", "--", path], capture_output=True, check=False)
-    if os.path.lexists(path):
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it stays"]
-        raise LoopError(f"{path} cannot be removed: {untrusted.show(lines[-1])}")
-
-
 def remove(cell: Cell) -> None:
-    """For good: out of its place by one rename, then gone."""
+    """For good: out of its place by one rename, then gone; before that, what an adopted one has on other disks."""
     gone = f"{os.path.dirname(cell.path)}/{GOING}{cell.id}"
+    with contextlib.suppress(LoopError):  # a damaged manifest names nothing
+        for actual, _seen in manifest_of(cell).get("binds", []):
+            aside = os.path.dirname(actual)
+            if os.path.basename(aside) == f".adopted-{cell.id}":
+                remove_tree(aside)
     remove_tree(gone)
     os.rename(cell.path, gone)
     remove_tree(gone)

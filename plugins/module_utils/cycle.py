@@ -151,9 +151,12 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
 def _process_group(
     command: list[str], directory: str, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The engine, which leads a process group that dies with us; ended in order where we are stopped."""
+    """The engine in a PID namespace of its own: all that it starts dies with it, and nothing in there sees this process.
+
+    systemd's PrivatePIDs would do that for the whole unit, but then it cannot wait for a main process that it stops.
+    """
     engine = subprocess.Popen(
-        command,
+        [*sandbox.NAMESPACE, "--chdir", directory, "--", *command],
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import cells, cycle, github_app, pristine, sandbox, settings, untrusted
+from . import cells, cycle, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
-from .files import write_atomic
+from .files import remove_tree, write_atomic
 from .gitcmd import git
 from .prepare import read_secrets
 from .timer import systemctl
@@ -80,7 +80,7 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *_places(config, cell, manifest),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
-            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
+            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
             f"--description=A person in the cell {cell.id}",
             "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
         ]  # fmt: skip
@@ -136,6 +136,18 @@ def run(config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool =
     return {"exit_status": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
 
 
+def restore_earlier(config: Config, what: str) -> dict[str, Any] | None:
+    """Put back, in its adopted cell, what an older layout had in quarantine; None where no cell has it."""
+    for one in cells.listing(config["runs_dir"]):
+        cell = Cell(one["path"])
+        for name, seen in cells.earlier(cell):
+            if name == what:
+                known = [place for _actual, place in one["binds"]]
+                command = [f"{config['lib_dir']}/loop", "earlier", f"{seen}/.quarantine", what, *known]
+                return {"id": cell.id, **run(config, cell, command)}
+    return None
+
+
 # --- bringing work out ------------------------------------------------------------------------
 
 
@@ -177,7 +189,7 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
             said = done.stderr.decode("utf-8", "surrogateescape").strip().splitlines() or ["it is too large"]
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said[-1])}")
         making = f"{config['pristine_dir']}/.bringing-{cell.id}"
-        cells.remove_tree(making)
+        remove_tree(making)
         as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
         os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
         subprocess.run(["chown", "-hR", "root:root", making], check=True)
@@ -218,6 +230,17 @@ def inside(config_path: str, path: str, *command: str) -> int:
         sys.stderr.write(f"{untrusted.show(words[0])}: not found\n")
         return 127
     os.execve(program, words, environment)  # noqa: S606 - a shell has no part in this
+
+
+def earlier(place: str, what: str, *within: str) -> int:
+    """Put a thing of an older layout's quarantine back to where it stood in that layout."""
+    try:
+        back = quarantine.restore(place, what, within=within)
+    except LoopError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{what} is back at {back['path']}, branch {back['branch'] or 'none'}\n")
+    return 0
 
 
 def worktrees(config_path: str) -> int:

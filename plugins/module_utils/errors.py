@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one error that the core raises on purpose."""
+"""The errors that the core raises on purpose."""
 
 from __future__ import annotations
 
@@ -15,3 +15,7 @@ class LoopError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class TimedOut(LoopError):
+    """A program on this host did not end in its time. Of a repository it means: damaged, put it aside."""

@@ -9,9 +9,14 @@ import fcntl
 import hashlib
 import os
 import stat
+import subprocess
+import time
 from collections.abc import Iterator
 
 from .errors import LoopError
+from .untrusted import show
+
+WRITER_SECONDS = 60.0  # no writer of ours takes longer; who only holds the lock is none
 
 
 def read_bytes(path: str, limit: int = 16 * 1024 * 1024) -> bytes | None:
@@ -92,8 +97,13 @@ def _clear(path: str) -> None:
         os.unlink(path)  # no work of ours; nobody else's lock is waited for
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    deadline = time.monotonic() + WRITER_SECONDS
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.01)
         if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
             os.unlink(path)
     finally:
@@ -124,10 +134,12 @@ def flocked(path: str, *, wait: bool = True) -> Iterator[bool]:
     living process holds it: the kernel drops the lock of a dead one by itself.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise LoopError(f"the lock {path} cannot be opened: {error.strerror}") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise LoopError(f"the lock {path} is no regular file: move it aside")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -136,3 +148,68 @@ def flocked(path: str, *, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(directory: str, seconds: float) -> Iterator[None]:
+    """Hold an exclusive ``flock`` on the directory itself: no file, so nothing can stand in its place or be removed.
+
+    LoopError where it cannot be had within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while (descriptor := _locked_directory(directory)) is None:
+        if time.monotonic() > deadline:
+            raise LoopError(f"another process has held the lock of {directory} for {seconds:.0f} s: wait, or end it")
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked_directory(path: str) -> int | None:
+    """A descriptor of the directory, locked; None where another living process holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{path} cannot be locked: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):  # else it was moved away meanwhile
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def remove_tree(path: str) -> None:
+    """Remove whatever stands at ``path``, however deep, and nothing that is mounted in it. LoopError where that fails.
+
+    Directories of ours without permissions get them. No link in it is followed; who else can rename what is above
+    ``path`` must not have more rights than we have. Our own walk would end at a depth that rm does not know.
+    """
+    if not os.path.lexists(path):
+        return
+    if os.path.islink(path) or not os.path.isdir(path):
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
+        return
+    for command in (["rm", "-rf", "--one-file-system"], ["chmod", "-R", "u+rwx"], ["rm", "-rf", "--one-file-system"]):
+        done = subprocess.run(
+            [*command, "--", path], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if command[0] == "rm" and done.returncode == 0:
+            return
+    lines = done.stderr.decode("utf-8", "surrogateescape").splitlines() or ["no message"]
+    raise LoopError(f"{show(path)} cannot be removed: {show(lines[0])}")
+
+
+def size_of(path: str) -> int:
+    """Bytes on disk below ``path``, nothing mounted; what may not be looked at counts as nothing."""
+    command = ["du", "-s", "-x", "--block-size=1", "--", path]
+    done = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    number = done.stdout.partition(b"\t")[0]
+    return int(number) if number.isdigit() else 0

@@ -27,6 +27,7 @@ from .files import read_bytes
 from .gate_patterns import deadline, prepare
 from .gate_policy import Policy, admits_handoff, effective, guards
 from .gitcmd import git
+from .untrusted import show as show
 
 JUDGE_SECONDS = 60.0
 GIT_SECONDS = 120.0
@@ -93,13 +94,6 @@ class Change(NamedTuple):
     size: int = 0  # of the file after the change; at least what was added where nothing more is known
     blob: str = ""
     commit: str = ""
-
-
-def show(text: str) -> str:
-    """A name or a line for a message: printable, on one line, not longer than it needs to be."""
-    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:200])
-    return plain if len(plain) <= 200 and len(text) <= 200 else f"{plain[:200]}..."
 
 
 # --- reading a unified diff ------------------------------------------------------------------------------

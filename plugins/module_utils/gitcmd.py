@@ -12,13 +12,11 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from .errors import LoopError
+from .errors import LoopError, TimedOut
+from .untrusted import show
 
-try:
-    from git.cmd import Git
-    from git.exc import GitCommandNotFound
-except ImportError:  # a fresh host, before the role's packages are there
-    Git = None  # type: ignore[assignment,misc]
+MAX_TOLD = 500
+SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
 
 # These win over every configuration file. Filters, aliases and includes are named by the
 # repository, so they are switched off one by one where a command could use them.
@@ -62,9 +60,17 @@ def safe_environment(extra: Mapping[str, str] | None = None, config: Mapping[str
     return environment
 
 
+def whole_environment(
+    environment: Mapping[str, str] | None = None, config: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """This process's environment without the variables that would redirect git (GIT_DIR, ...), made safe."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_SSL_")}
+    return {**own, **safe_environment(environment, config)}
+
+
 def available() -> bool:
     """Whether git can be run here at all: not on a host whose packages are still to come."""
-    return Git is not None and shutil.which("git") is not None
+    return shutil.which("git") is not None
 
 
 def git(
@@ -75,52 +81,40 @@ def git(
     environment: Mapping[str, str] | None = None,
     config: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
-    timeout: float | None = None,
+    timeout: float = SECONDS,
 ) -> tuple[int, str, str]:
     """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
 
-    Raises LoopError with git's own reason where the exit status is not in ``ok``.
-    ``stdin`` is given whole. Variables of the caller's that would redirect git
-    (GIT_DIR, GIT_WORK_TREE, ...) are not passed on.
+    Raises LoopError with git's own reason where the exit status is not in ``ok``, TimedOut after
+    ``timeout`` seconds, and then all that git had started is ended.
     """
-    if Git is None:
-        raise LoopError("the Python library GitPython is missing on this host; Debian's package is python3-git")
-    # GitPython starts from os.environ, so a caller's GIT_DIR and the like go there, once.
-    for key in [key for key in os.environ if key.startswith("GIT_") and not key.startswith("GIT_SSL_")]:
-        os.environ.pop(key, None)
-    full = safe_environment(environment, config)
-    command = ["git", *arguments]
-    # GitPython would fall back to the directory that we happen to stand in.
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
-    given = None
-    if stdin is not None:
-        given = os.fdopen(os.memfd_create("git-stdin"), "w+b")
-        given.write(stdin)
-        given.seek(0)
     try:
-        # With a limit it leads a process group, which ends as a whole: GitPython's own limit
-        # needs the program ps, and waits for ever where there is none.
-        process = Git(directory).execute(
-            command, given, env=full, as_process=True, start_new_session=timeout is not None
-        )
-        streams = process.communicate(timeout=timeout)
-    except GitCommandNotFound as error:
+        process = subprocess.Popen(
+            ["git", *arguments], cwd=directory, env=whole_environment(environment, config), start_new_session=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    except FileNotFoundError as error:
         raise LoopError("the program git is missing on this host; Debian's package is git") from error
+    except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
+        raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
+    try:
+        streams = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise LoopError(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
+        raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
     finally:
-        if given:
-            given.close()
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     status: int = process.returncode
     text, err = (stream.decode("utf-8", "surrogateescape") for stream in streams)
     if status not in ok:
         lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
         # git says what is wrong first and ends with advice.
         told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {told[0]}")
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}")
     return status, text, err
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -18,9 +19,19 @@ OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 # A component that git, a shell and a path all read the same way.
 COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@,-]*")
 PROTECTED = ("main", "master", "production", "prod", "HEAD")
-OUR_LOCK = "loop-worktrees.lock"
+# git's own: index, config, refs, and what it writes beside packed-refs before it takes its place.
+LOCKED = ("AUTO_MERGE", "BISECT_HEAD", "CHERRY_PICK_HEAD", "HEAD", "MERGE_HEAD", "ORIG_HEAD", "REVERT_HEAD", "config",
+          "config.worktree", "gc.pid", "index", "packed-refs", "shallow")  # fmt: skip
+LOCKS = (*(f"{name}.lock" for name in LOCKED), "packed-refs.new")
 SMALL = 1024 * 1024
+MANY_FILTERS = 500
 FEW = 50  # to read so many objects costs less than one git
+
+
+# What git opens before it does anything, and what must be a directory for it.
+FILES = ("HEAD", "config", "config.worktree", "index", "packed-refs", "shallow", "commondir", "info/exclude",
+         "info/attributes", "info/sparse-checkout", "objects/info/alternates", "logs/HEAD")  # fmt: skip
+DIRECTORIES = ("objects", "refs")
 
 
 class Denied(Exception):
@@ -78,11 +89,31 @@ def open_repo(path: str) -> Repo:
         common, bare = path, True
     if not (os.path.isdir(os.path.join(common, "objects")) and os.path.lexists(os.path.join(common, "HEAD"))):
         raise LoopError(f"{path} is not a git repository")
+    odd = odd_part(common)
+    if odd:
+        raise LoopError(odd)
     if in_reftable(common):
         raise LoopError(
             f"{path} keeps its refs in a reftable, which is not supported: clone it anew with refs in files"
         )
     return Repo(path, common, bare, loose.simple(common))
+
+
+def odd_part(common: str) -> str:
+    """What stands in the git directory that git would wait at, follow, or not be able to read; empty for nothing.
+
+    Looked at without git, which waits for ever at a pipe and goes wherever a link leads.
+    """
+    for name in (".", *DIRECTORIES, *FILES):
+        place, directory = f"{common}/{name}".removesuffix("/."), name not in FILES
+        status = lstat_of(place)
+        if status is None:
+            continue
+        if not (stat.S_ISDIR if directory else stat.S_ISREG)(status.st_mode):
+            return f"{place} is not what a repository has there"
+        if not os.access(place, os.R_OK | os.X_OK if directory else os.R_OK):
+            return f"{place} cannot be read"
+    return ""
 
 
 def in_reftable(common: str) -> bool:
@@ -245,20 +276,19 @@ def lstat_of(path: str) -> os.stat_result | None:
 
 
 def files_below(directory: str) -> list[str]:
-    """Files, and symlinks to whatever, below ``directory``."""
-    return [
-        os.path.join(root, name)
-        for root, deeper, names in os.walk(directory)
-        for name in [*names, *deeper]
-        if name in names or os.path.islink(os.path.join(root, name))
-    ]
+    """Files, and symlinks to whatever, below ``directory``, however deep; no link is entered."""
+    found: list[str] = []
+    waiting = [directory]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                (waiting if entry.is_dir(follow_symlinks=False) else found).append(entry.path)
+    return sorted(found)
 
 
-def git_locks(repo: Repo) -> list[str]:
-    """Lock files of the repository itself: index, config, HEAD, packed-refs, …"""
-    return sorted(
-        f"{repo.common}/{name}" for name in os.listdir(repo.common) if name.endswith(".lock") and name != OUR_LOCK
-    )
+def git_locks(common: str) -> list[str]:
+    """What git leaves in the git directory where it is killed; by name, for what else is locked there is not ours."""
+    return [place for name in LOCKS if os.path.lexists(place := f"{common}/{name}")]
 
 
 def main_branch(repo: Repo) -> str:
@@ -296,12 +326,24 @@ def default_of(repo: Repo, taken: str) -> tuple[str, str]:
     )
 
 
+def unknown_extensions(repo: Repo) -> list[str]:
+    """Extensions that the repository has and that this host's git does not know: it refuses every command there."""
+    if "extensions" not in (read_small(f"{repo.common}/config") or "extensions").lower():
+        return []
+    status, _out, err = repo.git(["rev-parse", "--git-dir"], ok=range(256))
+    found = re.search(r"unknown repository extensions? found:((?:\n\t\S+)+)", err) if status else None
+    return [name.lower() for name in found[1].split()] if found else []
+
+
 def filters_off(repo: Repo) -> dict[str, str]:
-    """Settings that silence every filter that the repository's configuration defines."""
-    text = (read_small(f"{repo.common}/config") or "") + (read_small(f"{repo.common}/config.worktree") or "")
-    if "filter" not in text.lower() and "include" not in text.lower():
+    """Settings that silence every filter that the repository's configuration defines; LoopError for too many."""
+    texts = [read_small(f"{repo.common}/{name}") for name in ("config", "config.worktree")]
+    unread = texts[0] is None or (texts[1] is None and os.path.lexists(f"{repo.common}/config.worktree"))
+    if not unread and not re.search("(?i)filter|include", "".join(each or "" for each in texts)):
         return {}
     _status, out, _err = repo.git(["config", "--list", "--name-only", "-z"])
-    names = sorted({key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")})
+    names = {key[len("filter.") :].rpartition(".")[0] for key in out.split("\0") if key.startswith("filter.")}
+    if len(names) > MANY_FILTERS:
+        raise LoopError(f"{repo.common}/config defines {len(names)} filters: remove them")
     silent = {"smudge": "", "clean": "", "process": "", "required": "false"}
-    return {f"filter.{name}.{key}": value for name in names for key, value in silent.items()}
+    return {f"filter.{name}.{key}": value for name in sorted(names) for key, value in silent.items()}

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .errors import LoopError
 from .files import read_bytes, write_atomic
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,61 @@ def _known_ids(entry: Entry) -> tuple[int, int]:
     return uid, gid
 
 
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[int, bool]]:
+    """A descriptor of the directory ``path``, opened part by part, and whether nobody else has a say in it.
+
+    A link is followed where it is root's (or ours) and nobody else could have put it there. OSError where something
+    is missing or no directory, LoopError at any other link.
+    """
+    waiting, descriptor, safe, links = path.split("/")[::-1], os.open("/", DIRECTORY), True, 0
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            status = os.stat(part, dir_fd=descriptor, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                if links > 40:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if not safe or status.st_uid not in (0, os.geteuid()):
+                    raise LoopError(f"{path}: {part} is a link that root does not follow; name what it leads to")
+                target = os.readlink(part, dir_fd=descriptor)
+                waiting += target.split("/")[::-1]
+                if target.startswith("/"):
+                    os.close(descriptor)
+                    descriptor = os.open("/", DIRECTORY)
+                continue
+            deeper = os.open(part, DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+            safe = safe and _safe(os.fstat(descriptor))
+        yield descriptor, safe
+    finally:
+        os.close(descriptor)
+
+
+def _safe(status: os.stat_result) -> bool:
+    """Can nobody else change what stands in the directory? In a sticky one nobody else can change what is ours."""
+    others = status.st_mode & (0o002 if status.st_gid in (0, os.getegid()) else 0o022)
+    return status.st_uid in (0, os.geteuid()) and (not others or bool(status.st_mode & stat.S_ISVTX))
+
+
+@contextlib.contextmanager
+def _placed(path: str) -> Iterator[tuple[str, int, bool]]:
+    """A name for ``path`` that leads to the parent directory as it was opened, that descriptor, whether it is safe."""
+    with _opened(os.path.dirname(path)) as (descriptor, safe):
+        yield f"/proc/self/fd/{descriptor}/{os.path.basename(path)}", descriptor, safe
+
+
 def compare(entry: Entry) -> Change | None:
     """What would have to change for ``entry`` to hold; None where it does. Changes nothing."""
     if not os.path.isabs(entry.path) or os.path.normpath(entry.path) != entry.path or "\0" in entry.path:
         raise LoopError(f"{entry.path!r} is not an absolute, plain path")
     try:
-        status = os.lstat(entry.path)
+        with _placed(entry.path) as (place, _descriptor, _safe_there):
+            return _compare(entry, place, os.lstat(place))
     except OSError as error:
         if entry.state in ("absent", "kept") and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return None
@@ -70,15 +122,18 @@ def compare(entry: Entry) -> Change | None:
             raise LoopError(f"{entry.path} cannot be looked at: {error.strerror}") from error
         after = entry.content if entry.state == "file" else None
         return Change(entry.path, f"{entry.state} created", None, after)
+
+
+def _compare(entry: Entry, place: str, status: os.stat_result) -> Change | None:
     if entry.state == "absent":
         if stat.S_ISDIR(status.st_mode):
             raise LoopError(f"{entry.path} is a directory; only files are removed")
-        return Change(entry.path, "removed", read_bytes(entry.path) if stat.S_ISREG(status.st_mode) else None)
+        return Change(entry.path, "removed", _content(entry, place) if stat.S_ISREG(status.st_mode) else None)
     before = None
     if entry.state == "directory":
         status = _standing_directory(entry.path, status)
     else:
-        before = _standing_file(entry, status)
+        before = _standing_file(entry, place, status)
         if entry.state == "file" and before != entry.content:
             return Change(entry.path, "content", before, entry.content)
     differs = []
@@ -91,51 +146,85 @@ def compare(entry: Entry) -> Change | None:
 
 
 def _standing_directory(path: str, status: os.stat_result) -> os.stat_result:
-    if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
-        with contextlib.suppress(OSError):  # else it leads nowhere
-            status = os.stat(path)  # root moved it to a larger disk
+    with contextlib.suppress(OSError):  # a link that leads nowhere
+        if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:  # root moved it to a larger disk
+            with _opened(path) as (descriptor, _safe_there):
+                status = os.fstat(descriptor)
     if not stat.S_ISDIR(status.st_mode):
         raise LoopError(f"{path} is in the way: a directory must stand there; move it aside and run again")
     return status
 
 
-def _standing_file(entry: Entry, status: os.stat_result) -> bytes | None:
+def _standing_file(entry: Entry, place: str, status: os.stat_result) -> bytes | None:
     """Content of the file that stands there; None for a link or the like, which is replaced, and for a secret."""
     if stat.S_ISDIR(status.st_mode):
         raise LoopError(f"{entry.path} is a directory where a file must stand; move it aside and run again")
     if entry.state == "kept" and not stat.S_ISREG(status.st_mode):
         raise LoopError(f"{entry.path} is not a regular file; put the file itself there")
-    return read_bytes(entry.path) if stat.S_ISREG(status.st_mode) and entry.state == "file" else None
+    return _content(entry, place) if stat.S_ISREG(status.st_mode) and entry.state == "file" else None
+
+
+def _content(entry: Entry, place: str) -> bytes | None:
+    try:
+        return read_bytes(place)
+    except LoopError as error:
+        raise LoopError(str(error).replace(place, entry.path)) from error
 
 
 def apply(entry: Entry, change: Change) -> None:
-    """Make ``entry`` hold. Parents must exist; no symlink is followed in the last component."""
-    if entry.state == "absent":
-        try:
-            os.unlink(entry.path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise LoopError(f"{entry.path} cannot be removed: {error.strerror}") from error
-        return
-    uid, gid = _known_ids(entry)
-    if entry.state == "file":
-        write_atomic(entry.path, entry.content, entry.mode, uid, gid)
-        return
+    """Make ``entry`` hold, whatever became of its parents meanwhile: no link of another user's is followed."""
+    verb = "removed" if entry.state == "absent" else "made"
     try:
-        if entry.state == "directory":
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(entry.path, 0o700)
-        follow = 0 if os.path.islink(entry.path) and os.lstat(entry.path).st_uid == 0 else os.O_NOFOLLOW
-        kind = os.O_DIRECTORY if entry.state == "directory" else os.O_NONBLOCK
-        descriptor = os.open(entry.path, os.O_RDONLY | kind | os.O_CLOEXEC | follow)
-        try:
-            os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, entry.mode)
-        finally:
-            os.close(descriptor)
+        with _placed(entry.path) as (place, parent, safe):
+            if entry.state == "absent":
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(place)
+                return
+            uid, gid = _known_ids(entry)
+            if entry.state == "file":
+                try:
+                    write_atomic(place, entry.content, entry.mode, uid, gid)
+                except LoopError as error:
+                    raise LoopError(str(error).replace(os.path.dirname(place), os.path.dirname(entry.path))) from error
+                return
+            with contextlib.ExitStack() as stack:
+                if entry.state == "directory":
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(place, 0o700)
+                    descriptor = (
+                        stack.enter_context(_opened(entry.path))[0] if safe else _descriptor(place, DIRECTORY, stack)
+                    )
+                else:
+                    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+                    descriptor = _descriptor(place, flags, stack)
+                if not safe:
+                    _check_theirs(entry, descriptor, parent, uid)
+                os.fchown(descriptor, uid, gid)
+                os.fchmod(descriptor, entry.mode)
+    except FileNotFoundError as error:
+        if entry.state != "absent":
+            raise LoopError(f"{entry.path} cannot be made: {error.strerror}") from error
     except OSError as error:
-        raise LoopError(f"{entry.path} cannot be made: {error.strerror}") from error
+        raise LoopError(f"{entry.path} cannot be {verb}: {error.strerror}") from error
+
+
+def _descriptor(place: str, flags: int, stack: contextlib.ExitStack) -> int:
+    descriptor = os.open(place, flags)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _check_theirs(entry: Entry, descriptor: int, parent: int, uid: int) -> None:
+    """Where another user could have put it, root gives away only what is that user's, or a new directory."""
+    status = os.fstat(descriptor)
+    new = stat.S_ISDIR(status.st_mode) and not os.listdir(descriptor)
+    owner = status.st_uid
+    if owner not in (uid, os.fstat(parent).st_uid) and not (new and owner == os.geteuid()):
+        raise LoopError(
+            f"{entry.path} belongs to uid {owner} in another user's directory: give it to {entry.owner} (chown)"
+        )
+    if not stat.S_ISDIR(status.st_mode) and status.st_nlink != 1:
+        raise LoopError(f"{entry.path} has another name as well (a hard link): put the file itself there")
 
 
 def converge(

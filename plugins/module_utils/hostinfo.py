@@ -44,6 +44,7 @@ def system() -> dict[str, Any]:
         "python": platform.python_version(),
         "systemd": os.path.isdir("/run/systemd/system"),
         "root": os.geteuid() == 0,
+        "namespaces_problem": namespaces_problem(),
     }
 
 
@@ -109,12 +110,38 @@ def kept(runs_dir: str) -> list[dict[str, Any]]:
         if not cells.is_kept(one):
             continue
         issue = one.get("issue") or {}
-        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else "what an older layout left" * (
-            one["kind"] == "adopted"
-        )
+        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else ", ".join(one.get("runs") or [])
+        if one["kind"] == "adopted":
+            what = "what an older layout left"
         wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
         found.append({**wanted, "what": show(str(what)), "title": show(str(issue.get("title", "")))})
+        for name, seen in cells.earlier(cells.Cell(one["path"])):
+            told = {"id": name, "outcome": "adopted", "detail": f"was kept below {seen}", "what": "quarantined before"}
+            found.append({**wanted, "size": 0, "files": 0, "title": "", **told})
     return found
+
+
+# What a kernel may be told so that nobody but root makes namespaces: file, the value that forbids it, what allows it.
+NAMESPACES = (
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+)
+
+
+def namespaces_problem() -> str:
+    """Why the agent could not be shut in on this kernel, and how to allow it; empty where it can."""
+    forbids = []
+    for path, value, allow in NAMESPACES:
+        with contextlib.suppress(OSError), open(path, encoding="ascii") as handle:
+            if handle.read().strip() == value:
+                forbids.append(allow)
+    if not forbids:
+        return ""
+    return (
+        "the kernel does not let the loop's user make namespaces, so the agent could not be shut in. Allow it:"
+        f" sysctl -w {' '.join(forbids)}, and keep that in /etc/sysctl.d/engineering-loop.conf"
+    )
 
 
 def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:

@@ -15,18 +15,17 @@ import grp
 import json
 import os
 import pwd
-import shutil
-import stat
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import budget, quarantine, releases, runtime, settings, takeover, units
+from . import adopt, budget, cells, privileges, quarantine, releases, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
-from .files import read_bytes
+from .files import read_bytes, remove_tree
 
 Json = dict[str, Any]
 
@@ -34,9 +33,13 @@ Json = dict[str, Any]
 REMOVABLE = ("work", "config", "secrets", "receipts", "taken_over", "user")
 # The settings that say where things are.
 NEEDED = (
-    "user", "group", "unit", "install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir",
-    "daemon_state_dir", "memory_dir", "cycles_dir", "receipts_dir", "policy_file", "env_file",
+    "user", "group", "unit", "install_dir", "config_dir", "lib_dir", "state_dir", "runs_dir", "memory_dir",
+    "cycles_dir", "receipts_dir", "policy_file", "env_file",
 )  # fmt: skip
+# Those that only a layout with cells has, and only one without.
+CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
+# Where memory stands as well, while it is exchanged and after that.
+BESIDE_MEMORY = (".previous", ".new", ".swap")
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -58,12 +61,16 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
     except (ValueError, LoopError):
         known = {}
     known = known if isinstance(known, dict) else {}
+    given = {key: value for key, value in given.items() if not known or key not in (*CELLED, *CELLESS)}
     config = {key: known[key] if isinstance(known.get(key), str) else str(given.get(key) or "") for key in NEEDED}
+    for key in (*CELLED, *CELLESS):
+        if value := {**given, **known}.get(key):
+            config[key] = str(value)
     for key, value in config.items():
         path = key.endswith(("_dir", "_file"))
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             raise LoopError(f"{key} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    return config
+    return {**dict.fromkeys((*CELLED, *CELLESS), ""), **config}
 
 
 def leave(
@@ -84,8 +91,10 @@ def leave(
         timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
         units.rest(
             lambda: cycle_in_progress("", config["unit"]), timers, wait,
-            "nothing was removed", lambda: _strays(config["user"]) if {"work", "user"} & {*remove} else "",
+            "nothing was removed", lambda: _at_work(config) if {"work", "user"} & {*remove} else "",
         )  # fmt: skip
+        for name in _users(config) if {"work", "user"} & {*remove} else ():
+            privileges.quiet(name)
         for _line, how in plan.steps:
             how()
         for directory in _homes(config):
@@ -108,8 +117,8 @@ def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_
     _leave_directory(plan, "taken_over" in remove, f"{config['install_dir']}/{takeover.ASIDE}", "taken_over")
     if "user" in remove:
         _leave_user(plan, config, "work" in remove)
-    elif _account(config["user"]):
-        plan.kept.append(f"the user {config['user']} (user)")
+    else:
+        plan.kept += [f"the user {name} (user)" for name in _users(config)]
     # The settings last: they say what was deployed to whoever has to go on.
     ours = [config["policy_file"], f"{config['config_dir']}/loop.json"]
     _leave_files(plan, "config" in remove, ours, "config")
@@ -200,63 +209,118 @@ def _absent(wanted: releases.Settings) -> None:
 
 def _work(config: Mapping[str, Any]) -> list[str]:
     """The directories of work, none of them inside another; what a killed removal left counts as well."""
+    state_dir, memory = config["state_dir"], config["memory_dir"]
+    keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
+    paths = {config[key] for key in keys if config[key]}
+    paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
+    for cell in cells.listing(config["runs_dir"]):  # an adopted one has closed on other file systems what was there
+        beside = [os.path.dirname(actual) for actual, _seen in cell.get("binds", []) if _roots(cell["path"])]
+        paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell['id']}"}
+    if _roots(state_dir):  # and so holds what the role did not make, perhaps
+        uids = {pwd.getpwnam(name).pw_uid for name in _users(config)} - {os.geteuid()}
+        paths |= {path for path in _below(state_dir) if os.lstat(path).st_uid in uids}
+    else:
+        paths.add(state_dir)
+    paths = {os.path.normpath(path) for path in paths}
+    tops = sorted(path for path in paths if not any(_inside(path, other) for other in paths if other != path))
     budget_file = budget.path_of(config)
-    keys = ("state_dir", "workspace_dir", "runs_dir", "daemon_state_dir", "memory_dir", "cycles_dir")
-    paths = sorted({os.path.normpath(config[key]) for key in keys})
-    tops = [path for path in paths if not any(_inside(path, other) for other in paths if other != path)]
     found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
-    return [path for path in found if os.path.lexists(path)]
+    return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
+
+
+def _cells(config: Mapping[str, Any]) -> list[Json]:
+    """The manifests of the kept cells, oldest first."""
+    return [cell for cell in cells.listing(config["runs_dir"]) if _roots(cell["path"]) and cells.is_kept(cell)]
 
 
 def _kept_aside(config: Mapping[str, Any]) -> list[Json]:
-    with contextlib.suppress(LoopError):
-        return []
+    """What an older layout has in its quarantine."""
+    if not settings.celled(config):
+        with contextlib.suppress(LoopError):
+            return quarantine.listing(f"{config['runs_dir']}/.quarantine")
     return []
 
 
 def _keep_work(plan: Leaving, config: Mapping[str, Any]) -> None:
-    aside = len(_kept_aside(config))
+    aside, kept = len(_kept_aside(config)), len(_cells(config))
     for path in _work(config):
         plan.kept.append(f"{path} (work)")
     if aside:
-        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config['runs_dir']} (work)")
+        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config['runs_dir']}/.quarantine (work)")
+    if kept:
+        plan.kept.append(
+            f"{kept} kept cell{'s' * (kept != 1)} in {config['runs_dir']} (work): where the role is applied again,"
+            f" {config['lib_dir']}/loop enter ID opens one"
+        )
 
 
 def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
     work = _work(config)
-    refused = {path: why for path in work if (why := _no_work(path))}
+    refused = {path: why for path in work if (why := _no_work(path, config))}
     plan.kept += [f"{path}: {why}" for path, why in refused.items()]
     for thing in _kept_aside(config):
         if not any(_inside(thing["to"], path) for path in refused):
             plan.go(
                 f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}", _nothing
             )
+    for cell in _cells(config):
+        if not any(_inside(config["runs_dir"], path) for path in refused):
+            words = ", ".join(str(cell[key]) for key in ("outcome", "change_id", "detail") if cell.get(key))
+            plan.go(f"for good: the kept cell {cell['id']}: {words}", _nothing)
     for path in work:
         if path in refused:
             continue
         for part in _parts(path, config):
-            plan.go(f"{part} ({quarantine.size_of(part) >> 10} KiB)", _nothing)
+            plan.go(f"{part} ({_size(part)})", _nothing)
         plan.go(path, partial(_remove, path))
+        if os.path.basename(path).startswith(".adopted-"):
+            plan.go(f"{os.path.dirname(path)}, where nothing else is in it", partial(_rmdir, os.path.dirname(path)))
+    _leave_state_dir(plan, config, {*work} - {*refused})
+
+
+def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) -> None:
+    """Root's directory around it all goes where nothing else is in it."""
+    state_dir = config["state_dir"]
+    if not (_roots(state_dir) and os.path.isdir(state_dir)) or os.path.islink(state_dir):
+        return
+    others = [path for path in _below(state_dir) if not any(_inside(each, path) for each in going)]
+    if others:
+        brought = f"{state_dir}/restored"
+        plan.kept += [f"{path}: {'work that was brought out' if path == brought else 'not ours'}" for path in others]
+    else:
+        plan.go(f"{state_dir}, where nothing else is in it", partial(_rmdir, state_dir))
 
 
 def _parts(path: str, config: Mapping[str, Any]) -> list[str]:
     """What is in a directory of work; run by run and checkout by checkout."""
-    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"}
+    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"} - {""}
     found = []
     for below in _below(path):
         found += _parts(below, config) if below in deeper and os.path.isdir(below) else [below]
     return found
 
 
-def _no_work(path: str) -> str:
+def _no_work(path: str, config: Mapping[str, Any]) -> str:
     """Why a directory is not one of the loop's own, which alone are removed."""
     real = os.path.realpath(path)
-    status = os.stat(path) if os.path.exists(path) else os.lstat(path)
     if real.count("/") < 2:
         return "too near to the root of the file system to be removed by anybody but you"
-    if stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and os.geteuid() == 0:
-        return "it belongs to root, not to the loop's user: remove it yourself"
+    if os.path.isdir(path) and _roots(real) and os.geteuid() == 0 and not _made(path, config):
+        return "it belongs to root, and nothing in it says that it is the loop's: remove it yourself"
     return ""
+
+
+def _made(path: str, config: Mapping[str, Any]) -> bool:
+    """Whether a directory of root's is one that the role makes: told by what is in it, or by its group."""
+    names = [os.path.basename(below) for below in _below(path)]
+    if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
+        return True
+    if path in [config["memory_dir"] + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
+        return _group(config["group"]) and os.stat(path).st_gid == grp.getgrnam(config["group"]).gr_gid != 0
+    if path == config["cycles_dir"]:
+        return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.json(\.new)?", name) for name in names)
+    # Cells, and what an older layout has left closed.
+    return any(adopt.OURS_IN_RUNS.fullmatch(name) for name in names if name != "lost+found")
 
 
 def _check_nesting(config: Mapping[str, Any], remove: Sequence[str], key_file: str) -> None:
@@ -289,24 +353,39 @@ def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
         if not asked:
             plan.kept.append(f"{each} ({name})")
             continue
-        plan.go(f"{each} ({quarantine.size_of(each) >> 10} KiB)", partial(_remove, each))
+        plan.go(f"{each} ({_size(each)})", partial(_remove, each))
 
 
 def _leave_user(plan: Leaving, config: Mapping[str, Any], work_goes: bool) -> None:
-    name = config["user"]
-    if _account(name):
-        left = [path for path in _work(config) if not work_goes or _no_work(path)]
-        if left:
-            raise LoopError(
-                f"the user {name} cannot go while its files stay: a later user may get its number, and with it"
-                f" {', '.join(left)}; remove names work as well, or take these away first"
-            )
+    users = _users(config)
+    left = [path for path in _work(config) if not work_goes or _no_work(path, config)] if users else []
+    if left:
+        raise LoopError(
+            f"the user {users[0]} cannot go while its files stay: a later user may get its number, and with it"
+            f" {', '.join(left)}; remove names work as well, or take these away first"
+        )
+    for name in users:
         if name == "root" or pwd.getpwnam(name).pw_uid >= 1000:
             plan.kept.append(f"the user {name}: no system user of the role's making")
             return
+        crontab = f"{privileges.CRONTABS}/{name}"
+        if os.path.lexists(crontab):
+            plan.go(f"{crontab}, which it would run as whoever gets its number", partial(_unlink, crontab))
         plan.go(f"the user {name}", partial(_delete_account, "userdel", name))
-    if _group(config["group"]):
-        plan.go(f"the group {config['group']}", partial(_delete_account, "groupdel", config["group"]))
+    for group in dict.fromkeys((config["group"], config["gate_user"])):
+        if group and _group(group):
+            plan.go(f"the group {group}", partial(_delete_account, "groupdel", group))
+
+
+def _users(config: Mapping[str, Any]) -> list[str]:
+    """Those of the loop's users that exist."""
+    return [name for name in dict.fromkeys((config["user"], config["gate_user"])) if name and _account(name)]
+
+
+def _at_work(config: Mapping[str, Any]) -> str:
+    """A process of the loop's users that would go on writing where everything is removed; sessions are ended."""
+    found = (privileges.at_work(name, [f"{config['install_dir']}/"]) for name in _users(config))
+    return next(filter(None, found), "")
 
 
 def _delete_account(program: str, name: str) -> None:
@@ -337,16 +416,17 @@ def _group(name: str) -> bool:
     return False
 
 
-def _strays(user: str) -> str:
-    """A living process of the loop's user: it would go on writing where everything is removed."""
-    if not _account(user):
-        return ""
-    uid = pwd.getpwnam(user).pw_uid
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if uid not in (0, os.geteuid()) and os.stat(f"/proc/{pid}").st_uid == uid:
-                return f"process {pid} of {user}"
-    return ""
+def _roots(path: str) -> bool:
+    """Whether something stands there and is root's (or, where we are not root, ours)."""
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_uid == os.geteuid()
+    return False
+
+
+def _size(path: str) -> str:
+    """As du has it, which is not led astray by the depth and the names of what somebody made."""
+    done = subprocess.run(["du", "-skx", "--", path], capture_output=True, check=False)
+    return f"{done.stdout.split()[0].decode() if done.stdout.split() else '?'} KiB"
 
 
 def _inside(path: str, directory: str) -> bool:
@@ -394,17 +474,13 @@ def _remove(path: str) -> None:
             if error.errno != errno.EBUSY:  # a mount point is emptied in its place
                 raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
             doomed = path
-        _empty(doomed)
+        _delete(doomed)
 
 
-def _empty(path: str) -> None:
+def _delete(tree: str) -> None:
+    """Whatever its depth, modes and names: generated code may have made it. A mount point stays, empty."""
     try:
-        for below in _below(path):
-            if os.path.isdir(below) and not os.path.islink(below):
-                shutil.rmtree(below)
-            else:
-                _unlink(below)
-        os.rmdir(path)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise LoopError(f"{error.filename or path} cannot be removed: {error.strerror}") from error
+        remove_tree(tree)
+    except LoopError:
+        if not os.path.ismount(tree) or os.listdir(tree):
+            raise

@@ -66,7 +66,6 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
 
 
 def _prepare(config: Config, invocation: str) -> handover.Handed:
-    close_what_was_cut_off(config)
     record: Record = {
         "cycle": cells.new_id(invocation),
         "invocation_id": invocation,
@@ -96,6 +95,8 @@ def _prepare(config: Config, invocation: str) -> handover.Handed:
 
 
 def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
+    cells.check_place(config)
+    close_what_was_cut_off(config, record["cycle"])
     budget.start(config)
     record["budget"] = budget.figures(config)
     used_up = budget.exhausted(config)
@@ -135,14 +136,14 @@ def write_ledger(config: Config, cell: Cell) -> None:
     write_atomic(path, content.encode(), mode=0o600, uid=user.pw_uid, gid=user.pw_gid)
 
 
-def close_what_was_cut_off(config: Config) -> None:
-    """Of a cycle whose end nobody could write down: its cell is closed, its record ended."""
+def close_what_was_cut_off(config: Config, ours: str) -> None:
+    """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
     for cell, manifest in cells.recover(config):
         say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest['detail']}\n")
     for record in records.running(config["cycles_dir"]):
-        records.write(
-            config["cycles_dir"], records.ended(record, "interrupted", "the cycle was killed before it could end")
-        )
+        if record["cycle"] != ours:
+            ended = records.ended(record, "interrupted", "the cycle was killed before it could end")
+            records.write(config["cycles_dir"], {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -163,7 +164,6 @@ def check_host(config: Config, environment: Mapping[str, str]) -> None:
     """Refuse what would waste a run or run something unproven. LoopError with the reason."""
     if os.environ.get("GITHUB_ACTIONS"):
         raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
-    cells.check_place(config)
     check_policy(config)
     if environment.get(HANDOFF):
         raise LoopError(

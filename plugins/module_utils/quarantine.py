@@ -18,19 +18,20 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import stat
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
-from .files import flocked, read_bytes, write_atomic
+from .files import alone_in, remove_tree, write_atomic
+from .files import size_of as size_of
 from .gitrepo import (
-    OUR_LOCK,
+    OBJECT,
     Denied,
     Repo,
     check_branch,
@@ -39,17 +40,20 @@ from .gitrepo import (
     files_below,
     filters_off,
     inside,
+    lstat_of,
     open_repo,
     read_small,
     refs_below,
 )
-from .users import as_user
+from .untrusted import opened, parse, read, show, shown
+from .users import as_user, name_of, whose
 
 SALVAGE = "refs/loop-salvage"
 HELD = "loop-quarantine"
 MARK = "quarantined-as"  # in an admin directory: the id that a pass gave it
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 LOCK_SECONDS = 120.0
+DEEPEST = 200
 
 
 def new_id(number: int = 0) -> str:
@@ -153,19 +157,6 @@ def other_file_system(source: str, quarantine: str) -> str:
     )
 
 
-def size_of(path: str) -> int:
-    """Bytes on disk below ``path``; what may not be looked at counts as nothing. Follows no symlink."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return 0
-    total = status.st_blocks * 512
-    if stat.S_ISDIR(status.st_mode):
-        with contextlib.suppress(OSError), os.scandir(path) as entries:
-            total += sum(size_of(entry.path) for entry in entries)
-    return total
-
-
 # --- as whom ----------------------------------------------------------------------------------
 
 
@@ -173,11 +164,15 @@ def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[d
     """Run ``work(done)`` as the user who owns ``repos``; where that user may not move a thing, root moves it.
 
     ``work`` appends to ``done`` what it quarantined, so that nothing goes unreported when it has to
-    start again after a root step. ``places`` are the directories below which root may act.
+    start again after a root step. ``places``, which the caller named, are the directories below which root may act;
+    none of them comes out of a manifest. Root's own repositories are worked in only where all of them are root's.
     """
     uid = _owner(repos)
     if os.geteuid() not in (0, uid):
-        raise LoopError(f"{repos[0]} belongs to {_name(uid)}: run this as {_name(uid)} or as root")
+        raise LoopError(f"{repos[0]} belongs to {name_of(uid)}: run this as {name_of(uid)} or as root")
+    for place in places if uid == 0 else ():
+        if whose(standing(place))[1] != 0:
+            raise LoopError(f"{place} is not root's, {repos[0]} is: root works in its own places only")
     done: list[dict[str, Any]] = []
 
     def child() -> dict[str, Any]:
@@ -191,7 +186,7 @@ def as_owner(repos: Sequence[str], places: Sequence[str], work: Callable[[list[d
 
     seen: list[list[str]] = []
     while True:
-        answer = child() if uid == os.geteuid() else as_user(_name(uid), child)
+        answer = child() if uid == os.geteuid() else as_user(name_of(uid), child)
         known = {entry["manifest"] for entry in answer["done"]}
         done = [entry for entry in done if entry["manifest"] not in known and _happened(entry)]
         if "denied" not in answer:
@@ -218,31 +213,24 @@ def _happened(entry: dict[str, Any]) -> bool:
 def _owner(repos: Sequence[str]) -> int:
     owners = {}
     for repo in repos:
-        try:
-            owners[os.stat(repo).st_uid] = repo
-        except OSError as error:
-            raise LoopError(f"{repo} cannot be read: {error.strerror}") from error
+        owners[whose(repo)[1]] = repo
+        inner = lstat_of(f"{repo}/.git")
+        if inner and inner.st_uid != 0 and whose(repo)[1] == 0 and os.geteuid() == 0:
+            owners[inner.st_uid] = f"{repo}/.git"
     if len(owners) != 1:
         raise LoopError(f"repositories of different owners in one call: {', '.join(sorted(owners.values()))}")
     return next(iter(owners))
 
 
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError as error:
-        raise LoopError(f"uid {uid} owns the repository but has no account on this host") from error
-
-
 def needs_root(source: str) -> str:
     """The sentence for what this user may not move."""
     try:
-        owner = _name(os.lstat(source).st_uid)
+        owner = name_of(os.lstat(source).st_uid)
     except (OSError, LoopError):
         owner = "another user"
-    if owner == _name(os.geteuid()):
+    if owner == name_of(os.geteuid()):
         owner = f"{owner}, but something in or above it does not"
-    return f"{source} belongs to {owner} and {_name(os.geteuid())} may not move it: run the heal as root"
+    return f"{source} belongs to {owner} and {name_of(os.geteuid())} may not move it: run the heal as root"
 
 
 def _root_step(source: str, target: str, uid: int, places: Sequence[str]) -> None:
@@ -251,68 +239,77 @@ def _root_step(source: str, target: str, uid: int, places: Sequence[str]) -> Non
     Directories that root left behind below the user's own are given to the user (a directory
     cannot be hard-linked or forged, a file could be); the thing itself is renamed as it is.
     """
-    if not any(source == place or source.startswith(place.rstrip("/") + "/") for place in places):
-        raise LoopError(f"{source} belongs to another user and lies outside of what a heal may touch")
+    for place in [source, target] if target else [source]:
+        if not any(inside(place, each) for each in places):
+            raise LoopError(f"{place} lies outside of what root may touch here")
     gid = pwd.getpwuid(uid).pw_gid
     if not target:
         if mounts_below(source):
             raise LoopError(f"{mounts_below(source)[0]} is mounted in {source}: unmount it first")
-        with open_directory(source, (uid, gid)) as top:
-            for _root, _directories, _files, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
-                if os.fstat(descriptor).st_uid == 0:
-                    os.fchown(descriptor, uid, gid)
+        with opened(source, each=_giver(uid, gid)) as top:
+            _check_given(top, source, uid)
+            _give_below(top, uid, gid)
         return
-    with (
-        open_directory(os.path.dirname(source), (uid, gid)) as old,
-        open_directory(os.path.dirname(target), (uid, gid)) as new,
-    ):
-        if os.fstat(new).st_uid != uid:
-            raise LoopError(f"{os.path.dirname(target)} does not belong to {_name(uid)}: choose another quarantine")
+    before, after = os.path.dirname(source), os.path.dirname(target)
+    with opened(before, each=_giver(uid, gid)) as old, opened(after, each=_giver(uid, gid)) as new:
+        _check_given(old, before, uid)
+        _check_given(new, after, uid)
         try:
+            owner = os.stat(os.path.basename(source), dir_fd=old, follow_symlinks=False).st_uid
+            if owner not in (0, uid):
+                raise LoopError(f"{source} belongs to uid {owner}: give it to {name_of(uid)} (chown)")
             os.rename(os.path.basename(source), os.path.basename(target), src_dir_fd=old, dst_dir_fd=new)
         except OSError as error:
             raise LoopError(_why_not(source, target, error)) from error
 
 
-@contextlib.contextmanager
-def open_directory(path: str, give_to: tuple[int, int] | None = None) -> Iterator[int]:
-    """A descriptor of the directory ``path``, reached from / without following a symlink.
+def _check_given(descriptor: int, path: str, uid: int) -> None:
+    if os.fstat(descriptor).st_uid != uid:
+        raise LoopError(f"{path} does not belong to {name_of(uid)}: choose another place")
 
-    ``give_to``: root's directories below one of this user's are chowned to (uid, gid) on the way.
-    """
-    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+def _giver(uid: int, gid: int) -> Callable[[int], None]:
+    """For each directory on a way: root's own go to the user as soon as one of the user's has been passed."""
+    below = False
+
+    def each(descriptor: int) -> None:
+        nonlocal below
+        owner = os.fstat(descriptor).st_uid
+        if below and owner == 0:
+            os.fchown(descriptor, uid, gid)
+        below = below or owner == uid
+
+    return each
+
+
+def _give_below(top: int, uid: int, gid: int) -> None:
+    """Give root's directories below the open directory ``top`` to the user, each by its own descriptor."""
+    waiting = [(os.dup(top), os.listdir(top))]
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    device = os.fstat(top).st_dev
     try:
-        below = False
-        for part in [part for part in path.split("/") if part]:
-            try:
-                deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-            except OSError as error:
-                raise LoopError(f"{path}: {part} is not a directory that can be entered ({error.strerror})") from error
-            os.close(descriptor)
-            descriptor = deeper
-            owner = os.fstat(descriptor).st_uid
-            if give_to and below and owner == 0:
-                os.fchown(descriptor, *give_to)
-            below = below or bool(give_to and owner == give_to[0])
-        yield descriptor
+        while waiting:
+            descriptor, names = waiting[-1]
+            if not names or len(waiting) > DEEPEST:  # deeper is nothing of git's or ours
+                os.close(waiting.pop()[0])
+                continue
+            with contextlib.suppress(OSError):  # a file, or gone
+                inner = os.open(names.pop(), flags, dir_fd=descriptor)
+                status = os.fstat(inner)
+                waiting.append((inner, os.listdir(inner) if status.st_dev == device else []))
+                if status.st_uid == 0 and status.st_dev == device:
+                    os.fchown(inner, uid, gid)
     finally:
-        os.close(descriptor)
+        for descriptor, _names in waiting:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
 def alone(places: Sequence[str], seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the healers' lock in each of ``places``: two heals of one repository take turns."""
+    """Hold the healers' lock, which is on the directory, in each of ``places``: two heals of one take turns."""
     with contextlib.ExitStack() as stack:
         for place in sorted(set(places)):
-            path, deadline = os.path.join(place, OUR_LOCK), time.monotonic() + seconds
-            while True:
-                attempt = stack.enter_context(contextlib.ExitStack())
-                if attempt.enter_context(flocked(path, wait=False)):
-                    break
-                attempt.close()
-                if time.monotonic() > deadline:
-                    raise LoopError(f"another heal has held {path} for {seconds:.0f} s: wait for it, or end it")
-                time.sleep(0.05)
+            stack.enter_context(alone_in(place, seconds))
         yield
 
 
@@ -324,40 +321,109 @@ def write_manifest(directory: str, manifest: dict[str, Any]) -> str:
     path = os.path.join(directory, "manifest.json")
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        earlier = load_manifest(directory) if os.path.lexists(path) else {}
+        earlier = load_manifest(directory)
+        if "damaged" in earlier:
+            earlier = {}
+            if os.path.isdir(path) and not os.path.islink(path):
+                move(path, f"{path}.{secrets.token_hex(4)}")
         whole = {**earlier, **{key: value for key, value in manifest.items() if value or key not in earlier}}
-        temporary = path + ".new"
-        Path(temporary).write_text(json.dumps(whole, indent=1), encoding="utf-8")
-        os.rename(temporary, path)
+        write_atomic(path, json.dumps(whole, indent=1).encode(), mode=0o600)
     except PermissionError as error:
         raise Denied(directory, "") from error
     except OSError as error:
         raise LoopError(f"the quarantine {directory} cannot be written: {error.strerror}") from error
+    except LoopError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise Denied(directory, "") from error
+        raise LoopError(f"the quarantine {directory} cannot be written: {error}") from error
     return path
 
 
 def load_manifest(directory: str) -> dict[str, Any]:
-    """The manifest in ``directory``; empty where it is missing or unreadable."""
+    """The manifest in ``directory``, whose every known field is of its kind; empty where there is none.
+
+    Where there is one that is not so it is ``{"damaged": why}``. It is input all the same: whoever could
+    write to the quarantine may have said anything in it.
+    """
     try:
-        found = json.loads(read_bytes(os.path.join(directory, "manifest.json")) or b"{}")
-    except (LoopError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        content = read(os.path.join(directory, "manifest.json"), os.path.dirname(directory))
+        if content is None:
+            return {}
+        found = {key: value for key, value in parse(content, "the manifest").items() if key != "damaged"}
+        wrong = next((key for key, good in FIELDS.items() if key in found and not good(found[key])), "")
+        if wrong:
+            raise LoopError(f"the manifest has a wrong {wrong}")
+    except LoopError as error:
+        return {"damaged": str(error)}
+    return found
+
+
+def _text(value: object) -> bool:
+    """A text that can be a part of a path: whole bytes, and none of them 0."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    with contextlib.suppress(UnicodeEncodeError):
+        return len(os.fsencode(value)) < 4096
+    return False
+
+
+def _place(value: object) -> bool:
+    return value == "" or (
+        isinstance(value, str) and _text(value) and value[0] == "/" and os.path.normpath(value) == value
+    )
+
+
+def _name(value: object) -> bool:
+    return value == "" or (isinstance(value, str) and _text(value) and not {"", ".", ".."} & set(value.split("/")))
+
+
+def _object(value: object) -> bool:
+    return value == "" or (isinstance(value, str) and OBJECT.fullmatch(value) is not None)
+
+
+def _restored(value: object) -> bool:
+    known = {"branch": _name, "head": _object, "registered": lambda each: isinstance(each, bool), "inode": _number}
+    return isinstance(value, dict) and set(value) == set(known) and all(known[key](value[key]) for key in known)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+FIELDS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("id", "what", "why", "when", "from", "change_id", "restore"), _text),
+    **dict.fromkeys(("path", "repo", "restored_to"), _place),
+    **dict.fromkeys(("branch", "restored_as"), _name),
+    **dict.fromkeys(("tip", "head"), _object),
+    "admin": lambda value: _name(value) and "/" not in str(value),
+    "restored": _restored,
+    "size": lambda value: value is None or _number(value),
+}
 
 
 def listing(quarantine: str) -> list[dict[str, Any]]:
-    """Every quarantined thing below ``quarantine``, oldest first: its manifest with ``id`` and ``to``."""
+    """Every quarantined thing below ``quarantine``, oldest first, for people: its manifest with ``id`` and ``to``.
+
+    One whose manifest is missing or cannot be believed is ``damaged``, and ``why`` says what is wrong with it.
+    """
+    found = []
+    for thing in _things(quarantine):
+        if "what" not in thing:
+            why = thing.get("damaged", "it has no manifest")
+            thing = {"what": "damaged", "from": "", "why": why, **{key: thing[key] for key in ("id", "to")}}
+        found.append(shown(thing))
+    return found
+
+
+def _things(quarantine: str) -> list[dict[str, Any]]:
     try:
         names = sorted(name for name in os.listdir(quarantine) if ID.fullmatch(name))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise LoopError(f"the quarantine {quarantine} cannot be read: {error.strerror}") from error
-    things = []
-    for name in names:
-        directory = os.path.join(quarantine, name)
-        things.append({**load_manifest(directory), "id": name, "to": directory})
-    return things
+    places = [os.path.join(quarantine, name) for name in names]
+    return [{**load_manifest(place), "id": os.path.basename(place), "to": place} for place in places]
 
 
 # --- restoring --------------------------------------------------------------------------------
@@ -371,6 +437,7 @@ def restore(
     branch: str | None = None,
     run_lock: str | None = None,
     check: bool = False,
+    within: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Put the quarantined thing ``what`` (its id, or one of its salvage refs) back, byte for byte.
 
@@ -380,42 +447,52 @@ def restore(
     new worktree. ``repo`` is needed only where the manifest does not name it. What was restored and
     still stands where it was put is unchanged.
 
+    What the manifest says is input: a place that it names must lie beside the quarantine or in one of ``within``, or
+    the caller names it, and a repository that it names must belong to the quarantine's owner (and lie in one of
+    ``within``, where any are given). Root acts in what the caller named only.
+
     Returns ``id path branch head registered plan[] changed``: ``registered`` is whether git knows it
     as a worktree (what no repository knew before is only moved back).
     """
     found = ID.search(what)
     if not found:
         raise LoopError(f"{what!r} is neither the id of a quarantined thing nor a ref below {SALVAGE}/")
-    quarantine, name = check_path(quarantine, "quarantine"), found[0]
+    check_path(quarantine, "quarantine")
+    name = found[0]
+    if os.path.lexists(quarantine):
+        quarantine = whose(quarantine)[0]
     place = os.path.join(quarantine, name)
     manifest = load_manifest(place)
     if repo and not os.path.isabs(repo):
         raise LoopError(f"repo {repo!r} must be absolute")
-    root = os.path.realpath(repo or manifest.get("repo") or "") if repo or manifest.get("repo") else ""
+    others = [whose(each)[0] for each in within]
+    root = whose(repo)[0] if repo else _told_repo(manifest, name, others)
     if not root and not manifest.get("tree"):
-        raise LoopError(f"{place} has no manifest: name the repository that holds {SALVAGE}/{name}")
+        lacks = f"a damaged manifest ({manifest['damaged']})" if "damaged" in manifest else "no manifest"
+        raise LoopError(f"{place} has {lacks}: name the repository that holds {SALVAGE}/{name}")
     path = check_path(path) if path else None
     if branch:
         check_branch(branch)
-    standing_there = _restored_before(manifest)
+    owners = [root, quarantine] if root else [quarantine]
+    named = [os.path.dirname(quarantine), quarantine, *others]
+    places = [*named, *([root] if repo else []), *([os.path.dirname(path)] if path else [])]
+    uid = _owner(owners)  # whoever may write a manifest must not choose as whom it is acted on
+    standing_there = _restored_before(manifest, named, uid)
     if standing_there:
         if path not in (None, standing_there["path"]) or branch not in (None, standing_there["branch"]):
-            raise LoopError(f"{name} was restored before, it stands at {standing_there['path']}")
-        return {"id": name, **standing_there}
+            raise LoopError(f"{name} was restored before, it stands at {show(standing_there['path'])}")
+        return {"id": name, **shown(standing_there)}
     if path:
         _check_aim(path, root, quarantine, os.path.join(place, "tree"))
     check_run_lock(run_lock)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
-        opened = open_repo(root) if root else None
-        with alone([opened.common if opened else quarantine]):
-            told = load_manifest(place)  # again: it may go on after a step of root's
-            if told.get("restored") and told.get("restored_to") == manifest.get("restored_to"):
-                # whole, once, and taken away since: only its commits are left to give
-                told = {key: value for key, value in told.items() if key not in ("restored_to", "restored_as")}
-            if opened:
-                check_outside(path or told.get("path") or "/", admins_of(opened))
-                answer = _restore(opened, told, place, path, branch, check)
+        repository = open_repo(root) if root else None
+        with alone([repository.common if repository else quarantine]):
+            told = _told_again(place, manifest, named if path is None else None, uid)
+            if repository:
+                check_outside(path or told.get("path") or "/", admins_of(repository))
+                answer = _restore(repository, told, place, path, branch, check)
             else:
                 answer = _put_tree_back(told, place, path or _free_place(told, name), check)
             if not check:
@@ -423,12 +500,44 @@ def restore(
                 write_manifest(place, {"restored": {**kept, "inode": os.lstat(answer["path"]).st_ino}})
         return answer
 
-    aim = os.path.dirname(path or manifest.get("path") or quarantine)
-    # Whoever may write a manifest must not choose as whom it is acted on.
-    owners = [root] if repo else [root or quarantine, quarantine]
-    answer: dict[str, Any] = as_owner(owners, [aim, quarantine, *([root] if root else [])], work)
+    answer: dict[str, Any] = as_owner(owners, places, work)
     answer.pop("quarantined")
-    return {"id": name, **answer}
+    return {"id": name, **shown(answer)}
+
+
+def _told_again(place: str, before: dict[str, Any], named: Sequence[str] | None, uid: int) -> dict[str, Any]:
+    """The manifest, which a step of root's may have to be gone on from, without places that it may not choose."""
+    told = load_manifest(place)
+    if told.get("restored") and told.get("restored_to") == before.get("restored_to"):
+        # whole, once, and taken away since: only its commits are left to give
+        told = {key: value for key, value in told.items() if key not in ("restored_to", "restored_as")}
+    if named is None:  # the caller has chosen one
+        return {key: value for key, value in told.items() if key not in ("path", "restored_to")}
+    refused = next(
+        (told[key] for key in ("path", "restored_to") if told.get(key) and not _admitted(told[key], named, uid)), ""
+    )
+    if refused:
+        raise LoopError(
+            f"{place}/manifest.json says {show(refused)}, which does not lie in {' or '.join(named)}: name a path"
+        )
+    return told
+
+
+def _told_repo(manifest: dict[str, Any], name: str, others: Sequence[str]) -> str:
+    """The repository that a manifest names, if it names one, where that is no link and lies in one of ``others``."""
+    told: str = manifest.get("repo", "")
+    if told and (whose(told)[0] != told or (others and not any(inside(told, each) for each in others))):
+        where = f"outside of {', '.join(others)}" if others else "behind a link"
+        raise LoopError(f"the manifest of {name} names a repository {where}: name it yourself (`repo`)")
+    return told
+
+
+def _admitted(path: str, named: Sequence[str], uid: int) -> bool:
+    """May a thing go to this place that a manifest names: no link, in a place of the caller's, and the user's?"""
+    above = standing(os.path.dirname(path))
+    if os.path.realpath(above) != above or os.lstat(above).st_uid not in (0, uid):
+        return False
+    return any(each != "/" and inside(path, each) and path != each for each in named)
 
 
 def _check_aim(path: str, root: str, quarantine: str, tree: str) -> None:
@@ -443,10 +552,12 @@ def _check_aim(path: str, root: str, quarantine: str, tree: str) -> None:
         )
 
 
-def _restored_before(manifest: dict[str, Any]) -> dict[str, Any] | None:
+def _restored_before(manifest: dict[str, Any], named: Sequence[str], uid: int) -> dict[str, Any] | None:
     """The answer of the restore that put the thing where it still stands; None where it has to be done."""
-    known, path = manifest.get("restored"), manifest.get("restored_to") or ""
-    if not isinstance(known, dict) or not os.path.lexists(path) or os.lstat(path).st_ino != known.pop("inode", None):
+    known, path = dict(manifest.get("restored") or {}), manifest.get("restored_to") or ""
+    if not known or not path or not _admitted(path, named, uid) or not os.path.lexists(path):
+        return None
+    if os.lstat(path).st_ino != known.pop("inode"):
         return None
     return {"path": path, **known, "plan": [], "changed": False}
 
@@ -483,6 +594,8 @@ def _restore(
     tree, held = os.path.join(place, "tree"), f"{repo.common}/{HELD}/{name}"
     admin = f"{held}/worktrees/{manifest.get('admin') or '-'}"
     halfway = manifest.get("restored_to") if not os.path.lexists(tree) else None
+    if halfway and os.path.isdir(f"{halfway}/.git"):
+        raise LoopError(f"{show(halfway)} is a repository of its own and not what was restored as {name}: name a path")
     has_tree, has_admin = os.path.lexists(tree) or bool(halfway and os.path.lexists(halfway)), os.path.isdir(admin)
     old, tip = _branch_to_restore(repo, manifest, name)
     if has_admin and old and not tip:  # its branch was broken, or somebody else's: it may have moved on
@@ -587,16 +700,16 @@ def _mend(admin: str, known: Admin, old: str, new: str, tip: str) -> None:
 
 def _move_submodules(repo: Repo, admin: str, before: tuple[str, str], after: tuple[str, str]) -> None:
     """Submodules name their git directory and their tree by relative paths: write both anew."""
-    for directory, deeper, names in os.walk(f"{admin}/modules"):
-        if "config" not in names or "HEAD" not in names:
+    for config in files_below(f"{admin}/modules"):
+        directory, name = os.path.split(config)
+        if name != "config" or not os.path.isfile(f"{directory}/HEAD"):
             continue
-        deeper[:] = [name for name in deeper if name == "modules"]
         part = os.path.relpath(directory, admin)
-        _status, value, _err = repo.git(["config", "--file", f"{directory}/config", "core.worktree"], ok=(0, 1))
+        _status, value, _err = repo.git(["config", "--file", config, "core.worktree"], ok=(0, 1))
         tree = os.path.relpath(os.path.normpath(os.path.join(before[0], part, value.strip())), before[1])
         link = os.path.join(after[1], tree, ".git")
         if value.strip() and not tree.startswith("..") and os.path.isfile(link) and not os.path.islink(link):
-            repo.git(["config", "--file", f"{directory}/config", "core.worktree", os.path.join(after[1], tree)])
+            repo.git(["config", "--file", config, "core.worktree", os.path.join(after[1], tree)])
             _content(link, f"gitdir: {after[0]}/{part}\n")
 
 
@@ -636,115 +749,160 @@ def purge(
     size: float | None = None,
     min_age: float | None = 86400,
     check: bool = False,
+    within: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Let go, for good, what is older than ``age`` seconds, then the oldest while the whole exceeds ``size`` bytes.
 
-    Never what is younger than ``min_age`` seconds. Runs as the quarantine's owner.
+    Never what is younger than ``min_age`` seconds. Runs as the quarantine's owner. Of a repository that a manifest
+    names only what has the thing's id goes, and only if it is the owner's (and lies in one of ``within``, if given).
     Returns ``purged[]{id,from,size,age,why} stuck[]{id,from,why} left size``: ``stuck`` would have gone, but cannot.
     """
     if not os.path.isdir(quarantine):
         return {"purged": [], "stuck": [], "left": 0, "size": 0}
-    quarantine, root = os.path.realpath(quarantine), os.geteuid() == 0
+    quarantine, root = whose(quarantine)[0], os.geteuid() == 0
+    places = [whose(each)[0] for each in within]
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
         with alone([quarantine]):
-            return _purge(quarantine, age, size, min_age or 0, check, root)
+            return _purge(quarantine, age, size, min_age or 0, check, root, places)
 
     answer: dict[str, Any] = as_owner([quarantine], [quarantine], work)
     answer.pop("quarantined")
-    return answer
+    for gone in [each for each in answer["purged"] if each.pop("root") and not check]:
+        try:
+            _delete_as_root(quarantine, gone["id"])
+        except LoopError as error:
+            answer["purged"].remove(gone)
+            answer["stuck"].append({"id": gone["id"], "from": gone["from"], "why": str(error)})
+    return shown(answer)  # type: ignore[no-any-return]
 
 
 def _purge(
-    quarantine: str, age: float | None, size: float | None, min_age: float, check: bool, root: bool
+    quarantine: str,
+    age: float | None,
+    size: float | None,
+    min_age: float,
+    check: bool,
+    root: bool,
+    places: Sequence[str],
 ) -> dict[str, Any]:
-    things = listing(quarantine)
+    things = _things(quarantine)
     for thing in things:
         thing["age"] = time.time() - _when(thing["id"])
         known = thing.get("size")
-        thing["size"] = size_of(thing["to"]) + (size_of(_held(thing)) if thing.get("repo") else 0)
+        thing["in"] = _repo_of(thing, places)
+        thing["size"] = size_of(thing["to"]) + (size_of(_held(thing)) if thing["in"] else 0)
         if known is None and "what" in thing and not check:
             with contextlib.suppress(LoopError, Denied):  # a full disk is what this is to help with
                 write_manifest(thing["to"], {"size": thing["size"]})
     total, purged, stuck = sum(thing["size"] for thing in things), [], []
+    broken: dict[str, str] = {}  # repositories in which git does not work: each is tried once
     for thing in things:
         why = "older than its time" if age is not None and thing["age"] > age else ""
         if not why and size is not None and total > size:
             why = "the quarantine is larger than allowed"
         if not why or thing["age"] < min_age:
             continue
+        told = {"id": thing["id"], "from": thing.get("from", "")}
         try:
-            _check_ours(thing["to"], root)
+            roots = _check_ours(thing["to"], root)
             if not check:
-                _let_go(thing)
-        except LoopError as error:
-            stuck.append({"id": thing["id"], "from": thing.get("from", ""), "why": str(error)})
+                _let_go(thing, broken, roots)
+        except (LoopError, OSError, Denied) as error:
+            stuck.append({**told, "why": needs_root(error.source) if isinstance(error, Denied) else str(error)})
             continue
         total -= thing["size"]
-        purged.append(
-            {
-                "id": thing["id"],
-                "from": thing.get("from", ""),
-                "size": thing["size"],
-                "age": int(thing["age"]),
-                "why": why,
-            }
-        )
+        purged.append({**told, "size": thing["size"], "age": int(thing["age"]), "why": why, "root": roots})
     return {"purged": purged, "stuck": stuck, "left": len(things) - len(purged), "size": total}
 
 
 def _when(name: str) -> int:
     """The moment in an id. (time.strptime imports more, which a child that gave root up may not be able to read.)"""
     numbers = [int(name[at : at + 2]) for at in (0, 2, 4, 6, 9, 11, 13)]
-    return calendar.timegm((numbers[0] * 100 + numbers[1], *numbers[2:]))
+    try:
+        return calendar.timegm((numbers[0] * 100 + numbers[1], *numbers[2:]))
+    except ValueError:  # a month 99
+        return 0
 
 
-def _check_ours(place: str, root: bool) -> None:
-    """LoopError where not all of a thing can be let go: it goes whole or not at all."""
+def _check_ours(place: str, root: bool) -> bool:
+    """LoopError where not all of a thing can be let go: it goes whole or not at all. Whether root has to do it."""
     mounted = mounts_below(place)
     if mounted:
         raise LoopError(f"{mounted[0]} is mounted in it: unmount it first")
-    for directory, _deeper, _files in os.walk(place):
-        owner = os.lstat(directory).st_uid
-        if owner == 0 and os.geteuid() != 0 and not root:
-            raise LoopError(f"{directory} belongs to root: let root purge it, by playbooks/heal.yml -e heal_purge=true")
-        if owner not in (0, os.geteuid()) and os.geteuid() != 0:
-            raise LoopError(f"{directory} belongs to uid {owner}: give it to {_name(os.geteuid())} (chown)")
+    if os.geteuid() == 0:
+        return False
+    roots = False
+    for owner in _owners_below(place) - {os.geteuid()}:
+        if owner:
+            raise LoopError(f"something in {place} belongs to uid {owner}: give it to {name_of(os.geteuid())} (chown)")
+        if not root:
+            raise LoopError(
+                f"something in {place} is root's: let root purge it, by playbooks/heal.yml -e heal_purge=true"
+            )
+        roots = True
+    return roots
+
+
+def _owners_below(place: str) -> set[int]:
+    """Whose the directories in ``place`` are (find knows no depth at which it ends)."""
+    command = ["find", place, "-xdev", "-type", "d", "!", "-uid", str(os.geteuid()), "-printf", "%U\n"]
+    found = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd="/").stdout
+    return {int(each) for each in found.split() if each.isdigit()}
+
+
+def _repo_of(thing: dict[str, Any], places: Sequence[str]) -> Repo | None:
+    """The repository that the manifest names, where it is one of this user's and lies where it may lie."""
+    told: str = thing.get("repo", "")
+    try:
+        if not told or os.path.realpath(told) != told or (places and not any(inside(told, each) for each in places)):
+            return None
+        repo = open_repo(told)
+        return repo if {os.lstat(each).st_uid for each in (told, repo.common)} == {os.geteuid()} else None
+    except (LoopError, OSError):
+        return None
 
 
 def _held(thing: dict[str, Any]) -> str:
-    return os.path.join(open_repo(thing["repo"]).common, HELD, thing["id"]) if os.path.isdir(thing["repo"]) else ""
+    return os.path.join(thing["in"].common, HELD, thing["id"])
 
 
-def _let_go(thing: dict[str, Any]) -> None:
+def _let_go(thing: dict[str, Any], broken: dict[str, str], roots: bool) -> None:
     """First the refs, then what is on disk, the manifest last: cut off anywhere, the next purge goes on."""
-    if thing.get("repo") and os.path.isdir(thing["repo"]):
-        repo = open_repo(thing["repo"])
-        unlock(repo, thing["id"])
-        _status, out, _err = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
-        if out:
-            lines = "".join(f"delete {ref}\0\0" for ref in out.split())
-            repo.git(["update-ref", "--stdin", "-z"], stdin=lines.encode())
-        _delete(_held(thing))
-    _delete(os.path.join(thing["to"], "tree"))
-    _delete(thing["to"])
+    repo: Repo | None = thing["in"]
+    if repo:
+        if repo.path in broken:
+            raise LoopError(broken[repo.path])
+        try:
+            unlock(repo, thing["id"])
+            _status, out, _err = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
+            if out:
+                lines = "".join(f"delete {ref}\0\0" for ref in out.splitlines())
+                repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode(lines))
+        except LoopError as error:
+            broken[repo.path] = str(error)
+            raise
+        _check_way(repo.common, HELD)
+        remove_tree(_held(thing))
+    if not roots:  # else root does it, when all else is gone
+        remove_tree(os.path.join(thing["to"], "tree"))
+        remove_tree(thing["to"])
 
 
-def _delete(path: str) -> None:
-    """Remove a tree of ours; a directory without permissions first gets them. Follows no symlink."""
-    if not os.path.lexists(path):
-        return
-    if os.path.islink(path) or not os.path.isdir(path):
-        os.unlink(path)
-        return
-    for root, directories, _files in os.walk(path):
-        for name in [root, *(os.path.join(root, each) for each in directories)]:
-            with contextlib.suppress(OSError):
-                if not os.path.islink(name):
-                    os.chmod(name, 0o700)
-    try:
-        shutil.rmtree(path)
-    except PermissionError as error:
-        raise Denied(path, "") from error
-    except OSError as error:
-        raise LoopError(f"{path} cannot be purged: {error.strerror}") from error
+def _check_way(directory: str, name: str) -> None:
+    if os.path.islink(os.path.join(directory, name)):
+        raise LoopError(f"{directory}/{name} is a link: remove it")
+
+
+def _delete_as_root(quarantine: str, name: str) -> None:
+    """Delete what lies in the user's quarantine as root: from its open directory on, where rm follows no link."""
+    if not ID.fullmatch(name):
+        raise LoopError(f"{show(name)} is no id")
+    with opened(quarantine) as top:
+        done = subprocess.run(
+            ["rm", "-rf", "--one-file-system", "--", name], cwd=f"/proc/self/fd/{top}", pass_fds=[top],
+            stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        told = done.stderr.decode("utf-8", "surrogateescape").splitlines() or ["no message"]
+        raise LoopError(f"{quarantine}/{name} cannot be removed: {show(told[0])}")

@@ -110,7 +110,6 @@ def sentence(record: dict[str, Any]) -> str:
     words += [str(text) for text in (report.get("pr_url"), record.get("detail")) if text]
     if record.get("agents") and record.get("budget"):
         words.append(f"(run {record['budget']['runs_today']} of {record['budget']['max_runs']} today)")
-    if record.get("kept"):
-        words.append(f"its cell is kept: loop enter {record['cycle']}")
     told = ": ".join([words[0], " ".join(words[1:])] if words[1:] else words)
-    return show(" ".join(told.split()), MAX_TEXT)
+    kept = f"; its cell is kept: loop enter {record['cycle']}" if record.get("kept") else ""
+    return show(" ".join(told.split()), MAX_TEXT) + kept

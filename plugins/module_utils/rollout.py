@@ -199,7 +199,8 @@ def undo(
             return _stays(after, "nothing that a proof covers was changed", state)
         target = target or _before(config["install_dir"], known, current)
         if target is None:
-            return _stays(_put(config["unit"], False, state, check), NOTHING_PROVEN, state)
+            why = NOTHING_PROVEN + _left_behind(config["install_dir"])
+            return _stays(_put(config["unit"], False, state, check), why, state)
         blamed = failed and current is not None and current["engine_sha"] != target.sha
         if blamed and current is not None and not check:
             releases.mark(config["install_dir"], current["engine_sha"], "failed", reason)
@@ -235,7 +236,8 @@ def previous(
         if target is None:
             there = ", ".join(sorted({name[:40] for name in _names(install_dir)})) or "none"
             what = f"proven release {to}" if to else "other proven release"
-            raise LoopError(f"there is no {what} to go back to on this host; kept as proven are: {there}")
+            behind = _left_behind(install_dir)
+            raise LoopError(f"there is no {what} to go back to on this host; kept as proven are: {there}{behind}")
         return _go_back(known, config, build, target, "rolled back", wanted, reason, check)
 
 
@@ -436,7 +438,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
         sha, config_file = about["proven"]["engine_sha"], about["config"]
         config = settings.load(root + config_file, keys=settings.LASTING)
         release = releases.record(install_dir, sha)
-        if release is None or config["install_dir"] != install_dir:
+        if release is None or config["install_dir"] != install_dir or _outlived(config):
             return None
         found = {
             "engine_sha": sha,
@@ -451,6 +453,32 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
     if receipt is None or (failed and not despite):
         return None
     return Kept(key, sha, root, config_file, config, receipt["proved_at"])
+
+
+def _outlived(config: Json) -> bool:
+    """Whether a set is of an older layout than the host has: its cycles have no cells, and nowhere to work any more."""
+    if settings.celled(config):
+        return False
+    try:
+        return os.stat(config.get("runs_dir", "")).st_uid == 0
+    except OSError:
+        return True
+
+
+def _left_behind(install_dir: str) -> str:
+    """In words, what was proven and cannot be gone back to since it is of an older layout; empty where nothing is."""
+    found = []
+    for name in _names(install_dir):
+        with contextlib.suppress(LoopError, OSError, KeyError, TypeError, ValueError):
+            place = _place(install_dir, name)
+            about = json.loads(read_bytes(os.path.join(place, "set.json")) or b"null")
+            config = settings.load(f"{place}/files{about['config']}", keys=settings.LASTING)
+            if _outlived(config):
+                found.append(name[:40])
+    if not found:
+        return ""
+    shas = ", ".join(dict.fromkeys(found))
+    return f"; {shas} ran where cycles had no cells, which this host has left: pin it and apply to have it proven anew"
 
 
 # --- small things ---------------------------------------------------------------------------

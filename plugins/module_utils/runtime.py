@@ -46,6 +46,8 @@ match sys.argv[1:]:
         words = [{config!r}, *words]
     case ["inside", *words] if len(words) >= 2:
         from engineering_loop_core.enter import inside as main
+    case ["earlier", *words] if len(words) >= 2:
+        from engineering_loop_core.enter import earlier as main
     case ["worktrees", *words] if len(words) == 1:
         from engineering_loop_core.enter import worktrees as main
     case ["pack", *words] if len(words) == 3:

@@ -27,6 +27,11 @@ from .sizes import number_of
 Config: TypeAlias = Mapping[str, Any]
 
 BWRAP = "/usr/bin/bwrap"
+# For the engine: a PID namespace, and all else as it is.
+NAMESPACE = (
+    BWRAP, "--unshare-user", "--unshare-pid", "--die-with-parent", "--bind", "/", "/", "--dev-bind", "/dev", "/dev",
+    "--proc", "/proc",
+)  # fmt: skip
 SETTINGS = "ENGINEERING_LOOP_SETTINGS"
 NOT_FOUND, CANNOT = 127, 126
 # The engine's own interpreter, which it knows as its sys.executable and starts gate commands with.

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import LoopError
@@ -76,6 +76,11 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
                 f"{path}: {key} is missing or not a {kind.__name__}; run playbooks/apply.yml to write it again"
             )
     return settings
+
+
+def celled(settings: Mapping[str, Any]) -> bool:
+    """Whether these are the settings of a host where each cycle has a cell of its own."""
+    return bool(settings.get("gate_user"))
 
 
 def change_id(repo: str, number: int) -> str:

@@ -5,7 +5,8 @@
 There the engine is a checkout that the loop's user owns, with its environment and secrets in it,
 started by wrapper scripts. What ours would write over, or what could no longer run, is renamed
 into ``INSTALL_DIR/taken-over/<time>`` beside a manifest that says where each thing stood. Work
-(workspace, runs, state) stays where it is. ``plan`` only looks; ``take`` acts on it and can be
+(workspace, runs, state) of that layout and of our own without cells becomes a kept cell, see ``adopt``.
+``plan`` only looks; ``take`` acts on it and can be
 killed anywhere: what still stands in an old place is found again by the next plan.
 """
 
@@ -20,16 +21,14 @@ import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from . import env_file, releases, units
+from . import adopt, cells, env_file, privileges, releases, rollout, units, untrusted
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import flocked, read_bytes, write_atomic
-from .gitcmd import git
-from .gitrepo import filters_off, open_repo
 from .hostfiles import Entry, converge
 from .users import as_user
 
@@ -55,10 +54,15 @@ class Layout:
     lib_dir: str
     memory_dir: str
     env_file: str
-    run_lock: str
     unit: str
     user: str
     group: str
+    run_lock: str = ""
+    state_dir: str = ""  # with the next four: where its work is; without them it is left alone
+    workspace_dir: str = ""
+    runs_dir: str = ""
+    daemon_state_dir: str = ""
+    cycles_dir: str = ""
     key_file: str = ""
     legacy_memory_dir: str = ""
     wrappers: Sequence[str] = ()
@@ -70,12 +74,21 @@ class Layout:
     def dotenv(self) -> str:
         return f"{self.install_dir}/.env"
 
+    @property
+    def places(self) -> adopt.Places | None:
+        """Where its work is, if we were told."""
+        given = (self.state_dir, self.workspace_dir, self.runs_dir, self.daemon_state_dir, self.cycles_dir)
+        if not all(given):
+            return None
+        stays = (self.install_dir, self.config_dir, self.lib_dir, self.env_file, self.key_file)
+        return adopt.Places(*given, self.memory_dir, self.user, self.group, [path for path in stays if path])
+
 
 def layout_from(given: Mapping[str, Any]) -> Layout:
     """A Layout from a module's option, where what is not set may be None."""
     values = {key: value for key, value in given.items() if value is not None}
     known = {field.name for field in fields(Layout)}
-    missing = {"install_dir", "config_dir", "lib_dir", "memory_dir", "env_file", "run_lock", "unit", "user", "group"}
+    missing = {"install_dir", "config_dir", "lib_dir", "memory_dir", "env_file", "unit", "user", "group"}
     if set(values) - known or missing - set(values):
         raise LoopError(f"a layout has the keys {', '.join(sorted(known))}; {', '.join(sorted(missing))} must be set")
     for key, value in values.items():
@@ -88,7 +101,7 @@ def layout_from(given: Mapping[str, Any]) -> Layout:
 class Item:
     """One thing and where it goes: below the directory of this take-over, or to an absolute path."""
 
-    kind: str  # checkout | wrapper | unit | copy | secrets | private | memory | unfinished | unread
+    kind: str  # checkout | wrapper | unit | copy | secrets | private | memory | work | unfinished | unread
     path: str
     to: str = ""
 
@@ -108,11 +121,17 @@ def plan(layout: Layout) -> list[Item]:
     items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
     if entries or open_at:
         items += _memory(layout, known)
+    items += [Item("work", part.path, part.name) for part in _work(layout, known)]
     if open_at:
         items.append(Item("unfinished", open_at))
     elif _deployed(layout) and layout.env_file != layout.dotenv and os.path.lexists(layout.dotenv) and not entries:
         items.append(Item("unread", layout.dotenv))
     return items
+
+
+def _work(layout: Layout, known: Json) -> list[adopt.Part]:
+    begun = [adopt.Part(*part) for part in known.get("work", [])]
+    return adopt.plan(layout.places, begun) if layout.places else []
 
 
 def notes(layout: Layout) -> list[str]:
@@ -318,9 +337,11 @@ def prepare(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     """
     items = plan(layout)
     names = {os.path.basename(item.path) for item in items if item.kind == "checkout"}
+    # A loop of ours whose cycles have no cells yet has its releases where they will be.
+    upgraded = not names and _deployed(layout) and any(item.kind == "work" for item in items)
     begins = bool(names) and not _unfinished(layout)[0]
     secrets = layout.env_file if os.path.lexists(layout.env_file) else layout.dotenv
-    result = {"changed": begins, "beside": bool(names) and not names & {*OURS}, "env_file": secrets}
+    result = {"changed": begins, "beside": upgraded or (bool(names) and not names & {*OURS}), "env_file": secrets}
     if begins:
         _check_secrets(layout)
     if begins and not check:
@@ -356,22 +377,25 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     known = _begin(layout, items)
     if check:
         aside = _unfinished(layout)[0] or f"{layout.install_dir}/{ASIDE}/<time>"
+        known = _noted(layout, {"cell": "<id>", **known})
         who = _cycle(layout) or _others(layout, items)
         lines = [f"a run is in progress ({who}): it would be waited for"] if who else []
         return _told(layout, aside, known, items, [*lines, *told])
     daemons = [name for name in _services(items) if units.state(name).get("ActiveState") == "active"]
     units.rest(
-        lambda: _cycle(layout), _timers(items) + daemons, wait, "nothing of it was touched",
+        lambda: _cycle(layout), _timers(layout, items) + daemons, wait, "nothing of it was touched",
         lambda: _others(layout, items),
     )  # fmt: skip
     with _alone(layout, known) as aside:
-        items = plan(layout)
-        entries = [_entry(item, aside) for item in items if item.kind != "unfinished"]
+        items, known = plan(layout), _noted(layout, {"cell": cells.new_id(""), **known})
+        entries = [_entry(layout, known, item, aside) for item in items if item.kind != "unfinished"]
         known["items"] += [entry for entry in entries if entry not in known["items"]]
         _write(aside, known)
+        _hold(layout, items)
         _retire(items)
         for item in items:
             _do(layout, aside, item)
+        known |= _adopt(layout, known)
         if any(item.kind == "unit" for item in items):
             units.systemctl("daemon-reload")
         _write(aside, {**known, "ended": _stamp()})
@@ -382,13 +406,48 @@ def _told(layout: Layout, aside: str, known: Json, items: Sequence[Item], lines:
     return {
         "changed": True,
         "aside": aside,
-        "items": [_entry(item, aside) for item in items if item.kind != "unfinished"],
+        "items": [_entry(layout, known, item, aside) for item in items if item.kind != "unfinished"],
         "lines": [*_lines(layout, aside, known, items), *lines],
     }
 
 
-def _entry(item: Item, aside: str) -> Json:
-    return {"kind": item.kind, "path": item.path, "to": os.path.join(aside, item.to) if item.to else item.path}
+def _entry(layout: Layout, known: Json, item: Item, aside: str) -> Json:
+    to = os.path.join(aside, item.to) if item.to else item.path
+    if item.kind == "work":  # the lessons stay, and are copied
+        to = item.path if item.to == "memory" else f"{layout.runs_dir}/{known['cell']}/{item.to}"
+    return {"kind": item.kind, "path": item.path, "to": to}
+
+
+def _noted(layout: Layout, known: Json) -> Json:
+    """What is known of a take-over, with what there is of work before any of it moves."""
+    if known.get("work"):
+        return known
+    work = _work(layout, known)
+    found = adopt.told(layout.places, work, known["cell"]) if layout.places else []
+    return {**known, "work": [list(astuple(part)) for part in work], "found": found}
+
+
+def _adopt(layout: Layout, known: Json) -> Json:
+    """Move the work, and note where it is."""
+    if not (layout.places and known["work"]):
+        return {}
+    begun = [adopt.Part(*part) for part in known["work"]]
+    binds, lines = adopt.adopt(layout.places, begun, known["cell"])
+    actual = {seen: place for place, seen in binds if seen != layout.memory_dir}
+    items = [{**item, "to": actual.get(item["path"], item["to"])} if item["kind"] == "work" else item
+             for item in known["items"]]  # fmt: skip
+    return {"items": items, "found": [*known["found"], *lines]}
+
+
+def _hold(layout: Layout, items: Sequence[Item]) -> None:
+    """The work moves: nothing that was proven before runs on it by itself, and nobody of the user is about."""
+    if any(item.kind == "work" for item in items):
+        if _deployed(layout):
+            rollout.begin(f"{layout.config_dir}/loop.json")
+        timer = f"{layout.unit}.timer"
+        if units.state(timer).get("UnitFileState") in ("enabled", "enabled-runtime"):
+            units.systemctl("disable", "--now", timer)
+        privileges.quiet(layout.user)
 
 
 def _begin(layout: Layout, items: Sequence[Item]) -> Json:
@@ -397,9 +456,9 @@ def _begin(layout: Layout, items: Sequence[Item]) -> Json:
     if known:
         return known
     entries = [os.path.basename(item.path) for item in items if item.kind == "checkout"]
-    timers = {name: units.state(name) for name in _timers(items)}
-    checkout = _checked_out(layout.install_dir) if entries else {}
-    return {"begun": _stamp(), "entries": entries, "timers": timers, "checkout": checkout, "items": []}
+    timers = {name: units.state(name) for name in _timers(layout, items)}
+    head = _head(layout.install_dir) if entries else ""
+    return {"begun": _stamp(), "entries": entries, "timers": timers, "head": head, "items": []}
 
 
 @contextlib.contextmanager
@@ -424,8 +483,12 @@ def _alone(layout: Layout, known: Json) -> Iterator[str]:
         yield aside
 
 
-def _timers(items: Sequence[Item]) -> list[str]:
-    return [os.path.basename(item.path) for item in items if item.kind == "unit" and item.path.endswith(".timer")]
+def _timers(layout: Layout, items: Sequence[Item]) -> list[str]:
+    """Timers that are put aside, and the loop's own where its work is moved."""
+    found = [os.path.basename(item.path) for item in items if item.kind == "unit" and item.path.endswith(".timer")]
+    ours = f"{layout.unit}.timer"
+    work = any(item.kind == "work" for item in items) and os.path.lexists(f"{layout.unit_dir}/{ours}")
+    return [*found, ours] if work and ours not in found else found
 
 
 def _services(items: Sequence[Item]) -> list[str]:
@@ -441,7 +504,10 @@ def _others(layout: Layout, items: Sequence[Item]) -> str:
     busy = [name for name in _services(items) if units.state(name).get("ActiveState") == "activating"]
     if busy:
         return f"{busy[0]} is running"
-    return _at_work(layout) if any(item.kind == "checkout" for item in items) else ""
+    kinds = {item.kind for item in items}
+    return (_at_work(layout) if "checkout" in kinds else "") or (
+        privileges.at_work(layout.user, [f"{layout.install_dir}/"]) if "work" in kinds else ""
+    )
 
 
 def _at_work(layout: Layout) -> str:
@@ -462,7 +528,8 @@ def _at_work(layout: Layout) -> str:
 
 def _retire(items: Sequence[Item]) -> None:
     """No unit that is put aside starts again, now or with the host."""
-    for name in [*_timers(items), *_services(items)]:
+    names = [os.path.basename(item.path) for item in items if item.kind == "unit" and not item.path.endswith(".d")]
+    for name in sorted(names, key=lambda name: not name.endswith(".timer")):
         found = units.state(name)
         if found.get("UnitFileState") in ("enabled", "enabled-runtime") or found.get("ActiveState") == "active":
             units.systemctl("disable", "--now", name)
@@ -478,7 +545,7 @@ def _do(layout: Layout, aside: str, item: Item) -> None:
         _move_memory(layout, item)
     elif item.kind == "secrets":
         _move_secrets(item)
-    elif item.kind != "unfinished":
+    elif item.kind not in ("unfinished", "work"):
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         _carry(item.path, target, keep=item.kind == "copy")
 
@@ -573,25 +640,20 @@ def _remove(path: str) -> None:
 # --- telling ------------------------------------------------------------------------------
 
 
-def _checked_out(directory: str) -> Json:
-    """Commit and local changes of the checkout, asked as its owner; root never runs git in it."""
-    try:
-        owner = os.lstat(f"{directory}/.git").st_uid
-        if owner == 0:
-            return {}
-        name = pwd.getpwuid(owner).pw_name
-
-        def work() -> Json:
-            # The directory may be root's by now, which git would not trust.
-            trust = {**filters_off(open_repo(directory)), "safe.directory": os.path.realpath(directory)}
-            head = git(directory, ["rev-parse", "HEAD"], config=trust, timeout=60)[1].strip()
-            out = git(directory, ["status", "--porcelain=v1", "-z", "--no-renames"], config=trust, timeout=120)[1]
-            return {"head": head, "changes": [line for line in out.split("\0") if line and not line.endswith(" .env")]}
-
-        found: Json = as_user(name, work)
-        return found
-    except (LoopError, OSError, KeyError) as error:
-        return {"unreadable": str(error)}
+def _head(directory: str) -> str:
+    """The commit of the checkout, read as a file: git itself would run what its owner has configured."""
+    with contextlib.suppress(LoopError, OSError):
+        head = untrusted.read(f"{directory}/.git/HEAD", directory, 4096) or b""
+        branch = re.fullmatch(rb"ref: (refs/[\w./-]+)\n?", head)
+        if branch:
+            name = os.fsdecode(branch[1])
+            head = untrusted.read(f"{directory}/.git/{name}", directory, 4096) or b""
+            packed = untrusted.read(f"{directory}/.git/packed-refs", directory) or b""
+            found = re.search(rb"^([0-9a-f]{40,64}) %s$" % re.escape(branch[1]), packed, re.M)
+            head = head or (found[1] if found else b"")
+        if re.fullmatch(rb"[0-9a-f]{40,64}\n?", head):
+            return head.decode().strip()
+    return ""
 
 
 def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> list[str]:
@@ -604,16 +666,11 @@ def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> li
                 f"THE TIMER {name} WAS ON AND IS STOPPED: "
                 + (again if name == f"{layout.unit}.timer" else "what it started is in the checkout and goes with it")
             )
-    checkout, entries = known["checkout"], [item for item in items if item.kind == "checkout"]
+    entries = [item for item in items if item.kind == "checkout"]
     if entries:
-        commit = f" at {checkout['head']}" if checkout.get("head") else ""
+        commit = f" at {known['head']}" if known.get("head") else ""
         told.append(f"the checkout in {layout.install_dir}{commit}, {len(entries)} entries -> {aside}/checkout")
-    if entries and checkout.get("changes"):
-        shown = checkout["changes"][:20]
-        more = f" and {len(checkout['changes']) - 20} more" if len(checkout["changes"]) > 20 else ""
-        told.append(f"LOCAL CHANGES in it, which the pinned engine lacks: {', '.join(shown)}{more}")
-    if entries and checkout.get("unreadable"):
-        told.append(f"whether somebody changed something in it cannot be told: {checkout['unreadable']}")
+        told.append("LOCAL CHANGES in it, if there are any, are kept with it; the pinned engine lacks them")
     words: dict[str, Callable[[Item], str]] = {
         "private": lambda item: f"{item.path} stays, only root can read it now",
         "copy": lambda item: f"{item.path}: a copy -> {aside}/{item.to}",
@@ -625,7 +682,8 @@ def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> li
             told.append(words[item.kind](item))
         elif item.kind in ("wrapper", "unit"):
             told.append(f"{item.path} -> {aside}/{item.to}")
-    told.append(f"workspace, runs and state stay where they are; all that was moved is listed in {aside}/{MANIFEST}")
+    told += known["found"]
+    told.append(f"all that was moved is listed in {aside}/{MANIFEST}")
     return told
 
 

@@ -16,9 +16,14 @@ UNIT_DIR = "/etc/systemd/system"
 MARK = b"as215932.engineering_loop"
 
 
+def running() -> bool:
+    """Whether systemd runs this host."""
+    return os.path.isdir(timer.RUNNING_SYSTEMD)
+
+
 def systemctl(*arguments: str) -> str:
     """What systemctl prints; nothing where systemd does not run. LoopError with its reason where it fails."""
-    return timer.systemctl(*arguments) if os.path.isdir(timer.RUNNING_SYSTEMD) else ""
+    return timer.systemctl(*arguments) if running() else ""
 
 
 def state(unit: str) -> dict[str, str]:

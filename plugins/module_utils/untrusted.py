@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import LoopError
@@ -22,22 +22,37 @@ MAX_DEPTH = 32
 MAX_SHOWN = 200
 
 
-def show(text: str, limit: int = MAX_SHOWN) -> str:
+def show(text: object, limit: int = MAX_SHOWN) -> str:
     """A name or a line for a message: printable, on one line, not longer than it needs to be."""
-    plain = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:limit])
-    return plain if len(plain) <= limit and len(text) <= limit else f"{plain[:limit]}..."
+    whole = str(text)
+    plain = "".join(char if char.isprintable() else _escaped(char) for char in whole[:limit])
+    return plain if len(plain) <= limit and len(whole) <= limit else f"{plain[:limit]}..."
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00  # a byte that was no text
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
+
+
+def shown(value: Any, limit: int = 5000) -> Any:
+    """Plain data with every text in it as ``show`` has it, so that whoever prints it can."""
+    if isinstance(value, dict):
+        return {show(key, limit): shown(each, limit) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(each, limit) for each in value]
+    return show(value, limit) if isinstance(value, str) else value
 
 
 @contextlib.contextmanager
-def opened(path: str, top: str | None = None) -> Iterator[int]:
+def opened(path: str, top: str | None = None, each: Callable[[int], None] = lambda _descriptor: None) -> Iterator[int]:
     """A descriptor of the directory ``path``. Below ``top``, which is trusted, no component may be a link.
 
-    Without ``top`` every component is looked at, from / on. LoopError where it is no directory that can be entered.
+    Without ``top`` every component is looked at, from / on. ``each`` is called with every directory on the way.
+    LoopError where it is no directory that can be entered.
     """
     start = "/" if top is None else top
     relative = os.path.relpath(path, start)
-    if relative.startswith(".."):
+    if relative == ".." or relative.startswith("../") or "\0" in path:
         raise LoopError(f"{show(path)} does not lie in {start}")
     descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -49,6 +64,7 @@ def opened(path: str, top: str | None = None) -> Iterator[int]:
                 raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({error.strerror})") from error
             os.close(descriptor)
             descriptor = deeper
+            each(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -72,16 +88,20 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
         raise
     except OSError as error:
         raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
-    with open(descriptor, "rb", buffering=0) as handle:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise LoopError(f"{show(path)} is no regular file")
         if status.st_size > limit:
             raise LoopError(f"{show(path)} has {status.st_size} bytes, more than the {limit} that are read")
         content = b""
-        while len(content) < limit and (chunk := handle.read(limit - len(content))):
+        while len(content) < limit and (chunk := os.read(descriptor, limit - len(content))):
             content += chunk
         return content
+    except OSError as error:
+        raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def parse(content: bytes, what: str, depth: int = MAX_DEPTH) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,6 +24,60 @@ def account(name: str) -> pwd.struct_passwd:
         return pwd.getpwnam(name)
     except KeyError as error:
         raise LoopError(f"there is no user {name} on this host") from error
+
+
+def name_of(uid: int) -> str:
+    """The user's name; LoopError where there is no such account."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError as error:
+        raise LoopError(f"uid {uid} has no account on this host") from error
+
+
+def whose(path: str) -> tuple[str, int]:
+    """``path`` with its links resolved, and whose it is.
+
+    For root only where nobody but that user and root has a say in it: no link of another user's is followed, a
+    directory of one user lies in no other's, and nobody else may write above what is root's. LoopError otherwise.
+    """
+    if os.geteuid() != 0:
+        try:
+            return os.path.realpath(path), os.stat(path).st_uid
+        except OSError as error:
+            raise LoopError(f"{path} cannot be read: {error.strerror}") from error
+    way, uid, loose = "/", 0, ""
+    waiting, links = os.path.abspath(path).split("/")[:0:-1], 0
+    while waiting:
+        part = waiting.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":  # of a link of root's
+            way = os.path.dirname(way)
+            continue
+        here = os.path.join(way, part)
+        try:
+            status = os.lstat(here)
+            target = os.readlink(here) if stat.S_ISLNK(status.st_mode) else None
+        except OSError as error:
+            raise LoopError(f"{path} cannot be read: {error.strerror}") from error
+        if target is not None:
+            links += 1
+            if status.st_uid or uid or loose or links > 40:
+                raise LoopError(f"{here} is a link that root does not follow: name what it leads to")
+            way = "/" if target.startswith("/") else way
+            waiting += target.split("/")[::-1]
+            continue
+        if uid and status.st_uid != uid:
+            raise LoopError(
+                f"{here} belongs to {name_of(status.st_uid)} and {way} to {name_of(uid)}: both must belong to one"
+                " of them (chown)"
+            )
+        way, uid = here, status.st_uid
+        if not uid and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX and stat.S_ISDIR(status.st_mode):
+            loose = loose or ("" if not status.st_mode & 0o002 and status.st_gid == 0 else here)
+    if loose and not uid:
+        raise LoopError(f"{loose} may be written by others: root does not work below it")
+    return way, uid
 
 
 def end_with_parent() -> None:

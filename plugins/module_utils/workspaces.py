@@ -16,19 +16,21 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .alive import cycle_in_progress
+from .alive import cycle_in_progress, lock_holder, processes
 from .errors import LoopError
-from .files import flocked, write_atomic
+from .files import alone_in, remove_tree, write_atomic
 from .gitcmd import available, credentials, git
-from .gitrepo import in_reftable
+from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
+from .quarantine import move, needs_root
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -36,7 +38,8 @@ Json = dict[str, Any]
 QUARANTINE = ".quarantine"
 CONFLICTS = ("quarantine", "report")
 NETWORK_SECONDS = 300.0
-REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
+REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
+HEAL_SECONDS = 120.0
 ANY = range(-128, 256)
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
@@ -88,22 +91,6 @@ class Checkout:
     dest: str
     path: str
     version: str
-
-
-def refresh(config: Mapping[str, Any], token: str = "") -> Json:
-    """All checkouts of this host at their tips, as the loop user, before a cycle. Raises nothing for a single one."""
-    return update(
-        Settings(
-            root=config["workspace_dir"],
-            repositories=config["workspace_repositories"],
-            user=config["user"],
-            git_url=config["git_url"],
-            git_user_name=config["git_user_name"],
-            git_user_email=config["git_user_email"],
-            token=token,
-            seconds=REFRESH_SECONDS,
-        )
-    )
 
 
 def update(settings: Settings, *, check: bool = False) -> Json:
@@ -187,10 +174,11 @@ def _update_all(
                 os.makedirs(settings.root, mode=0o750, exist_ok=True)
             except OSError as error:
                 raise LoopError(f"{settings.root} cannot be made by {settings.user}: {error.strerror}") from error
-            stack.enter_context(flocked(os.path.join(settings.root, ".workspaces.lock")))
+            stack.enter_context(alone_in(settings.root, settings.seconds or REFRESH_SECONDS))
             for name in os.listdir(settings.root):
                 if name.startswith(".clone-"):  # of a killed run: whoever gets here is alone
-                    shutil.rmtree(os.path.join(settings.root, name))
+                    with contextlib.suppress(LoopError):  # in nobody's way: each clone has a name of its own
+                        remove_tree(os.path.join(settings.root, name))
         pool = stack.enter_context(ThreadPoolExecutor(max(1, settings.jobs)))
         return list(pool.map(lambda one: _update(settings, one, in_use.get(one.dest, ""), check), checkouts))
 
@@ -200,6 +188,8 @@ def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json
     outcome = _outcome(one, "failed")
     try:
         _bring_up(settings, one, in_use, check, outcome)
+    except Denied as error:
+        outcome.update(status="failed", detail=needs_root(error.source))
     except LoopError as error:
         outcome.update(status="failed", detail=re.sub(r"://[^/\s@]+@", "://***@", str(error)))
     except OSError as error:
@@ -223,38 +213,60 @@ def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outco
     if in_use:
         outcome.update(status="busy", detail=f"{in_use}; it was left as it is")
         return
-    why = _no_repository(one.path)
-    if why:
+    why = _damage(one.path)
+    with contextlib.ExitStack() as stack:
+        try:
+            if not why:
+                if not check:  # a heal of its worktrees takes turns with this
+                    stack.enter_context(alone_in(f"{one.path}/.git", HEAL_SECONDS))
+                _advance(settings, one, check, outcome)
+                return
+        except Damaged as error:
+            why = str(error)
         _replace(settings, one, why, check, outcome)
-        return
+
+
+def _advance(settings: Settings, one: Checkout, check: bool, outcome: Json) -> None:
+    """A checkout that looks sound to its tip. Raises Damaged where it is not sound after all."""
     outcome["removed_config"] = _tidy_config(settings, one, check)
     state = _state(one.path)
-    if state is None:
-        _replace(settings, one, "git cannot read it", check, outcome)
-        return
     tip = _remote_tip(settings, one)
     outcome.update(before=state["oid"], after=tip)
     if state["branch"] == one.version and state["oid"] == tip and not state["dirty"]:
+        _check_whole(one.path, tip)
         outcome["status"] = "current"
         return
     if not check:
         _unlock(one.path)
         _fetch(settings, one)
+        _check_whole(one.path, tip)
     reasons = _in_the_way(one, state, tip)
     if not reasons:
         outcome["status"] = "updated"
         if not check:
-            git(one.path, ["merge", "--quiet", "--ff-only", tip])
+            _git(one.path, ["merge", "--quiet", "--ff-only", tip])
     elif settings.conflicts == "report":
         outcome.update(status="left", after=state["oid"], detail=f"{', '.join(reasons)}; it was left as it is")
     else:
         outcome.update(status="restored", detail=", ".join(reasons))
         if not check:
             outcome["quarantined"] = _put_aside(settings, one, state, tip, reasons)
-            git(one.path, ["checkout", "--quiet", "--force", "--no-track", "-B", one.version, tip])
+            _git(one.path, ["checkout", "--quiet", "--force", "--no-track", "-B", one.version, tip])
 
 
 # --- looking ------------------------------------------------------------------------------
+
+
+class Damaged(LoopError):
+    """The checkout itself does not do what git needs of it: it is put aside whole and made anew."""
+
+
+def _git(path: str, arguments: Sequence[str], ok: Sequence[int] = (0,)) -> tuple[int, str, str]:
+    """git in the checkout, asking nobody else: where it fails, or does not end, the checkout is damaged."""
+    try:
+        return git(path, arguments, ok=ok)
+    except LoopError as error:
+        raise Damaged(str(error)) from error
 
 
 def _vacant(path: str) -> bool:
@@ -262,24 +274,47 @@ def _vacant(path: str) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode) and not os.listdir(path)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False
 
 
-def _no_repository(path: str) -> str:
-    """Why there is no repository of its own at ``path``; empty where there is one."""
-    for place, kind in ((path, stat.S_ISDIR), (f"{path}/.git", stat.S_ISDIR), (f"{path}/.git/config", stat.S_ISREG)):
+def _damage(path: str) -> str:
+    """Why what stands at ``path`` is no checkout that git may be run in; empty where it is one. No git is run."""
+    common = f"{path}/.git"
+    for place, kind in ((path, stat.S_ISDIR), (common, stat.S_ISDIR), (f"{common}/config", stat.S_ISREG)):
         try:
             if not kind(os.lstat(place).st_mode):
                 return f"{place} is not what a checkout has there"
         except (FileNotFoundError, NotADirectoryError):
             return f"{place} is missing"
-    return "its refs are kept in a reftable" if in_reftable(f"{path}/.git") else ""
+        except OSError as error:
+            return f"{place} cannot be looked at: {error.strerror}"
+    try:
+        odd = odd_part(common)
+        packs = os.listdir(f"{common}/objects/pack")
+    except Denied as error:
+        return f"{error.source} cannot be looked at"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    for name in (".gitattributes", ".gitignore", ".gitmodules"):  # git takes a link for none, and waits at a pipe
+        status = lstat_of(f"{path}/{name}")
+        if status and not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            odd = odd or f"{path}/{name} is no file"
+    for name, why in (
+        ("shallow", "its history is cut off"),
+        ("objects/info/alternates", "its objects are those of another repository"),
+        ("commondir", "its git directory is that of another repository"),
+    ):
+        if os.path.lexists(f"{common}/{name}"):
+            odd = odd or why
+    if any(name.endswith(".promisor") for name in packs):
+        odd = odd or "it is a partial clone"
+    return odd or ("its refs are kept in a reftable" if in_reftable(common) else "")
 
 
-def _state(path: str) -> Json | None:
-    """Commit, branch and cleanness; None where git cannot say."""
-    status, out, _err = git(path, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"], ok=ANY)
-    if status:
-        return None
+def _state(path: str) -> Json:
+    """Commit, branch and cleanness; Damaged where git cannot say."""
+    _status, out, _err = _git(path, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal", "-z"])
     entries = out.split("\0")
     head = dict(entry[2:].split(" ", 1) for entry in entries if entry.startswith("# "))
     unfinished = any(os.path.lexists(f"{path}/.git/{name}") for name in UNFINISHED)
@@ -290,9 +325,34 @@ def _state(path: str) -> Json | None:
     }
 
 
+def _check_whole(path: str, tip: str) -> None:
+    """Damaged where a commit before ``tip`` is missing, or a file of it: then no run can start or push from here."""
+    _git(path, ["rev-list", "--quiet", tip])
+    listed = _git(path, ["ls-tree", "-r", "-z", "--full-tree", tip])[1].split("\0")
+    blobs = {entry.split(" ", 3)[2][:64].partition("\t")[0] for entry in listed if entry[7:11] == "blob"}
+    _check_there(path, blobs)
+
+
+def _check_there(path: str, names: Iterable[str]) -> None:
+    told = git(path, ["cat-file", "--batch-check"], stdin="".join(f"{name}\n" for name in names).encode(), ok=ANY)
+    missing = [line for line in told[1].splitlines() if not re.fullmatch(r"[0-9a-f]+ [a-z]+ \d+", line)]
+    if told[0] or missing:
+        raise Damaged(f"objects are missing or broken: {', '.join((missing or told[2].splitlines())[:3])}")
+
+
+def _check_refs(path: str) -> None:
+    """Damaged where a ref is broken or names what is not there: git then refuses to fetch."""
+    _status, out, err = _git(path, ["for-each-ref", "--format=%(objectname)"])
+    broken = [line for line in err.splitlines() if "broken" in line]
+    if broken:
+        raise Damaged(broken[0])
+    _check_there(path, set(out.split()))
+
+
 def _remote_tip(settings: Settings, one: Checkout) -> str:
-    out = _ask(settings, one, ["ls-remote"], f"refs/heads/{one.version}")
-    tip = out.split("\t")[0]
+    wanted = f"refs/heads/{one.version}"
+    rows = (line.split("\t") for line in _ask(settings, one, ["ls-remote"], wanted).splitlines())
+    tip = next((row[0] for row in rows if row[1:] == [wanted]), "")  # git answers with every name that ends so
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
     return tip
@@ -312,9 +372,9 @@ def _in_the_way(one: Checkout, state: Json, tip: str) -> list[str]:
 
 def _reached(path: str, commit: str, tip: str) -> bool:
     """Whether ``commit`` is part of ``tip``. In check mode a tip that was not fetched counts as a step forward."""
-    if git(path, ["cat-file", "-e", f"{tip}^{{commit}}"], ok=ANY)[0]:
+    if _git(path, ["cat-file", "-e", f"{tip}^{{commit}}"], ok=ANY)[0]:
         return True
-    return git(path, ["merge-base", "--is-ancestor", commit, tip], ok=ANY)[0] == 0
+    return _git(path, ["merge-base", "--is-ancestor", commit, tip], ok=ANY)[0] == 0
 
 
 # --- doing --------------------------------------------------------------------------------
@@ -325,10 +385,13 @@ def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
-def _clone(settings: Settings, one: Checkout) -> str:
-    """Beside its place, then renamed into it, so that a killed clone is never taken for a checkout."""
-    aside = os.path.join(settings.root, f".clone-{one.dest}")
+def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lambda: None) -> str:
+    """Beside its place, then renamed into it, so that a killed clone is never taken for a checkout.
+
+    ``instead`` is called when the clone is complete: it makes the place free.
+    """
     environment, config = _access(settings, one)
+    aside = tempfile.mkdtemp(prefix=f".clone-{one.dest}-", dir=settings.root)
     try:
         git(
             settings.root,
@@ -339,17 +402,23 @@ def _clone(settings: Settings, one: Checkout) -> str:
         _tidy_config(settings, placed, check=False)
         os.chmod(aside, 0o750)
         commit = git(aside, ["rev-parse", "HEAD"])[1].strip()
+        instead()
         os.rename(aside, one.path)
     except LoopError as error:
         raise LoopError(f"{one.url} cannot be cloned: {error}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(LoopError):
+            remove_tree(aside)
     return commit
 
 
 def _fetch(settings: Settings, one: Checkout) -> None:
     keep = ["--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no"]
-    _ask(settings, one, ["fetch", *keep], "+refs/heads/*:refs/remotes/origin/*")
+    try:
+        _ask(settings, one, ["fetch", *keep], "+refs/heads/*:refs/remotes/origin/*")
+    except LoopError:
+        _check_refs(one.path)  # the remote had answered before
+        raise
 
 
 def _ask(settings: Settings, one: Checkout, command: Sequence[str], refs: str) -> str:
@@ -367,38 +436,56 @@ def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:
 
     What decides over our own git calls is removed before the first of them looks at it.
     """
-    file = ["config", "--file", f"{one.path}/.git/config", "--no-includes"]
-    status, out, _err = git("/", [*file, "--list", "-z"], ok=ANY)
+    place = f"{one.path}/.git/config"
+    status, out, _err = git("/", ["config", "--file", place, "--no-includes", "--list", "-z"], ok=ANY)
     if status:
-        return []  # then git cannot read the repository either, which is found out next
-    given = [entry.split("\n", 1) for entry in out.split("\0") if entry]
-    foreign = sorted({key for key, *_value in given if not HARMLESS.fullmatch(key)})
+        raise Damaged(f"git cannot read {place}")
+    given = [(key, value) for key, *value in (entry.split("\n", 1) for entry in out.split("\0") if entry)]
+    foreign = sorted({key for key, _value in given if not HARMLESS.fullmatch(key)})
     wanted = {
         "remote.origin.url": one.url,
         "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
         "user.name": settings.git_user_name,
         "user.email": settings.git_user_email,
     }
-    differing = [
-        key for key, value in wanted.items()
-        if value and [entry[1] for entry in given if entry[0] == key and len(entry) > 1] != [value]
-    ]  # fmt: skip
-    if not check:
-        for key in foreign:
-            git("/", [*file, "--unset-all", key])
-        for key in differing:
-            git("/", [*file, "--replace-all", key, wanted[key]])
+    differing = [name for name, text in wanted.items() if text and [v for k, v in given if k == name] != [[text]]]
+    if not check and (foreign or differing):
+        gone = {*foreign, *differing}
+        kept = [(key, value) for key, value in given if key not in gone]
+        text = _config_text([*kept, *((key, [wanted[key]]) for key in differing)])
+        write_atomic(place, text.encode("utf-8", "surrogateescape"))
     return [*foreign, *differing]
 
 
+def _config_text(entries: Iterable[tuple[str, list[str]]]) -> str:
+    """A git configuration file: written whole, for to remove thousands of settings one by one takes hours."""
+    lines = []
+    for key, value in entries:
+        section, _dot, rest = key.partition(".")
+        below, _dot, name = rest.rpartition(".")
+        lines.append(f'[{section} "{_quoted(below)}"]' if below else f"[{section}]")
+        quoted = "".join(value).translate({10: "\\n", 9: "\\t", 8: "\\b", 34: '\\"', 92: "\\\\"})
+        lines.append(f'\t{name} = "{quoted}"' if value else f"\t{name}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _unlock(path: str) -> None:
-    """Remove git's lock files of dead processes: nobody works in here, that was looked at before."""
-    for directory, directories, files in os.walk(f"{path}/.git"):
-        if directory == f"{path}/.git":
-            directories[:] = [name for name in directories if name == "refs"]
-        for name in files:
-            if name.endswith(".lock"):
-                os.unlink(os.path.join(directory, name))
+    """Remove what a git that was killed left of its locks, by name; Damaged where one is no file."""
+    refs = [name for name in files_below(f"{path}/.git/refs") if name.endswith(".lock")]
+    locks = [*git_locks(f"{path}/.git"), *refs]
+    running = processes() if locks else None
+    for lock in locks:
+        holder = lock_holder(lock, open_repo(path), running) if running else None
+        if holder:
+            raise LoopError(f"{lock} is held by {holder}: wait for it to end")
+        try:
+            os.unlink(lock)
+        except OSError as error:
+            raise Damaged(f"{lock} cannot be removed: {error.strerror}") from error
 
 
 def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons: list[str]) -> str:
@@ -408,11 +495,11 @@ def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons
     """
     stamp = _stamp()
     manifest: Json = {"checkout": one.path, "repo": one.repo, "why": reasons, "at": stamp, "branch": state["branch"]}
-    branch = git(one.path, ["rev-parse", "--verify", "--quiet", f"refs/heads/{one.version}"], ok=ANY)[1].strip()
+    branch = _git(one.path, ["rev-parse", "--verify", "--quiet", f"refs/heads/{one.version}"], ok=ANY)[1].strip()
     manifest["salvaged"] = {}
     for name, commit in (("HEAD", state["oid"]), (one.version, branch)):
         if re.fullmatch(r"[0-9a-f]{40,64}", commit) and not _reached(one.path, commit, tip):
-            git(one.path, ["update-ref", f"refs/salvage/{stamp}/{name}", commit])
+            _git(one.path, ["update-ref", f"refs/salvage/{stamp}/{name}", commit])
             manifest["salvaged"][f"refs/salvage/{stamp}/{name}"] = commit
     manifest["restore"] = f"git -C {one.path} checkout --detach {state['oid']}"
     if state["dirty"]:
@@ -442,9 +529,13 @@ def _replace(settings: Settings, one: Checkout, why: str, check: bool, outcome: 
         return
     stamp = _stamp()
     manifest = {"checkout": one.path, "repo": one.repo, "why": [why], "at": stamp}
-    place = _new_place(settings, one, stamp, {**manifest, "restore": f"mv {{this directory}}/whole {one.path}"})
-    os.rename(one.path, f"{place}/whole")
-    outcome.update(quarantined=place, after=_clone(settings, one))
+
+    def make_way() -> None:
+        place = _new_place(settings, one, stamp, {**manifest, "restore": f"mv {{this directory}}/whole {one.path}"})
+        move(one.path, f"{place}/whole")
+        outcome["quarantined"] = place
+
+    outcome["after"] = _clone(settings, one, make_way)
 
 
 def _new_place(settings: Settings, one: Checkout, stamp: str, manifest: Json) -> str:

@@ -24,6 +24,7 @@ from .admins import Admin, admins_near, admins_of, adopt, check_outside, index_t
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .errors import LoopError
 from .files import write_atomic
+from .gitcmd import git
 from .gitrepo import (
     FEW,
     OBJECT,
@@ -45,8 +46,11 @@ from .gitrepo import (
     read_small,
     ref_debris,
     refs_below,
+    unknown_extensions,
 )
 from .quarantine import MARK, SALVAGE, alone, as_owner, check_apart, hold, move, new_id, purge, standing, unlock
+from .untrusted import show, shown
+from .users import name_of, whose
 
 TOLD_TO_KEEP = "keep names"
 
@@ -159,7 +163,7 @@ def check_free(leftovers: Iterable[Leftover], now: Pass) -> None:
             holder = user_of(place, now.running) if place else None
             if holder:
                 raise LoopError(f"{leftover.place} is in use: {holder}; nothing was touched")
-        for lock in (name for name in leftover.debris if name.endswith(".lock")):
+        for lock in (name for name in leftover.debris if name.endswith((".lock", ".new"))):
             holder = lock_holder(lock, leftover.repo, now.running) if leftover.repo else None
             if holder:
                 raise LoopError(f"{lock} is held by {holder}: wait for it to end; nothing was touched")
@@ -181,8 +185,14 @@ def clear(repo: Repo | None, leftovers: list[Leftover], now: Pass, kept: list[di
     """
     for number, leftover in enumerate(leftovers):
         leftover.id = _id_of(leftover, number, now)
-    if repo:
-        keep_reachable(repo, leftovers, now.check)
+    try:
+        if repo:
+            keep_reachable(repo, leftovers, now.check)
+    except LoopError as error:
+        if kept is None or not repo:
+            raise
+        kept.append({"path": repo.path, "why": str(error)})
+        return
     going = []
     for leftover in leftovers:
         with _going(leftover, now, kept, Denied):  # a quarantine that cannot be written stops them all
@@ -286,7 +296,9 @@ def describe(leftover: Leftover, now: Pass) -> None:
 def _mark(repo: Repo, place: str, name: str) -> None:
     # Not written by rename: a half-written mark is no id, and is then ignored.
     try:
-        descriptor = os.open(f"{place}/{MARK}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(
+            f"{place}/{MARK}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
+        )
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(name.encode())
     except PermissionError as error:
@@ -472,7 +484,7 @@ def _one(
     if base_ref.startswith("-") or not base_ref.isprintable() or (present and not base_ref) or " " in base_ref:
         raise LoopError(f"base_ref {base_ref!r} is not the name of a commit")
     place = check_path(quarantine, "quarantine") if quarantine else f"{standing(os.path.dirname(path))}/.quarantine"
-    root = os.path.realpath(repo)
+    root = whose(repo)[0]
     check_apart(path, root, place)
     check_run_lock(run_lock)
     running = processes()
@@ -483,10 +495,11 @@ def _one(
             now = Pass(place, running, done, check=check)
             return _heal_one(opened, path, branch, base_ref if present else "", fresh, now)
 
-    return as_owner([root], [os.path.dirname(path), root, place], work)  # type: ignore[no-any-return]
+    return shown(as_owner([root], [os.path.dirname(path), root, place], work))  # type: ignore[no-any-return]
 
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
+    repair_extensions(repo, now)
     admins = admins_near(repo, path, branch)
     adopt(admins, [path])
     check_outside(path, admins)
@@ -550,7 +563,7 @@ def find_one(
             found.append(Leftover(kind_of(first), "stands where a directory must be", repo, first, first))
     taken = {item.branch for item in found}
     found += [take(repo, refs, name, "is in the way of the branch") for name in refs if name not in taken]
-    debris = [*git_locks(repo), *ref_debris(repo, branch, refs)]
+    debris = [*git_locks(repo.common), *ref_debris(repo, branch, refs)]
     debris += [entry for entry in [f"{repo.common}/worktrees"] if os.path.lexists(entry) and not os.path.isdir(entry)]
     if debris:
         found.append(Leftover("debris", "left behind by a dead process", repo, debris=debris))
@@ -598,6 +611,23 @@ def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
             now.healed.append(f"commondir of worktree {admin.name}")
 
 
+def repair_extensions(repo: Repo, now: Pass) -> None:
+    """An extension that a newer git sets and an older one refuses, though it changes nothing that is kept, goes."""
+    unknown = unknown_extensions(repo)
+    if not unknown:
+        return
+    if set(unknown) - {"relativeworktrees"}:
+        raise LoopError(
+            f"{repo.path} has the extension {show(', '.join(unknown))}, which this host's git does not know"
+        )
+    if now.check:
+        raise LoopError(f"{repo.path} has the extension relativeWorktrees: without check mode it is removed")
+    now.plan.append(f"remove the extension relativeWorktrees of {repo.path}")
+    file = ["config", "--file", f"{repo.common}/config", "--no-includes"]
+    git("/", [*file, "--unset-all", "extensions.relativeworktrees"])
+    now.healed.append(f"extension relativeWorktrees of {repo.path}")
+
+
 def add(repo: Repo, path: str, branch: str, base: str) -> None:
     """git worktree add, without hooks or filters; what it leaves when it fails is the next heal's work."""
     os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
@@ -614,7 +644,7 @@ def sweep(
     keep: Sequence[str] = (),
     older_than: float = 0,
     quarantine: str | None = None,
-    quarantine_keep: dict[str, float | None] | None = None,
+    quarantine_keep: dict[str, Any] | None = None,
     run_lock: str | None = None,
     check: bool = False,
     workspace: str | None = None,
@@ -632,14 +662,15 @@ def sweep(
     Raises LoopError while ``run_lock`` is held by a living process; a single leftover that is in
     use or cannot be moved is ``kept`` with the reason and stops nothing else.
     """
-    found = _checkouts(workspace) if workspace else []
-    roots = list(dict.fromkeys([*(os.path.realpath(repo) for repo in repos), *found]))
+    found, strange = _checkouts(workspace) if workspace else ([], [])
+    roots = list(dict.fromkeys([*(whose(repo)[0] for repo in repos), *found]))
     for prefix in branch_prefixes:
         check_branch(prefix)
     if not all(each.strip() for each in keep):
         raise LoopError("keep holds an empty entry: name paths, branches or change ids")
     if not roots:
-        raise LoopError(f"no repository to sweep{f' in {workspace}' if workspace else ''}")
+        why = f": {strange[0]['why']}" if strange else ""
+        raise LoopError(f"no repository to sweep{f' in {workspace}' if workspace else ''}{why}")
     root = check_path(worktree_root, "worktree_root")
     root = os.path.realpath(root)
     if any(inside(root, each) or inside(each, root) for each in roots):
@@ -650,18 +681,19 @@ def sweep(
     limits = Limits(root, place, tuple(branch_prefixes), tuple(keep), older_than)
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
-        opened, kept = _open_all(roots, found)
-        with alone([repo.common for repo in opened]):
-            return _sweep(opened, limits, Pass(place, running, done, check=check, root=root_waits), kept)
+        opened, kept = _open_all(roots)
+        with contextlib.ExitStack() as stack:
+            free = [repo for repo in opened if _lock(repo, stack, kept)]
+            return _sweep(free, limits, Pass(place, running, done, check=check, root=root_waits), kept)
 
     answer: dict[str, Any] = as_owner(roots, [root, place, *roots], work)
-    answer["purged"] = []
+    answer["purged"], answer["kept"] = [], strange + answer["kept"]
     if quarantine_keep is not None:
-        gone = purge(place, check=check, **quarantine_keep)
+        gone = purge(place, check=check, within=[workspace] if workspace else roots, **quarantine_keep)
         answer["purged"] = gone["purged"]
         answer["kept"] += [{"path": f"{place}/{one['id']}", "why": one["why"]} for one in gone["stuck"]]
     answer["changed"] = bool(answer["plan"] or answer["purged"])
-    return answer
+    return shown(answer)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -675,25 +707,50 @@ class Limits:
     older_than: float
 
 
-def _checkouts(workspace: str) -> list[str]:
+def _checkouts(workspace: str) -> tuple[list[str], list[dict[str, str]]]:
+    """The checkouts in the workspace, and those that are not its owner's, each with the reason why it is left."""
     if not os.path.isdir(workspace):
         raise LoopError(f"workspace {workspace} is not a directory")
-    places = (os.path.join(os.path.realpath(workspace), name) for name in sorted(os.listdir(workspace)))
-    return [place for place in places if os.path.isdir(f"{place}/.git") and not os.path.islink(place)]
+    top, owner = whose(workspace)
+    found: list[str] = []
+    strange: list[dict[str, str]] = []
+    for place in (os.path.join(top, name) for name in sorted(os.listdir(top))):
+        if os.path.islink(place) or not os.path.isdir(f"{place}/.git"):
+            continue
+        try:
+            uid = whose(place)[1]
+            if uid != owner:
+                raise LoopError(f"{place} belongs to {name_of(uid)} and {top} to {name_of(owner)}")
+        except LoopError as error:
+            strange.append({"path": place, "why": str(error)})
+        else:
+            found.append(place)
+    return found, strange
 
 
-def _open_all(roots: Sequence[str], found: Sequence[str]) -> tuple[list[Repo], list[dict[str, str]]]:
-    """The repositories, and which of those that were ``found`` in a workspace are none any more."""
+def _open_all(roots: Sequence[str]) -> tuple[list[Repo], list[dict[str, str]]]:
+    """The repositories, and what is none any more; LoopError where that is all of them."""
     opened: list[Repo] = []
     kept: list[dict[str, str]] = []
     for root in roots:
         try:
             opened.append(open_repo(root))
-        except LoopError as error:
-            if root not in found:
-                raise
-            kept.append({"path": root, "why": str(error)})
+        except (LoopError, Denied) as error:
+            kept.append(
+                {"path": root, "why": store.needs_root(error.source) if isinstance(error, Denied) else str(error)}
+            )
+    if not opened:
+        raise LoopError(kept[0]["why"])
     return opened, kept
+
+
+def _lock(repo: Repo, stack: contextlib.ExitStack, kept: list[dict[str, str]]) -> bool:
+    try:
+        stack.enter_context(alone([repo.common]))
+    except LoopError as error:
+        kept.append({"path": repo.path, "why": str(error)})
+        return False
+    return True
 
 
 def _sweep(repos: list[Repo], limits: Limits, now: Pass, kept: list[dict[str, str]]) -> dict[str, Any]:
@@ -701,9 +758,15 @@ def _sweep(repos: list[Repo], limits: Limits, now: Pass, kept: list[dict[str, st
     work: list[tuple[Repo | None, list[Leftover], list[Admin]]] = []
     for repo in repos:
         try:
+            repair_extensions(repo, now)
             leftovers, strangers = find_all(repo, limits, standing, now)
-        except LoopError as error:  # one damaged repository does not stop the others
+        except (LoopError, OSError, ValueError) as error:  # one damaged repository does not stop the others
             kept.append({"path": repo.path, "why": str(error)})
+            continue
+        except Denied as error:
+            if now.root:
+                raise
+            kept.append({"path": repo.path, "why": store.needs_root(error.source)})
             continue
         work.append((repo, leftovers, strangers))
     claimed = {item.path for _repo, leftovers, _admins in work for item in leftovers}
@@ -768,7 +831,7 @@ def find_all(repo: Repo, limits: Limits, standing: list[str], now: Pass) -> tupl
         seen.add(admin.target)
     taken = {item.branch for item in leftovers}
     leftovers += [take(repo, refs, name, "a run is over") for name in refs if name not in taken]
-    debris = git_locks(repo)
+    debris = git_locks(repo.common)
     for prefix in limits.prefixes:
         debris += ref_debris(repo, f"{prefix}/-", refs)
         for way in (f"{repo.common}/refs/heads", f"{repo.common}/logs/refs/heads"):

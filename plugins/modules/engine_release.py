@@ -121,7 +121,6 @@ options:
   run_lock:
     description: The engine's lock file; a living process named in it is a cycle in progress.
     type: path
-    default: /var/lib/engineering-loop/state/daemon.lock
   unit:
     description: The systemd unit that runs cycles; while it is active a cycle is in progress. Empty to not ask.
     type: str
@@ -246,7 +245,7 @@ OPTIONS = {
     "lock_sha256": {"type": "str"},
     "allowed_signers": {"type": "path"},
     "keyring": {"type": "path"},
-    "run_lock": {"type": "path", "default": "/var/lib/engineering-loop/state/daemon.lock"},
+    "run_lock": {"type": "path"},
     "unit": {"type": "str", "default": "hyrule-engineering-loop"},
     "wait": {"type": "float", "default": 0},
     "timeout": {"type": "float", "default": 1800},

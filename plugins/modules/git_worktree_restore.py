@@ -34,8 +34,17 @@ options:
     description: The main checkout or bare repository. Needed only where the manifest is gone.
     type: path
   path:
-    description: Where it goes. The default is where it stood, or beside that if the place is taken.
+    description:
+      - Where it goes. The default is where it stood, or beside that if the place is taken.
+      - Needed where it did not stand beside O(quarantine), in the same directory, or in one of O(within).
     type: path
+  within:
+    description:
+      - Directories in which the places may lie that a manifest names, and the repository that it names must lie.
+      - A manifest can be written by whoever owns the quarantine, so it alone does not choose what is acted on.
+    type: list
+    elements: path
+    default: []
   branch:
     description: The branch it is on. The default is the name it had, or one below C(loop-restored/) if that is taken.
     type: str
@@ -100,6 +109,7 @@ def main() -> None:
             "repo": {"type": "path"},
             "path": {"type": "path"},
             "branch": {"type": "str"},
+            "within": {"type": "list", "elements": "path", "default": []},
             "run_lock": {"type": "path"},
         },
         supports_check_mode=True,

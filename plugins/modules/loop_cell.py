@@ -22,6 +22,7 @@ options:
     description:
       - The cell's id, or a part of it that fits one cell only.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last change.
+      - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
   run:
@@ -141,6 +142,13 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
     if given["what"] == "memory":
         line = "the memory of before would be brought back" if check else cells.swap_memory(config)
         return {"changed": True, "id": "memory", "lines": [line]}
+    if cells.EARLIER.fullmatch(given["what"]):
+        if check:
+            return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}
+        done = enter.restore_earlier(config, given["what"])
+        if done is None:
+            raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
+        return {"changed": done["exit_status"] == 0, **done}
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}

@@ -34,6 +34,12 @@ options:
   user:
     description: A user to look for.
     type: str
+  accounts:
+    description:
+      - The users of the loop, each with the group that is its own, to be looked at as
+        M(as215932.engineering_loop.loop_user) does.
+    type: dict
+    default: {}
   takeover:
     description:
       - Where an older layout of the loop may stand, as in O(as215932.engineering_loop.loop_takeover#module:layout).
@@ -70,7 +76,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 system:
-  description: Operating system and Python of the host.
+  description:
+    - Operating system and Python of the host. C(namespaces_problem) says why the agent could not be shut in on its
+      kernel, and how to allow it; it is empty where it can.
   returned: success
   type: dict
   sample: {id: debian, version_id: "13", name: Debian GNU/Linux 13 (trixie), python: 3.13.5, systemd: true, root: true}
@@ -95,6 +103,31 @@ user_exists:
   returned: success
   type: bool
   sample: true
+accounts:
+  description: What was found about O(accounts).
+  returned: success
+  type: dict
+  contains:
+    missing_users:
+      description: Those that do not exist.
+      type: list
+      returned: always
+    missing_groups:
+      description: Groups that do not exist.
+      type: list
+      returned: always
+    refused:
+      description: Rights that only a person takes away, a line each with the command.
+      type: list
+      returned: always
+    faults:
+      description: What M(as215932.engineering_loop.loop_user) mends, a line each.
+      type: list
+      returned: always
+    notes:
+      description: What is worth a look and is left alone, a line each.
+      type: list
+      returned: always
 takeover:
   description: What M(as215932.engineering_loop.loop_takeover) would take over, empty without O(takeover).
   returned: success
@@ -152,14 +185,19 @@ loop:
       description: The last cycles, oldest first.
       type: list
       returned: always
-    quarantine:
-      description: Work of crashed runs that is kept aside.
+    kept:
+      description:
+        - Cells of cycles that did not end well, and what an older layout left, oldest first.
+        - Each has C(id), C(what), C(title), C(outcome), C(detail), C(made), C(size), C(files), C(path) and C(kind).
       type: list
+      elements: dict
       returned: always
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 
@@ -170,6 +208,7 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "uv": {"type": "path"},
             "user": {"type": "str"},
+            "accounts": {"type": "dict", "default": {}},
             "takeover": {"type": "dict"},
             "env_file": {"type": "path"},
             "forbidden_environment": {"type": "list", "elements": "str", "default": []},
@@ -188,6 +227,7 @@ def main() -> None:
             packages_interrupted=hostinfo.packages_interrupted(),
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
+            accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
             takeover=[item.path for item in theirs],
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),

@@ -34,9 +34,9 @@ options:
   remove:
     description:
       - What else goes, for good.
-      - V(work) is workspace, runs, quarantine, state, memory and accounts of cycles.
+      - V(work) is the cells of cycles, kept ones as well, pristine clones, memory and records of cycles.
       - V(config) is policy and settings; V(secrets) the env file and the key; V(taken_over) what an older layout had.
-      - V(user) is user and group, which needs V(work).
+      - V(user) is the users and their groups, which needs V(work).
     type: list
     elements: str
     choices: [work, config, secrets, receipts, taken_over, user]

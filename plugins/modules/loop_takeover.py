@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_takeover
-short_description: Take over a host that runs an engine from a checkout in place
+short_description: Take over a host of an older layout of the loop
 version_added: "0.1.0"
 author: AS215932 (@AS215932)
 description:
@@ -16,8 +16,12 @@ description:
     C(.venv) and C(.env) in it, wrapper scripts, and units that start them.
   - What the role would write over and what could no longer run is moved to C(taken-over/<time>) below the install
     directory, beside a manifest that says where each thing stood. Nothing is deleted.
-  - Workspace, runs and state stay where they are. Lessons kept inside a workspace move to the memory directory.
-  - A run in progress is waited for. The old timer is stopped and disabled.
+  - Workspace, runs (what is quarantined included), state, records and home of that layout, and of a loop of ours whose
+    cycles had no cells yet, are renamed into one kept cell, C(<runs_dir>/<id>), which only root enters. C(cell.json) in
+    it says under which paths its parts were known.
+  - Lessons stay in the memory directory, which is root's from then on. Those kept inside a workspace move there.
+  - A run in progress, and whatever else works as the loop's user in a service, is waited for; sessions of that user are
+    ended. The timer is stopped and disabled.
   - On a host where nothing of that is found, nothing is done.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
@@ -80,10 +84,25 @@ options:
         type: list
         elements: path
         default: []
-      run_lock:
-        description: The engine's lock file.
+      state_dir:
+        description:
+          - Where its work is; home of the loop's user there. Work is moved where this and the next four are given.
         type: path
-        required: true
+      workspace_dir:
+        description: Where the checkouts are there.
+        type: path
+      runs_dir:
+        description: Where runs are there, and cells from now on.
+        type: path
+      daemon_state_dir:
+        description: Where the engine's lock and ledgers are there.
+        type: path
+      cycles_dir:
+        description: Where the records of cycles are.
+        type: path
+      run_lock:
+        description: The engine's lock file, to be asked as well whether a run is in progress.
+        type: path
       unit:
         description: Name of the service and the timer, without suffix.
         type: str
@@ -111,8 +130,12 @@ EXAMPLES = r"""
       config_dir: /etc/engineering-loop
       lib_dir: /usr/local/lib/engineering-loop
       memory_dir: /var/lib/engineering-loop/memory
+      state_dir: /var/lib/engineering-loop
+      workspace_dir: /var/lib/engineering-loop/workspace
+      runs_dir: /var/lib/engineering-loop/runs
+      daemon_state_dir: /var/lib/engineering-loop/state
+      cycles_dir: /var/lib/engineering-loop/cycles
       env_file: /opt/engineering-loop/.env
-      run_lock: /var/lib/engineering-loop/state/daemon.lock
       unit: hyrule-engineering-loop
       user: loop
       group: loop
@@ -138,7 +161,7 @@ items:
   sample: [{kind: unit, path: /etc/systemd/system/x.timer, to: /opt/engineering-loop/taken-over/x/units/x.timer}]
 beside:
   description:
-    - With O(state=prepared), whether a release can be built beside the old engine. Not where the checkout has
+    - With O(state=prepared), whether a release can be built while the old engine still stands. Not where a checkout has
       something of a name that releases need.
   returned: success
   type: bool
@@ -159,7 +182,12 @@ LAYOUT = {
     "forbidden_environment": {"type": "list", "elements": "str", "default": []},
     "key_file": {"type": "path", "no_log": False},
     "wrappers": {"type": "list", "elements": "path", "default": []},
-    "run_lock": {"type": "path", "required": True},
+    "run_lock": {"type": "path"},
+    "state_dir": {"type": "path"},
+    "workspace_dir": {"type": "path"},
+    "runs_dir": {"type": "path"},
+    "daemon_state_dir": {"type": "path"},
+    "cycles_dir": {"type": "path"},
     "unit": {"type": "str", "required": True},
     "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
     "user": {"type": "str", "required": True},

@@ -14,7 +14,7 @@ description:
   - Finds the commit that a SHA, tag or branch of the engine's repository names, and writes its full SHA as the value of
     C(engineering_loop_version) into a file of the inventory.
   - Changes nothing else in the file; comments, quotes, line endings and order stay, as do owner and mode.
-  - Runs where the inventory is, so on the controller, with C(delegate_to=localhost). Needs git and GitPython there.
+  - Runs where the inventory is, so on the controller, with C(delegate_to=localhost). Needs git there.
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import targets
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -112,7 +113,73 @@ def diff(draw: st.DrawFn) -> bytes:
     return raw[:at] + draw(st.one_of(st.just(b""), st.binary(max_size=3))) + raw[at:]
 
 
-STRATEGIES = {"policy": policy, "diff": diff}
+PLACES = st.one_of(
+    st.sampled_from(["/r/x", "/", "", "//x", "/a/../b", "relative", "/\0", "/\ud800", "/caf\udce9", "/x" * 3000]), TEXTS
+)
+NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([10**400, 2**63, -1, 1, 0]))
+TREES = st.recursive(
+    st.one_of(VALUES, NUMBERS), lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=8
+)
+FIELDS = {
+    **dict.fromkeys(
+        ("id", "what", "why", "from", "path", "repo", "restored_to", "branch", "restored_as", "admin"), PLACES
+    ),
+    **dict.fromkeys(("tip", "head"), st.sampled_from(["1" * 40, "", "--x", "1" * 64])),
+    **dict.fromkeys(("size", "uid"), st.one_of(NUMBERS, st.none())),
+    "restored": st.fixed_dictionaries({"branch": TEXTS, "head": TEXTS, "registered": VALUES, "inode": NUMBERS}),
+}
+TIMES_SAID = st.sampled_from(["0001-01-01", "9999-12-31T23:59:59", "2026-01-02T03:04:05+00:00", "x"])
+
+
+def written(content: Any, draw: st.DrawFn) -> bytes:
+    """JSON as a program of another user's may have written it, at times not to the end or doubled."""
+    raw = json.dumps(content).encode()
+    at = draw(st.integers(0, len(raw)))
+    piece = draw(
+        st.one_of(st.just(b""), st.just(b""), st.binary(max_size=3), st.sampled_from([b"[", b"{", b'"', b"1e999"]))
+    )
+    return (raw[:at] + piece * draw(TIMES) + raw[at if draw(st.integers(0, 9)) else len(raw) :])[:LARGEST]
+
+
+@st.composite
+def told(draw: st.DrawFn) -> bytes:
+    """Any JSON."""
+    return written(draw(TREES), draw)
+
+
+@st.composite
+def manifest(draw: st.DrawFn) -> bytes:
+    """A manifest whose fields are mostly what they are called."""
+    return written(
+        {**draw(st.fixed_dictionaries({}, optional=FIELDS)), **draw(st.dictionaries(TEXTS, TREES, max_size=1))}, draw
+    )
+
+
+@st.composite
+def lock(draw: st.DrawFn) -> bytes:
+    """The engine's lock."""
+    said = st.fixed_dictionaries(
+        {"pid": st.one_of(NUMBERS, TREES)}, optional={"started_at": st.one_of(NUMBERS, TIMES_SAID, TREES)}
+    )
+    return written(draw(said), draw)
+
+
+@st.composite
+def admin(draw: st.DrawFn) -> bytes:
+    """The files of a worktree's directory in .git."""
+    parts = st.one_of(
+        st.builds(
+            lambda place: f"{place}/.git\n".encode("utf-8", "surrogateescape" if "\ud800" not in place else "replace"),
+            PLACES,
+        ),
+        st.builds(lambda name: f"ref: refs/heads/{name}\n".encode("utf-8", "replace"), PLACES),
+        st.sampled_from([b"../..\n", b"", b"1" * 40 + b"\n", b"DIRC\0\0\0\2TREE\0\0\0\x190 0\n" + b"x" * 20]),
+        st.binary(max_size=40),
+    )
+    return b"\xff\xfe".join(part * draw(TIMES) for part in draw(st.lists(parts, max_size=6)))[:LARGEST]
+
+
+STRATEGIES = {"policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin}
 
 
 class Judge:

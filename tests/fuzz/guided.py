@@ -14,7 +14,18 @@ import sys
 import atheris
 
 CORE = "ansible_collections.as215932.engineering_loop.plugins.module_utils"
-with atheris.instrument_imports(include=[f"{CORE}.gate_policy", f"{CORE}.gate_check", f"{CORE}.gate_patterns", "yaml"]):
+READERS = (
+    "gate_policy",
+    "gate_check",
+    "gate_patterns",
+    "untrusted",
+    "quarantine",
+    "alive",
+    "admins",
+    "gitrepo",
+    "loose",
+)
+with atheris.instrument_imports(include=[*(f"{CORE}.{name}" for name in READERS), "yaml", "json"]):
     import targets
 
 SEEDS = {
@@ -31,6 +42,23 @@ SEEDS = {
         b"diff --git a/x b/x\nnew file mode 120000\nindex 0000000..1234567\nGIT binary patch\nliteral 5\n"
         b"McmZQzU|?ckU|;|M00aO5\n\nliteral 0\nHcmV?d00001\n\n",
     ],
+    "told": [b'{"a": [1, {"b": "\\ud800\\u001b"}]}', b'{"a": 1e999, "b": NaN}', b"[" * 200],
+    "manifest": [
+        b'{"id": "x", "what": "worktree", "why": "", "from": "/r/x", "path": "/r/x", "repo": "/w/app", "tree": true,'
+        b' "admin": "x", "branch": "a/b", "tip": "' + b"1" * 40 + b'", "head": "", "size": null, "uid": 0}',
+        b'{"restored_to": "/r/x", "restored_as": "a", "salvage": {"refs/x": "1"}, "debris": [],'
+        b' "restored": {"branch": "", "head": "", "registered": true, "inode": 7}}',
+    ],
+    "lock": [b'{"pid": 1234, "started_at": "2026-01-02T03:04:05Z"}', b'{"pid": "17", "started_at": 1.5e9}'],
+    "admin": [
+        b"/r/x/.git\n\xff\xferef: refs/heads/a/b\n\xff\xfe../..\n\xff\xfeDIRC\0\0\0\2\0\0\0\0TREE\0\0\0\x19\x000 0\n"
+        + b"1" * 20
+        + b"\xff\xfe"
+        + b"0" * 40
+        + b" "
+        + b"1" * 40
+        + b" x <y> 1 +0000\tz\n\xff\xferefs/heads/a",
+    ],
 }
 WORDS = {
     "policy": [
@@ -44,6 +72,13 @@ WORDS = {
         *("index ", "GIT binary patch\n", "literal ", "delta ", "Binary files ", " differ\n", '"a/\\303'),
         *("\\ No newline\n", "-- \n", "\t", "\r", "\x85", "token = 'x'", ".git/", "../", "999999999"),
     ],
+    "told": ["{", "[", '":', "1e999", "NaN", "-Infinity", "\\ud800", "\\u0000", "\x1b[31m", "\u2028"],
+    "manifest": [
+        *('"id": ', '"what": ', '"path": ', '"repo": ', '"restored_to": ', '"restored": ', '"branch": ', '"admin": '),
+        *('"tip": ', '"size": ', '"/', "/../", "//", "\\u0000", "\\ud800", "\\udcff", "1e999", "null", "true", "[[["),
+    ],
+    "lock": ['"pid": ', '"started_at": ', "1e999", "NaN", "-1", "0001-01-01", "9999-12-31", "+14:00", "99999999999"],
+    "admin": ["/.git\n", "ref: refs/heads/", "../..\n", "TREE", "\xff\xfe", "\0", "//", "/../", "gitdir: "],
 }
 
 

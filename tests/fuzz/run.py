@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Give the policy loader and the diff reader many inputs: a quarter built by hypothesis, the rest found by atheris.
+"""Give each reader of what others write many inputs: a quarter built by hypothesis, the rest found by atheris.
 
-Argument: how many in all (200,000). Shows the end of each part's output; 1 where one found something.
+Argument: how many for each (200,000). Shows the end of each part's output; 1 where one found something.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".cache" / "fuzz"
-SHARES = {"generated": 4, "guided": 4 / 3}  # one input in so many, of both targets together
+SHARES = {"generated": 4, "guided": 4 / 3}  # one input in so many
+TARGETS = ("policy", "diff", "told", "manifest", "lock", "admin")
 
 
 def part(kind: str, target: str, count: int) -> bool:
@@ -31,7 +32,7 @@ def part(kind: str, target: str, count: int) -> bool:
     done = [line for line in lines if line.startswith(("Done ", "Done: "))]
     good = code == 0 and bool(done)
     says = "; ".join(done) if good else "\n".join(["FOUND", *(line[:300] for line in lines[-40:]), f"see {log}"])
-    print(f"{kind:9} {target:6} {time.monotonic() - began:6.0f} s  {says}", flush=True)
+    print(f"{kind:9} {target:8} {time.monotonic() - began:6.0f} s  {says}", flush=True)
     return good
 
 
@@ -39,9 +40,9 @@ def main(inputs: int) -> int:
     CACHE.mkdir(parents=True, exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         parts = [
-            pool.submit(part, kind, target, max(round(inputs / share / 2), 1))
+            pool.submit(part, kind, target, max(round(inputs / share), 1))
             for kind, share in SHARES.items()
-            for target in ("policy", "diff")
+            for target in TARGETS
         ]
     return 0 if all(each.result() for each in parts) else 1
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold for any bytes that somebody hands us as a policy or as a diff.
+"""What must hold for any bytes that somebody hands us as a policy, a diff, a manifest, a lock or a part of a worktree.
 
 Each target takes one input and returns, or raises what it found: an exception other than
 LoopError, an error that is not one line, a second of processor time (so a busy machine
@@ -12,10 +12,17 @@ and answers each with its finding in the same form, empty where there is none.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import faulthandler
+import functools
+import itertools
+import json
+import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -24,7 +31,14 @@ from typing import IO, Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_policy  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: E402
+    admins,
+    alive,
+    gate_check,
+    gate_policy,
+    quarantine,
+    untrusted,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError  # noqa: E402
 
 SECONDS = 1.0
@@ -94,7 +108,77 @@ def diff(content: bytes) -> None:
             raise Finding(f"a reason that cannot be printed: {violation!r}")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"policy": policy, "diff": diff}
+def told(content: bytes) -> None:
+    """What another user wrote is an object or refused in one line, and whatever it holds can be shown."""
+    whole = untrusted.show(content.decode("utf-8", "surrogateescape"))
+    if not whole.isprintable() or len(whole) > untrusted.MAX_SHOWN + 3:
+        raise Finding(f"cannot be shown: {whole!r}")
+    try:
+        found = untrusted.parse(content, "fuzz")
+    except LoopError as error:
+        _one_line(error, "fuzz")
+        return
+    json.dumps(untrusted.shown(found), ensure_ascii=False).encode()
+
+
+def manifest(content: bytes) -> None:
+    """A manifest is listed whatever is in it, what it names is of its kind, and what was read can be written again."""
+    place = _directory() / "20260102T030405Z-1a2b3c4d-0"
+    place.mkdir(exist_ok=True)
+    (place / "manifest.json").write_bytes(content)
+    listed = quarantine.listing(str(place.parent))
+    json.dumps(listed, ensure_ascii=False).encode()
+    if [one["id"] for one in listed] != [place.name] or not all(isinstance(one["what"], str) for one in listed):
+        raise Finding(f"listed as {listed!r}")
+    found = quarantine.load_manifest(str(place))
+    for key in ("path", "repo", "restored_to"):
+        if found.get(key) and os.path.normpath(os.path.join("/", found[key])) != found[key]:
+            raise Finding(f"{key} is {found[key]!r}")
+    if "damaged" not in found:
+        quarantine.write_manifest(str(place), {"size": 1})
+        if quarantine.load_manifest(str(place)).get("size") != 1:
+            raise Finding("what was read could not be written")
+
+
+def lock(content: bytes) -> None:
+    """The engine's lock names a process that there can be, or none."""
+    pid, _started = alive.named_in(content)
+    if pid is not None:
+        if not 0 < pid < 2**31:
+            raise Finding(f"the process {pid}")
+        place = _directory() / "daemon.lock"
+        place.write_bytes(content)
+        alive.run_holder(str(place))
+
+
+PARTS = ("gitdir", "HEAD", "commondir", "index", "head-log", "head-name")
+
+
+def admin(content: bytes) -> None:
+    """The files of a worktree's directory in ``.git``, one after the other, each ended by the bytes ff fe."""
+    place = _directory() / "admin"
+    place.mkdir(exist_ok=True)
+    for name, part in itertools.zip_longest(PARTS, content.split(b"\xff\xfe", len(PARTS) - 1), fillvalue=b""):
+        (place / str(name)).write_bytes(bytes(part))
+    read = admins.read_admin(str(place))
+    if read.target and (not read.target.startswith("/") or "\0" in read.target):
+        raise Finding(f"a worktree at {read.target!r}")
+    admins.plain_keys(str(place), os.path.realpath)
+    admins.mentioned(str(place))
+    admins.index_tree(read)
+    admins.last_commit(read)
+
+
+@functools.cache
+def _directory() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin
+}  # fmt: skip
 
 
 def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:

@@ -7,4 +7,3 @@ ls /opt/engineering-loop/receipts
 find /run -maxdepth 1 -name 'loop-canary*'
 systemctl stop hyrule-engineering-loop.service
 systemctl reset-failed hyrule-engineering-loop.service 2>/dev/null
-rm -f /var/lib/engineering-loop/state/ledger-*.json

@@ -31,7 +31,7 @@ ISSUE = ETC / "rebooted.issue"
 REPO = "AS215932/network-operations"
 API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]
 FORGE = API.removesuffix("/api/v3")
-RATING = 1.5
+RATING = 2.2
 REPOSITORIES = 100
 
 
@@ -164,7 +164,6 @@ def the_loops_user_reads_neither_key_nor_secrets() -> None:
 
 def each_child_gets_its_own() -> None:
     """A git and a gh that tell their environment, before the real ones on PATH; the agent tells its own."""
-    seen = STATE / "seen"
     real = {"git": "/usr/bin/git", "gh": "/usr/local/bin/gh.real"}
     Path("/usr/local/bin/gh").rename(real["gh"])
     git = Path("/usr/bin/git").rename("/usr/bin/git.real")
@@ -172,32 +171,28 @@ def each_child_gets_its_own() -> None:
     places = {"git": Path("/usr/bin/git"), "gh": Path("/usr/local/bin/gh")}
     hook = Path("/usr/local/lib/engineering-loop/hooks/pre-push")
     hook_before = hook.read_text(encoding="utf-8")
+    tell = 'case $HOME in */state) env | cut -d= -f1 >> "$HOME/seen-{}";; esac\n'  # where the engine is at home
     try:
         for name, place in places.items():
-            place.write_text(
-                f'#!/bin/sh\nenv | cut -d= -f1 >> {seen}-{name}\nexec {real[name]} "$@"\n', encoding="utf-8"
-            )
+            place.write_text(f'#!/bin/sh\n{tell.format(name)}exec {real[name]} "$@"\n', encoding="utf-8")
             place.chmod(0o755)
         hook.write_text(
-            hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\nenv | cut -d= -f1 >> {seen}-hook\n"), encoding="utf-8"
+            hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8"
         )
-        look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > {seen}-disk || true"
-        with approved("What the agent has", f"pi: run env | cut -d= -f1 > {seen}-agent; {look}"):
-            published(cycle())
+        look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > $HOME/seen-disk || true"
+        with approved("What the agent has", f"pi: run env | cut -d= -f1 > $HOME/seen-agent; {look}"):
+            cell = Path(published(cycle())["cell"])
     finally:
         git.rename(places["git"])
         Path(real["gh"]).rename(places["gh"])
         hook.write_text(hook_before, encoding="utf-8")
-    names = {
-        name: set(Path(f"{seen}-{name}").read_text(encoding="utf-8").split()) for name in ("git", "gh", "hook", "agent")
-    }
+    seen = {path.name.removeprefix("seen-"): path for part in ("home", "state") for path in (cell / part).glob("seen-*")}
+    names = {name: set(seen[name].read_text(encoding="utf-8").split()) for name in ("git", "gh", "hook", "agent")}
     for name, found in names.items():
         must(("OPENAI_API_KEY" in found) == (name == "agent"), f"{name}: {sorted(found)}")
         must("HYRULE_ICINGA_PASSWORD" not in found, f"{name}: {sorted(found)}")
         must(("GH_TOKEN" in found) == (name != "agent"), f"{name}: {sorted(found)}")
-    for name in names:
-        Path(f"{seen}-{name}").unlink()
-    must(Path(f"{seen}-disk").read_text(encoding="utf-8") == "", "a token is on a disk")
+    must(seen["disk"].read_text(encoding="utf-8") == "", "a token is on a disk")
 
 
 def secrets_that_are_not_fit() -> None:
@@ -246,11 +241,15 @@ def nothing_to_do_is_no_run() -> None:
     counted = runs()
     status, seen = cycle()
     must((status, seen["outcome"], runs()) == (0, "idle", counted), seen)
-    must(seen["numbers"]["seconds"] > 0 and seen["numbers"]["runs_today"] == counted + 1, seen["numbers"])
+    must(seen["numbers"]["runs_today"] == counted and "cell" not in seen, seen)
+    must(not list((STATE / "runs").glob(f"*{seen['invocation_id'][:8]}")), "an empty cell is kept")
 
 
-def stopped(how: Callable[[], object], result: str) -> str:
-    """A cycle that is ended from outside, with a child that does not listen and has left every group; its change id."""
+def stopped(how: Callable[[], object], result: str) -> tuple[str, str]:
+    """A cycle that is ended from outside, with a child that does not listen and has left every group.
+
+    Its change id and its cell.
+    """
     counted = runs()
     deaf = "setsid sh -c 'trap \"\" TERM HUP INT; sleep 986 & wait; sleep 987' > /dev/null 2>&1 &"
     with approved(
@@ -258,7 +257,7 @@ def stopped(how: Callable[[], object], result: str) -> str:
     ) as change:
         sh("systemctl", "start", "--no-block", UNIT)
         wait("the agent", lambda: "sleep 986" in of_the_loop())
-        wait("its page", lambda: list(STATE.glob(f"runs/{change.lower()}/worktrees/*/docs/precious.md")))
+        wait("its page", lambda: list(STATE.glob(f"runs/*/runs/{change.lower()}/worktrees/*/docs/precious.md")))
         began = time.monotonic()
         how()
         wait("the end of the unit", ended, 30)
@@ -268,7 +267,7 @@ def stopped(how: Callable[[], object], result: str) -> str:
         must(runs() == counted + 1, "a run that was ended counts")
         print(f"  ended within {time.monotonic() - began:.1f} s, result {result}: {account()['detail']}")
         sh("systemctl", "reset-failed", UNIT)
-        return change
+        return change, account()["cell"]
 
 
 def what_was_stopped_heals() -> None:
@@ -276,8 +275,7 @@ def what_was_stopped_heals() -> None:
         (lambda: sh("systemctl", "stop", UNIT), "exit-code"),
         (lambda: sh("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT), "signal"),
     ):
-        change = stopped(how, result)
-        kept_now(change)
+        kept_now(*stopped(how, result))
 
 
 def a_time_out_ends_everything() -> None:
@@ -292,16 +290,19 @@ def a_time_out_ends_everything() -> None:
         sh("systemctl", "daemon-reload")
 
 
-def kept_now(change: str) -> None:
-    """The next cycle that could take the issue again goes through, and the work of the stopped one is kept."""
+def kept_now(change: str, cell: str) -> None:
+    """The next cycle takes the issue again and goes through, and the cell of the stopped one is kept whole and closed."""
     number = change.rsplit("_", 1)[1]
     ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "open", "body": "Explain."})
     try:
-        seen = published(cycle())
+        published(cycle())
     finally:
         ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "closed"})
-    pages = [Path(kept["to"]) / "docs/precious.md" for kept in seen["swept"]["quarantined"]]
-    must("mine\n" in [page.read_text(encoding="utf-8") for page in pages if page.exists()], seen["swept"])
+    (page,) = Path(cell).glob(f"runs/{change.lower()}/worktrees/*/docs/precious.md")
+    must(page.read_text(encoding="utf-8") == "mine\n", page)
+    status = Path(cell).stat()
+    must((status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o700), f"{cell}: {status}")
+    must(json.loads(Path(cell, "cell.json").read_text(encoding="utf-8"))["outcome"] == "interrupted", cell)
 
 
 def a_day_has_so_many_runs() -> None:
@@ -312,7 +313,9 @@ def a_day_has_so_many_runs() -> None:
             status, seen = cycle()
         must((status != 0, seen["outcome"]) == (True, "error"), seen)
     must(runs() == counted + 2, "an error was not counted")
-    sh("runuser", "-u", "loop", "--", "sh", "-c", f"rm -f {STATE}/cycles/*.json {STATE}/state/ledger-*.json {BUDGET}")
+    known = len(list((STATE / "cycles").glob("*.json")))
+    sh("runuser", "-u", "loop", "--", "sh", "-c", f"rm -f {STATE}/cycles/*.json {BUDGET}")
+    must(len(list((STATE / "cycles").glob("*.json"))) == known, "the loop's user removed records")
     with settings(max_runs_per_day=runs()), approved("One too many"):
         status, seen = cycle()
     must((status, seen["outcome"]) == (0, "over_budget"), seen)
@@ -330,7 +333,7 @@ def a_hundred_repositories() -> None:
     many = {"repos": [REPO, *others], "workspace_repositories": checkouts}
     with settings(**many), approved("One of a hundred"):
         seen = published(cycle())
-    must(len(list((STATE / "workspace").glob("many-*/.git"))) == REPOSITORIES - 1, "not all were cloned")
+    must(len(list(Path(seen["cell"], "workspace").glob("many-*/.git"))) == REPOSITORIES - 1, "not all were checked out")
     before = seen["numbers"]["seconds_before_engine"]
     must(before < 180, f"{before} s before the engine")
     print(f"  {before} s before the engine, with all of them to clone")
@@ -340,7 +343,7 @@ def rebooted() -> None:
     must(of_the_loop() == "", of_the_loop())
     must(account()["outcome"] == "running", account())
     (number,) = re.findall(r"\d+", ISSUE.read_text(encoding="utf-8"))
-    kept_now(f"ISSUE_NETWORK_OPERATIONS_{number}")
+    kept_now(f"ISSUE_NETWORK_OPERATIONS_{number}", account()["cell"])
     closed = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((STATE / "cycles").glob("*.json"))][-2]
     must((closed["outcome"], closed["detail"]) == ("interrupted", "the cycle was killed before it could end"), closed)
 
@@ -352,7 +355,7 @@ def leave_one_running() -> None:
     number = ask("POST", f"{FORGE}/_forge/issues", asked)["number"]
     ISSUE.write_text(str(number), encoding="utf-8")
     sh("systemctl", "start", "--no-block", UNIT)
-    wait("its page", lambda: list(STATE.glob(f"runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")))
+    wait("its page", lambda: list(STATE.glob(f"runs/*/runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")))
     os.sync()
 
 

@@ -132,7 +132,7 @@ class Scene:
         stale = self.host.sh(
             f"find {OPT} {ETC} {LIB} /etc/systemd/system -maxdepth 3"
             r" \( -name '.trash-*' -o -name '*.new' -o -name '.index' \) -print;"
-            f"find {OPT}/mirror.git {STATE}/workspace/*/.git -name '*.lock' ! -name 'loop-*' -print;"
+            f"find {OPT}/mirror.git {STATE}/pristine -name '*.lock' -print; find {STATE} -maxdepth 2 -name '.making-*' -print;"
             f"for one in {OPT}/releases/*; do [ -e $one/.release.json ] || echo $one; done;"
             f"find {OPT}/current/ {OPT}/uv/ ! -user root -print; dpkg --audit"
         )
@@ -154,7 +154,7 @@ class Scene:
         number = self.forge.approve("Take your time", f"Explain it.\n\n<!-- pi: run {wait} -->\n")
         began = self.active()
         self.host.sh(f"systemctl start --no-block {demo.UNIT}.service")
-        self.host.wait_for(f"test -e {STATE}/state/daemon.lock", 60, "the engine's lock")
+        self.host.wait_for(f"ls {STATE}/runs/*/state/daemon.lock >/dev/null 2>&1", 60, "the engine's lock")
         yield lambda: str(self.host.sh(f"touch {flag}"))
         self.host.wait_for(f"! systemctl is-active --quiet {demo.UNIT}.service", 120, "the cycle's end")
         account = self.account()
@@ -322,7 +322,7 @@ def killed(scene: Scene) -> None:
             "engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 10 + number % 10}},
             "engineering_loop_service_timeout": 3000 + number,
         }
-        scene.host.sh(f"rm -rf {OPT}/releases/{sha} {STATE}/workspace/hyrule-infra")
+        scene.host.sh(f"rm -rf {OPT}/releases/{sha} {STATE}/pristine/hyrule-infra.git")
         moment, host = chance.uniform(0.5, seconds), chance.random() < 0.7
         process = scene.start(sha, variables)
         time.sleep(moment)

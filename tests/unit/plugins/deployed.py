@@ -198,6 +198,7 @@ def deployed(top: Path, forge: Running) -> Host:
     config = {
         "user": "root",
         "group": "root",
+        "gate_user": "root",
         "install_dir": str(top / "opt"),
         "config_dir": str(top / "etc"),
         "policy_file": str(top / "etc" / "policy.yml"),

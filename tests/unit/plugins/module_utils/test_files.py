@@ -16,9 +16,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import (
+    alone_in,
     flocked,
     read_bytes,
+    remove_tree,
     sha256,
+    size_of,
     write_atomic,
 )
 
@@ -273,3 +276,43 @@ def test_a_lock_is_no_link_and_no_directory(tmp_path: Path) -> None:
         with pytest.raises(LoopError, match="cannot be opened"), flocked(str(path)):
             pytest.fail("it was held")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_is_no_pipe_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(LoopError, match="is no regular file"), flocked(str(tmp_path / "lock")):
+        raise AssertionError("a pipe was locked")
+
+
+def test_a_directory_is_locked_itself_also_where_it_is_moved_away(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with alone_in(str(place), 1):
+        with pytest.raises(LoopError, match="another process has held the lock"), alone_in(str(place), 0.1):
+            raise AssertionError("two held it")
+        place.rename(tmp_path / "away")
+        place.mkdir()
+        with alone_in(str(place), 1):  # another one
+            pass
+    with pytest.raises(KeyError), alone_in(str(place), 1):
+        raise KeyError
+    with alone_in(str(place), 0):
+        assert list(place.iterdir()) == []
+    with pytest.raises(LoopError, match="cannot be locked"), alone_in(str(tmp_path / "none"), 1):
+        raise AssertionError("nothing was locked")
+
+
+def test_a_tree_is_removed_whatever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/note").write_text("kept")
+    for name in ("link", "-rf", "fifo"):
+        place = tmp_path / name
+        place.symlink_to("kept") if name == "link" else os.mkfifo(place)
+        remove_tree(str(place))
+    (tmp_path / "tree/closed").mkdir(parents=True)
+    (tmp_path / "tree/closed/link").symlink_to(tmp_path / "kept")
+    (tmp_path / "tree/closed").chmod(0)
+    assert size_of(str(tmp_path / "tree")) > 0 and size_of(str(tmp_path / "none")) == 0
+    remove_tree(str(tmp_path / "tree"))
+    remove_tree(str(tmp_path / "tree"))
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"] and (tmp_path / "kept/note").read_text() == "kept"

@@ -9,15 +9,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, TimedOut
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import credentials, git, safe_environment
 
-COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
 IDENTITY = {f"GIT_{who}_{what}": f"{who}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -62,7 +60,7 @@ def test_names_that_are_no_text_come_back_as_they_are(repo: Path) -> None:
 
 
 def test_it_never_runs_anywhere_else(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GitPython falls back to the current directory, so that a missing one would be another repository."""
+    """Git would look for a repository above, so that a missing directory would be another repository."""
     monkeypatch.chdir(repo)
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "none", tmp_path / "file"):
@@ -197,21 +195,30 @@ def test_a_host_without_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None
         git(str(repo), ["status"])
 
 
-def test_a_host_without_gitpython(repo: Path) -> None:
-    script = f"""if True:
-        import sys
-        sys.modules["git"] = None
-        from ansible_collections.as215932.engineering_loop.plugins.module_utils import gitcmd
-        try:
-            gitcmd.git({str(repo)!r}, ["status"])
-        except gitcmd.LoopError as error:
-            print(error)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout == "the Python library GitPython is missing on this host; Debian's package is python3-git\n"
+def test_the_callers_environment_is_not_changed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    before = dict(os.environ)
+    assert git(str(repo), ["rev-parse", "--git-dir"])[1] == ".git\n"
+    assert dict(os.environ) == before
+
+
+def test_what_hangs_without_a_limit_of_its_own_is_damaged(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe in the place of a file that git reads: nobody ever writes into it."""
+    monkeypatch.setitem(git.__kwdefaults__, "timeout", 0.5)
+    index = repo / ".git" / "info" / "exclude"
+    index.parent.mkdir(exist_ok=True)
+    index.unlink(missing_ok=True)
+    os.mkfifo(index)
+    with pytest.raises(TimedOut, match=r"git status in .* took longer than 0.5 s"):
+        git(str(repo), ["status"])
+
+
+def test_what_git_says_is_one_line_that_can_be_printed(repo: Path) -> None:
+    with pytest.raises(LoopError) as caught:
+        git(str(repo), ["rev-parse", "--verify", "a\x1b[31m\udcff" + "x" * 3000])
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+    with pytest.raises(LoopError, match="cannot be run"):
+        git(str(repo), ["rev-parse", "a\0b"])
 
 
 # --- credentials

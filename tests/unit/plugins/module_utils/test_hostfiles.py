@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import grp
 import os
 import pwd
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.hostfile
 )
 
 ROOT = os.geteuid() == 0
+NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="needs root")
 ME = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
 
@@ -215,3 +218,95 @@ def test_an_entry_from_a_modules_options() -> None:
 def test_a_mode_is_octal_and_says_so(mode: str) -> None:
     with pytest.raises(LoopError, match=r"/a: mode .* is not octal such as '0644', quoted"):
         entry_from(option(mode=mode))
+
+
+# --- a directory that another user can write
+
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A directory of another user's, with two levels below, and one of root's beside it."""
+    for name in ("theirs", "theirs/one", "theirs/one/two"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, NOBODY.pw_uid, NOBODY.pw_gid)
+    (tmp_path / "precious").mkdir(mode=0o700)
+    (tmp_path / "precious/two").mkdir(mode=0o700)
+    (tmp_path / "precious/two/secret").write_text("root's")
+    (tmp_path / "precious/two/secret").chmod(0o600)
+    return tmp_path / "theirs"
+
+
+def precious(theirs: Path) -> list[tuple[str, int, int]]:
+    top = theirs.parent / "precious"
+    return [(str(each), each.lstat().st_uid, each.lstat().st_mode) for each in [top, *sorted(top.rglob("*"))]]
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("state", ["directory", "file", "absent", "kept"])
+@pytest.mark.parametrize("swapped", ["one", "one/two"])
+def test_a_directory_swapped_for_a_link_after_it_was_compared_leads_nowhere(
+    theirs: Path, state: str, swapped: str
+) -> None:
+    before = precious(theirs)
+    (theirs / "one/two/secret").write_text("theirs")
+    path = str(theirs / "one/two") if state == "directory" else str(theirs / "one/two/secret")
+    entry = Entry(path, state, content=b"ours", owner="nobody", group="nogroup", mode=0o750)
+
+    def swap(_paths: list[str]) -> None:
+        (theirs / swapped).rename(theirs / "away")
+        target = theirs.parent / "precious"
+        (theirs / swapped).symlink_to(target if swapped == "one" else target / "two")
+
+    with pytest.raises(LoopError) as caught:
+        converge([entry], before=swap)
+    assert "\n" not in str(caught.value) and "/proc/" not in str(caught.value)
+    assert precious(theirs) == before
+
+
+@NEEDS_ROOT
+def test_a_directory_that_is_swapped_all_the_time_leads_nowhere(theirs: Path) -> None:
+    before = precious(theirs)
+    (theirs / "link").symlink_to(theirs.parent / "precious")
+    over = threading.Event()
+    libc = ctypes.CDLL(None)
+
+    def swap() -> None:
+        names = os.fsencode(theirs / "one"), os.fsencode(theirs / "link")
+        while not over.is_set():
+            libc.renameat2(-100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    refused = 0
+    try:
+        for number in range(600):
+            mode = 0o750 if number % 2 else 0o700
+            try:
+                converge([Entry(str(theirs / "one/two"), "directory", owner="nobody", group="nogroup", mode=mode)])
+                converge([Entry(str(theirs / "one/two/new"), content=b"%d" % number, owner="nobody", group="nogroup")])
+            except LoopError:
+                refused += 1
+    finally:
+        over.set()
+        swapping.join()
+    assert refused and precious(theirs) == before
+
+
+@NEEDS_ROOT
+def test_what_is_roots_in_another_users_directory_is_not_given_away(theirs: Path) -> None:
+    (theirs / "roots").mkdir()
+    (theirs / "roots/secret").write_text("root's")
+    (theirs / "roots/new").mkdir()
+    with pytest.raises(LoopError, match="belongs to uid 0 in another user's directory"):
+        converge([Entry(str(theirs / "roots"), "directory", owner="nobody", group="nogroup", mode=0o750)])
+    assert (theirs / "roots").stat().st_uid == 0
+    os.chown(theirs / "roots", NOBODY.pw_uid, NOBODY.pw_gid)
+    new = Entry(str(theirs / "roots/new"), "directory", owner="nobody", group="nogroup", mode=0o750)
+    converge([new])  # as one of ours that was cut off leaves it
+    os.link(theirs / "roots/secret", theirs / "roots/kept")
+    os.chown(theirs / "roots/secret", NOBODY.pw_uid, -1)
+    with pytest.raises(LoopError, match="hard link"):
+        converge([Entry(str(theirs / "roots/kept"), "kept", mode=0o600)])

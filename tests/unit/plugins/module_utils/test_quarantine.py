@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import (
-    limits_of,
     listing,
     load_manifest,
     mounts_below,
     purge,
     restore,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import limits_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import ensure
 
@@ -172,7 +172,7 @@ def test_a_check_changes_nothing(world: World, kept: dict[str, Any]) -> None:
 
 def test_it_waits_for_a_run_in_progress(world: World, kept: dict[str, Any]) -> None:
     lock = world.root / "daemon.lock"
-    lock.write_text(json.dumps({"pid": 1}))
+    lock.write_text(json.dumps({"pid": os.getppid()}))
     with pytest.raises(LoopError, match="a run is in progress"):
         restore(quarantine(world), kept["id"], run_lock=str(lock))
     assert not world.path.exists()

@@ -520,3 +520,30 @@ def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monk
     assert len(os.listdir(host.top / "opt" / "proven")) == 2
     assert releases.absent(releases.Settings(install_dir=host.config["install_dir"]))["changed"]
     assert not (host.top / "opt" / "proven").exists() and not (host.top / "opt" / "rollout.json").exists()
+
+
+def test_what_was_proven_where_cycles_had_no_cells_is_not_gone_back_to(host: Host, systemd: Systemd) -> None:
+    """Its cycles would work in directories that became a kept cell."""
+    gate_user = host.config.pop("gate_user")
+    host.write_config()
+    prove(host, systemd)
+    assert rollout.load(host.config["install_dir"], rollout._names(host.config["install_dir"])[0]) is None
+    host.config["gate_user"] = gate_user
+    new_everything(host)
+    assert rollout.back(host.config) is None
+    told = undo(host, failed=True)
+    assert not told["returned"]
+    assert told["reason"].startswith(rollout.NOTHING_PROVEN)
+    assert f"{SHA} ran where cycles had no cells" in told["reason"]
+    with pytest.raises(LoopError, match=rf"{SHA} ran where cycles had no cells, .*: pin it and apply"):
+        previous(host)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_where_the_older_layout_still_stands_it_is_gone_back_to(host: Host, systemd: Systemd) -> None:
+    host.config.pop("gate_user")
+    host.write_config()
+    os.chown(host.config["runs_dir"], 65534, -1)
+    prove(host, systemd)
+    new_everything(host)
+    assert undo(host, failed=True)["to"]["sha"] == SHA

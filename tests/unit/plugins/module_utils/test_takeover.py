@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import privileges, takeover, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.takeover import Layout, plan, prepare, take
@@ -84,8 +84,11 @@ def layout(tmp_path: Path) -> Layout:
     put(tmp_path / "var/workspace/infra/memory/lessons.md", "learned\n", 0o600)
     put(tmp_path / "var/workspace/infra/memory/2026/one.md", "one\n")
     put(tmp_path / "var/state/ledger.json", "{}\n")
+    put(tmp_path / "var/runs/issue_1/request.md", "please\n")
+    put(tmp_path / "var/runs/.quarantine/one/tree/file", "kept\n")
+    put(tmp_path / "var/.pi/agent/settings.json", "{}\n")
     if ROOT:
-        subprocess.run(["chown", "-Rh", f"{OTHER}", str(home)], check=True)
+        subprocess.run(["chown", "-Rh", f"{OTHER}", str(home), str(tmp_path / "var")], check=True)
     return Layout(
         install_dir=str(home),
         config_dir=str(tmp_path / "etc"),
@@ -94,6 +97,11 @@ def layout(tmp_path: Path) -> Layout:
         legacy_memory_dir=str(tmp_path / "var/workspace/infra/memory"),
         env_file=str(tmp_path / "etc/env"),
         run_lock=str(tmp_path / "var/state/daemon.lock"),
+        state_dir=str(tmp_path / "var"),
+        workspace_dir=str(tmp_path / "var/workspace"),
+        runs_dir=str(tmp_path / "var/runs"),
+        daemon_state_dir=str(tmp_path / "var/state"),
+        cycles_dir=str(tmp_path / "var/cycles"),
         unit="loop",
         user=ME,
         group=GROUP,
@@ -147,8 +155,9 @@ def under(path: str, directory: str) -> bool:
 def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(tmp_path: Path, layout: Layout) -> None:
     empty = tmp_path / "empty"
     fresh = replace(
-        layout, install_dir=str(empty), lib_dir=str(empty), key_file="", legacy_memory_dir="", unit_dir=str(empty)
-    )
+        layout, install_dir=str(empty), lib_dir=str(empty), key_file="", legacy_memory_dir="", unit_dir=str(empty),
+        state_dir="",
+    )  # fmt: skip
     assert plan(fresh) == []
     assert take(fresh)["changed"] is False
     empty.mkdir()
@@ -180,7 +189,9 @@ def test_a_host_is_taken_over_and_nothing_is_lost(layout: Layout, systemd: list[
     done = take(layout)
     everything_is_there(before, layout)
     assert [item["path"] for item in told["items"]] == [item["path"] for item in done["items"]]
-    assert [line.replace("<time>", os.path.basename(done["aside"])) for line in told["lines"]] == done["lines"]
+    (cell,) = (top / "var/runs").iterdir()
+    time_of = os.path.basename(done["aside"])
+    assert [line.replace("<time>", time_of).replace("<id>", cell.name) for line in told["lines"]] == done["lines"]
     assert sorted(os.listdir(layout.install_dir)) == ["taken-over"]
     assert sorted(os.listdir(layout.unit_dir)) == ["ssh.service"]
     assert os.listdir(layout.lib_dir) == []
@@ -192,7 +203,15 @@ def test_a_host_is_taken_over_and_nothing_is_lost(layout: Layout, systemd: list[
     assert Path(done["aside"]).parent.stat().st_mode & 0o7777 == 0o700
     assert ("stop", "loop.timer") in systemd
     assert ("disable", "--now", "loop.timer") in systemd
-    assert any("LOCAL CHANGES" in line and "src/engine.py" in line for line in done["lines"])
+    head = subprocess.run(
+        ["git", "-C", f"{done['aside']}/checkout", "-c", "safe.directory=*", "rev-parse", "HEAD"],
+        check=True, capture_output=True, text=True, env={**os.environ, "GIT_DIR": f"{done['aside']}/checkout/.git"},
+    ).stdout.strip()  # fmt: skip
+    assert any(f"{layout.install_dir} at {head}, " in line for line in done["lines"])
+    assert any("LOCAL CHANGES" in line for line in done["lines"])
+    assert any("AGENT CONFIGURATION" in line and "(.pi)" in line for line in done["lines"])
+    assert any("1 checkout, 1 run, 1 quarantined thing" in line for line in done["lines"])
+    assert (cell / "runs/.quarantine/one/tree/file").read_text() == "kept\n"
     assert any("THE TIMER loop.timer WAS ON" in line for line in done["lines"])
     assert not any(SECRET.strip() in line for line in done["lines"])
     assert (plan(layout), take(layout)["changed"]) == ([], False)
@@ -336,7 +355,50 @@ def test_lessons_go_beside_those_that_are_there_and_only_once(layout: Layout) ->
     assert Path(layout.memory_dir, "lessons.md").read_text() == "newer\n"
     assert Path(f"{layout.memory_dir}-legacy/lessons.md").read_text() == "learned\n"
     put(Path(layout.legacy_memory_dir) / "lessons.md", "git has put it there again\n")
-    assert plan(layout) == []
+    assert [item.kind for item in plan(layout)] == ["work"]
+
+
+# --- a loop of ours whose cycles had no cells
+
+
+@pytest.fixture
+def celless(layout: Layout) -> Layout:
+    """It has its releases where they belong, units of the role, and a lock that names the first process."""
+    top = top_of(layout)
+    subprocess.run(["rm", "-rf", layout.install_dir, layout.unit_dir, layout.lib_dir], check=True)
+    put(Path(layout.install_dir) / "releases/abc/engine", "ours\n")
+    for name in ("loop.service", "loop.timer"):
+        put(Path(layout.unit_dir) / name, "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    put(top / "etc/loop.json", json.dumps({"unit": "loop"}))
+    put(top / "etc/env", SECRET, 0o600)
+    os.chmod(layout.key_file, 0o600)
+    put(top / "var/state/daemon.lock", '{"pid": 1}')
+    return replace(layout, run_lock="", legacy_memory_dir="")
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_its_work_becomes_a_cell_once_the_release_is_built(celless: Layout, systemd: list[tuple[str, ...]]) -> None:
+    before = content(top_of(celless))
+    assert {item.kind for item in plan(celless)} == {"work"}
+    ready = prepare(celless)
+    assert (ready["changed"], ready["beside"], ready["env_file"]) == (False, True, celless.env_file)
+    assert content(top_of(celless)) == before
+    told, done = take(celless, check=True), take(celless)
+    everything_is_there(before, celless)
+    assert told["lines"][0].startswith("THE TIMER loop.timer WAS ON AND IS STOPPED: it runs again only when")
+    assert len(told["lines"]) == len(done["lines"])
+    assert ("disable", "--now", "loop.timer") in systemd
+    assert (plan(celless), take(celless)["changed"], prepare(celless)["beside"]) == ([], False, False)
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_what_works_there_as_its_user_is_waited_for(celless: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "at_work", lambda user, programs: f"process 7 of {user} in x.service")
+    before = content(top_of(celless))
+    assert any("it would be waited for" in line for line in take(celless, check=True)["lines"])
+    with pytest.raises(LoopError, match=r"process 7 of .* in x.service.* was not over within 0.1 s"):
+        take(celless, 0.1)
+    assert content(top_of(celless)) == before
 
 
 # --- what goes wrong
@@ -412,7 +474,7 @@ def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, m
         real = os.rename
 
         def rename(source: str, target: str) -> None:
-            if os.path.dirname(source) != os.path.dirname(target):
+            if not target.startswith(f"{os.path.dirname(source)}/"):
                 raise OSError(errno.EXDEV, "Invalid cross-device link")
             real(source, target)
 
@@ -427,6 +489,9 @@ def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, m
         everything_is_there(before, layout)
         assert plan(layout) == []
         assert Path(layout.env_file).read_text() == SECRET
+        (cell,) = Path(layout.runs_dir).iterdir()
+        assert json.loads((cell / "cell.json").read_text())["sealed"]
+        assert cell.stat().st_mode & 0o7777 == 0o700
         lessons = {"2026/one.md": ("one\n", 0o644), "lessons.md": ("learned\n", 0o600)}
         assert lessons.items() <= content(Path(layout.memory_dir)).items()
         subprocess.run(["rm", "-rf", str(top)], check=True)
@@ -459,7 +524,7 @@ def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: 
     ],
 )
 def test_a_layout_that_cannot_be_is_one_line(given: dict[str, str], said: str) -> None:
-    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e", "run_lock": "/r"}
+    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e"}
     whole |= {"unit": "u", "user": "x", "group": "x", "install_dir": "/i"} if "color" not in given else {}
     whole |= given
     with pytest.raises(LoopError, match=said):

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import alone_in, remove_tree
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.workspaces import Settings
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -244,7 +246,7 @@ def test_a_branch_that_is_gone_and_a_clone_that_fails(world: World) -> None:
         repositories=[{"repo": "acme/one", "version": "gone"}, {"repo": "acme/none"}, {"repo": "acme/two"}]
     )
     assert done["failed"] == ["one", "none"] and done["repositories"][2]["status"] == "cloned"
-    assert sorted(os.listdir(world.root)) == [".workspaces.lock", "two"]
+    assert os.listdir(world.root) == ["two"]
 
 
 def test_configuration_that_could_run_something_is_removed(ready: World, tmp_path: Path) -> None:
@@ -378,3 +380,186 @@ def test_all_together_have_a_bound_of_time(ready: World) -> None:
     assert "no time was left for it: all of them together may take 1e-09 s" in late["repositories"][0]["detail"]
     assert head(ready, "one") != tip
     assert ready.update(seconds=60.0)["failed"] == [] and head(ready, "one") == tip
+
+
+# --- what an agent can leave in a checkout
+
+
+GIT_FILES = ("HEAD", "config", "index", "packed-refs", "shallow", "info/exclude", "objects/info/alternates")
+PLACES = [*(f".git/{name}" for name in GIT_FILES), ".gitignore", ".gitattributes", ".git/loop-worktrees.lock"]
+
+
+def put(place: Path, kind: str) -> None:
+    """Something that is no file of its own in the place of one."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    content = place.read_bytes() if place.exists() else b""
+    place.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "directory":
+        (place / "x").mkdir(parents=True)
+    elif kind == "link":
+        place.symlink_to("/dev/zero")
+    else:
+        place.write_bytes(content)
+        place.chmod(0)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_stands_in_the_place_of_a_file_stops_no_one(ready: World, name: str, kind: str) -> None:
+    put(ready.root / "two" / name, kind)
+    tips = {each: ready.push(each, "new") for each in NAMES}
+    began = time.monotonic()
+    done = ready.update()
+    assert time.monotonic() - began < 20
+    assert not done["failed"] and {each: head(ready, each) for each in NAMES} == tips
+    assert ready.statuses() == ["current"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_files_and_directories_without_permissions_stop_no_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in (".git/HEAD", ".git/config", ".git/index", ".git/objects", ".git", ".", ".gitignore"):
+        path = tmp_path_factory.mktemp("world")
+        for parent in (path, *path.parents):
+            parent.chmod(parent.stat().st_mode | 0o055)
+        world = World(path, user="nobody")
+        sh(path, "chown", "-R", "nobody", "state", "forge")
+        assert not world.update()["failed"]
+        (world.root / "two" / name).chmod(0)
+        done = world.update()
+        assert not done["failed"], name
+        assert (world.root / "two/README").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link", "mode"])
+@pytest.mark.parametrize("name", [".workspaces.lock", ".clone-one", ".clone-x"])
+def test_what_stands_beside_the_checkouts_is_in_nobodys_way(ready: World, name: str, kind: str) -> None:
+    put(ready.root / name, kind)
+    assert ready.statuses() == ["current"] * 3
+    assert not list(ready.root.glob(".clone-*"))
+
+
+def test_a_heal_that_holds_a_checkout_is_waited_for_and_nobodys_lock_is_removed(ready: World) -> None:
+    lock = ready.root / "one/.git/foreign.lock"
+    lock.write_text("")
+    (ready.root / "one/.git/index.lock").write_text("")
+    tip = ready.push("one", "new")
+    with alone_in(str(ready.root / "one/.git"), 1):
+        began = threading.Thread(target=ready.update)
+        began.start()
+        time.sleep(1)
+        assert sh(ready.root / "one", "git", "rev-parse", "HEAD") != tip
+        assert ready.root.joinpath("one/.git/index.lock").exists()
+    began.join()
+    assert head(ready, "one") == tip and lock.exists()
+
+
+def test_a_lock_of_gits_that_somebody_holds_stays(ready: World) -> None:
+    ready.push("one", "new")
+    lock = ready.root / "one/.git/index.lock"
+    with lock.open("w+") as handle, subprocess.Popen(["sleep", "60"], stdin=handle) as holder:
+        done = ready.update()
+        holder.kill()
+    assert done["failed"] == ["one"] and "is held by process" in done["repositories"][0]["detail"]
+    assert lock.exists()
+    assert ready.statuses() == ["updated", "current", "current"]
+
+
+def test_thousands_of_settings_go_at_once_and_what_stays_is_as_it_was(ready: World) -> None:
+    config = ready.root / "one/.git/config"
+    sh(ready.root / "one", "git", "config", 'branch.a"b\\c.merge', 'refs/heads/x "y" \\ # ;\tz')
+    before = sh(ready.root / "one", "git", "config", "--local", "--list")
+    with config.open("a") as handle:
+        handle.writelines(f'[filter "f{number}"]\n\tclean = false\n\trequired\n' for number in range(30_000))
+    began = time.monotonic()
+    done = ready.update()["repositories"][0]
+    assert done["status"] == "current" and len(done["removed_config"]) == 60_000
+    assert time.monotonic() - began < 20
+    after = sh(ready.root / "one", "git", "config", "--local", "--list")
+    assert sorted(after.splitlines()) == sorted(before.splitlines())
+
+
+@pytest.mark.parametrize("ref", ["refs/remotes/origin/main", "refs/remotes/origin/gone", "refs/sessions/1/turn/7"])
+@pytest.mark.parametrize("content", ["", "1" * 40 + "\n"])
+def test_a_broken_ref_keeps_nothing_from_its_tip(ready: World, ref: str, content: str) -> None:
+    (ready.root / "one/.git" / ref).parent.mkdir(parents=True, exist_ok=True)
+    (ready.root / "one/.git" / ref).write_text(content)
+    (ready.root / "one/mine").write_text("mine\n")
+    tip = ready.push("one", "new")
+    done = ready.update()["repositories"][0]
+    assert done["status"] == "restored" and head(ready, "one") == tip
+    assert [each.read_text() for each in Path(done["quarantined"]).glob("*/mine")] == ["mine\n"]
+
+
+def test_cut_off_borrowed_and_partial_clones_are_made_anew(ready: World) -> None:
+    forge = {name: f"file://{ready.forge}/acme/{name}.git" for name in NAMES}
+    for name in NAMES:
+        ready.push(name, "new")
+        shutil.rmtree(ready.root / name)
+    sh(ready.forge / "acme/three.git", "git", "config", "uploadpack.allowFilter", "true")
+    sh(ready.root, "git", "clone", "-q", "--depth=1", forge["one"], "one")
+    sh(ready.root, "git", "clone", "-q", "--reference", str(ready.work / "two"), forge["two"], "two")
+    sh(ready.root, "git", "clone", "-q", "--filter=tree:0", forge["three"], "three")
+    details = [one["detail"] for one in ready.update()["repositories"]]
+    assert details == [
+        "its history is cut off", "its objects are those of another repository", "it is a partial clone"
+    ]  # fmt: skip
+    assert ready.statuses() == ["current"] * 3
+    for name in NAMES:
+        sh(ready.root / name, "git", "fsck", "--strict")
+
+
+def test_an_object_that_is_empty_is_found_though_nothing_is_to_be_done(ready: World) -> None:
+    blob = sh(ready.root / "one", "git", "rev-parse", "HEAD:README")
+    place = ready.root / f"one/.git/objects/{blob[:2]}/{blob[2:]}"
+    place.unlink()  # the forge has a hard link to it
+    place.write_bytes(b"")
+    done = ready.update()["repositories"][0]
+    assert done["status"] == "restored" and "objects are missing or broken" in done["detail"]
+    assert ready.statuses() == ["current"] * 3
+
+
+def test_what_cannot_be_cloned_anew_stays_where_it_is(ready: World) -> None:
+    put(ready.root / "one/.git/HEAD", "fifo")
+    (ready.forge / "acme/one.git").rename(ready.forge / "acme/away.git")
+    done = ready.update()
+    assert done["failed"] == ["one"] and "cannot be cloned" in done["repositories"][0]["detail"]
+    assert (ready.root / "one/README").read_text() == "0\n" and not (ready.root / ".quarantine").exists()
+
+
+@pytest.mark.parametrize("other", ["heads/refs/heads/main", "heads/a/refs/heads/main", "x/refs/heads/main"])
+def test_a_branch_is_told_by_its_whole_name(ready: World, other: str) -> None:
+    tip = ready.push("one", "new")
+    sh(ready.forge / "acme/one.git", "git", "update-ref", f"refs/{other}", "main~1")
+    assert ready.statuses() == ["updated", "current", "current"] and head(ready, "one") == tip
+
+
+def test_a_tree_deeper_than_a_walk_can_go_and_names_that_are_no_text(ready: World) -> None:
+    top = ready.root / "one"
+    (top / " ").mkdir()
+    (top / " " / "file").write_text("mine\n")
+    (top / os.fsdecode(b"caf\xe9")).write_text("mine\n")
+    deep(top / "deep", 3000)
+    shutil.copytree(top / " ", ready.root / ".clone-one")
+    deep(ready.root / ".clone-one/deep", 3000)
+    began = time.monotonic()
+    done = ready.update()["repositories"][0]
+    assert done["status"] == "restored" and not list(ready.root.glob(".clone-*"))
+    assert time.monotonic() - began < 20
+    assert (Path(done["quarantined"]) / "tree" / " " / "file").read_text() == "mine\n"
+    assert ready.statuses() == ["current"] * 3
+    remove_tree(str(ready.root))  # pytest's own cleaning would end in it
+    assert not ready.root.exists()
+
+
+def deep(top: Path, levels: int) -> None:
+    """Directories below each other, deeper than a path can be long."""
+    top.mkdir()
+    descriptor = os.open(top, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("dd", dir_fd=descriptor)
+        inner = os.open("dd", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)

@@ -53,7 +53,8 @@ def test_a_run_starts_and_nothing_is_lost(world: World, name: str) -> None:
     for entry in moved:
         if entry["what"] != "worktree":
             states.pop(Path(entry["from"]), None)
-        place = Path(restore(os.path.dirname(os.path.dirname(entry["to"])), entry["id"])["path"])
+        quarantine = os.path.dirname(os.path.dirname(entry["to"]))
+        place = Path(restore(quarantine, entry["id"], within=[str(world.root)])["path"])
         if Path(entry["from"]) in trees:
             assert snapshot(place) == trees[Path(entry["from"])]
         if Path(entry["from"]) in states:

@@ -23,6 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import q
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import worktrees
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import listing, purge, restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import opened
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import absent, ensure
 
@@ -170,7 +171,7 @@ def test_a_lock_that_is_never_given_back_is_named(world: World) -> None:
     place = [str(world.repo / ".git")]
     with (
         store.alone(place),
-        pytest.raises(LoopError, match="another heal has held"),
+        pytest.raises(LoopError, match="another process has held"),
         store.alone(place, seconds=0.1),
     ):
         raise AssertionError("two held the lock")
@@ -531,6 +532,8 @@ def test_a_healthy_worktree_is_used_again(world: World) -> None:
     assert everything(world) == before
 
 
+NOBODY = pwd.getpwnam("nobody")
+
 # --- owners -----------------------------------------------------------------------------------
 
 
@@ -540,8 +543,7 @@ def shared() -> Iterator[World]:
     place = Path(tempfile.mkdtemp(prefix="loop-"))
     place.chmod(0o755)
     world = World(place / "world")
-    entry = pwd.getpwnam("nobody")
-    subprocess.run(["chown", "-R", f"{entry.pw_uid}:{entry.pw_gid}", str(place / "world")], check=True)
+    subprocess.run(["chown", "-R", f"{NOBODY.pw_uid}:{NOBODY.pw_gid}", str(place / "world")], check=True)
     yield world
     shutil.rmtree(place)
 
@@ -599,8 +601,8 @@ def test_root_does_not_follow_a_symlink_that_the_owner_put_in_the_way(shared: Wo
     link = shared.runs / "link"
     link.symlink_to(precious)
     with (
-        pytest.raises(LoopError, match="is not a directory that can be entered"),
-        store.open_directory(str(link), (1, 1)),
+        pytest.raises(LoopError, match="is no directory to enter"),
+        opened(str(link), each=store._giver(NOBODY.pw_uid, NOBODY.pw_gid)),
     ):
         raise AssertionError("the link was followed")
     assert precious.stat().st_uid == 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import listing, purge, restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import show
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import ensure, sweep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -208,7 +209,7 @@ def test_a_run_with_a_hostile_name_is_swept_like_any_other(world: World, name: s
     place.parent.mkdir(parents=True)
     world.worktree(place, "hyrule-feature/ISSUE_APP_9/app")
     done = swept(world)
-    assert done["removed"] == [str(place)]
+    assert done["removed"] == [show(str(place), 5000)]  # as it is told to people
     assert restore(str(world.runs / ".quarantine"), listing(str(world.runs / ".quarantine"))[0]["id"])
     assert (place / "untracked.txt").read_text() == "sentinel: untracked\n"
 
@@ -354,3 +355,31 @@ def test_refs_in_a_reftable_are_refused_in_one_line(world: World) -> None:
     with pytest.raises(LoopError, match="reftable"):
         sweep([str(path)], ["hyrule-loop"], str(world.runs))
     assert not world.path.exists()
+
+
+# --- what another git left --------------------------------------------------------------------
+
+
+def test_what_a_git_killed_while_it_packed_refs_leaves_is_out_of_the_way(world: World) -> None:
+    world.worktree()
+    git(world.repo, "pack-refs", "--all")
+    for name in ("packed-refs.lock", "packed-refs.new", "foreign.lock"):
+        (world.repo / ".git" / name).write_text("")
+    assert str(world.path) in swept(world)["removed"]
+    heal(world)
+    usable(world)
+    assert sorted(each.name for each in (world.repo / ".git").glob("*.[ln][oe]*")) == ["foreign.lock"]
+
+
+def test_an_extension_of_a_newer_git_is_mended_or_named(world: World) -> None:
+    world.worktree()
+    git(world.repo, "config", "core.repositoryformatversion", "1")
+    git(world.repo, "config", "extensions.ofTheFuture", "true")
+    with pytest.raises(LoopError, match="extension ofthefuture"):
+        heal(world)
+    assert "ofthefuture" in swept(world)["kept"][0]["why"]
+    file = str(world.repo / ".git/config")
+    git(world.root, "config", "--file", file, "--unset", "extensions.ofTheFuture")
+    git(world.root, "config", "--file", file, "extensions.relativeWorktrees", "true")
+    heal(world)
+    usable(world)
