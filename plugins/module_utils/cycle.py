@@ -30,6 +30,15 @@ from .errors import LoopError
 
 ENGINE = "hyrule-engineering-loop"
 
+# Runs the engine's program in its own interpreter, which is told to take another for itself: ours, which shuts in what it
+# is asked to run. An engine that starts a gate command with sys.executable would otherwise pass by what stands on PATH.
+START = """\
+import runpy, sys
+sys.executable = sys.argv[1]
+del sys.argv[:2]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 # How long the engine may take to end when it is told to.
 GRACE = 5.0
 
@@ -101,6 +110,11 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
     return environment
 
 
+def started(config: Mapping[str, Any], current: str, command: list[str]) -> list[str]:
+    """``command``, the engine's program and its arguments, as it is started."""
+    return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]
+
+
 def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
 
@@ -123,7 +137,7 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise LoopError(f"the engine {program} does not start ({error}); run apply.yml") from error
-    command = engine_command(config, program, asked.stdout)
+    command = started(config, current, engine_command(config, program, asked.stdout))
     output: list[str] = []
     with _process_group(command, current, environment) as engine:
         for text in _spoken(engine):
@@ -204,6 +218,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
+        sandbox.bound_files(config)
         sandbox.check(config, cell)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]

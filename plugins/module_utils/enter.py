@@ -13,8 +13,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -171,13 +173,14 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
     brought = []
     for dest, path in places:
         place = f"{home}/{os.path.basename(path) if several else dest}"
-        brought.append({"checkout": dest, "path": place, "branch": branch})
+        brought.append({"checkout": dest, "path": place, "branch": branch, "left_out": []})
         if not check:
-            _bring_one(config, cell, known[dest], path, place, branch)
+            brought[-1]["left_out"] = _bring_one(config, cell, known[dest], path, place, branch)
     return {"changed": True, "brought": brought}
 
 
-def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> None:
+def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> list[str]:
+    """Bring one worktree's work out; what could not come along."""
     bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
     known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
     command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
@@ -185,9 +188,10 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:
             os.chmod(bundle, 0o644)
             done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.PIPE, check=False)
+        told = done.stderr.decode("utf-8", "surrogateescape").splitlines()
         if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
-            said = done.stderr.decode("utf-8", "surrogateescape").strip().splitlines() or ["it is too large"]
-            raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said[-1])}")
+            said = next((one for one in reversed(told) if one.strip()), "it is too large")
+            raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
         making = f"{config['pristine_dir']}/.bringing-{cell.id}"
         remove_tree(making)
         as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
@@ -196,6 +200,8 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
         os.rename(making, place)
     finally:
         _forget(bundle)
+    lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]
+    return lost[:20] + ([f"and {len(lost) - 20} more"] if len(lost) > 20 else [])
 
 
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
@@ -221,6 +227,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
     current = os.path.realpath(f"{config['install_dir']}/current")
     environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
     environment["PATH"] += f":{current}/.venv/bin"
+    sandbox.bound_files(config)
     os.makedirs(environment["HOME"], exist_ok=True)
     os.chdir(cell.part("runs") if os.path.isdir(cell.part("runs")) else "/")
     words = list(command) or [shutil.which("bash") or "/bin/sh", "--norc", "-i"]
@@ -258,22 +265,74 @@ def worktrees(config_path: str) -> int:
 def pack(config_path: str, worktree: str, known: str) -> int:
     """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
 
-    Without what the commit ``known`` has: the clone that receives it has that already.
+    Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository is
+    used but its objects, so a repository that was broken, or whose settings name programs, still gives its files. What
+    git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
     """
     config = settings.load(config_path)
-    index = {"GIT_INDEX_FILE": f"{os.environ['HOME']}/pack.index"}
-    head = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
-    git(worktree, ["read-tree", "HEAD"], environment=index, timeout=300)
-    git(worktree, ["add", "--all", "--", "."], environment=index, timeout=600)
-    tree = git(worktree, ["write-tree"], environment=index, timeout=300)[1].strip()
+    home = tempfile.mkdtemp(prefix="pack-")
+    git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
+    cell = cells.Cell(os.path.realpath(worktree).removesuffix("/").partition("/runs/")[0])
+    lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
+    lenders += [f"{place}/.git/objects" for place in _checkouts(worktree, cell)]
+    os.makedirs(f"{home}/objects/info", exist_ok=True)
+    with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
+        handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
+    environment = {"GIT_DIR": home, "GIT_WORK_TREE": worktree}
+    quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
+
+    def ask(*words: str, seconds: float = 300, stdin: bytes | None = None, **more: str) -> str:
+        return git(worktree, words, environment={**environment, **more}, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
+
+    head = _head(worktree) or known
+    try:
+        ask("rev-list", "--objects", "--quiet", head, "--not", known)
+    except LoopError as error:
+        sys.stderr.write(f"left out: the commits of its repository ({untrusted.show(str(error))})\n")
+        head = known
+    ask("read-tree", head)
+    git(worktree, ["add", "--update", "--ignore-errors", "--", "."], environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
+    listed = git(worktree, ["ls-files", "--others", "--exclude-standard", "-z"], environment=environment, config=quiet, timeout=300)[1]
+    fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
+    for name in unfit:
+        sys.stderr.write(f"left out: {untrusted.show(name)}\n")
+    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=b"".join(os.fsencode(name) + b"\0" for name in fit))
+    tree = ask("write-tree")
     who = {
         "GIT_AUTHOR_NAME": config["git_user_name"], "GIT_AUTHOR_EMAIL": config["git_user_email"],
         "GIT_COMMITTER_NAME": config["git_user_name"], "GIT_COMMITTER_EMAIL": config["git_user_email"],
     }  # fmt: skip
-    if tree != git(worktree, ["rev-parse", "HEAD^{tree}"], timeout=60)[1].strip():
-        words = ["commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended"]
-        head = git(worktree, words, environment=who, timeout=300)[1].strip()
-    git(worktree, ["update-ref", BRINGING, head], timeout=60)
+    if tree != ask("rev-parse", f"{head}^{{tree}}"):
+        head = ask("commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended", **who)
+    ask("update-ref", BRINGING, head)
     # git itself writes to our stdout, which may be long.
-    words = ["git", "-C", worktree, "bundle", "create", "--quiet", "-", BRINGING, "--not", known]
+    words = ["git", f"--git-dir={home}", "bundle", "create", "--quiet", "-", BRINGING, "--not", known]
     os.execv("/usr/bin/git", words)  # noqa: S606 - a shell has no part in this
+
+
+def _head(worktree: str) -> str:
+    """The commit that the worktree stands at; empty where its repository does not say."""
+    with contextlib.suppress(LoopError):
+        found = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
+        return found if pristine.SHA.fullmatch(found) else ""
+    return ""
+
+
+def _checkouts(worktree: str, cell: Cell) -> list[str]:
+    """Directories whose repositories the worktree may belong to: itself, and the checkouts beside the run."""
+    workspace = cell.part("workspace")
+    return [worktree, *(f"{workspace}/{name}" for name in (sorted(os.listdir(workspace)) if os.path.isdir(workspace) else []))]
+
+
+def _fit_for_git(worktree: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Which files git can have, and which not."""
+    fit, unfit = [], []
+    for name in names:
+        path = f"{worktree}/{name}"
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            mode = 0
+        good = stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and os.access(path, os.R_OK))
+        (fit if good else unfit).append(name)
+    return fit, unfit

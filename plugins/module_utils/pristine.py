@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -122,10 +122,12 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
         elif damage:
             outcome.update(status="replaced", detail=damage)
         else:
-            outcome["before"] = tip_of(one.path, one.version)
+            outcome["before"] = _whole(lambda: tip_of(one.path, one.version))
         if check:
             outcome["status"] = "current" if damage == "" else outcome["status"]
             return outcome
+        if damage == "":
+            _unlock(one.path)
         if damage != "":
             _clone(one, token, limits)
         else:
@@ -168,6 +170,9 @@ def _damage(one: Clone) -> str | None:
         return None
     if os.path.lexists(f"{one.path}/{REBUILD}"):
         return "a checkout could not be made from it"
+    for name in (*FILES, HEADS + one.version):
+        if os.path.lexists(f"{one.path}/{name}") and not os.path.isfile(f"{one.path}/{name}"):
+            return f"its {name} is no file"  # git would wait for what a pipe has to say
     asked = git(one.path, ["rev-parse", "--is-bare-repository"], environment={"GIT_DIR": one.path}, ok=ANY, timeout=60)
     if asked[0] or asked[1] != "true\n":
         return "git cannot read it"
@@ -177,6 +182,23 @@ def _damage(one: Clone) -> str | None:
 
 
 REBUILD = "rebuild"
+FILES = ("HEAD", "config", "packed-refs", "shallow", "objects/info/alternates", "objects/info/commit-graph")
+
+
+def _whole(ask: Callable[[], str]) -> str:
+    """What git says of the clone itself; that it cannot, or not in its time, means that the clone is damaged."""
+    try:
+        return ask()
+    except LoopError as error:
+        raise Damaged(str(error)) from error
+
+
+def _unlock(path: str) -> None:
+    """Locks that a git left which was killed. Nobody else works here: refreshing is done under the lock of the cells."""
+    tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
+    for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
+        with contextlib.suppress(OSError):
+            os.unlink(place)
 
 
 def mark_damaged(config: Config, dest: str) -> None:
@@ -221,7 +243,9 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
     environment, config = credentials(one.url, token)
-    return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30", "fetch.unpackLimit": "1"}
+    # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
+    told = {"core.alternateRefsCommand": "true", "fetch.unpackLimit": "1"}
+    return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
 def _reads(path: str) -> bool:

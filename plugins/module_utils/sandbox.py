@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 from . import env_file, settings, untrusted, wire
 from .cells import ID, Cell
 from .errors import LoopError
+from .sizes import number_of
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -32,6 +34,8 @@ NAMESPACE = (
 )  # fmt: skip
 SETTINGS = "ENGINEERING_LOOP_SETTINGS"
 NOT_FOUND, CANNOT = 127, 126
+# The engine's own interpreter, which it knows as its sys.executable and starts gate commands with.
+ENGINE_PYTHON = "engine-python"
 # What a program needs of /run, which is hidden otherwise: how names are resolved.
 RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd")
 # What CI would give a gate command, beside how the network is reached.
@@ -109,6 +113,11 @@ def gate_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **env_file.network(environment), "CI": "true"}
 
 
+def engine_python(config: Config) -> str:
+    """What the engine takes for its interpreter: named like one, since its policy looks at the last part of a path."""
+    return f"{config['lib_dir']}/engine/python"
+
+
 def plain_path(config: Config, path: str) -> str:
     """PATH without our own programs."""
     return ":".join(part for part in path.split(":") if part and part != f"{config['lib_dir']}/bin")
@@ -124,7 +133,8 @@ def alone(name: str, *arguments: str) -> int:
         cell = cell_of(config, os.environ.get("HOME", ""))
         environment = dict(os.environ)
         path = environment["PATH"] = plain_path(config, environment.get("PATH", os.defpath))
-        program = shutil.which(name, path=path)
+        own = f"{os.path.realpath(config['install_dir'] + '/current')}/.venv/bin/python"
+        program = own if name == ENGINE_PYTHON else shutil.which(name, path=path)
         if program is None:
             sys.stderr.write(f"{name}: not found on {path}\n")
             return NOT_FOUND
@@ -151,6 +161,12 @@ def check(config: Config, cell: Cell) -> None:
     if done.returncode:
         said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         raise LoopError(f"the agent cannot be shut in ({untrusted.show(said)}): {ALLOW}")
+
+
+def bound_files(config: Config) -> None:
+    """No file larger than a cell may be, from here on: one of holes costs no room, and whoever reads it never ends."""
+    most = int(number_of(config["cell_max_size"], "size"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 # --- a person in a kept cell ------------------------------------------------------------------

@@ -81,7 +81,7 @@ def whose(path: str) -> tuple[str, int]:
 
 
 def end_with_parent() -> None:
-    """For ``preexec_fn``: however we end, the program ends with us and no orphan goes on writing."""
+    """In a child: however its parent ends, it ends as well, and no orphan goes on writing or holds a lock."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
@@ -100,6 +100,7 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         try:
@@ -108,6 +109,9 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
             os.initgroups(name, entry.pw_gid)
             os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
             os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+            end_with_parent()  # after that: a change of user takes it away. We hold the locks that it holds
+            if os.getppid() != parent:
+                os._exit(1)
             os.umask(0o027)
             os.environ.update(HOME=entry.pw_dir, USER=name, LOGNAME=name)
             os.chdir("/")
