@@ -77,8 +77,8 @@ def fitting(record: dict[str, Any], limit: int = MAX_BYTES) -> dict[str, Any]:
     whole: dict[str, Any] = bounded(record)
     if len(json.dumps(whole, indent=2)) <= limit:
         return whole
-    plain = {key: value for key, value in whole.items() if not isinstance(value, (dict, list))}
-    return {**plain, "numbers": whole.get("numbers", {}), "left_out": sorted(whole.keys() - plain.keys())}
+    plain = {key: value for key, value in whole.items() if key == "numbers" or not isinstance(value, (dict, list))}
+    return {**plain, "left_out": sorted(whole.keys() - plain.keys())}
 
 
 def write(cycles_dir: str, record: dict[str, Any]) -> None:
@@ -102,7 +102,8 @@ def ended(record: dict[str, Any], outcome: str, detail: str) -> dict[str, Any]:
 
 def sentence(record: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
-    report = record.get("report") or {}
+    report = record.get("report")
+    report = report if isinstance(report, dict) else {}
     issue = report.get("issue")
     words = [f"cycle {record['outcome']} after {record.get('seconds', 0)} s"]
     if isinstance(issue, dict) and issue:
