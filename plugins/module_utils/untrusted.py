@@ -39,7 +39,10 @@ def opened(path: str, top: str | None = None) -> Iterator[int]:
     relative = os.path.relpath(path, start)
     if relative.startswith(".."):
         raise LoopError(f"{show(path)} does not lie in {start}")
-    descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{show(start)} is no directory to enter ({error.strerror})") from error
     try:
         for part in relative.split("/") if relative != "." else []:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
