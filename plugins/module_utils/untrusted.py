@@ -24,9 +24,13 @@ MAX_SHOWN = 200
 
 def show(text: str, limit: int = MAX_SHOWN) -> str:
     """A name or a line for a message: printable, on one line, not longer than it needs to be."""
-    plain = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:limit])
+    plain = "".join(char if char.isprintable() else _escaped(char) for char in text[:limit])
     return plain if len(plain) <= limit and len(text) <= limit else f"{plain[:limit]}..."
+
+
+def _escaped(char: str) -> str:
+    """A character that no terminal shows; a byte that is no text comes as a surrogate, which is none of Unicode's."""
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else repr(char)[1:-1]
 
 
 @contextlib.contextmanager
@@ -48,8 +52,9 @@ def opened(path: str, top: str | None = None) -> Iterator[int]:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 deeper = os.open(part, flags, dir_fd=descriptor)
-            except OSError as error:
-                raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({error.strerror})") from error
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", "no name")
+                raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({why})") from error
             os.close(descriptor)
             descriptor = deeper
         yield descriptor
@@ -73,12 +78,13 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    except OSError as error:
-        raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise LoopError(f"{show(path)} cannot be read: {getattr(error, 'strerror', 'no name')}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)  # open would refuse a directory in words of its own
+        raise LoopError(f"{show(path)} is no regular file")
     with open(descriptor, "rb", buffering=0) as handle:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LoopError(f"{show(path)} is no regular file")
         if status.st_size > limit:
             raise LoopError(f"{show(path)} has {status.st_size} bytes, more than the {limit} that are read")
         content = b""
