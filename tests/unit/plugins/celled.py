@@ -13,6 +13,7 @@ import os
 import pwd
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells im
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
 LOOP, GATE = "nobody", "daemon"
-NAME = "20260131T120000Z-1a2b3c4d"
+TODAY = time.strftime("%Y%m%d", time.gmtime())
+NAME = f"{TODAY}T000000Z-1a2b3c4d"
 IDENTITY = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.invalid", "GIT_COMMITTER_NAME": "A",
     "GIT_COMMITTER_EMAIL": "a@example.invalid", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -110,12 +112,13 @@ class Box:
 
     def commit(self, name: str, files: dict[str, str], branch: str = "main") -> str:
         """Somebody pushes to the remote."""
-        work = self.top / "work" / name
+        work, bare = self.top / "work" / name, self.top / "remotes" / f"{name}.git"
+        give(bare, "root")  # git pushes to nobody else's repository
         write(work, files)
         git(work, "add", "-A")
         git(work, "commit", "-q", "-m", "Change")
         git(work, "push", "-q", "origin", f"HEAD:{branch}")
-        give(self.top / "remotes" / f"{name}.git", GATE)
+        give(bare, GATE)
         return git(work, "rev-parse", "HEAD")
 
 
@@ -188,7 +191,7 @@ def box() -> Iterator[Box]:
             "caches": [],
             "cell_max_size": "20G",
             "cell_max_files": 1_000_000,
-            "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
+            "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},
             "min_free": "1M",
             "git_url": "https://forge.example",
             "api_url": "https://forge.example/api",

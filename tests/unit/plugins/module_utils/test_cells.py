@@ -423,10 +423,10 @@ def test_there_is_nothing_to_list_where_nothing_is(host: Box) -> None:
 
 
 def test_one_is_found_by_a_part_that_fits_it_alone(host: Box) -> None:
-    one, other = host.kept(NAME), host.kept("20260131T120000Z-1a2b3c4e")
+    one, other = host.kept(NAME), host.kept(f"{NAME[:-1]}e")
     assert cells.find(host.config, NAME) == one
     assert cells.find(host.config, "3c4e") == other
-    for name, words in (("2026", "2 cells fit"), ("", "there is no such cell"), ("../etc", r"\.\./etc: there is no such")):
+    for name, words in (("1a2b", "2 cells fit"), ("", "there is no such cell"), ("../etc", r"\.\./etc: there is no such")):
         with pytest.raises(LoopError, match=words):
             cells.find(host.config, name)
     with pytest.raises(LoopError) as caught:
