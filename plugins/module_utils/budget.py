@@ -98,7 +98,7 @@ def _read(config: Config) -> dict[str, Day]:
             }
             for name, day in days.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise LoopError(f"{path} cannot be read as the count of the day's runs: move it aside") from error
 
 
