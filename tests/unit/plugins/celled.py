@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, gate_policy
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 
 ROOT = os.geteuid() == 0
@@ -33,6 +33,21 @@ IDENTITY = {
     "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.invalid", "GIT_COMMITTER_NAME": "A",
     "GIT_COMMITTER_EMAIL": "a@example.invalid", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
 }  # fmt: skip
+
+SHA = "58735fa051d24290f128109b4267e136316cbc86"
+POLICY = """\
+version: 1
+defaults:
+  max_changed_files: 20
+  max_file_bytes: 1048576
+  denied_path_globs: [.env, .env.*, "*.key", "*.pem", id_*, secrets/**, "**/secrets/**"]
+  denied_content_patterns: ["-----BEGIN [A-Z ]*PRIVATE KEY-----"]
+  allowed_gate_commands: [python3, git]
+  protected_branch_prefixes: [main, master]
+  allowed_pr_remotes: [origin]
+  allowed_handoff_dirs: [RUNS]
+repos: {}
+"""
 
 
 def git(directory: Path | str, *words: str, check: bool = True) -> str:
@@ -79,6 +94,28 @@ class Box:
     def write_config(self) -> None:
         Path(self.config_file).write_text(json.dumps(self.config))
         Path(self.config_file).chmod(0o644)
+
+    @property
+    def release(self) -> Path:
+        return self.top / "opt/releases" / SHA
+
+    def deploy(self) -> None:
+        """What a cycle needs beside cells: a policy, secrets, an engine."""
+        policy = Path(self.config["policy_file"])
+        policy.write_text(POLICY.replace("RUNS", str(self.runs)))
+        policy.chmod(0o640)
+        os.chown(policy, 0, gid(LOOP))
+        self.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(str(policy)))
+        write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
+        (self.top / "etc/env").chmod(0o600)
+        write(self.release, {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})})
+        (self.top / "opt/current").symlink_to(self.release)
+        self.write_config()
+
+    def unit(self) -> dict[str, str]:
+        """The environment that systemd gives to what a unit starts."""
+        (self.top / "run/unit").mkdir(exist_ok=True)
+        return {"INVOCATION_ID": "0123456789abcdef" * 2, "RUNTIME_DIRECTORY": f"{self.top}/run/unit"}
 
     def cell(self, name: str = NAME, **manifest: Any) -> Cell:
         """A fresh one, by the way that every cycle gets one."""
