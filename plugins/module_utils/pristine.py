@@ -221,7 +221,11 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
     environment, config = credentials(one.url, token)
-    return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30", "fetch.unpackLimit": "1"}
+    return environment, {
+        **config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30", "fetch.unpackLimit": "1",
+        # What an earlier clone lends may be damaged in its refs: only its objects are looked at.
+        "core.alternateRefsPrefixes": "refs/none",
+    }  # fmt: skip
 
 
 def _reads(path: str) -> bool:
@@ -240,7 +244,13 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
     aside, old = f"{home}/.cloning-{one.dest}", f"{home}/.replaced-{one.dest}-{stamp()}"
     shutil.rmtree(aside, ignore_errors=True)
     environment, config = _access(one, token)
-    words = ["clone", "--quiet", "--bare", "--no-tags", "--template=", "--config", "core.sharedRepository=0640"]
+    number = 0
+    while os.path.lexists(old):
+        number += 1
+        old = f"{home}/.replaced-{one.dest}-{stamp()}.{number}"
+    # Not by links to the files of a repository on this host, which have the modes of their owner.
+    words = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--template="]
+    words += ["--config", "core.sharedRepository=0640"]
     try:
         git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
         lenders = [f"{home}/{name}/objects" for name in sorted(os.listdir(home)) if _lends(home, one, name)]
@@ -261,7 +271,8 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
 
 def _lends(home: str, one: Clone, name: str) -> bool:
     """Whether this is an earlier clone of the same, which cells may still borrow from."""
-    return name.startswith(f".replaced-{one.dest}-2") and os.path.isdir(f"{home}/{name}/objects")
+    earlier = re.fullmatch(rf"\.replaced-{re.escape(one.dest)}-\d{{8}}T\d{{6}}Z(\.\d+)?", name)
+    return earlier is not None and os.path.isdir(f"{home}/{name}/objects")
 
 
 def _pack(path: str) -> None:
