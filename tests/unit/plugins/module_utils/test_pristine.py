@@ -173,6 +173,19 @@ def lose_objects(path: Path) -> None:
             each.unlink()
 
 
+def lose_a_blob(path: Path) -> None:
+    """Nothing that a fetch would look at."""
+    (pack,) = (path / "objects/pack").glob("*.pack")
+    pack = pack.rename(path / "pack")
+    for each in (path / "objects/pack").iterdir():
+        each.unlink()
+    with pack.open("rb") as stdin:
+        words = ["git", "-c", "safe.directory=*", "unpack-objects", "-q"]
+        subprocess.run(words, cwd=path, stdin=stdin, check=True)
+    name = git(path, "rev-parse", "main:docs/0.md")
+    (path / "objects" / name[:2] / name[2:]).unlink()
+
+
 def garbage_head(path: Path) -> None:
     (path / "HEAD").write_bytes(bytes([255, 0]) + b"garbage")
 
@@ -219,7 +232,7 @@ def not_bare(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [lose_objects, garbage_head, garbage_refs, no_such_object, half_config, file_in_place, link_in_place, shallow, empty,
+    [lose_a_blob, garbage_head, garbage_refs, no_such_object, half_config, file_in_place, link_in_place, shallow, empty,
      marked, not_bare],
 )  # fmt: skip
 def test_a_damaged_one_is_made_anew(host: Box, damage: Callable[[Path], None]) -> None:
@@ -233,6 +246,28 @@ def test_a_damaged_one_is_made_anew(host: Box, damage: Callable[[Path], None]) -
     assert refresh(host) == [("app", "current")]
     (made,) = check_out(host, workspace(host))
     assert made["status"] == "made"
+
+
+def test_one_that_has_lost_everything_fetches_it(host: Box) -> None:
+    host.repository("app")
+    refresh(host)
+    lose_objects(clone_of(host))
+    assert refresh(host) == [("app", "updated")]
+    assert refresh(host) == [("app", "current")]
+    assert git(clone_of(host), "fsck", "--connectivity-only") == ""
+
+
+def test_who_lends_is_an_earlier_clone_of_the_same(host: Box) -> None:
+    for name in ("app", "app-2x"):
+        host.repository(name)
+    refresh(host)
+    for name in ("app-2x", "app"):
+        marked(clone_of(host, name))
+    give(host.config["pristine_dir"], GATE)
+    assert {status for _name, status in refresh(host)} == {"replaced"}
+    for name in ("app", "app-2x"):
+        (lender,) = (clone_of(host, name) / "objects/info/alternates").read_text().splitlines()
+        assert Path(lender).parent.name.startswith(f".replaced-{name}-20") and Path(lender).is_dir()
 
 
 def test_a_replaced_one_lends_to_the_cells_that_borrowed_from_it(host: Box) -> None:
@@ -263,9 +298,13 @@ def test_a_remote_that_does_not_answer_is_no_damage(host: Box) -> None:
     assert clone_of(host).stat().st_ino == before
     (made,) = check_out(host, workspace(host))
     assert made["status"] == "made"  # with what it had
-    lose_objects(clone_of(host))
+    lose_a_blob(clone_of(host))
+    give(clone_of(host), GATE)
     (one,) = pristine.refresh(host.config)
-    assert one["status"] == "failed" and "it cannot be cloned anew" in one["detail"]
+    assert one["status"] == "failed" and "it cannot be cloned anew" not in one["detail"]  # nobody could tell yet
+    garbage_head(clone_of(host))
+    (one,) = pristine.refresh(host.config)
+    assert one["status"] == "failed" and "cannot be cloned" in one["detail"]
     bare.with_name("gone").rename(bare)
     assert refresh(host) == [("app", "replaced")]
 
