@@ -69,7 +69,7 @@ def command(config: Config, cell: Cell, directory: str, program: Sequence[str]) 
 
 def cell_of(config: Config, home: str) -> Cell:
     """The cell that an engine with this HOME works in. LoopError where it is none."""
-    relative = os.path.relpath(home, config["runs_dir"]).split("/")
+    relative = os.path.relpath(home or "/", config["runs_dir"]).split("/")
     if not ID.fullmatch(relative[0]) or len(relative) < 2:
         raise LoopError(f"HOME {untrusted.show(home)} lies in no cell below {config['runs_dir']}")
     return Cell(f"{config['runs_dir']}/{relative[0]}")
@@ -93,7 +93,7 @@ def repository_of(cell: Cell, worktree: str) -> str:
             text = os.fsdecode(untrusted.read(f"{worktree}/.git", worktree, 4096) or b"")
         except LoopError:
             return ""
-        git_dir = os.path.realpath(os.path.join(worktree, text.removeprefix("gitdir: ").rstrip("\n")))
+        git_dir = os.path.realpath(os.path.join(worktree, text.removeprefix("gitdir: ").partition("\0")[0].rstrip("\n")))
     found = re.match(rf"{re.escape(cell.part('workspace'))}/[^/]+/\.git(?=/|\Z)", git_dir)
     return found[0] if found else ""
 
