@@ -326,11 +326,13 @@ def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
     return {"changed": True, **copied}
 
 
-def swap_memory(config: Config) -> str:
+def swap_memory(config: Config, *, check: bool = False) -> str:
     """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
     memory, previous = config["memory_dir"], f"{config['memory_dir']}.previous"
     if not os.path.isdir(previous):
         raise LoopError(f"there is no earlier memory: {previous} is missing")
+    if check:
+        return "the memory of before would be brought back"
     aside = f"{memory}.swap"
     os.rename(memory, aside)
     os.rename(previous, memory)

@@ -139,8 +139,7 @@ def main() -> None:
 def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Look, run, or bring."""
     if given["what"] == "memory":
-        line = "the memory of before would be brought back" if check else cells.swap_memory(config)
-        return {"changed": True, "id": "memory", "lines": [line]}
+        return {"changed": True, "id": "memory", "lines": [cells.swap_memory(config, check=check)]}
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}
