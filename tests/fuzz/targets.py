@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold for any bytes that somebody hands us as a policy or as a diff.
+"""What must hold for any bytes that somebody hands us: a policy, a diff, and whatever a cycle leaves or says.
 
 Each target takes one input and returns, or raises what it found: an exception other than
 LoopError, an error that is not one line, a second of processor time (so a busy machine
@@ -14,8 +14,12 @@ from __future__ import annotations
 
 import copy
 import faulthandler
+import json
+import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -24,7 +28,16 @@ from typing import IO, Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_policy  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: E402
+    cells,
+    cycle,
+    gate_check,
+    gate_policy,
+    hostinfo,
+    records,
+    settle,
+    untrusted,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError  # noqa: E402
 
 SECONDS = 1.0
@@ -94,7 +107,110 @@ def diff(content: bytes) -> None:
             raise Finding(f"a reason that cannot be printed: {violation!r}")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"policy": policy, "diff": diff}
+def _harmless(text: str) -> None:
+    if not text.isprintable():
+        raise Finding(f"a terminal would obey this: {text[:500]!r}")
+    text.encode()
+
+
+def _value(content: bytes) -> Any:
+    """Any JSON, as far as these bytes are some; else a text that could stand in it."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content.decode("utf-8", "surrogateescape")
+
+
+def record(content: bytes) -> None:
+    """Whatever is in a record, it fits, can be written, and is told in one harmless line."""
+    value = _value(content)
+    given = value if isinstance(value, dict) else {"report": value, "detail": value, "numbers": value}
+    for limit in (records.MAX_BYTES, 2000):
+        whole = records.fitting({**given, "cycle": "c", "outcome": "error"}, limit)
+        text = json.dumps(whole, indent=2, sort_keys=True)
+        text.encode()
+        if len(text) > 4 * records.MAX_BYTES:
+            raise Finding(f"a record of {len(text)} bytes")
+    root = {"agents": 1, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True, "seconds": 1.5}
+    for told in ({**given, **root}, {**whole, **root}):
+        _harmless(records.sentence({**told, "cycle": "c", "outcome": "error"}))
+
+
+def report(content: bytes) -> None:
+    """An engine's output has a report or none."""
+    found = cycle.parse_report(content.decode("utf-8", "replace"))
+    if found and not isinstance(found["outcome"], str):
+        raise Finding(f"no report: {found!r}"[:500])
+
+
+def claim(content: bytes) -> None:
+    """Whatever a cycle claims, it has an outcome that is known, and numbers that are some."""
+    value = _value(content)
+    given = value if isinstance(value, dict) else {key: value for key in ("outcome", "detail", "report", "pushes")}
+    taken = settle.claimed(given)
+    config = {"cycles_dir": "/"}
+    for agents in (0, 1):
+        for systemd in ({}, {"EXIT_CODE": "exited", "EXIT_STATUS": "4"}, {"EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}):
+            outcome, detail = settle.judge({"agents": agents}, taken, systemd)
+            if outcome not in records.EXIT_STATUS or (agents and outcome in cells.NOTHING_IN_IT):
+                raise Finding(f"{outcome!r} after {agents} agents")
+            budget = {"runs_today": 0, "started_today": 1, "max_runs": 2}
+            begun = {"cycle": "c", "seconds": 1.0, "agents": agents, "budget": budget, "outcome": outcome}
+            ended = {**begun, **taken, "outcome": outcome, "detail": detail}
+            _harmless(records.sentence(ended))
+            counted = settle.numbers(config, begun, taken, {})
+            if not all(isinstance(one, (int, float)) and 0 <= one < 1e18 for one in counted.values()):
+                raise Finding(f"no numbers: {counted!r}")
+            json.dumps(records.fitting(ended)).encode()
+
+
+PLACE = tempfile.mkdtemp(prefix="loop-fuzz-") if __name__ == "__main__" else ""
+
+
+def manifest(content: bytes) -> None:
+    """Whatever stands in a manifest, cells are listed, kept or let go, and told harmlessly."""
+    cell = f"{PLACE}/20260131T120000Z-1a2b3c4d"
+    os.makedirs(cell, exist_ok=True)
+    Path(cell, cells.MANIFEST).write_bytes(content)
+    (found,) = cells.listing(PLACE)
+    if found["path"] != cell or found["id"] != os.path.basename(cell):
+        raise Finding(f"listed as {found['id']!r} in {found['path']!r}")
+    cells.kept_size(PLACE)
+    for age, size in ((1.0, None), (None, 0.0), (None, None)):
+        cells.retire(PLACE, age, size, 0.0, check=True)
+    for one in hostinfo.kept(PLACE):
+        _harmless(one["what"])
+        _harmless(one["title"])
+        _harmless(str(one["detail"]))
+
+
+def untrusted_json(content: bytes) -> None:
+    """What loop's user wrote is a shallow object or one line of refusal; each of its texts can be shown."""
+    text = content.decode("utf-8", "surrogateescape")
+    for limit in (10, untrusted.MAX_SHOWN):
+        shown = untrusted.show(text, limit)
+        _harmless(shown)
+        if len(shown) > limit + 3:
+            raise Finding(f"longer than {limit}: {len(shown)}")
+    _harmless(untrusted.show(content.decode("utf-16", "surrogatepass") if len(content) % 2 == 0 else "", 50))
+    try:
+        found = untrusted.parse(content, "fuzz")
+    except LoopError as error:
+        _one_line(error, "fuzz")
+        return
+    for key in found:
+        _harmless(untrusted.show(key))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "policy": policy,
+    "diff": diff,
+    "record": record,
+    "report": report,
+    "claim": claim,
+    "manifest": manifest,
+    "untrusted": untrusted_json,
+}
 
 
 def limited(target: Callable[[bytes], None]) -> Callable[[bytes], None]:
@@ -155,6 +271,7 @@ def main(name: str) -> None:
         else:
             send(sys.stdout.buffer, b"")
     print(costs(), file=sys.stderr)
+    shutil.rmtree(PLACE, ignore_errors=True)
 
 
 if __name__ == "__main__":
