@@ -354,10 +354,10 @@ def _busy(state: Mapping[str, str]) -> bool:
 
 
 def _account(cycles_dir: str, known: set[str], invocation: str) -> Json:
-    """The record that root wrote of the cycle: by its invocation, else the newest new one. Empty where there is none."""
+    """What root wrote of the cycle: the record of its invocation, else the newest new one. Empty where there is none."""
     for record in reversed(records.read(cycles_dir, 5)):
         if f"{record['cycle']}.json" not in known and invocation in ("", record.get("invocation_id")):
-            return record
+            return dict(record)
     return {}
 
 

@@ -3,9 +3,9 @@
 """Cells: the directories of one cycle, made fresh before it and closed after it, however it ended.
 
 ``RUNS_DIR/<id>/`` is root's: what is in it (home, workspace, runs, state, memory) the loop's user may write, the
-directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not end
-well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it; everything
-below is input.
+directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not
+end well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it;
+everything below is input.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
 
 
 def _copy_bounded(source: str, target: str) -> dict[str, Any]:
-    seen, total, left_out = 0, 0, []
+    left_out: list[str] = []
+    seen = total = 0
     waiting = [("", 0)]
     while waiting:
         relative, depth = waiting.pop()

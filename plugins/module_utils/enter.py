@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Open a kept cell: run something in it, in the sandbox of a cycle, or bring its work to a person as a branch.
 
-The cell stays closed on the disk. What runs sees its parts mounted where they were, under a directory that ends with it,
-and no other cell; so every path in a state file or a worktree is still true, also in a cell that an older layout left.
+The cell stays closed on the disk. What runs sees its parts mounted where they were, under a directory that ends with
+it, and no other cell; so every path in a state file or a worktree is still true, also in a cell that an older layout
+left.
 """
 
 from __future__ import annotations
@@ -144,8 +145,8 @@ def run(
 def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> dict[str, Any]:
     """The work of a cell as ``branch`` in a fresh clone for a person; ``{path, branch, commits, files}`` each.
 
-    Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are checked
-    object by object when they are received. Ignored files stay in the cell.
+    Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are
+    checked object by object when they are received. Ignored files stay in the cell.
     """
     git("/", ["check-ref-format", "--branch", branch], timeout=60)
     home = f"{config['state_dir']}/restored/{cell.id}"
@@ -193,8 +194,8 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
 
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
     """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
-    git("/", ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making],
-        timeout=600)  # fmt: skip
+    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making]
+    git("/", words, timeout=600)
     git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
     packs = f"{making}/.git/objects/pack"
     known = set(os.listdir(packs))

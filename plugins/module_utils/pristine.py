@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
 
-``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A cell
-borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone anew.
+``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A
+cell borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone
+anew.
 """
 
 from __future__ import annotations

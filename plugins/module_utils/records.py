@@ -60,7 +60,7 @@ def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
 
 
 def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """``value`` with long texts and lists cut, what is nested too deeply left out, and nothing a terminal would obey."""
+    """``value`` with long texts and lists cut, what is nested too deeply left out, and nothing a terminal obeys."""
     if isinstance(value, str):
         return "\n".join(show(line, MAX_TEXT) for line in value[: MAX_TEXT * 4].split("\n"))[: MAX_TEXT + 3]
     if isinstance(value, (dict, list)) and not depth:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """After a cycle, as root, when all of its processes are gone: judge how it ended, take memory back, close its cell.
 
-What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it) stands
-above it.
+What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it)
+stands above it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _settle(config: Config, record: Json) -> Json:
 
 def claimed(report: Mapping[str, Any]) -> Json:
     """Of what the cycle reported, what has the kind that it should have."""
-    kinds = {"report": dict, "pushes": list, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool}
+    kinds: dict[str, type] = {
+        "report": dict, "pushes": list, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+    }  # fmt: skip
     found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
     for key in ("pushes", "checkouts"):
         found[key] = [one for one in found.get(key, []) if isinstance(one, dict)]

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Give every reader of what others wrote many inputs: a quarter built by hypothesis, the rest found by atheris.
 
-Arguments: how many in all for each target (200,000), and which (all). Shows the end of each part's output; 1 where one found something.
+Arguments: how many in all for each target (200,000), and which (all). Shows the end of each part's output; 1 where
+one found something.
 """
 
 from __future__ import annotations

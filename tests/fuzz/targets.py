@@ -12,8 +12,10 @@ and answers each with its finding in the same form, empty where there is none.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import faulthandler
+import functools
 import json
 import os
 import shutil
@@ -146,11 +148,12 @@ def report(content: bytes) -> None:
 def claim(content: bytes) -> None:
     """Whatever a cycle claims, it has an outcome that is known, and numbers that are some."""
     value = _value(content)
-    given = value if isinstance(value, dict) else {key: value for key in ("outcome", "detail", "report", "pushes")}
+    given = value if isinstance(value, dict) else dict.fromkeys(("outcome", "detail", "report", "pushes"), value)
     taken = settle.claimed(given)
     config = {"cycles_dir": "/"}
     for agents in (0, 1):
-        for systemd in ({}, {"EXIT_CODE": "exited", "EXIT_STATUS": "4"}, {"EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}):
+        for code, status in (("", ""), ("exited", "4"), ("killed", "KILL")):
+            systemd = {"EXIT_CODE": code, "EXIT_STATUS": status}
             outcome, detail = settle.judge({"agents": agents}, taken, systemd)
             if outcome not in records.EXIT_STATUS or (agents and outcome in cells.NOTHING_IN_IT):
                 raise Finding(f"{outcome!r} after {agents} agents")
@@ -164,21 +167,29 @@ def claim(content: bytes) -> None:
             json.dumps(records.fitting(ended)).encode()
 
 
-PLACE = tempfile.mkdtemp(prefix="loop-fuzz-") if __name__ == "__main__" else ""
+@functools.cache
+def _place() -> str:
+    """A directory of cells, as long as this process lives."""
+    home = TOP / ".cache/fuzz"  # libFuzzer ends the process without a word to Python
+    home.mkdir(parents=True, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="cells-", dir=home)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
 
 
 def manifest(content: bytes) -> None:
     """Whatever stands in a manifest, cells are listed, kept or let go, and told harmlessly."""
-    cell = f"{PLACE}/20260131T120000Z-1a2b3c4d"
+    runs = _place()
+    cell = f"{runs}/20260131T120000Z-1a2b3c4d"
     os.makedirs(cell, exist_ok=True)
     Path(cell, cells.MANIFEST).write_bytes(content)
-    (found,) = cells.listing(PLACE)
+    (found,) = cells.listing(runs)
     if found["path"] != cell or found["id"] != os.path.basename(cell):
         raise Finding(f"listed as {found['id']!r} in {found['path']!r}")
-    cells.kept_size(PLACE)
+    cells.kept_size(runs)
     for age, size in ((1.0, None), (None, 0.0), (None, None)):
-        cells.retire(PLACE, age, size, 0.0, check=True)
-    for one in hostinfo.kept(PLACE):
+        cells.retire(runs, age, size, 0.0, check=True)
+    for one in hostinfo.kept(runs):
         _harmless(one["what"])
         _harmless(one["title"])
         _harmless(str(one["detail"]))
@@ -271,7 +282,6 @@ def main(name: str) -> None:
         else:
             send(sys.stdout.buffer, b"")
     print(costs(), file=sys.stderr)
-    shutil.rmtree(PLACE, ignore_errors=True)
 
 
 if __name__ == "__main__":

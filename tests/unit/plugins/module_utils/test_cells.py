@@ -17,6 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import contextlib
+
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -307,7 +309,7 @@ def test_a_memory_that_is_no_directory_keeps_the_one_before(host: Box, how: str)
         os.chown(memory, uid(LOOP), -1)
         memory.chmod(0)
     if how == "closed":
-        with pytest.raises(LoopError, match="memory is no directory to enter .Permission denied."):
+        with pytest.raises(LoopError, match=r"memory is no directory to enter .Permission denied."):
             cells.take_memory_back(host.config, cell)
     else:
         with pytest.raises(LoopError, match="memory is no directory any more"):
@@ -353,10 +355,8 @@ def test_killed_between_two_renames_no_memory_is_lost(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", rename)
-        try:
+        with contextlib.suppress(Killed):
             cells.take_memory_back(host.config, second) if what == "take" else cells.swap_memory(host.config)
-        except Killed:
-            pass
     cells.recover(host.config)
     now, before = shape(host.memory).get("a.md"), shape(f"{host.memory}.previous").get("a.md")
     assert now in ("1\n", "2\n", "3\n")
@@ -418,7 +418,7 @@ def test_an_id_that_is_no_time_is_old(host: Box) -> None:
 
 def test_there_is_nothing_to_list_where_nothing_is(host: Box) -> None:
     assert cells.listing(f"{host.top}/none") == []
-    with pytest.raises(LoopError, match="loop.json cannot be read: Not a directory"):
+    with pytest.raises(LoopError, match=r"loop.json cannot be read: Not a directory"):
         cells.listing(host.config_file)
 
 
@@ -426,7 +426,11 @@ def test_one_is_found_by_a_part_that_fits_it_alone(host: Box) -> None:
     one, other = host.kept(NAME), host.kept(f"{NAME[:-1]}e")
     assert cells.find(host.config, NAME) == one
     assert cells.find(host.config, "3c4e") == other
-    for name, words in (("1a2b", "2 cells fit"), ("", "there is no such cell"), ("../etc", r"\.\./etc: there is no such")):
+    for name, words in (
+        ("1a2b", "2 cells fit"),
+        ("", "there is no such cell"),
+        ("../etc", r"\.\./etc: there is no such"),
+    ):
         with pytest.raises(LoopError, match=words):
             cells.find(host.config, name)
     with pytest.raises(LoopError) as caught:
@@ -573,7 +577,9 @@ def at(days: float, number: int = 0) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{number:08x}"
 
 
-def went(host: Box, age: float | None, size: float | None, min_age: float, check: bool = False) -> list[tuple[str, str]]:
+def went(
+    host: Box, age: float | None, size: float | None, min_age: float, check: bool = False
+) -> list[tuple[str, str]]:
     gone = cells.retire(str(host.runs), age, size, min_age, check=check)
     return [(one["id"], one["why"]) for one in gone]
 

@@ -12,7 +12,6 @@ import json
 import os
 import pwd
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -254,7 +253,8 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         from ansible_collections.as215932.engineering_loop.plugins.module_utils import cycle
         signal.signal(signal.SIGTERM, cycle._stop)
         try:
-            cycle.run_engine({**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}, {"environment": {}, "token": "t"})
+            config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
+            cycle.run_engine(config, {"environment": {}, "token": "t"})
         except cycle.LoopError as error:
             print(error)
     """
@@ -451,7 +451,7 @@ def test_a_second_cycle_meets_nothing_of_the_first(ready: Box) -> None:
 
 @NEEDS_ROOT
 def test_an_agent_that_cannot_be_shut_in_is_a_refusal(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(ready, f"touch {ready.top}/run/started; echo '{{\"outcome\": \"idle\"}}'")
+    engine(ready, f'touch {ready.top}/run/started; echo \'{{"outcome": "idle"}}\'')
     monkeypatch.setattr(sandbox, "BWRAP", "/nowhere/bwrap")
     status, record = whole(ready)
     assert (status, record["outcome"]) == (4, "refused")
@@ -461,7 +461,7 @@ def test_an_agent_that_cannot_be_shut_in_is_a_refusal(ready: Box, monkeypatch: p
 
 @NEEDS_ROOT
 def test_without_a_watch_there_is_no_cycle(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(ready, "echo '{\"outcome\": \"idle\"}'")
+    engine(ready, 'echo \'{"outcome": "idle"}\'')
     monkeypatch.setattr(wire, "place", lambda _config: f"{ready.top}/run/nobody")
     monkeypatch.setattr(wire.tell, "__defaults__", (0.3,))
     status, record = whole(ready)

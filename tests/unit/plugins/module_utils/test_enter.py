@@ -63,7 +63,9 @@ def test_the_command_that_opens_it(host: Box) -> None:
     assert {"ProtectSystem=strict", "PrivateTmp=yes", f"User={LOOP}", "UMask=0022"} <= set(told)
     assert "User=loop" not in told
     assert f"TemporaryFileSystem={host.runs}:mode=0755" in told
-    assert [one for one in told if one.startswith("BindPaths=")] == [f"BindPaths={cell.part(part)}" for part in cells.PARTS]
+    assert [one for one in told if one.startswith("BindPaths=")] == [
+        f"BindPaths={cell.part(part)}" for part in cells.PARTS
+    ]
     secrets(host).rmdir()
 
 
@@ -79,10 +81,13 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
 
 def test_not_while_it_runs_and_not_twice(host: Box) -> None:
     running, kept = host.cell(NAME), host.kept("20260131T120000Z-0000000a")
-    with pytest.raises(LoopError, match=f"the cycle of {NAME} is still running"), enter.opened(host.config, running, []):
+    with (
+        pytest.raises(LoopError, match=f"the cycle of {NAME} is still running"),
+        enter.opened(host.config, running, []),
+    ):
         raise AssertionError
     with enter.opened(host.config, kept, []):
-        with pytest.raises(LoopError, match="somebody has .* open already"), enter.opened(host.config, kept, []):
+        with pytest.raises(LoopError, match=r"somebody has .* open already"), enter.opened(host.config, kept, []):
             raise AssertionError
         with pytest.raises(LoopError, match="there is no such cell"):
             cells.find(host.config, "ffff")
@@ -114,7 +119,8 @@ def test_an_adopted_one_is_seen_where_its_paths_say(host: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["a", "b"], ["-x"], ["--as-engine"], ["a", "--help"], ["--", "sh"], ["--as-engine", "a", "b", "--", "sh"]]
+    "words",
+    [[], ["a", "b"], ["-x"], ["--as-engine"], ["a", "--help"], ["--", "sh"], ["--as-engine", "a", "b", "--", "sh"]],
 )
 def test_how_it_is_used(host: Box, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert enter.main(host.config_file, *words) == 2
@@ -156,7 +162,10 @@ def worked(host: Box) -> tuple[Cell, Path]:
     pristine.refresh(host.config)
     cell = host.cell(NAME, outcome="error")
     as_user(LOOP, lambda: pristine.check_out(host.config, cell.part("workspace")))
-    checkout, worktree = Path(cell.part("workspace"), "app"), Path(cell.part("runs"), CHANGE, "worktrees", f"app-{CHANGE}")
+    checkout, worktree = (
+        Path(cell.part("workspace"), "app"),
+        Path(cell.part("runs"), CHANGE, "worktrees", f"app-{CHANGE}"),
+    )
     git(checkout, "worktree", "add", "-q", "-b", "hyrule-feature/x", str(worktree))
     write(worktree, {"docs/committed.md": "c\n"})
     git(worktree, "add", "-A")
@@ -175,9 +184,12 @@ def played(host: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
     @contextlib.contextmanager
     def opened(_config: Any, cell: Cell, command: Sequence[str], **_more: Any) -> Iterator[list[str]]:
         os.chmod(cell.path, 0o755)  # it is mounted for it
-        load = f"from {enter.__name__} import {command[1]} as main"  # first: the user may not read this Python's library
+        load = (
+            f"from {enter.__name__} import {command[1]} as main"  # first: the user may not read this Python's library
+        )
         home = {"HOME": cell.part("state"), "PATH": os.environ["PATH"]}
-        there = f"import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; os.setgroups([]); os.setgid({gid(LOOP)}); os.setuid({uid(LOOP)}); os.environ.clear(); "
+        there = f"import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
+        there += f"os.setgroups([]); os.setgid({gid(LOOP)}); os.setuid({uid(LOOP)}); os.environ.clear(); "
         there += f"os.environ.update({home!r}); os.chdir({cell.part('runs')!r}); sys.exit(main(*sys.argv[1:]))"
         yield [sys.executable, "-c", there, *command[2:]]
         os.chmod(cell.path, 0o700)
@@ -197,7 +209,8 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
     assert git(place, "log", "--format=%s", "origin/main..") == "What was not committed when the cycle ended\nWork"
     files = {name: text for name, text in shape(place).items() if not name.startswith(".git/")}
     assert files == {
-        "docs/committed.md": "c\n", "docs/new.md": "n\n", "docs/0.md": "changed\n", "docs/1.md": "1\n", ".gitignore": "*.log\n"
+        "docs/committed.md": "c\n", "docs/new.md": "n\n", "docs/0.md": "changed\n", "docs/1.md": "1\n",
+        ".gitignore": "*.log\n",
     }  # fmt: skip
     assert git(place, "remote", "get-url", "origin") == f"{played.top}/remotes/app.git"
     assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(place)} == {0}
@@ -208,7 +221,7 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
 
 def test_the_worktree_stays_as_it_is(played: Box) -> None:
     cell, worktree = worked(played)
-    before = {name: text for name, text in shape(worktree).items()}
+    before = dict(shape(worktree).items())
     enter.bring(played.config, cell, "rescue/7")
     assert shape(worktree) == before
     assert git(worktree, "log", "-1", "--format=%s") == "Work"
@@ -241,7 +254,9 @@ def test_what_cannot_be_packed_is_one_line(played: Box) -> None:
     assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
 
 
-def test_which_worktrees_there_are(host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_worktrees_there_are(
+    host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell, worktree = worked(host)
     write(Path(cell.part("runs")), {f"{CHANGE}/worktrees/other/x": "", f"{CHANGE}/state/run.json": "{}", "file": ""})
     monkeypatch.chdir(cell.part("runs"))

@@ -15,7 +15,13 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
-HANDED: dict[str, Any] = {"environment": {"A": "caf\u00e9"}, "token": "t", "cell": "/c", "refused": "", "over_budget": ""}
+HANDED: dict[str, Any] = {
+    "environment": {"A": "caf\u00e9"},
+    "token": "t",
+    "cell": "/c",
+    "refused": "",
+    "over_budget": "",
+}
 
 
 @pytest.fixture
@@ -52,11 +58,11 @@ def test_what_stands_in_its_place_is_not_followed(config: dict[str, Any], tmp_pa
 
 def test_without_a_place_it_is_one_line(config: dict[str, Any], tmp_path: Path) -> None:
     Path(handover.place(config)).mkdir()
-    with pytest.raises(LoopError, match="handover.json cannot be written: Is a directory"):
+    with pytest.raises(LoopError, match=r"handover.json cannot be written: Is a directory"):
         handover.give(config, HANDED)
     Path(handover.place(config)).rmdir()
     (tmp_path / "run").rmdir()
-    with pytest.raises(LoopError, match="handover.json cannot be written: No such file"):
+    with pytest.raises(LoopError, match=r"handover.json cannot be written: No such file"):
         handover.give(config, HANDED)
 
 
@@ -107,7 +113,7 @@ def test_a_count_that_cannot_be_read_is_a_refusal(config: dict[str, Any], conten
     Path(budget.path_of(config)).write_text(content)
     calls = (budget.exhausted, budget.start, budget.figures, lambda given: budget.take(given, "a", "timer"))
     for call in calls:
-        with pytest.raises(LoopError, match="budget.json cannot be read as the count of the day's runs: move it aside"):
+        with pytest.raises(LoopError, match=r"budget.json cannot be read as the count of the day's runs: move it aside"):
             call(config)
     assert Path(budget.path_of(config)).read_text() == content
 

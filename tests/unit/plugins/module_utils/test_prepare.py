@@ -208,7 +208,9 @@ def test_room_is_made_of_what_was_kept_long_enough(host: Box) -> None:
     old = host.kept("20200101T000000Z-00000000")
     young = host.kept(NAME)
     host.config["min_free"] = "900T"
-    with pytest.raises(LoopError, match=r"only \d+ MiB are free in .*, less than 900T: make room, or see what playbooks"):
+    with pytest.raises(
+        LoopError, match=r"only \d+ MiB are free in .*, less than 900T: make room, or see what playbooks"
+    ):
         prepare.make_room(host.config)
     assert not os.path.exists(old.path) and os.path.isdir(young.path)
 
@@ -275,9 +277,7 @@ def test_the_ledger_is_roots_count(host: Box) -> None:
         ("OTHER=1\n", 0o600, "no forge token: put GH_TOKEN into"),
     ],
 )
-def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(
-    host: Box, text: str | None, mode: int, reason: str
-) -> None:
+def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(host: Box, text: str | None, mode: int, reason: str) -> None:
     file = host.top / "etc/env"
     if text is None:
         file.unlink()
@@ -331,7 +331,9 @@ def test_a_crash_of_our_own_is_a_refusal(
 ) -> None:
     host.config["workspace_repositories"] = [5]  # settings that no role would write
     found = handed(host)
-    assert found["refused"] == "the cycle could not be prepared (AttributeError), see the journal" == last(host)["detail"]
+    assert (
+        found["refused"] == "the cycle could not be prepared (AttributeError), see the journal" == last(host)["detail"]
+    )
     assert "Traceback" in capfd.readouterr().err and os.listdir(host.runs) == []
 
 

@@ -448,7 +448,9 @@ def test_a_hundred_repositories(host: Box) -> None:
     first = host.repository("r0")
     for number in range(1, 100):
         shutil.copytree(first, host.top / f"remotes/r{number}.git")
-        host.config["workspace_repositories"].append({"repo": f"{host.top}/remotes/r{number}.git", "dest": f"r{number}"})
+        host.config["workspace_repositories"].append(
+            {"repo": f"{host.top}/remotes/r{number}.git", "dest": f"r{number}"}
+        )
     give(host.top / "remotes", GATE)
     assert {status for _name, status in refresh(host)} == {"cloned"}
     assert {status for _name, status in refresh(host)} == {"current"}

@@ -55,7 +55,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Loop:
-    """One deployed loop in a directory: a remote, the cell of a cycle with its checkout and a worktree, and the gate."""
+    """One deployed loop: a remote, the cell of a cycle with its checkout and a worktree, and the gate."""
 
     def __init__(self, top: Path, git_url: str = "", repo: str = "") -> None:
         self.top, self.token = top, ""

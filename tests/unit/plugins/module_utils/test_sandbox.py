@@ -127,7 +127,16 @@ def test_which_cell(inside: Inside) -> None:
     config, path = inside.config, inside.cell.path
     for home in (f"{path}/home", f"{path}/state", f"{path}/state/x/y", f"{path}//home/"):
         assert sandbox.cell_of(config, home) == inside.cell
-    odd = ("", "/", path, f"{inside.runs}/x/home", f"{path}/../x/home", "home", f"{inside.runs}/\x1b/home", f"{path}/..")
+    odd = (
+        "",
+        "/",
+        path,
+        f"{inside.runs}/x/home",
+        f"{path}/../x/home",
+        "home",
+        f"{inside.runs}/\x1b/home",
+        f"{path}/..",
+    )
     for home in odd:
         with pytest.raises(LoopError, match="lies in no cell below") as caught:
             sandbox.cell_of(config, home)
@@ -159,8 +168,10 @@ def test_which_repository(inside: Inside) -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"gitdir: /\n", b"gitdir: /etc\n", b"gitdir: ../../../../../..\n", bytes([255]), b"x" * 5000, b"gitdir: \n",
-     b"gitdir: CELL/workspace/../../other/workspace/app/.git\n", b"gitdir: CELL/home/.git\n", b"gitdir: CELL/workspace/app\n",
-     b"gitdir: CELL/workspace/app/.git-evil/x\n", b"gitdir: CELL/workspace/.git\n", b"gitdir: CELL/workspace/a/b/.git\n"],
+     b"gitdir: CELL/workspace/../../other/workspace/app/.git\n", b"gitdir: CELL/home/.git\n",
+     b"gitdir: CELL/workspace/app\n",
+     b"gitdir: CELL/workspace/app/.git-evil/x\n", b"gitdir: CELL/workspace/.git\n",
+     b"gitdir: CELL/workspace/a/b/.git\n"],
 )  # fmt: skip
 def test_a_hostile_git_file_names_no_repository(inside: Inside, text: bytes) -> None:
     (inside.worktree / ".git").write_bytes(text.replace(b"CELL", inside.cell.path.encode()))
@@ -241,7 +252,8 @@ def test_the_units_sandbox_is_a_persons() -> None:
     ProtectHome=no
     """
     assert sandbox.properties(text) == [
-        "-p", "ProtectSystem=strict", "-p", "TemporaryFileSystem=/run:ro,mode=0755", "-p", "SystemCallFilter=@system-service",
+        "-p", "ProtectSystem=strict", "-p", "TemporaryFileSystem=/run:ro,mode=0755",
+        "-p", "SystemCallFilter=@system-service",
         "-p", "SystemCallFilter=~@privileged", "-p", "CapabilityBoundingSet=", "-p", "MemoryMax=4G",
     ]  # fmt: skip
     assert sandbox.properties("") == []
@@ -252,7 +264,8 @@ def test_all_of_the_roles_unit_that_shuts_in_is_taken() -> None:
     options = sandbox.properties("[Service]\n" + "\n".join(line for line in lines if not line.startswith("{%")))
     names = {word.partition("=")[0] for word in options[1::2]}
     assert {"ProtectSystem", "ProtectHome", "PrivateTmp", "NoNewPrivileges", "PrivatePIDs", "RestrictNamespaces",
-            "SystemCallFilter", "TemporaryFileSystem", "CapabilityBoundingSet", "RestrictAddressFamilies"} <= names  # fmt: skip
+            "SystemCallFilter", "TemporaryFileSystem", "CapabilityBoundingSet",
+            "RestrictAddressFamilies"} <= names  # fmt: skip
     assert not names & {"User", "Group", "ExecStart", "ExecStartPre", "ExecStopPost", "Type", "ReadWritePaths",
                         "RuntimeDirectory", "TimeoutStopSec", "UMask", "KillMode", "SuccessExitStatus"}  # fmt: skip
 
@@ -363,7 +376,7 @@ def test_a_host_that_cannot_says_how_to_allow_it(
     becomes("exit 0")
     sandbox.check(inside.config, inside.cell)
     becomes("printf 'one\\nbwrap: \\033[2JNo permissions to create new namespace\\n' >&2; exit 1")
-    with pytest.raises(LoopError, match="the agent cannot be shut in .*No permissions.*sysctl -w kernel") as caught:
+    with pytest.raises(LoopError, match=r"the agent cannot be shut in .*No permissions.*sysctl -w kernel") as caught:
         sandbox.check(inside.config, inside.cell)
     assert str(caught.value).isprintable()
     becomes("exit 3")

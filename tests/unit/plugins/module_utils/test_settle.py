@@ -190,7 +190,8 @@ def test_one_without_a_cell_is_settled_as_well(host: Box) -> None:
 
 
 ODD: list[Any] = [
-    None, [], [1], "text", 7, 1e999, {}, {"a": [[[[[[[[[[1]]]]]]]]]]}, "\x1b[2J\udcff\ud800" * 1000, True, -1, ["x"] * 10_000,
+    None, [], [1], "text", 7, 1e999, {}, {"a": [[[[[[[[[[1]]]]]]]]]]}, "\x1b[2J\udcff\ud800" * 1000,
+    True, -1, ["x"] * 10_000,
     {"issue": "x"}, {"issue": {"repo": ["\x1b"], "number": {"a": 1}}, "pr_url": ["\x07"]}, {"cost_usd": "much"},
 ]  # fmt: skip
 

@@ -26,7 +26,8 @@ def test_numbers(text: str | float, what: str, number: float) -> None:
     [
         ("soon", "age", "a time such as 2d"), ("10G", "age", "a time such as 2d"), ("2d", "size", "a size such as 10G"),
         ("", "size", "a size such as 10G"), ("-1d", "age", "a time such as 2d"), ("1e9", "size", "a size such as 10G"),
-        ("10 G", "size", "a size such as 10G"), ("1x", "age", "a time such as 2d"), ("9" * 16, "size", "a size such as 10G"),
+        ("10 G", "size", "a size such as 10G"), ("1x", "age", "a time such as 2d"),
+        ("9" * 16, "size", "a size such as 10G"),
         ("nan", "size", "a size such as 10G"), ("1d\n1", "age", "a time such as 2d"), ("\u0665d\x1b", "age", "a time"),
     ],
 )  # fmt: skip

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Root's watch beside a cycle: who may say what, what it counts, and when it ends the cycle. systemd alone is played."""
+"""Root's watch beside a cycle: who may say what, what it counts, and when it ends it. systemd alone is played."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
 def test_the_room_on_the_disk(host: Box) -> None:
     assert watch.too_little_room(host.config) == ""
     told = watch.too_little_room({**host.config, "min_free": "900T"})
-    assert "MiB are left on the disk of" in told and told.endswith("less than a quarter of engineering_loop_min_free (900T)")
+    assert "MiB are left on the disk of" in told and told.endswith(
+        "less than a quarter of engineering_loop_min_free (900T)"
+    )
     disk = os.statvfs(host.runs)
     free = disk.f_bavail * disk.f_frsize
     assert watch.too_little_room({**host.config, "min_free": str(2 * free)}) == ""  # more than a quarter is left

@@ -92,7 +92,9 @@ def test_one_that_never_comes(pair: tuple[socket.socket, socket.socket], monkeyp
     assert time.monotonic() - began < 2
 
 
-def test_one_that_comes_byte_by_byte(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_comes_byte_by_byte(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wire, "SECONDS", 0.5)
     stop = threading.Event()
 
@@ -171,7 +173,7 @@ def test_what_is_not_taken_stops_who_says_it(place: str) -> None:
 
 def test_without_a_watch_nothing_goes_on(place: str) -> None:
     began = time.monotonic()
-    with pytest.raises(LoopError, match="the watch beside the cycle does not answer .*is it running"):
+    with pytest.raises(LoopError, match=r"the watch beside the cycle does not answer .*is it running"):
         wire.tell(CONFIG, {"what": "here"}, seconds=0.4)
     assert 0.3 < time.monotonic() - began < 5
 

@@ -32,7 +32,9 @@ def host() -> Iterator[Box]:
 @pytest.fixture
 def run(host: Box, task: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Run:
     @contextlib.contextmanager
-    def opened(_config: Any, cell: cells.Cell, command: Sequence[str], *, as_engine: bool = False) -> Iterator[list[str]]:
+    def opened(
+        _config: Any, cell: cells.Cell, command: Sequence[str], *, as_engine: bool = False
+    ) -> Iterator[list[str]]:
         yield ["env", f"--chdir={cell.part('runs')}", f"AS_ENGINE={as_engine}", *command]
 
     monkeypatch.setattr(enter, "opened", opened)

@@ -31,7 +31,11 @@ def host() -> Iterator[Box]:
 @pytest.fixture
 def run(host: Box, task: Callable[..., dict[str, Any]]) -> Run:
     def call(**options: Any) -> dict[str, Any]:
-        given = {"root": host.config["pristine_dir"], "user": GATE, "repositories": host.config["workspace_repositories"]}
+        given = {
+            "root": host.config["pristine_dir"],
+            "user": GATE,
+            "repositories": host.config["workspace_repositories"],
+        }
         return task(pristine_clones, **{**given, **options})
 
     return call
