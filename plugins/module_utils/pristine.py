@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
 
-``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A cell
-borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone anew.
+``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A
+cell borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone
+anew.
 """
 
 from __future__ import annotations
@@ -264,7 +265,13 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
     aside, old = f"{home}/.cloning-{one.dest}", f"{home}/.replaced-{one.dest}-{stamp()}"
     shutil.rmtree(aside, ignore_errors=True)
     environment, config = _access(one, token)
-    words = ["clone", "--quiet", "--bare", "--no-tags", "--template=", "--config", "core.sharedRepository=0640"]
+    number = 0
+    while os.path.lexists(old):
+        number += 1
+        old = f"{home}/.replaced-{one.dest}-{stamp()}.{number}"
+    # Not by links to the files of a repository on this host, which have the modes of their owner.
+    words = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--template="]
+    words += ["--config", "core.sharedRepository=0640"]
     try:
         git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
         lenders = [f"{home}/{name}/objects" for name in sorted(os.listdir(home)) if _lends(home, one, name)]
@@ -285,7 +292,8 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
 
 def _lends(home: str, one: Clone, name: str) -> bool:
     """Whether this is an earlier clone of the same, which cells may still borrow from."""
-    return name.startswith(f".replaced-{one.dest}-2") and os.path.isdir(f"{home}/{name}/objects")
+    earlier = re.fullmatch(rf"\.replaced-{re.escape(one.dest)}-\d{{8}}T\d{{6}}Z(\.\d+)?", name)
+    return earlier is not None and os.path.isdir(f"{home}/{name}/objects")
 
 
 def _pack(path: str) -> None:
