@@ -354,7 +354,7 @@ def _busy(state: Mapping[str, str]) -> bool:
 
 
 def _account(cycles_dir: str, known: set[str], invocation: str) -> Json:
-    """What root wrote of the cycle: the record of its invocation, else the newest new one. Empty where there is none."""
+    """What root wrote of the cycle: the record of its invocation, else the newest new one; empty where none is."""
     for record in reversed(records.read(cycles_dir, 5)):
         if f"{record['cycle']}.json" not in known and invocation in ("", record.get("invocation_id")):
             return dict(record)

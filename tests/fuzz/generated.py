@@ -161,7 +161,8 @@ def output(draw: st.DrawFn) -> bytes:
 
 
 STRATEGIES = {
-    "policy": policy, "diff": diff, "report": output, **dict.fromkeys(("record", "claim", "manifest", "untrusted"), tree),
+    "policy": policy, "diff": diff, "report": output, "record": tree, "claim": tree, "manifest": tree,
+    "untrusted": tree,
 }  # fmt: skip
 
 

@@ -26,9 +26,11 @@ CLAIM = (
 CELL = b'{"kind": "adopted", "outcome": "error", "size": 5, "files": 2, "issue": {"title": "t"}, "binds": []}'
 JSON_WORDS = ["{", "[", '"', "1e999", "null", "true", "\\ud800", "\\u001b", "\x1b[2J", "\udcff", "\n{", '{"outcome": "']
 SEEDS = {
-    **dict.fromkeys(("record", "claim"), [CLAIM]),
+    "record": [CLAIM],
+    "claim": [CLAIM],
     "report": [b"step\n" + CLAIM + b"\n{}\n"],
-    **dict.fromkeys(("manifest", "untrusted"), [CELL]),
+    "manifest": [CELL],
+    "untrusted": [CELL],
     "policy": [
         b"version: 1\ndefaults:\n  max_changed_files: 20\n  denied_path_globs: [.env, 'secrets/**']\n"
         b'  denied_content_patterns:\n    - "AKIA[0-9A-Z]{16}"\nrepos: {}\n',
