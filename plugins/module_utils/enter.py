@@ -212,8 +212,8 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
 
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
     """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
-    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making]
-    git("/", words, timeout=600)
+    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout"]
+    git("/", [*words, "--", clone.path, making], timeout=600)
     git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
     packs = f"{making}/.git/objects/pack"
     known = set(os.listdir(packs))
@@ -250,6 +250,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
         sys.stderr.write(f"{untrusted.show(words[0])}: not found\n")
         return 127
     os.execve(program, words, environment)  # noqa: S606 - a shell has no part in this
+    return 126  # never: this process is the program now
 
 
 def earlier(place: str, what: str, *within: str) -> int:

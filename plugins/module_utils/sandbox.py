@@ -152,6 +152,7 @@ def alone(name: str, *arguments: str) -> int:
         sys.stderr.write(f"{name} was not started: {error}\n")
         return CANNOT
     os.execve(BWRAP, words, environment)  # noqa: S606 - a shell has no part in this
+    return CANNOT  # never: this process is the program now
 
 
 def check(config: Config, cell: Cell) -> None:

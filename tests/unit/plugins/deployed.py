@@ -242,6 +242,6 @@ def deployed(top: Path, forge: Running) -> Host:
         "git_user_name": "Hyrule Engineering Loop",
         "git_user_email": "loop@as215932.net",
     }
-    host = Host(top, forge, config)
+    host = Host(top, forge, config, cell=paths["runs"] / "20260131T120000Z-00000000")
     host.write_config()
     return host

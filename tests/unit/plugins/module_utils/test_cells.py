@@ -225,6 +225,19 @@ def test_memory_is_copied_with_bounds_and_follows_nothing(host: Box) -> None:
     assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(target)} == {uid(LOOP)}
 
 
+def test_who_is_already_that_user_copies_the_same(host: Box) -> None:
+    host.config.update(user="root", group="root")
+    write(host.memory, {"a.md": "a\n", "b/c.md": "c\n"})
+    (host.memory / "link").symlink_to("a.md")
+    os.mkfifo(host.memory / "pipe")
+    cell = host.cell()
+    assert shape(cell.part("memory")) == {"a.md": "a\n", "b/c.md": "c\n"}
+    write(Path(cell.part("memory")), {"a.md": "new\n"})
+    told = cells.take_memory_back(host.config, cell)
+    assert told == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
+    assert shape(host.memory) == {"a.md": "new\n", "b/c.md": "c\n"}
+
+
 def test_many_files_of_memory_are_cut(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "MEMORY_FILES", 20)
     host.remember({f"{number:03}": "x" for number in range(30)})

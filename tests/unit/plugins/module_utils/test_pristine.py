@@ -353,6 +353,30 @@ def test_what_a_killed_one_left_is_made_anew(host: Box) -> None:
     assert os.listdir(host.config["pristine_dir"]) == ["app.git"]
 
 
+def test_who_is_already_that_user_needs_nobody_else(host: Box) -> None:
+    host.config["gate_user"] = "root"
+    bare = host.repository("app")
+    give(bare, "root")
+    assert refresh(host) == [("app", "cloned")]
+    new = host.commit("app", {"new.md": "x"})
+    give(bare, "root")
+    assert refresh(host) == [("app", "updated")]
+    repack(host)
+    garbage_head(clone_of(host))
+    assert refresh(host, check=True) == refresh(host) == [("app", "replaced")]
+    place = host.top / "work" / "root"
+    place.mkdir()
+    assert [one["status"] for one in pristine.check_out(host.config, str(place))] == ["made"]
+    assert git(place / "app", "rev-parse", "HEAD") == new
+    pristine.mark_damaged(host.config, "app")
+    bare.rename(bare.with_name("gone"))
+    (one,) = pristine.refresh(host.config)
+    assert one["status"] == "failed" and "cannot be cloned" in one["detail"]
+    garbage_head(clone_of(host))
+    (made,) = pristine.check_out(host.config, f"{place}/again")
+    assert made["status"] == "failed"
+
+
 # --- checking out
 
 

@@ -56,7 +56,7 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (4, "")
     assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
     for wrong in (
-        (), ("heal",), ("alone",), ("cycle", "a", "b"), ("prepare", "a", "b"), ("settle", "a", "b"), ("watch", "a", "b"),
+        (), ("heal",), ("alone",), *((name, "a", "b") for name in ("cycle", "prepare", "settle", "watch")),
         ("inside", "a"), ("worktrees",), ("pack", "a", "b"), ("pre-push", "origin"), ("askpass",),
     ):  # fmt: skip
         assert launch(*wrong).returncode == 1
