@@ -40,6 +40,10 @@ IN_USE = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
+# What is asked of every manifest; a missing one is empty.
+SHAPE: dict[str, type] = {
+    "outcome": str, "detail": str, "kind": str, "trigger": str, "invocation": str, "agents": int, "size": int, "binds": list,
+}  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
 # Of memory, which is the one thing that goes from cell to cell.
@@ -210,7 +214,11 @@ def manifest_of(cell: Cell) -> Manifest:
     content = read_bytes(f"{cell.path}/{MANIFEST}")
     if content is None:
         raise LoopError(f"{cell.path} is no cell: it has no {MANIFEST}")
-    return untrusted.parse(content, f"{cell.path}/{MANIFEST}")
+    manifest = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
+    wrong = [key for key, kind in SHAPE.items() if not isinstance(manifest.setdefault(key, kind()), kind)]
+    if wrong or not manifest["outcome"]:
+        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest: {', '.join(wrong) or 'it has no outcome'}")
+    return manifest
 
 
 def update(cell: Cell, **changed: Any) -> Manifest:

@@ -34,6 +34,7 @@ Config: TypeAlias = Mapping[str, Any]
 USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
 BRINGING = "refs/loop-bring/work"
 MAX_BUNDLE = 4 * 1024**3
+MAX_FILE = 100 * 1024**2
 HANDED = "handover"
 
 
@@ -274,7 +275,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
     cell = cells.Cell(os.path.realpath(worktree).removesuffix("/").partition("/runs/")[0])
     lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
-    lenders += [f"{place}/.git/objects" for place in _checkouts(worktree, cell)]
+    lenders += [f"{place}/.git/objects" for place in _checkouts(worktree, cell) if _lends_only(place, lenders)]
     os.makedirs(f"{home}/objects/info", exist_ok=True)
     with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
         handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
@@ -313,7 +314,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
 def _head(worktree: str) -> str:
     """The commit that the worktree stands at; empty where its repository does not say."""
     with contextlib.suppress(LoopError):
-        found = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
+        found = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=20)[1].strip()
         return found if pristine.SHA.fullmatch(found) else ""
     return ""
 
@@ -324,15 +325,23 @@ def _checkouts(worktree: str, cell: Cell) -> list[str]:
     return [worktree, *(f"{workspace}/{name}" for name in (sorted(os.listdir(workspace)) if os.path.isdir(workspace) else []))]
 
 
+def _lends_only(place: str, known: Sequence[str]) -> bool:
+    """Whether a repository borrows from nothing but the pristine clones: git would follow it anywhere, into pipes as well."""
+    with contextlib.suppress(LoopError):
+        text = os.fsdecode(untrusted.read(f"{place}/.git/objects/info/alternates", place, 65536) or b"")
+        return set(text.splitlines()) <= {*known, ""}
+    return False
+
+
 def _fit_for_git(worktree: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which files git can have, and which not."""
+    """Which files git can have, and a forge would take, and which not."""
     fit, unfit = [], []
     for name in names:
         path = f"{worktree}/{name}"
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError:
-            mode = 0
-        good = stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and os.access(path, os.R_OK))
+        good = False
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            small = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE
+            good = stat.S_ISLNK(status.st_mode) or (small and os.access(path, os.R_OK))
         (fit if good else unfit).append(name)
     return fit, unfit
