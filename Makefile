@@ -44,7 +44,7 @@ kills: setup ## healer and git killed at random moments; KILLS=500
 bench: setup ## what it costs: tests/benchmarks
 	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
 
-fuzz: setup ## many inputs for each reader of what others write; INPUTS=200000
+fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/fuzz-venv
 	@$(BIN)/uv pip install --quiet --python $(FUZZ) --require-hashes -r tests/fuzz/requirements.txt
 	@$(FUZZ) tests/fuzz/run.py $(INPUTS)

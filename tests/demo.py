@@ -358,7 +358,7 @@ def label(forge: Forge, number: int, on: bool) -> None:
 
 
 def crash(operator: Operator, host: Host, forge: Forge) -> dict[str, Any]:
-    """SIGKILL a cycle in the middle of its work; the next one must succeed, and the work be kept, shown and brought out."""
+    """SIGKILL a cycle in the middle of its work; the next one must succeed, the work be kept, shown and brought out."""
     label(forge, CANARY_ISSUE, on=False)
     number = forge.approve("Write down how to drain a router", "Explain the steps.\n\n<!-- pi: sleep 600 -->\n")
     host.sh(f"systemctl start --no-block {UNIT}.service")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How many runs a day: every cycle in which an agent was started counts, however it ended.
 
-The count is root's, beside the releases. It is written when the watch hears that an agent starts, before the agent does;
-nothing takes it back. The engine's own ledger, made anew for each cell, says the same.
+The count is root's, beside the releases. It is written when the watch hears that an agent starts, before the agent
+does; nothing takes it back. The engine's own ledger, made anew for each cell, says the same.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _read(config: Config) -> dict[str, Day]:
             }
             for name, day in days.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise LoopError(f"{path} cannot be read as the count of the day's runs: move it aside") from error
 
 

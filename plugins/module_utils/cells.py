@@ -3,9 +3,9 @@
 """Cells: the directories of one cycle, made fresh before it and closed after it, however it ended.
 
 ``RUNS_DIR/<id>/`` is root's: what is in it (home, workspace, runs, state, memory) the loop's user may write, the
-directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not end
-well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it; everything
-below is input.
+directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not
+end well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it;
+everything below is input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,9 +40,16 @@ IN_USE = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
+<<<<<<< HEAD
 # What is asked of every manifest; a missing one is empty.
 SHAPE: dict[str, type] = {
     "outcome": str, "detail": str, "kind": str, "trigger": str, "invocation": str, "agents": int, "size": int, "binds": list,
+=======
+# What a manifest may have under the names that decide something.
+KINDS: dict[str, tuple[type, ...]] = {
+    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "binds": (list,),
+    "issue": (dict, type(None)),
+>>>>>>> main
 }  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
@@ -127,8 +134,10 @@ def make(config: Config, name: str, manifest: Manifest) -> Cell:
         copy_memory(config["user"], config["memory_dir"], f"{making}/memory")
         write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **manifest})
         os.rename(making, cell.path)
-    except OSError as error:
+    except (LoopError, OSError) as error:
         remove_tree(making)
+        if isinstance(error, LoopError):
+            raise
         raise LoopError(f"no cell can be made in {config['runs_dir']}: {error.filename}: {error.strerror}") from error
     return cell
 
@@ -160,10 +169,22 @@ def home_file(wanted: Mapping[str, str]) -> bytes:
     return content
 
 
+def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> None:
+    """Refuse what no cell could be given: LoopError names the first of root's files or directories that is not fit."""
+    for wanted in home_files:
+        home_file(wanted)
+    for seed in caches:
+        path = seed["src"]
+        if not os.path.isdir(path) or os.lstat(path).st_uid != 0:
+            raise LoopError(f"the cache {path} must be a directory of root's: make it, or take it out of"
+                            " engineering_loop_caches")  # fmt: skip
+
+
 def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
     """Copy what memory has, as the loop's user, into the empty directory ``target``; ``{files, bytes, left_out}``.
 
-    Regular files and directories only, no link is followed, and only as much as is allowed.
+    Regular files and directories only, no link is followed, and only as much as is allowed. What cannot be read is left
+    out like what may not be.
     """
     if not os.path.isdir(source):
         return {"files": 0, "bytes": 0, "left_out": []}
@@ -172,32 +193,49 @@ def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
 
 
 def _copy_bounded(source: str, target: str) -> dict[str, Any]:
-    seen, total, left_out = 0, 0, []
+    left_out: list[str] = []
+    seen = total = 0
     waiting = [("", 0)]
     while waiting:
         relative, depth = waiting.pop()
-        with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
-            names = sorted(os.listdir(directory))
-            for name in names:
-                inner = f"{relative}/{name}".lstrip("/")
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                seen += 1
-                if seen > MEMORY_FILES:
-                    left_out.append(f"everything after {MEMORY_FILES} files")
-                    return {"files": seen - 1, "bytes": total, "left_out": left_out}
-                if stat.S_ISDIR(status.st_mode) and depth < MEMORY_DEPTH:
+        for name, status in _entries(source, relative):
+            inner = f"{relative}/{name}".lstrip("/")
+            seen += 1
+            if seen > MEMORY_FILES:
+                left_out = [*left_out[:20], f"everything after {MEMORY_FILES} files"]
+                return {"files": seen - 1, "bytes": total, "left_out": left_out}
+            try:
+                if stat.S_ISDIR(status.st_mode) and depth < MEMORY_DEPTH and _entries(source, inner) is not None:
                     os.mkdir(f"{target}/{inner}", 0o750)
                     waiting.append((inner, depth + 1))
-                elif stat.S_ISREG(status.st_mode) and total + status.st_size <= MEMORY_BYTES:
-                    content = untrusted.read(f"{source}/{inner}", source, MEMORY_BYTES) or b""
+                elif stat.S_ISREG(status.st_mode):
+                    content = untrusted.read(f"{source}/{inner}", source, MEMORY_BYTES - total) or b""
                     total += len(content)
-                    descriptor = os.open(f"{target}/{inner}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-                    with os.fdopen(descriptor, "wb") as handle:
-                        handle.write(content)
-                        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+                    _put(f"{target}/{inner}", content, status)
                 else:
                     left_out.append(untrusted.show(inner))
+            except LoopError:
+                left_out.append(untrusted.show(inner))
     return {"files": seen, "bytes": total, "left_out": left_out[:20]}
+
+
+def _entries(source: str, relative: str) -> list[tuple[str, os.stat_result]]:
+    """What is in a directory of memory, by name; LoopError where it cannot be entered or read."""
+    with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
+        try:
+            names = sorted(os.listdir(directory))
+            return [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names]
+        except OSError as error:
+            raise LoopError(f"{untrusted.show(relative or source)} cannot be read: {error.strerror}") from error
+
+
+def _put(path: str, content: bytes, status: os.stat_result) -> None:
+    """A copy with the time of the original."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    with open(descriptor, "wb", buffering=0) as handle:
+        while content:
+            content = content[handle.write(content) :]
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 # --- the manifest -----------------------------------------------------------------------------
@@ -214,11 +252,19 @@ def manifest_of(cell: Cell) -> Manifest:
     content = read_bytes(f"{cell.path}/{MANIFEST}")
     if content is None:
         raise LoopError(f"{cell.path} is no cell: it has no {MANIFEST}")
+<<<<<<< HEAD
     manifest = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
     wrong = [key for key, kind in SHAPE.items() if not isinstance(manifest.setdefault(key, kind()), kind)]
     if wrong or not manifest["outcome"]:
         raise LoopError(f"{cell.path}/{MANIFEST} is no manifest: {', '.join(wrong) or 'it has no outcome'}")
     return manifest
+=======
+    found = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
+    wrong = [key for key, kinds in KINDS.items() if not isinstance(found.get(key, kinds[0]()), kinds)]
+    if wrong or "outcome" not in found:
+        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest of a cell: {', '.join(wrong) or 'outcome'}")
+    return {"kind": "cycle", **found}
+>>>>>>> main
 
 
 def update(cell: Cell, **changed: Any) -> Manifest:
@@ -310,6 +356,8 @@ def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
     """
     memory, fresh, previous = config["memory_dir"], f"{config['memory_dir']}.new", f"{config['memory_dir']}.previous"
     user = account(config["user"])
+    if os.path.islink(cell.part("memory")) or not os.path.isdir(cell.part("memory")):
+        raise LoopError(f"{cell.part('memory')} is no directory any more")
     remove_tree(fresh)
     os.mkdir(fresh, 0o700)
     os.chown(fresh, user.pw_uid, user.pw_gid)
@@ -326,11 +374,13 @@ def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
     return {"changed": True, **copied}
 
 
-def swap_memory(config: Config) -> str:
+def swap_memory(config: Config, *, check: bool = False) -> str:
     """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
     memory, previous = config["memory_dir"], f"{config['memory_dir']}.previous"
     if not os.path.isdir(previous):
         raise LoopError(f"there is no earlier memory: {previous} is missing")
+    if check:
+        return "the memory of before would be brought back"
     aside = f"{memory}.swap"
     os.rename(memory, aside)
     os.rename(previous, memory)
@@ -358,7 +408,10 @@ def recover(config: Config) -> list[tuple[Cell, Manifest]]:
         _recover_memory(config["memory_dir"])
     for name in sorted(os.listdir(runs)):
         if name.startswith((MAKING, GOING)):
-            remove_tree(f"{runs}/{name}")
+            try:
+                remove_tree(f"{runs}/{name}")
+            except LoopError as error:  # something is mounted there: it is in nobody's way
+                print(error, flush=True)
     for manifest in listing(runs):
         if manifest["outcome"] == RUNNING:
             cell = Cell(manifest.pop("path"))

@@ -3,8 +3,8 @@
 """One cycle of the loop, as the loop's user, in the unit's sandbox: checkouts, the engine, and a report of it.
 
 Started by ``loop cycle`` after root's ``loop prepare``, which looked at everything and made the cell. What is reported
-here is a claim: ``loop settle`` judges it. The exit status tells systemd what the engine's own does not (a dead-ended run
-exits 0 there).
+here is a claim: ``loop settle`` judges it. The exit status tells systemd what the engine's own does not (a dead-ended
+run exits 0 there).
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _flags(help_text: str) -> set[str]:
 def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str, Any]) -> dict[str, str]:
     """The unit's environment and the secrets, plus a git that no repository can bend and whose pushes are judged.
 
-    Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in there
-    (see sandbox.py). HOME is a directory that they cannot write, since gh and others obey what stands in it.
+    Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
+    there (see sandbox.py). HOME is a directory that they cannot write, since gh and others obey what stands in it.
     """
     environment = {**os.environ, **handed["environment"], **push_gate.environment(config)}
     path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)

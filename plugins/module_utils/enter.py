@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Open a kept cell: run something in it, in the sandbox of a cycle, or bring its work to a person as a branch.
 
-The cell stays closed on the disk. What runs sees its parts mounted where they were, under a directory that ends with it,
-and no other cell; so every path in a state file or a worktree is still true, also in a cell that an older layout left.
+The cell stays closed on the disk. What runs sees its parts mounted where they were, under a directory that ends with
+it, and no other cell; so every path in a state file or a worktree is still true, also in a cell that an older layout
+left.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ def _escaped(path: str) -> str:
     return re.sub(r"([\\:\s\"'%])", lambda found: "%%" if found[1] == "%" else f"\\{found[1]}", path)
 
 
-def run(config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600) -> dict[str, Any]:
+def run(
+    config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600
+) -> dict[str, Any]:
     """Run ``command`` in the cell and return ``{exit_status, lines}``; what it says is cleaned and cut."""
     with opened(config, cell, command, as_engine=as_engine) as line:
         try:
@@ -157,14 +160,17 @@ def restore_earlier(config: Config, what: str) -> dict[str, Any] | None:
 def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> dict[str, Any]:
     """The work of a cell as ``branch`` in a fresh clone for a person; ``{path, branch, commits, files}`` each.
 
-    Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are checked
-    object by object when they are received. Ignored files stay in the cell.
+    Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are
+    checked object by object when they are received. Ignored files stay in the cell.
     """
     git("/", ["check-ref-format", "--branch", branch], timeout=60)
     home = f"{config['state_dir']}/restored/{cell.id}"
     if os.path.lexists(home):
         raise LoopError(f"{home} is there already: move it away")
     listed = run(config, cell, [f"{config['lib_dir']}/loop", "worktrees", f"{config['config_dir']}/loop.json"])
+    if listed["exit_status"]:
+        said = (listed["lines"] or ["no message"])[-1]
+        raise LoopError(f"{cell.id} cannot be looked through: {said}")
     known = {one.dest: one for one in pristine.clones(config)}
     found = [line.split(" ", 1) for line in listed["lines"] if " /" in line]
     places = [(dest, path) for dest, path in found if dest in known]
@@ -182,7 +188,7 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
 
 def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> list[str]:
     """Bring one worktree's work out; what could not come along."""
-    bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
+    bundle, making = (f"{config['pristine_dir']}/.{what}-{cell.id}" for what in ("bundle", "bringing"))
     known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
     command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
     try:
@@ -193,7 +199,6 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
         if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
             said = next((one for one in reversed(told) if one.strip()), "it is too large")
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
-        making = f"{config['pristine_dir']}/.bringing-{cell.id}"
         remove_tree(making)
         as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
         os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
@@ -201,17 +206,26 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
         os.rename(making, place)
     finally:
         _forget(bundle)
+        remove_tree(making)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]
     return lost[:20] + ([f"and {len(lost) - 20} more"] if len(lost) > 20 else [])
 
 
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
     """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
-    git("/", ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making],
-        timeout=600)  # fmt: skip
+    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making]
+    git("/", words, timeout=600)
     git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
-    words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:refs/heads/{branch}"]
-    git(making, words, config={"fetch.fsckObjects": "true"}, timeout=600)
+    packs = f"{making}/.git/objects/pack"
+    known = set(os.listdir(packs))
+    words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:{BRINGING}"]
+    git(making, words, config={"fetch.unpackLimit": "1"}, timeout=600)
+    # Asked for by itself: git before 2.46 does not check what comes in a bundle, whatever fetch.fsckObjects says.
+    for name in sorted(set(os.listdir(packs)) - known):
+        if name.endswith(".pack"):
+            git(making, ["index-pack", "--verify", "--strict", f"{packs}/{name}"], timeout=600)
+    git(making, ["update-ref", f"refs/heads/{branch}", f"{BRINGING}^{{commit}}"], timeout=60)
+    git(making, ["update-ref", "-d", BRINGING], timeout=60)
     git(making, ["checkout", "--quiet", branch], timeout=600)
 
 

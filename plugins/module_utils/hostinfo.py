@@ -9,7 +9,7 @@ import os
 import platform
 import pwd
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import cells, env_file, receipts, records, rollout, settings, timer
@@ -82,6 +82,15 @@ def secrets_problem(path: str | None, forbidden: Sequence[str]) -> str:
         return ""
     try:
         env_file.load(path, forbidden)
+    except LoopError as error:
+        return str(error)
+    return ""
+
+
+def cell_problem(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> str:
+    """Why no cell could be given what it is to find in its home; empty where all of it is fit."""
+    try:
+        cells.check_given(home_files, caches)
     except LoopError as error:
         return str(error)
     return ""

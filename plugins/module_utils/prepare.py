@@ -170,12 +170,7 @@ def check_host(config: Config, environment: Mapping[str, str]) -> None:
             f"{HANDOFF} in {config['env_file']} names {environment[HANDOFF]}, but handoffs are written into the cell of"
             " each cycle: remove it"
         )
-    for wanted in config["home_files"]:
-        cells.home_file(wanted)
-    for seed in config["caches"]:
-        if not os.path.isdir(seed["src"]) or os.lstat(seed["src"]).st_uid != 0:
-            raise LoopError(f"the cache {seed['src']} must be a directory of root's: make it, or take it out of"
-                            " engineering_loop_caches")  # fmt: skip
+    cells.check_given(config["home_files"], config["caches"])
     release = os.path.realpath(f"{config['install_dir']}/current")
     receipts.active_release(config)
     owner = os.stat(release)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
 
-``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A cell
-borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone anew.
+``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A
+cell borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone
+anew.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PACKS = 40  # this many packs, and they are put together
 ANY = range(-128, 256)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HEADS = "refs/heads/"
+LENDERS_ARE_MUTE = {"core.alternateRefsCommand": "true"}
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
     environment, config = credentials(one.url, token)
     # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
-    told = {"core.alternateRefsCommand": "true", "fetch.unpackLimit": "1"}
+    told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
     return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
@@ -264,7 +266,13 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
     aside, old = f"{home}/.cloning-{one.dest}", f"{home}/.replaced-{one.dest}-{stamp()}"
     shutil.rmtree(aside, ignore_errors=True)
     environment, config = _access(one, token)
-    words = ["clone", "--quiet", "--bare", "--no-tags", "--template=", "--config", "core.sharedRepository=0640"]
+    number = 0
+    while os.path.lexists(old):
+        number += 1
+        old = f"{home}/.replaced-{one.dest}-{stamp()}.{number}"
+    # Not by links to the files of a repository on this host, which have the modes of their owner.
+    words = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--template="]
+    words += ["--config", "core.sharedRepository=0640"]
     try:
         git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
         lenders = [f"{home}/{name}/objects" for name in sorted(os.listdir(home)) if _lends(home, one, name)]
@@ -285,7 +293,8 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
 
 def _lends(home: str, one: Clone, name: str) -> bool:
     """Whether this is an earlier clone of the same, which cells may still borrow from."""
-    return name.startswith(f".replaced-{one.dest}-2") and os.path.isdir(f"{home}/{name}/objects")
+    earlier = re.fullmatch(rf"\.replaced-{re.escape(one.dest)}-\d{{8}}T\d{{6}}Z(\.\d+)?", name)
+    return earlier is not None and os.path.isdir(f"{home}/{name}/objects")
 
 
 def _pack(path: str) -> None:

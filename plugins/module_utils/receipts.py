@@ -136,7 +136,8 @@ def unit_files(config: Config, root: str = "") -> list[str]:
     missing = [path for path in services if not os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
-    return [*services, *(path for service in services for path in _tree(root, f"{service}.d")), *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
+    drop_ins = [path for service in services for path in _tree(root, f"{service}.d")]
+    return [*services, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:

@@ -60,7 +60,7 @@ def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
 
 
 def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """``value`` with long texts and lists cut, what is nested too deeply left out, and nothing a terminal would obey."""
+    """``value`` with long texts and lists cut, what is nested too deeply left out, and nothing a terminal obeys."""
     if isinstance(value, str):
         return "\n".join(show(line, MAX_TEXT) for line in value[: MAX_TEXT * 4].split("\n"))[: MAX_TEXT + 3]
     if isinstance(value, (dict, list)) and not depth:
@@ -77,8 +77,8 @@ def fitting(record: dict[str, Any], limit: int = MAX_BYTES) -> dict[str, Any]:
     whole: dict[str, Any] = bounded(record)
     if len(json.dumps(whole, indent=2)) <= limit:
         return whole
-    plain = {key: value for key, value in whole.items() if not isinstance(value, (dict, list))}
-    return {**plain, "numbers": whole.get("numbers", {}), "left_out": sorted(whole.keys() - plain.keys())}
+    plain = {key: value for key, value in whole.items() if key == "numbers" or not isinstance(value, (dict, list))}
+    return {**plain, "left_out": sorted(whole.keys() - plain.keys())}
 
 
 def write(cycles_dir: str, record: dict[str, Any]) -> None:
@@ -102,7 +102,8 @@ def ended(record: dict[str, Any], outcome: str, detail: str) -> dict[str, Any]:
 
 def sentence(record: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
-    report = record.get("report") or {}
+    report = record.get("report")
+    report = report if isinstance(report, dict) else {}
     issue = report.get("issue")
     words = [f"cycle {record['outcome']} after {record.get('seconds', 0)} s"]
     if isinstance(issue, dict) and issue:

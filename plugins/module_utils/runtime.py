@@ -16,7 +16,7 @@ from .errors import LoopError
 from .hostfiles import Entry
 
 # The same as in galaxy.yml; a receipt names it.
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 PACKAGE = "engineering_loop_core"
 

@@ -3,9 +3,10 @@
 """Generated code alone: what shuts in the agent and the gate commands, each time one is started.
 
 ``lib_dir/bin`` has a program of ours under each of their names, first on the engine's PATH. It tells the watch that an
-agent starts, then runs the real one in a PID and mount namespace of its own (bubblewrap): it sees no process but its own,
-writes its worktree, its home and a private /tmp, and nothing of it survives. What it does to the repository itself
-(commits, configuration, hooks) goes to an overlay that ends with it: the engine finds changed files and nothing else.
+agent starts, then runs the real one in a PID and mount namespace of its own (bubblewrap): it sees no process but its
+own, writes its worktree, its home and a private /tmp, and nothing of it survives. What it does to the repository
+itself (commits, configuration, hooks) goes to an overlay that ends with it: the engine finds changed files and
+nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ ENGINE_PYTHON = "engine-python"
 # What a program needs of /run, which is hidden otherwise: how names are resolved.
 RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd")
 # What CI would give a gate command, beside how the network is reached.
-CI_NAMES = frozenset({"PATH", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "COLUMNS", "LINES"})
+CI_NAMES = frozenset(
+    {"PATH", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "COLUMNS", "LINES"}
+)
 ALLOW = (
     "let the kernel allow it: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
     " (Debian's own values), kept in /etc/sysctl.d"
@@ -54,7 +57,8 @@ def command(config: Config, cell: Cell, directory: str, program: Sequence[str]) 
     home = cell.part("home")
     words = [
         BWRAP, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session",
-        "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",
+        "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+        "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",  # noqa: S108 - both are the sandbox's own
         "--tmpfs", "/run",
     ]  # fmt: skip
     for path in RESOLVERS:
@@ -78,7 +82,7 @@ def command(config: Config, cell: Cell, directory: str, program: Sequence[str]) 
 
 def cell_of(config: Config, home: str) -> Cell:
     """The cell that an engine with this HOME works in. LoopError where it is none."""
-    relative = os.path.relpath(home, config["runs_dir"]).split("/")
+    relative = os.path.relpath(home or "/", config["runs_dir"]).split("/")
     if not ID.fullmatch(relative[0]) or len(relative) < 2:
         raise LoopError(f"HOME {untrusted.show(home)} lies in no cell below {config['runs_dir']}")
     return Cell(f"{config['runs_dir']}/{relative[0]}")
@@ -102,7 +106,8 @@ def repository_of(cell: Cell, worktree: str) -> str:
             text = os.fsdecode(untrusted.read(f"{worktree}/.git", worktree, 4096) or b"")
         except LoopError:
             return ""
-        git_dir = os.path.realpath(os.path.join(worktree, text.removeprefix("gitdir: ").rstrip("\n")))
+        named = text.removeprefix("gitdir: ").partition("\0")[0].rstrip("\n")
+        git_dir = os.path.realpath(os.path.join(worktree, named))
     found = re.match(rf"{re.escape(cell.part('workspace'))}/[^/]+/\.git(?=/|\Z)", git_dir)
     return found[0] if found else ""
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """After a cycle, as root, when all of its processes are gone: judge how it ended, take memory back, close its cell.
 
-What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it) stands
-above it.
+What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it)
+stands above it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     try:
         config = settings.load(config_path)
         with cells.alone(config):
-            running = [one for one in records.running(config["cycles_dir"]) if one["invocation_id"] == invocation]
+            running = [one for one in records.running(config["cycles_dir"]) if one.get("invocation_id") == invocation]
             ended = [_settle(config, record) for record in running]
             let_go(config)
     except LoopError as error:
@@ -60,7 +60,7 @@ def _settle(config: Config, record: Json) -> Json:
         record = records.ended(record, "error", f"the cycle ended without a cell: {error}")
         records.write(config["cycles_dir"], record)
         return record
-    claim = cells.report_of(cell)
+    claim = claimed(cells.report_of(cell))
     outcome, detail = judge(manifest, claim, os.environ)
     record.update({key: claim[key] for key in ("report", "exit_status", "pushes", "checkouts") if key in claim})
     record = {**records.ended(record, outcome, detail), "agents": manifest["agents"]}
@@ -70,13 +70,12 @@ def _settle(config: Config, record: Json) -> Json:
     record["budget"] = budget.figures(config)
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
-    for one in claim.get("checkouts") or []:
-        if isinstance(one, dict) and one.get("status") == "failed":
-            pristine.mark_damaged(config, str(one.get("dest")))
-    issue = (claim.get("report") or {}).get("issue")
-    manifest.update(outcome=outcome, detail=detail, issue=records.bounded(issue) if isinstance(issue, dict) else None)
+    _mark_damaged(config, claim)
+    issue = claim.get("report", {}).get("issue")
+    issue = records.bounded(issue) if isinstance(issue, dict) else None
+    manifest.update(outcome=outcome, detail=records.bounded(detail), issue=issue)
     if outcome in cells.NOTHING_IN_IT and not manifest["agents"]:
-        cells.remove(cell)
+        _remove(cell)
         record.pop("cell", None)
     else:
         manifest = cells.close(cell, manifest)
@@ -85,6 +84,17 @@ def _settle(config: Config, record: Json) -> Json:
     records.write(config["cycles_dir"], record)
     say(f"{records.sentence(record)}\n")
     return record
+
+
+def claimed(report: Mapping[str, Any]) -> Json:
+    """Of what the cycle reported, what has the kind that it should have."""
+    kinds: dict[str, type] = {
+        "report": dict, "pushes": list, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+    }  # fmt: skip
+    found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
+    for key in ("pushes", "checkouts"):
+        found[key] = [one for one in found.get(key, []) if isinstance(one, dict)]
+    return {**found, "outcome": report.get("outcome"), "detail": report.get("detail", "")}
 
 
 def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mapping[str, str]) -> tuple[str, str]:
@@ -117,6 +127,23 @@ def _memory_back(config: Config, cell: Cell) -> Json:
         return {"changed": False, "error": str(error)}
 
 
+def _mark_damaged(config: Config, claim: Mapping[str, Any]) -> None:
+    """Clones that no checkout could be made from are made anew before the next cycle."""
+    for one in claim["checkouts"]:
+        if one.get("status") == "failed":
+            try:
+                pristine.mark_damaged(config, str(one.get("dest")))
+            except LoopError as error:
+                say(f"the clone {show(str(one.get('dest')))} stays as it is: {error}\n")
+
+
+def _remove(cell: Cell) -> None:
+    try:
+        cells.remove(cell)
+    except LoopError as error:  # it is out of its place, and goes as soon as it can
+        say(f"{error}\n")
+
+
 def let_go(config: Config) -> None:
     """Remove what was kept long enough."""
     limits = limits_of(config["quarantine_keep"])
@@ -128,10 +155,10 @@ def let_go(config: Config) -> None:
 
 def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
     """What can be counted of a cycle, flat, for whoever draws curves."""
-    report, pushes = claim.get("report") or {}, claim.get("pushes") or []
+    report, pushes, given = claim.get("report", {}), claim["pushes"], claim.get("numbers", {})
     disk = os.statvfs(config["cycles_dir"])
-    given = claim.get("numbers") if isinstance(claim.get("numbers"), dict) else {}
-    counted = {name: _number((given or {}).get(name)) for name in ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")}
+    names = ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")
+    counted = {name: _number(given.get(name)) for name in names}
     return {
         **counted,
         "seconds": record["seconds"],
@@ -140,7 +167,7 @@ def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Ma
         "cell_bytes": manifest.get("size", 0),
         "clones_failed": sum(one["status"] == "failed" for one in record.get("clones", [])),
         "pushes": len(pushes),
-        "pushes_refused": sum(isinstance(one, dict) and not one.get("allowed") for one in pushes),
+        "pushes_refused": sum(not one.get("allowed") for one in pushes),
         **record["budget"],
         "free_bytes": disk.f_bavail * disk.f_frsize,
     }

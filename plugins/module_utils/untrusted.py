@@ -54,14 +54,18 @@ def opened(path: str, top: str | None = None, each: Callable[[int], None] = lamb
     relative = os.path.relpath(path, start)
     if relative == ".." or relative.startswith("../") or "\0" in path:
         raise LoopError(f"{show(path)} does not lie in {start}")
-    descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{show(start)} is no directory to enter ({error.strerror})") from error
     try:
         for part in relative.split("/") if relative != "." else []:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 deeper = os.open(part, flags, dir_fd=descriptor)
-            except OSError as error:
-                raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({error.strerror})") from error
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", "no name")
+                raise LoopError(f"{show(path)}: {show(part)} is no directory to enter ({why})") from error
             os.close(descriptor)
             descriptor = deeper
             each(descriptor)
@@ -86,8 +90,8 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    except OSError as error:
-        raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise LoopError(f"{show(path)} cannot be read: {getattr(error, 'strerror', 'no name')}") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Beside a cycle, as root: hear that an agent starts, count the run, take the report, and end what grows too large.
 
-Run by ``UNIT-watch.service``, which lives as long as its cycle. What is said here is believed as far as the kernel says who
-speaks: the report comes from the unit's main process alone, and that an agent starts can only ever add to a count.
+Run by ``UNIT-watch.service``, which lives as long as its cycle. What is said here is believed as far as the kernel
+says who speaks: the report comes from the unit's main process alone, and that an agent starts can only ever add to a
+count.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ options:
     type: path
   programs:
     description:
-      - Further programs, by name, that the engine starts and that run generated code: the agent, gate commands. They are
-        shut in.
+      - Further programs, by name, that the engine starts and that run generated code: the agent, gate commands. They
+        are shut in.
       - Those that are named in a usual policy are known already.
     type: list
     elements: str
@@ -112,7 +112,7 @@ collection_version:
   description: Version of the collection that the code belongs to.
   returned: success
   type: str
-  sample: 0.1.0
+  sample: 0.2.0
 """
 
 import functools

@@ -12,8 +12,8 @@ short_description: Open a kept cell of the loop, or bring its work out
 version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
-  - A cycle that did not end well leaves its cell, closed, with all that it had written. This runs a command in it, in the
-    sandbox of a cycle, or brings its work to a person as a branch.
+  - A cycle that did not end well leaves its cell, closed, with all that it had written. This runs a command in it, in
+    the sandbox of a cycle, or brings its work to a person as a branch.
   - Nothing in the cell is ever run or believed outside of that sandbox.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
@@ -21,7 +21,8 @@ options:
   what:
     description:
       - The cell's id, or a part of it that fits one cell only.
-      - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last change.
+      - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
+        change.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
@@ -126,7 +127,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["run"] and module.params["to"]:
-        module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings its work out")
+        module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
     try:
         result = act(settings.load(module.params["config"]), module.params, module.check_mode)
     except LoopError as error:
@@ -140,8 +141,7 @@ def main() -> None:
 def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Look, run, or bring."""
     if given["what"] == "memory":
-        line = "the memory of before would be brought back" if check else cells.swap_memory(config)
-        return {"changed": True, "id": "memory", "lines": [line]}
+        return {"changed": True, "id": "memory", "lines": [cells.swap_memory(config, check=check)]}
     if cells.EARLIER.fullmatch(given["what"]):
         if check:
             return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}

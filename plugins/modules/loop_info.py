@@ -54,6 +54,34 @@ options:
     type: list
     elements: str
     default: []
+  home_files:
+    description: Files of root's that each cell is to find in its home, to be looked at as a cycle will.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description: On the host.
+        type: path
+        required: true
+      dest:
+        description: In the home.
+        type: str
+        required: true
+  caches:
+    description: Directories of root's that each cell is to find in its home, to be looked at as a cycle will.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description: On the host.
+        type: path
+        required: true
+      dest:
+        description: In the home.
+        type: str
+        required: true
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -147,6 +175,10 @@ rollout:
       description: The engines that failed or were gone back from, by commit, and why.
       type: dict
       returned: always
+cell_problem:
+  description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
+  returned: success
+  type: str
 secrets_problem:
   description: Why a cycle would refuse O(env_file), empty if it would not. Never holds a value of that file.
   returned: success
@@ -200,6 +232,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
+PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
+
 
 def main() -> None:
     module = AnsibleModule(
@@ -212,6 +246,8 @@ def main() -> None:
             "takeover": {"type": "dict"},
             "env_file": {"type": "path"},
             "forbidden_environment": {"type": "list", "elements": "str", "default": []},
+            "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+            "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -231,6 +267,7 @@ def main() -> None:
             takeover=[item.path for item in theirs],
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
+            cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

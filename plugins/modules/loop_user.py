@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: loop_user
 short_description: Take from the users of a loop what they must not have
-version_added: "0.1.0"
+version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
   - A user that runs generated code has no home, no shell, no password, no services that start with the host and no

@@ -13,8 +13,8 @@ version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
   - Clones the repositories that are missing under O(root), bare, and fetches all branches of the others, all at once.
-  - Each cycle borrows the objects of these clones, so none of them is ever removed, also not when a clone is damaged and
-    made anew.
+  - Each cycle borrows the objects of these clones, so none of them is ever removed, also not when a clone is damaged
+    and made anew.
   - The loop does the same before each cycle. Here it is found early which repository cannot be reached.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes

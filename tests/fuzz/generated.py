@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The half that knows the formats: hypothesis builds policies and diffs, nearly right. Arguments: TARGET INPUTS.
+"""The half that knows the formats: hypothesis builds policies, diffs, reports and manifests, nearly right.
+
+Arguments: TARGET INPUTS.
 
 It gets past the first line more often than mutated bytes do, and repeats pieces until an
 input has up to 1 MiB. The target runs in a process of its own, so that its memory is not hypothesis's.
@@ -179,7 +181,57 @@ def admin(draw: st.DrawFn) -> bytes:
     return b"\xff\xfe".join(part * draw(TIMES) for part in draw(st.lists(parts, max_size=6)))[:LARGEST]
 
 
-STRATEGIES = {"policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin}
+
+ODD_TEXTS = st.one_of(
+    st.sampled_from(["", "published", "idle", "error", "running"]),
+    st.sampled_from(["\x1b[2J", "\u202e", "\ud800", "\udcff", "\0", "a\nb"]),
+    st.sampled_from(["cycle", "adopted", "2026-01-31T12:00:00Z", "AS215932/x", "../../etc", "x" * 3000]),
+    st.text(max_size=8),
+)
+LEAVES = st.one_of(
+    ODD_TEXTS, st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from([10**400, -1, 1e308, float("inf")])
+)
+NAMED = st.sampled_from(
+    [
+        *("outcome", "detail", "report", "issue", "repo", "number", "title", "pr_url", "cost_usd", "pushes", "allowed"),
+        *("checkouts", "dest", "status", "numbers", "cpu_seconds", "exit_status", "engine_ended", "agents", "size"),
+        *("files", "kind", "made", "sealed", "binds", "id", "path", "ended_by", "budget", "kept", "seconds", "trigger"),
+    ]
+)
+ODD_TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.one_of(NAMED, NAMED, ODD_TEXTS), inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+PIECES = st.sampled_from(["[", "{", '"', '{"a":', ",", "1e999", "\n", "\\ud800"])
+OBJECTS = st.dictionaries(st.one_of(NAMED, NAMED, NAMED, ODD_TEXTS), ODD_TREES, max_size=8)
+
+
+@st.composite
+def tree(draw: st.DrawFn) -> bytes:
+    """An object with the names that decide something, at any depth; a part of it put in again, or repeated."""
+    text = json.dumps(draw(OBJECTS), ensure_ascii=draw(st.booleans()))
+    for _change in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(text)))
+        piece = draw(st.one_of(PIECES, st.text(max_size=3)))
+        text = text[:at] + piece * draw(TIMES) + text[at:]
+    return text.encode("utf-8", draw(st.sampled_from(["replace", "surrogatepass"])))[:LARGEST]
+
+
+@st.composite
+def output(draw: st.DrawFn) -> bytes:
+    """Lines as an engine says them, reports among them."""
+    others = LINES.map(lambda line: line.encode("utf-8", "replace"))
+    lines = draw(st.lists(st.one_of(tree(), tree(), others), max_size=5))
+    return draw(st.sampled_from([b"\n", b"\r\n", b" "])).join(lines * draw(TIMES))[:LARGEST]
+
+
+STRATEGIES = {
+    "policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin,
+    "report": output, **dict.fromkeys(("record", "claim", "cell"), tree),
+}  # fmt: skip
 
 
 class Judge:

@@ -15,20 +15,24 @@ import atheris
 
 CORE = "ansible_collections.as215932.engineering_loop.plugins.module_utils"
 READERS = (
-    "gate_policy",
-    "gate_check",
-    "gate_patterns",
-    "untrusted",
-    "quarantine",
-    "alive",
-    "admins",
-    "gitrepo",
-    "loose",
-)
+    "gate_policy", "gate_check", "gate_patterns", "untrusted", "quarantine", "alive", "admins", "gitrepo", "loose",
+    "records", "settle", "cells", "hostinfo",
+)  # fmt: skip
 with atheris.instrument_imports(include=[*(f"{CORE}.{name}" for name in READERS), "yaml", "json"]):
     import targets
 
+CLAIM = (
+    b'{"outcome": "published", "detail": "", "report": {"issue": {"repo": "o/r", "number": 7}, "pr_url": "http://f/1",'
+    b' "cost_usd": 0.5}, "pushes": [{"allowed": false}], "numbers": {"cpu_seconds": 3.5},'
+    b' "checkouts": [{"status": "failed"}]}'
+)
+CELL = b'{"kind": "adopted", "outcome": "error", "size": 5, "files": 2, "issue": {"title": "t"}, "binds": []}'
+JSON_WORDS = ["{", "[", '"', "1e999", "null", "true", "\\ud800", "\\u001b", "\x1b[2J", "\udcff", "\n{", '{"outcome": "']
 SEEDS = {
+    "record": [CLAIM],
+    "claim": [CLAIM],
+    "report": [b"step\n" + CLAIM + b"\n{}\n"],
+    "cell": [CELL],
     "policy": [
         b"version: 1\ndefaults:\n  max_changed_files: 20\n  denied_path_globs: [.env, 'secrets/**']\n"
         b'  denied_content_patterns:\n    - "AKIA[0-9A-Z]{16}"\nrepos: {}\n',
@@ -61,6 +65,7 @@ SEEDS = {
     ],
 }
 WORDS = {
+    **dict.fromkeys(("record", "report", "claim", "cell"), JSON_WORDS),
     "policy": [
         *("version: 1\n", "defaults:\n", "repos:\n", "guards:\n", "denied_content_patterns:", "allowed_handoff_dirs:"),
         *("&a ", "*a", "!!str ", "<<: ", "---\n", "...\n", "? ", "%YAML 1.1\n", "[[[", "{", "}", "|\n", ">-\n"),
@@ -84,7 +89,7 @@ WORDS = {
 
 def quoted(word: str) -> str:
     """A line of libFuzzer's dictionary."""
-    return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"\n'
+    return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode("utf-8", "surrogateescape")) + '"\n'
 
 
 def main(name: str, inputs: int) -> None:

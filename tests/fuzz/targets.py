@@ -34,9 +34,14 @@ sys.path.insert(0, str(TOP / ".collections"))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: E402
     admins,
     alive,
+    cells,
+    cycle,
     gate_check,
     gate_policy,
+    hostinfo,
     quarantine,
+    records,
+    settle,
     untrusted,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError  # noqa: E402
@@ -108,6 +113,83 @@ def diff(content: bytes) -> None:
             raise Finding(f"a reason that cannot be printed: {violation!r}")
 
 
+def _harmless(text: str) -> None:
+    if not text.isprintable():
+        raise Finding(f"a terminal would obey this: {text[:500]!r}")
+    text.encode()
+
+
+def _value(content: bytes) -> Any:
+    """Any JSON, as far as these bytes are some; else a text that could stand in it."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content.decode("utf-8", "surrogateescape")
+
+
+def record(content: bytes) -> None:
+    """Whatever is in a record, it fits, can be written, and is told in one harmless line."""
+    value = _value(content)
+    given = value if isinstance(value, dict) else {"report": value, "detail": value, "numbers": value}
+    for limit in (records.MAX_BYTES, 2000):
+        whole = records.fitting({**given, "cycle": "c", "outcome": "error"}, limit)
+        text = json.dumps(whole, indent=2, sort_keys=True)
+        text.encode()
+        if len(text) > 4 * records.MAX_BYTES:
+            raise Finding(f"a record of {len(text)} bytes")
+    root = {"agents": 1, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True, "seconds": 1.5}
+    for told in ({**given, **root}, {**whole, **root}):
+        _harmless(records.sentence({**told, "cycle": "c", "outcome": "error"}))
+
+
+def report(content: bytes) -> None:
+    """An engine's output has a report or none."""
+    found = cycle.parse_report(content.decode("utf-8", "replace"))
+    if found and not isinstance(found["outcome"], str):
+        raise Finding(f"no report: {found!r}"[:500])
+
+
+def claim(content: bytes) -> None:
+    """Whatever a cycle claims, it has an outcome that is known, and numbers that are some."""
+    value = _value(content)
+    given = value if isinstance(value, dict) else dict.fromkeys(("outcome", "detail", "report", "pushes"), value)
+    taken = settle.claimed(given)
+    config = {"cycles_dir": "/"}
+    for agents in (0, 1):
+        for code, status in (("", ""), ("exited", "4"), ("killed", "KILL")):
+            systemd = {"EXIT_CODE": code, "EXIT_STATUS": status}
+            outcome, detail = settle.judge({"agents": agents}, taken, systemd)
+            if outcome not in records.EXIT_STATUS or (agents and outcome in cells.NOTHING_IN_IT):
+                raise Finding(f"{outcome!r} after {agents} agents")
+            budget = {"runs_today": 0, "started_today": 1, "max_runs": 2}
+            begun = {"cycle": "c", "seconds": 1.0, "agents": agents, "budget": budget, "outcome": outcome}
+            ended = {**begun, **taken, "outcome": outcome, "detail": detail}
+            _harmless(records.sentence(ended))
+            counted = settle.numbers(config, begun, taken, {})
+            if not all(isinstance(one, (int, float)) and 0 <= one < 1e18 for one in counted.values()):
+                raise Finding(f"no numbers: {counted!r}")
+            json.dumps(records.fitting(ended)).encode()
+
+
+@functools.cache
+def cell(content: bytes) -> None:
+    """Whatever stands in a manifest, cells are listed, kept or let go, and told harmlessly."""
+    runs = str(_directory())
+    place = f"{runs}/20260131T120000Z-1a2b3c4d"
+    os.makedirs(place, exist_ok=True)
+    Path(place, cells.MANIFEST).write_bytes(content)
+    (found,) = cells.listing(runs)
+    if found["path"] != place or found["id"] != os.path.basename(place):
+        raise Finding(f"listed as {found['id']!r} in {found['path']!r}")
+    cells.kept_size(runs)
+    for age, size in ((1.0, None), (None, 0.0), (None, None)):
+        cells.retire(runs, age, size, 0.0, check=True)
+    for one in hostinfo.kept(runs):
+        _harmless(one["what"])
+        _harmless(one["title"])
+        _harmless(str(one["detail"]))
+
+
 def told(content: bytes) -> None:
     """What another user wrote is an object or refused in one line, and whatever it holds can be shown."""
     whole = untrusted.show(content.decode("utf-8", "surrogateescape"))
@@ -177,7 +259,8 @@ def _directory() -> Path:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin
+    "policy": policy, "diff": diff, "told": told, "manifest": manifest, "lock": lock, "admin": admin,
+    "record": record, "report": report, "claim": claim, "cell": cell,
 }  # fmt: skip
 
 

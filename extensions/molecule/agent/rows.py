@@ -114,7 +114,8 @@ ROWS = [
     Row(
         "puts hooks into the repository",
         ["pi: run d=$(git rev-parse --git-common-dir)/hooks; mkdir -p $d;"
-         " for n in pre-commit pre-push; do printf '#!/bin/sh\\ntouch %s/hook-ran\\n' $HOME > $d/$n; chmod +x $d/$n; done"],
+         " for n in pre-commit pre-push; do"
+         " printf '#!/bin/sh\\ntouch %s/hook-ran\\n' $HOME > $d/$n; chmod +x $d/$n; done"],
         "published", "", "docs",
         left_nothing("hook-ran"),
     ),

@@ -6,4 +6,4 @@ systemctl is-active hyrule-engineering-loop.timer
 ls /opt/engineering-loop/receipts
 find /run -maxdepth 1 -name 'loop-canary*'
 systemctl stop hyrule-engineering-loop.service
-systemctl reset-failed hyrule-engineering-loop.service 2>/dev/null
+systemctl reset-failed hyrule-engineering-loop.service 2>/dev/null || true

@@ -773,31 +773,34 @@ def keeps_the_watch_busy() -> object:
 
 @attack("loose")
 def floods_the_journal() -> object:
-    engine = int(os.environ.get("ENGINE_PID", "0")) or engine_pid()
-    with open(f"/proc/{engine}/fd/1", "w", encoding="utf-8") as out:
-        for number in range(20_000):
-            out.write(f"{ESCAPES} flood {number}\n")
+    for engine in engine_pids()[:1]:
+        with open(f"/proc/{engine}/fd/1", "w", encoding="utf-8") as out:
+            out.writelines(f"{ESCAPES} flood {number}\n" for number in range(20_000))
     return "wrote 20000 lines"
 
 
-def engine_pid() -> int:
+def engine_pids() -> list[int]:
+    """The engine, and what shuts it in."""
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"\0daemon\0--once" in words:
-                return int(pid)
-    raise NotThere("the engine's process")
+            if b"\0daemon\0--once" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found
 
 
 @attack("last")
 def kills_the_engine_with_a_report_of_its_own() -> object:
     """The last of them: what it says is idle, and that would cost no run."""
-    engine = engine_pid()
-    report = {"outcome": "idle", "detail": ESCAPES, "pr_url": "http://127.0.0.1/owned", "issue": {"repo": ESCAPES, "number": ESCAPES}, "cost_usd": -1e308}
-    with open(f"/proc/{engine}/fd/1", "w", encoding="utf-8") as out:
-        out.write("\n" + json.dumps(report) + "\n")
-    os.kill(engine, signal.SIGKILL)
-    return "killed"
+    issue = {"repo": ESCAPES, "number": ESCAPES}
+    report = {"outcome": "idle", "detail": ESCAPES, "pr_url": "http://127.0.0.1/owned", "issue": issue, "cost_usd": -1e308}
+    engines = engine_pids()
+    for engine in engines:
+        with contextlib.suppress(OSError), open(f"/proc/{engine}/fd/1", "w", encoding="utf-8") as out:
+            out.write("\n" + json.dumps(report) + "\n")
+    for engine in reversed(engines):
+        os.kill(engine, signal.SIGKILL)
+    return f"killed {len(engines)}"
 
 
 # --- growing ------------------------------------------------------------------------------------

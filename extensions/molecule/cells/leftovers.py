@@ -33,6 +33,7 @@ SETTINGS, BUDGET = ETC / "loop.json", Path("/opt/engineering-loop/budget.json")
 LIB = Path("/usr/local/lib/engineering-loop")
 LOOP, DOOR = LIB / "loop", LIB / "bin/pi"
 ATTACKS = Path("/usr/local/lib/loop-world/attacks.py")
+KEPT = Path("/var/lib/loop-world-kept")
 REPO = "AS215932/network-operations"
 WORLD = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))
 API = WORLD["api_url"]
@@ -291,6 +292,8 @@ def what_an_agent_leaves() -> None:
 
 
 def listed_and_brought(record: dict[str, Any]) -> None:
+    with KEPT.open("a", encoding="utf-8") as file:
+        file.write(f"{record['cycle']}\n")
     """``restore -e to=BRANCH`` is done with the modules in verify.yml; here the packing alone is asked, which runs inside."""
     done = sh(str(LOOP), "enter", record["cycle"], "--", str(LOOP), "worktrees", str(SETTINGS))
     must(done.returncode == 0 and not CONTROL.search(done.stdout), f"{done.returncode} {done.stderr[-300:]}")
@@ -308,7 +311,9 @@ def what_a_broken_sandbox_leaves() -> None:
         must((record["agents"], counted()) == (2, before + 1), f"{record['agents']} agents, {counted() - before} counted")
         must(record["outcome"] not in ("idle", "published", "locked", "over_budget"), (record["outcome"], record["detail"]))
         said(Path(record["cell"]))
-        kept(record)
+        cell = kept(record)
+        with KEPT.open("a", encoding="utf-8") as file:
+            file.write(f"{cell.name}\n")
         must(not list(MEMORY.rglob("link-*")) and not list(MEMORY.rglob("pipe")), "links or pipes are in memory")
         must(sum(1 for _path in MEMORY.rglob("*")) <= 10_000, "memory has more files than allowed")
         must(not [path for path in MEMORY.rglob("*") if path.stat().st_mode & 0o6022], "memory has modes of its own")
@@ -518,9 +523,16 @@ def kill(what: str) -> bool:
     return bool(found)
 
 
+def of_all_this() -> None:
+    """After the playbooks: nothing ran outside of the sandbox."""
+    must(not outside(), outside())
+    must(of_the_loop() == "", of_the_loop())
+    published("The last page")
+
+
 TRIED = [
     nothing_gets_out, what_an_agent_leaves, what_a_broken_sandbox_leaves, work_of_a_forged_end_is_kept, a_gate_command_is_shut_in,
-    a_cell_has_a_size, bad_input, damaged_clones, two_starts_at_once, killed,
+    a_cell_has_a_size, bad_input, damaged_clones, two_starts_at_once, killed, of_all_this,
 ]  # fmt: skip
 
 

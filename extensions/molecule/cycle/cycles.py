@@ -176,9 +176,7 @@ def each_child_gets_its_own() -> None:
         for name, place in places.items():
             place.write_text(f'#!/bin/sh\n{tell.format(name)}exec {real[name]} "$@"\n', encoding="utf-8")
             place.chmod(0o755)
-        hook.write_text(
-            hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8"
-        )
+        hook.write_text(hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8")
         look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > $HOME/seen-disk || true"
         with approved("What the agent has", f"pi: run env | cut -d= -f1 > $HOME/seen-agent; {look}"):
             cell = Path(published(cycle())["cell"])
@@ -186,13 +184,37 @@ def each_child_gets_its_own() -> None:
         git.rename(places["git"])
         Path(real["gh"]).rename(places["gh"])
         hook.write_text(hook_before, encoding="utf-8")
-    seen = {path.name.removeprefix("seen-"): path for part in ("home", "state") for path in (cell / part).glob("seen-*")}
+    told = [path for part in ("home", "state") for path in (cell / part).glob("seen-*")]
+    seen = {path.name.removeprefix("seen-"): path for path in told}
     names = {name: set(seen[name].read_text(encoding="utf-8").split()) for name in ("git", "gh", "hook", "agent")}
     for name, found in names.items():
         must(("OPENAI_API_KEY" in found) == (name == "agent"), f"{name}: {sorted(found)}")
         must("HYRULE_ICINGA_PASSWORD" not in found, f"{name}: {sorted(found)}")
         must(("GH_TOKEN" in found) == (name != "agent"), f"{name}: {sorted(found)}")
     must(seen["disk"].read_text(encoding="utf-8") == "", "a token is on a disk")
+
+
+def what_a_cell_is_given() -> None:
+    """Root's file and cache are there, and what the agent does to them ends with it."""
+    conf, cache = ETC / "agent.conf", Path("/srv/cache/page")
+    orders = [
+        "pi: run cat $HOME/.agent/conf/agent.conf $HOME/.cache/pages/page > docs/given.md",
+        "pi: run echo mine > $HOME/.cache/pages/more; echo mine > $HOME/.cache/pages/page; mkdir $HOME/.agent/mine",
+        "pi: run if echo mine > $HOME/.agent/conf/agent.conf; then exit 9; fi; ! rm $HOME/.agent/conf/agent.conf",
+    ]
+    with approved("What it is given", *orders):
+        seen = published(cycle())
+    (page,) = Path(seen["cell"]).glob("runs/*/worktrees/*/docs/given.md")
+    must(page.read_text(encoding="utf-8") == "configured\ncached\n", page)
+    must(
+        (conf.read_text(encoding="utf-8"), cache.read_text(encoding="utf-8")) == ("configured\n", "cached\n"), "changed"
+    )
+    must(os.listdir(cache.parent) == ["page"], os.listdir(cache.parent))
+    conf.rename(f"{conf}.gone")
+    status, seen = cycle()
+    Path(f"{conf}.gone").rename(conf)
+    must((status != 0, seen["outcome"]) == (True, "refused"), seen)
+    must("agent.conf is missing: put it there, or take it out of engineering_loop_home_files" in seen["detail"], seen)
 
 
 def secrets_that_are_not_fit() -> None:
@@ -291,7 +313,7 @@ def a_time_out_ends_everything() -> None:
 
 
 def kept_now(change: str, cell: str) -> None:
-    """The next cycle takes the issue again and goes through, and the cell of the stopped one is kept whole and closed."""
+    """The next cycle takes the issue again and goes through; the cell of the stopped one is kept whole and closed."""
     number = change.rsplit("_", 1)[1]
     ask("PATCH", f"{API}/repos/{REPO}/issues/{number}", {"state": "open", "body": "Explain."})
     try:
@@ -333,7 +355,8 @@ def a_hundred_repositories() -> None:
     many = {"repos": [REPO, *others], "workspace_repositories": checkouts}
     with settings(**many), approved("One of a hundred"):
         seen = published(cycle())
-    must(len(list(Path(seen["cell"], "workspace").glob("many-*/.git"))) == REPOSITORIES - 1, "not all were checked out")
+    made = list(Path(seen["cell"], "workspace").glob("many-*/.git"))
+    must(len(made) == REPOSITORIES - 1, "not all were checked out")
     before = seen["numbers"]["seconds_before_engine"]
     must(before < 180, f"{before} s before the engine")
     print(f"  {before} s before the engine, with all of them to clone")
@@ -355,13 +378,17 @@ def leave_one_running() -> None:
     number = ask("POST", f"{FORGE}/_forge/issues", asked)["number"]
     ISSUE.write_text(str(number), encoding="utf-8")
     sh("systemctl", "start", "--no-block", UNIT)
-    wait("its page", lambda: list(STATE.glob(f"runs/*/runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")))
+    wait(
+        "its page",
+        lambda: list(STATE.glob(f"runs/*/runs/issue_network_operations_{number}/worktrees/*/docs/precious.md")),
+    )
     os.sync()
 
 
 NOW = [
     the_unit_is_shut, the_canary_had_the_apps_token, the_loops_user_reads_neither_key_nor_secrets,
-    each_child_gets_its_own, secrets_that_are_not_fit, the_break_glass_token_is_said, nothing_to_do_is_no_run,
+    each_child_gets_its_own, what_a_cell_is_given, secrets_that_are_not_fit, the_break_glass_token_is_said,
+    nothing_to_do_is_no_run,
     what_was_stopped_heals, a_time_out_ends_everything, a_day_has_so_many_runs, a_hundred_repositories,
     leave_one_running,
 ]  # fmt: skip

@@ -132,7 +132,8 @@ class Scene:
         stale = self.host.sh(
             f"find {OPT} {ETC} {LIB} /etc/systemd/system -maxdepth 3"
             r" \( -name '.trash-*' -o -name '*.new' -o -name '.index' \) -print;"
-            f"find {OPT}/mirror.git {STATE}/pristine -name '*.lock' -print; find {STATE} -maxdepth 2 -name '.making-*' -print;"
+            f"find {OPT}/mirror.git {STATE}/pristine -name '*.lock' -print;"
+            f"find {STATE} -maxdepth 2 -name '.making-*' -print;"
             f"for one in {OPT}/releases/*; do [ -e $one/.release.json ] || echo $one; done;"
             f"find {OPT}/current/ {OPT}/uv/ ! -user root -print; dpkg --audit"
         )

@@ -59,6 +59,7 @@ class Host:
     forge: Running
     config: dict[str, Any]
     invocations: int = 0
+    cell: Path = Path()  # of the running cycle
     running: str = ""  # the unit's ActiveState, where it is not inactive
     forgets: bool = False  # systemd forgets a unit's invocation soon after its end
     journal: list[str] = field(default_factory=list)
@@ -82,7 +83,7 @@ class Host:
         if command[1] == "start":
             self.started.append(command)
             self.invocations += 1
-            self._account()
+            self._record()
             return ""
         invocation = "" if self.forgets or not self.invocations else self._invocation()
         state = self.running or "inactive"
@@ -91,11 +92,15 @@ class Host:
     def _invocation(self) -> str:
         return f"{self.invocations:08x}{0:024x}"
 
-    def _account(self) -> None:
+    def _record(self) -> None:
         moment = datetime.datetime.now(datetime.UTC)
+        name = f"{moment:%Y%m%dT%H%M%SZ}-{self._invocation()[:8]}"
+        self.cell = Path(self.config["runs_dir"]) / name
+        self.cell.mkdir()
         report = (self.cycle or published)(self)
-        account = {
-            "cycle": f"{moment:%Y%m%dT%H%M%SZ}-{self._invocation()[:8]}",
+        record = {
+            "cycle": name,
+            "cell": str(self.cell),
             "invocation_id": self._invocation(),
             "started": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
             "ended": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
@@ -105,8 +110,8 @@ class Host:
             "exit_status": 0,
             "report": report,
         }
-        path = Path(self.config["cycles_dir"]) / f"{account['cycle']}.json"
-        path.write_text(json.dumps(account), encoding="utf-8")
+        path = Path(self.config["cycles_dir"]) / f"{name}.json"
+        path.write_text(json.dumps(record), encoding="utf-8")
 
     # --- what a cycle can do
 
@@ -148,7 +153,7 @@ class Host:
         return self.post(f"/repos/{repo}/pulls", body, token)
 
     def handoff(self, version: int = 1) -> Path:
-        path = Path(self.config["runs_dir"]) / CHANGE.lower() / "handoff" / "noc_handoff.json"
+        path = self.cell / "runs" / CHANGE.lower() / "handoff" / "noc_handoff.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"schema_version": version}), encoding="utf-8")
         return path
@@ -182,7 +187,7 @@ def deployed(top: Path, forge: Running) -> Host:
         shutil.rmtree(forge.store.root)
         shutil.copytree(seeded, forge.store.root)
         forge.store.open(SEED, forge.token)
-    names = ("runs", "state", "cycles", "workspace", "memory")
+    names = ("runs", "cycles", "pristine", "memory")
     paths = {name: top / "var" / name for name in names}
     for path in [*paths.values(), top / "etc", top / "lib" / "engineering_loop_core", top / "systemd"]:
         path.mkdir(parents=True)
@@ -191,7 +196,8 @@ def deployed(top: Path, forge: Running) -> Host:
     (release / ".release.json").write_text(json.dumps({"sha": SHA, "lock_digest": "1" * 64}), encoding="utf-8")
     (top / "opt" / "current").symlink_to(release)
     (top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# the runner\n", encoding="utf-8")
-    (top / "systemd" / "hyrule-engineering-loop.service").write_text("[Service]\nType=oneshot\n", encoding="utf-8")
+    for name, kind in (("hyrule-engineering-loop", "oneshot"), ("hyrule-engineering-loop-watch", "notify")):
+        (top / "systemd" / f"{name}.service").write_text(f"[Service]\nType={kind}\n", encoding="utf-8")
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
     (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
     (top / "etc" / "env").chmod(0o600)
@@ -208,9 +214,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
         "lib_dir": str(top / "lib"),
         "state_dir": str(top / "var"),
-        "workspace_dir": str(paths["workspace"]),
+        "pristine_dir": str(paths["pristine"]),
         "runs_dir": str(paths["runs"]),
-        "daemon_state_dir": str(paths["state"]),
         "memory_dir": str(paths["memory"]),
         "cycles_dir": str(paths["cycles"]),
         "receipts_dir": str(top / "opt" / "receipts"),
@@ -225,6 +230,11 @@ def deployed(top: Path, forge: Running) -> Host:
         "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
         "max_runs_per_day": 2,
         "canary_required": True,
+        "agent_programs": ["pi"],
+        "home_files": [],
+        "caches": [],
+        "cell_max_size": "20G",
+        "cell_max_files": 1_000_000,
         "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
         "min_free": "1M",
         "git_url": forge.url,

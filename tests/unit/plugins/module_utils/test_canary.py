@@ -16,7 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, canary, receipts, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.clock import stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, published, running
 
@@ -174,9 +175,24 @@ def no_handoff(host: Host) -> dict[str, Any]:
     return host.report(host.pull())
 
 
-def old_handoff(host: Host) -> dict[str, Any]:
+def no_cell(host: Host) -> dict[str, Any]:
     report = published(host)
-    os.utime(host.handoff(), (1.0, 1.0))
+    host.cell = Path(host.config["runs_dir"], "..", "elsewhere")
+    host.handoff()
+    return report
+
+
+def odd_handoff(host: Host) -> dict[str, Any]:
+    report = published(host)
+    host.handoff().write_text("[" * 200_000)
+    return report
+
+
+def pipe_as_handoff(host: Host) -> dict[str, Any]:
+    report = published(host)
+    path = host.handoff()
+    path.unlink()
+    os.mkfifo(path)
     return report
 
 
@@ -233,8 +249,10 @@ def forge_dies(host: Host) -> dict[str, Any]:
         (wrong_branch, ["branch"], "feature/docs"),
         (dead_end, ["outcome", "one pull request", "paths", "policy", "handoff"], "needs_triage (backend dead-ended)"),
         (no_handoff, ["handoff"], "no such file"),
-        (old_handoff, ["handoff"], "older than the cycle"),
-        (handoff_elsewhere, ["handoff"], "not admitted"),
+        (no_cell, ["handoff"], "the cycle left no cell"),
+        (odd_handoff, ["handoff"], "noc_handoff.json is not JSON"),
+        (pipe_as_handoff, ["handoff"], "is no regular file"),
+        (handoff_elsewhere, ["handoff"], "handoff is no directory to enter"),
         (stray_branch, ["nothing else"], "hyrule-loop/stray"),
         (moved_issue, ["nothing else"], "[bug, loop:approved]"),
         (new_issue, ["nothing else"], "new issue #1"),
@@ -285,7 +303,7 @@ def test_a_cycle_that_hangs_is_given_up_but_not_stopped(host: Host) -> None:
 
 
 def test_a_cycle_without_an_account_is_not_proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_account", lambda: None)
+    monkeypatch.setattr(host, "_record", lambda: None)
     assert failed(docs(host))[:2] == ["outcome", "engine"]
 
 
@@ -324,16 +342,19 @@ def level(host: Host) -> None:
 
 
 def runs_used(host: Host) -> None:
-    ledger(host, {"runs": 2, "cost_usd": 0.1})
+    for invocation in ("a", "b"):
+        budget.take(host.config, invocation, "manual")
 
 
 def money_used(host: Host) -> None:
-    ledger(host, {"runs": 0, "cost_usd": 10.0})
+    spend(host, 4.0, 6.0)
 
 
-def ledger(host: Host, content: object) -> None:
-    name = f"ledger-{canary._utc_now():%Y-%m-%d}.json"
-    (Path(host.config["daemon_state_dir"]) / name).write_text(json.dumps(content), encoding="utf-8")
+def spend(host: Host, *costs: object) -> None:
+    """Cycles of today whose records say that they cost so much."""
+    for number, cost in enumerate(costs):
+        record = {"cycle": f"{stamp()}-{number:08x}", "started": utc_now(), "outcome": "published"}
+        records.write(host.config["cycles_dir"], {**record, "numbers": {"cost_usd": cost}})
 
 
 def may_not_push(host: Host) -> None:
@@ -406,12 +427,13 @@ def test_a_pull_request_is_no_issue(host: Host) -> None:
         canary.run(host.config, "docs", REPO, number, token=host.forge.token)
 
 
-def test_an_unreadable_ledger_counts_as_none_as_in_the_engine(host: Host) -> None:
-    ledger(host, ["nonsense"])
+def test_a_cost_that_is_none_counts_as_none(host: Host) -> None:
+    spend(host, ["nonsense"], -5, 1e12, None, 9.99)
     canary.check_budget(host.config)
     host.config["daemon_args"] = []
-    runs_used(host)
-    with pytest.raises(LoopError, match="2 of 2 runs"):
+    canary.check_budget(host.config)
+    host.config["daemon_args"] = ["--max-cost-usd-per-day=9.5"]
+    with pytest.raises(LoopError, match=r"9\.99 of 9\.50 USD were spent"):
         canary.check_budget(host.config)
 
 

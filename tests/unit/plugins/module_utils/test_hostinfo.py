@@ -11,12 +11,13 @@ import pwd
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import accounts, hostinfo, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, hostinfo, receipts, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import SEED, SHA, Host, Running, deployed, running
 
@@ -85,15 +86,15 @@ def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
 
 def test_a_deployed_host(host: Host) -> None:
     for number in range(3):
-        accounts.write(host.config["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
+        records.write(host.config["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
     seen = hostinfo.loop(str(host.config_file), last=2)
     assert seen is not None
     assert seen["settings"] == host.config
     assert seen["engine"] == seen["installed"]["engine_sha"] == SHA
     assert seen["proof"]["matches"] is False
     assert "nothing was proven on this host yet" in seen["proof"]["reason"]
-    assert [account["cycle"][14] for account in seen["cycles"]] == ["1", "2"]
-    assert (seen["quarantine"], seen["timer"]["active"]) == ([], False)
+    assert [record["cycle"][14] for record in seen["cycles"]] == ["1", "2"]
+    assert (seen["kept"], seen["timer"]["active"]) == ([], False)
     assert json.loads(json.dumps(seen)) == seen
 
 
@@ -103,6 +104,31 @@ def test_a_host_that_lacks_a_part_is_told_and_not_a_crash(host: Host) -> None:
     assert seen is not None
     assert (seen["engine"], seen["installed"], seen["proof"]["matches"]) == ("", {}, False)
     assert "no engine is installed" in seen["proof"]["reason"]
+
+
+def test_kept_cells_are_told_with_what_is_harmless_to_a_terminal(host: Host) -> None:
+    runs = Path(host.config["runs_dir"])
+    issue = {"repo": "o/r", "number": 7, "title": "\x1b]0;pwned\x07"}
+    wanted: dict[str, dict[str, Any] | None] = {
+        "20260101T000001Z-00000001": {"outcome": "error", "issue": issue, "size": 5, "files": 2, "kind": "cycle"},
+        "20260101T000002Z-00000002": {"outcome": "published", "kind": "cycle"},
+        "20260101T000003Z-00000003": {"outcome": "idle", "kind": "cycle"},
+        "20260101T000004Z-00000004": {"outcome": "running", "kind": "cycle"},
+        "20260101T000005Z-00000005": {"outcome": "adopted", "kind": "adopted"},
+        "20260101T000006Z-00000006": None,
+    }
+    for name, manifest in wanted.items():
+        (runs / name).mkdir()
+        if manifest:
+            cells.write_manifest(cells.Cell(f"{runs}/{name}"), manifest)
+    seen = hostinfo.loop(str(host.config_file))
+    assert seen is not None
+    assert [(one["id"][-1], one["what"], one["outcome"]) for one in seen["kept"]] == [
+        ("1", "o/r#7", "error"), ("5", "what an older layout left", "adopted"), ("6", "", "damaged"),
+    ]  # fmt: skip
+    assert seen["kept"][0]["title"] == "\\x1b]0;pwned\\x07"
+    assert (seen["kept"][0]["size"], seen["kept"][0]["files"]) == (5, 2)
+    assert "it has no cell.json" in seen["kept"][2]["detail"]
 
 
 def test_broken_settings_are_one_line(host: Host) -> None:

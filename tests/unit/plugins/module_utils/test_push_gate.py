@@ -19,7 +19,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tests" / "world"))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy, push_gate, runtime, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    cells,
+    gate_policy,
+    push_gate,
+    runtime,
+    settings,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from forge import Running, running
 
@@ -49,15 +55,18 @@ SETTINGS: dict[str, Any] = {
 
 
 class Loop:
-    """One deployed loop in a directory: a remote, its checkout, a run's worktree, and the gate."""
+    """One deployed loop: a remote, the cell of a cycle with its checkout and a worktree, and the gate."""
 
     def __init__(self, top: Path, git_url: str = "", repo: str = "") -> None:
         self.top, self.token = top, ""
         self.remote = top / "remote.git"
-        places = ("install", "config", "lib", "state", "workspace", "runs", "daemon_state", "memory", "cycles")
+        places = ("install", "config", "lib", "state", "pristine", "runs", "memory", "cycles")
         self.config = {**SETTINGS, **{f"{name}_dir": str(top / name) for name in places}}
         for name in places:
             (top / name).mkdir()
+        self.cell = top / "runs" / "20260131T120000Z-1a2b3c4d"
+        for part in cells.PARTS:
+            (self.cell / part).mkdir(parents=True)
         policy = top / "config" / "policy.yml"
         policy.write_text(POLICY, encoding="utf-8")
         self.config |= {
@@ -78,10 +87,15 @@ class Loop:
             self.git(top, "init", "-q", "--bare", "-b", "main", str(self.remote))
             self.commit_elsewhere("docs/a.md")
         self.url = f"{git_url}/{repo}.git" if repo else str(self.remote)
-        self.checkout = top / "workspace" / "app"
+        self.checkout = self.cell / "workspace" / "app"
         self.git(top, "clone", "-q", self.url, str(self.checkout))
-        self.worktree = top / "runs" / "x" / "worktrees" / "app-X"
+        self.worktree = self.cell / "runs" / "x" / "worktrees" / "app-X"
         self.git(self.checkout, "worktree", "add", "-q", "-b", BRANCH, str(self.worktree))
+
+    @property
+    def inside(self) -> dict[str, Any]:
+        """The settings as what runs in the cell has them."""
+        return cells.settings_in(self.config, cells.Cell(str(self.cell)))
 
     def save(self) -> None:
         (self.top / "config" / "loop.json").write_text(json.dumps(self.config), encoding="utf-8")
@@ -127,7 +141,7 @@ class Loop:
 
     def engine(self, *command: str) -> subprocess.CompletedProcess[str]:
         """What the engine runs, in its environment."""
-        environment = {"HOME": str(self.top), "GH_TOKEN": self.token, **push_gate.environment(self.config)}
+        environment = {"HOME": str(self.cell / "state"), "GH_TOKEN": self.token, **push_gate.environment(self.inside)}
         # A shell, because Python would look for the program on our own PATH.
         words = ["sh", "-c", 'exec "$@"', "sh", *command]
         return subprocess.run(
@@ -146,7 +160,7 @@ class Loop:
         assert self.refs() == before
         assert self.git(self.worktree, "rev-parse", "HEAD") == head
         told = [line for line in done.stderr.splitlines() if line.startswith("push refused: ")]
-        verdicts = push_gate.take_verdicts(self.config)
+        verdicts = push_gate.take_verdicts(self.inside)
         assert [one["reason"] for one in verdicts] == told and len(told) == 1, done.stderr
         assert not verdicts[0]["allowed"]
         assert told[0].endswith(f"nothing was published, the work stays in {self.worktree}")
@@ -163,9 +177,9 @@ def test_good_work_passes_and_is_told(loop: Loop) -> None:
     done = loop.push()
     assert done.returncode == 0, done.stderr
     assert loop.refs()[f"refs/heads/{BRANCH}"] == sha
-    verdict = push_gate.take_verdicts(loop.config)[0]
+    verdict = push_gate.take_verdicts(loop.inside)[0]
     assert verdict["allowed"] and verdict["refs"] == {f"refs/heads/{BRANCH}": sha} and verdict["seconds"] < 30
-    assert push_gate.take_verdicts(loop.config) == []
+    assert push_gate.take_verdicts(loop.inside) == []
     more = loop.commit("docs/c.md")
     assert loop.push().returncode == 0
     assert loop.refs()[f"refs/heads/{BRANCH}"] == more
@@ -281,7 +295,7 @@ def test_what_a_branch_has_stays_in_it(loop: Loop) -> None:
     loop.commit("docs/b.md")
     assert loop.push().returncode == 0
     loop.git(loop.worktree, "commit", "-q", "--amend", "-m", "Other")
-    push_gate.take_verdicts(loop.config)
+    push_gate.take_verdicts(loop.inside)
     assert "which would be lost" in loop.refused(options=("--force",))
 
 
@@ -339,7 +353,7 @@ def test_the_environment_wins_over_the_repository(loop: Loop) -> None:
     wished = {"core.hooksPath": "/tmp", "push.recurseSubmodules": "on-demand", "core.fsmonitor": "/bin/false"}
     for key, value in wished.items():
         loop.git(loop.checkout, "config", key, value)
-    environment = push_gate.environment(loop.config)
+    environment = push_gate.environment(loop.inside)
     expected = {"core.hooksPath": f"{loop.top}/lib/hooks", "push.recurseSubmodules": "no", "core.fsmonitor": "false"}
     for key, value in expected.items():
         seen = subprocess.check_output(["/usr/bin/git", "config", key], cwd=loop.worktree, env=environment, text=True)
@@ -375,7 +389,7 @@ def test_git_does_not_run_what_the_repository_names(loop: Loop, key: str, attrib
     assert done.returncode == 1 and not ran.exists()
     told = f"git refused: the configuration of app was changed during the run: {key}; nothing was published"
     assert done.stderr.startswith(told)
-    assert [one["allowed"] for one in push_gate.take_verdicts(loop.config)] == [False]
+    assert [one["allowed"] for one in push_gate.take_verdicts(loop.inside)] == [False]
     loop.git(loop.checkout, "config", "--unset", key)
     assert loop.engine("git", "add", "-A").returncode == 0
 
@@ -414,10 +428,10 @@ def test_a_checkout_that_is_a_link(loop: Loop) -> None:
 
 def test_no_worktree_or_two_truths(loop: Loop) -> None:
     with pytest.raises(LoopError, match="is no worktree of git"):
-        push_gate.find_place(loop.config, str(loop.top))
+        push_gate.find_place(loop.inside, str(loop.top))
     with pytest.raises(LoopError, match="but git works in /elsewhere"):
-        push_gate.find_place(loop.config, str(loop.worktree), "/elsewhere")
-    assert push_gate.find_place(loop.config, str(loop.checkout), ".git").checkout == "app"
+        push_gate.find_place(loop.inside, str(loop.worktree), "/elsewhere")
+    assert push_gate.find_place(loop.inside, str(loop.checkout), ".git").checkout == "app"
 
 
 # --- what must be true on the host
@@ -437,27 +451,32 @@ def test_no_base_and_no_remote(loop: Loop) -> None:
     loop.config["workspace_repositories"][0]["version"] = "gone"
     loop.save()
     assert "has no branch gone to compare with" in loop.refused()
-    place = push_gate.find_place(loop.config, str(loop.worktree))._replace(url=f"{loop.top}/nowhere.git")
+    place = push_gate.find_place(loop.inside, str(loop.worktree))._replace(url=f"{loop.top}/nowhere.git")
     update = push_gate.Update("HEAD", "1" * 40, f"refs/heads/{BRANCH}", "0" * 40)
     with pytest.raises(LoopError, match="ls-remote"):
-        push_gate.judge(loop.config, place, "origin", place.url, [update])
+        push_gate.judge(loop.inside, place, "origin", place.url, [update])
 
 
 def test_without_settings_nothing_is_pushed(loop: Loop) -> None:
     loop.commit("docs/b.md")
     before = loop.refs()
+    (loop.cell / "state").rename(loop.top / "state" / "elsewhere")
+    home, loop.cell = loop.cell, loop.top
+    done = loop.push()
+    assert done.returncode != 0 and "lies in no cell below" in done.stderr and loop.refs() == before
+    loop.cell = home
     (loop.top / "config" / "loop.json").unlink()
     done = loop.push()
     assert done.returncode != 0 and "push refused: " in done.stderr and loop.refs() == before
 
 
 def test_verdicts_that_somebody_else_wrote(loop: Loop) -> None:
-    file = loop.top / "cycles" / "pushes.jsonl"
+    file = loop.cell / "state" / "pushes.jsonl"
     for text in ("[]\n", "{}\n", "nonsense\n", '{"allowed": 1, "reason": ""}\n'):
         file.write_text(text, encoding="utf-8")
-        assert push_gate.take_verdicts(loop.config) == [] and not file.exists()
+        assert push_gate.take_verdicts(loop.inside) == [] and not file.exists()
     file.symlink_to("/etc/passwd")
-    assert push_gate.take_verdicts(loop.config) == [] and not file.is_symlink()
+    assert push_gate.take_verdicts(loop.inside) == [] and not file.is_symlink()
 
 
 # --- the same questions, asked in this process
@@ -475,6 +494,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         monkeypatch.setenv(push_gate.SETTINGS, f"{loop.top}/config/loop.json")
         monkeypatch.setenv("GIT_DIR", loop.git(loop.worktree, "rev-parse", "--absolute-git-dir"))
         monkeypatch.setenv("GH_TOKEN", loop.token)
+        monkeypatch.setenv("HOME", str(loop.cell / "state"))
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         status = function(*words)
         said = capsys.readouterr()
@@ -498,7 +518,7 @@ def test_the_hook_lets_good_work_through_and_keeps_its_verdict(loop: Loop, asked
     loop.commit_elsewhere("src/theirs.py")  # the base is fetched
     loop.commit("docs/b.md")
     assert push(loop, asked) == ""
-    assert [one["allowed"] for one in push_gate.take_verdicts(loop.config)] == [True]
+    assert [one["allowed"] for one in push_gate.take_verdicts(loop.inside)] == [True]
     assert asked(loop, push_gate.pre_push, "origin", loop.url) == (0, "")  # nothing is pushed
 
 

@@ -55,9 +55,47 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     done = launch("cycle", f"{tmp_path}/none.json")
     assert (done.returncode, done.stderr) == (4, "")
     assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
-    for wrong in ((), ("heal",), ("cycle", "a", "b"), ("pre-push", "origin"), ("askpass",)):
+    for wrong in (
+        (), ("heal",), ("alone",), ("cycle", "a", "b"), ("prepare", "a", "b"), ("settle", "a", "b"), ("watch", "a", "b"),
+        ("inside", "a"), ("worktrees",), ("pack", "a", "b"), ("pre-push", "origin"), ("askpass",),
+    ):  # fmt: skip
         assert launch(*wrong).returncode == 1
-        assert launch(*wrong).stderr.startswith("usage: loop cycle|prepare|settle|close [SETTINGS]")
+        assert launch(*wrong).stderr.startswith("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
+    assert launch("enter").returncode == 2
+    assert launch("enter").stderr == "usage: loop enter [--as-engine] CELL [-- COMMAND...]\n"
+    done = launch("enter", "20260131")
+    assert (done.returncode, done.stderr[:44]) == (1, "loop: /etc/engineering-loop/loop.json is mis")
+    assert launch("settle", f"{tmp_path}/none.json").returncode == 1
+
+
+def test_each_program_that_runs_generated_code_is_shut_in(tmp_path: Path) -> None:
+    lib = tmp_path / "it's a lib"
+    programs = ["pi", "/opt/x/make", "git", "gh"]
+    entries = {entry.path: entry for entry in runtime.entries(str(lib), programs)}
+    doors = {os.path.basename(path): entry for path, entry in entries.items() if os.path.dirname(path) == f"{lib}/bin"}
+    assert set(doors) == {*runtime.GATE_COMMANDS, "pi", "make", "git", "gh"}
+    assert doors["git"].content != doors["pi"].content != doors["gh"].content  # these two keep doors of their own
+    (lib / "bin").mkdir(parents=True)
+    (lib / "loop").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')  # stands in for the launcher
+    (lib / "loop").chmod(0o755)
+    for name in ("pi", "make", "python3"):
+        door = lib / "bin" / name
+        door.write_bytes(doors[name].content)
+        door.chmod(doors[name].mode)
+        environment = {"PATH": f"{lib}/bin:/usr/bin:/bin"}
+        words = ["sh", "-c", f'{name} -m "a b" "$(printf "\\n")x"']
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"alone|{name}|-m|a b|x|"
+
+
+def test_a_door_that_nobody_asks_for_any_more_goes(tmp_path: Path) -> None:
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "gone").write_text("#!/bin/sh\n")
+    (bin_dir / "pytest").write_text("#!/bin/sh\n")
+    changes = {change.path: change.what for change in converge(runtime.entries(str(tmp_path), ["pi"]), check=True)}
+    assert changes[f"{bin_dir}/gone"] == "removed"
+    assert changes[f"{bin_dir}/pytest"] == "content"
 
 
 def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> None:
@@ -79,7 +117,7 @@ def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("program", "kept"),
-    [("gh", ["GH_TOKEN"]), ("python3", []), ("make", [])],
+    [("gh", ["GH_TOKEN"])],
 )
 def test_a_child_of_the_engine_gets_no_secret_that_it_has_no_use_for(
     tmp_path: Path, program: str, kept: list[str]

@@ -59,8 +59,13 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
         settings.load(str(tmp_path / "loop.json"))
 
 
-def test_where_things_are() -> None:
-    config = {"daemon_state_dir": "/s", "runs_dir": "/r"}
-    assert settings.run_lock(config) == "/s/daemon.lock"
-    assert settings.quarantine_dir(config) == "/r/.quarantine"
+def test_what_lasts_is_part_of_what_every_version_wrote(tmp_path: Path) -> None:
+    lasting = {key: WHOLE[key] for key in settings.LASTING}
+    (tmp_path / "loop.json").write_text(json.dumps(lasting))
+    assert settings.load(f"{tmp_path}/loop.json", keys=settings.LASTING) == lasting
+    with pytest.raises(LoopError, match="is missing or not a"):
+        settings.load(f"{tmp_path}/loop.json")
+
+
+def test_the_engines_name_for_the_work_on_an_issue() -> None:
     assert settings.change_id("AS215932/network-operations", 235) == "ISSUE_NETWORK_OPERATIONS_235"

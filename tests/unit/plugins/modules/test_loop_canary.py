@@ -189,7 +189,7 @@ def test_what_happens_is_written_to_a_file_of_its_own(run: Any, host: Host, tmp_
     assert run(progress=str(progress))["passed"]
     assert progress.stat().st_mode & 0o777 == 0o600
     lines = progress.read_text(encoding="utf-8").splitlines()
-    assert lines[1:3] == ["engine: ***", "?[2Jcleared?"]
+    assert lines[1:3] == ["engine: ***", "\\x1b[2Jcleared?"]
     assert f"{progress} is there already" in run(force=True, progress=str(progress))["msg"]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import accounts, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import records, settings
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_info
 
 
@@ -36,7 +36,7 @@ def test_nothing_asked_is_nothing_found(task: Callable[..., dict[str, Any]], tmp
 
 
 def deploy(tmp_path: Path) -> Path:
-    """The settings and the accounts of a host that has no engine yet."""
+    """The settings and the records of a host that has no engine yet."""
     values: dict[str, Any] = {key: kind() for key, kind in settings.KEYS.items()}
     for key in values:
         if key.endswith(("_dir", "_file")):
@@ -46,7 +46,7 @@ def deploy(tmp_path: Path) -> Path:
     config = tmp_path / "loop.json"
     config.write_text(json.dumps({**values, "unit": "no-such-unit"}))
     for number in range(3):
-        accounts.write(values["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
+        records.write(values["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
     return config
 
 
@@ -54,7 +54,7 @@ def test_a_host_that_is_half_deployed(task: Callable[..., dict[str, Any]], tmp_p
     config = deploy(tmp_path)
     loop = task(loop_info, config=str(config), cycles=2)["loop"]
     assert [cycle["cycle"][14] for cycle in loop["cycles"]] == ["1", "2"]
-    assert (loop["engine"], loop["installed"], loop["quarantine"]) == ("", {}, [])
+    assert (loop["engine"], loop["installed"], loop["kept"]) == ("", {}, [])
     assert (loop["proof"]["matches"], loop["timer"]["active"], loop["back"]) == (False, False, None)
     assert "no engine is installed" in loop["proof"]["reason"]
     assert task(loop_info, config=str(config), cycles=0)["loop"]["cycles"] == []

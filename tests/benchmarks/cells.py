@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What it costs to make the checkouts of a cell, for 8 repositories and for 100, beside ``git clone --shared``.
+
+    python tests/benchmarks/cells.py
+
+Each repository has 100 files. Medians of five; both ways take turns in one run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / ".collections"))
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import pristine  # noqa: E402
+
+FILES, RUNS = 100, 5
+BOUNDS = {8: 0.5, 100: 5.0}  # seconds
+
+
+def git(directory: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=directory, check=True, capture_output=True)
+
+
+def repository(place: Path) -> None:
+    """A bare repository with ``FILES`` files on main."""
+    work = place.with_suffix(".work")
+    work.mkdir(parents=True)
+    git(work, "init", "--quiet", "--initial-branch=main")
+    for number in range(FILES):
+        (work / f"{number}.md").write_text(f"Page {number}\n" * 20, encoding="utf-8")
+    git(work, "add", ".")
+    git(work, "-c", "user.name=x", "-c", "user.email=x@example.invalid", "commit", "--quiet", "--message=Pages")
+    git(work, "clone", "--quiet", "--bare", ".", str(place))
+    shutil.rmtree(work)
+
+
+def ours(config: dict[str, object], workspace: Path) -> None:
+    failed = [one for one in pristine.check_out(config, str(workspace)) if one["status"] != "made"]
+    assert not failed, failed
+
+
+def shared_clones(config: dict[str, object], workspace: Path) -> None:
+    for one in pristine.clones(config):
+        git(workspace, "clone", "--quiet", "--shared", "--no-tags", "--branch=main", one.path, one.dest)
+
+
+def main() -> int:
+    worse = False
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        for count, bound in BOUNDS.items():
+            for number in range(count):
+                if not (top / f"r{number}.git").exists():
+                    repository(top / f"r{number}.git")
+            config = {
+                "pristine_dir": directory,
+                "workspace_repositories": [{"repo": f"o/r{number}", "dest": f"r{number}"} for number in range(count)],
+                "git_url": "https://forge.invalid",
+                "git_user_name": "x",
+                "git_user_email": "x@example.invalid",
+            }
+            taken: dict[str, list[float]] = {"a cell": [], "git clone --shared": []}
+            for _run in range(RUNS):
+                for name, make in (("a cell", ours), ("git clone --shared", shared_clones)):
+                    workspace = top / "workspace"
+                    workspace.mkdir()
+                    began = time.monotonic()
+                    make(config, workspace)
+                    taken[name].append(time.monotonic() - began)
+                    shutil.rmtree(workspace)
+            middle = {name: statistics.median(times) for name, times in taken.items()}
+            ratio = middle["a cell"] / middle["git clone --shared"]
+            worse = worse or middle["a cell"] > bound
+            told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items())
+            print(f"{count} repositories: {told}, ratio {ratio:.2f} (a cell may take {bound} s)")
+    return int(worse)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

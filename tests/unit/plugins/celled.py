@@ -1,0 +1,244 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host with cells, for the tests of what makes, fills, watches and closes them.
+
+Real files and real users: two that every Debian has stand in for the loop's user and for the gate's. Its directory is
+its own, because pytest's are closed to both, and is removed by rm, which copes with whatever a test leaves there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, gate_policy
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
+
+ROOT = os.geteuid() == 0
+NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
+LOOP, GATE = "nobody", "daemon"
+TODAY = time.strftime("%Y%m%d", time.gmtime())
+NAME = f"{TODAY}T000000Z-1a2b3c4d"
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.invalid", "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@example.invalid", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
+}  # fmt: skip
+
+SHA = "58735fa051d24290f128109b4267e136316cbc86"
+POLICY = """\
+version: 1
+defaults:
+  max_changed_files: 20
+  max_file_bytes: 1048576
+  denied_path_globs: [.env, .env.*, "*.key", "*.pem", id_*, secrets/**, "**/secrets/**"]
+  denied_content_patterns: ["-----BEGIN [A-Z ]*PRIVATE KEY-----"]
+  allowed_gate_commands: [python3, git]
+  protected_branch_prefixes: [main, master]
+  allowed_pr_remotes: [origin]
+  allowed_handoff_dirs: [RUNS]
+repos: {}
+"""
+
+
+def git(directory: Path | str, *words: str, check: bool = True) -> str:
+    """git as a test uses it: any repository, whoever it belongs to."""
+    command = ["git", "-c", "safe.directory=*", "-c", "protocol.file.allow=always", *words]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **IDENTITY}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=check)
+    return done.stdout.strip()
+
+
+def uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def gid(name: str) -> int:
+    return pwd.getpwnam(name).pw_gid
+
+
+def give(path: Path | str, user: str) -> None:
+    """Everything there belongs to ``user`` from now on."""
+    if ROOT:
+        subprocess.run(["chown", "-hR", f"{user}:{gid(user)}", str(path)], check=True)
+
+
+@dataclass
+class Box:
+    """The directories of one host, and its settings."""
+
+    top: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> Path:
+        return Path(self.config["runs_dir"])
+
+    @property
+    def memory(self) -> Path:
+        return Path(self.config["memory_dir"])
+
+    @property
+    def config_file(self) -> str:
+        return f"{self.top}/etc/loop.json"
+
+    def write_config(self) -> None:
+        Path(self.config_file).write_text(json.dumps(self.config))
+        Path(self.config_file).chmod(0o644)
+
+    @property
+    def release(self) -> Path:
+        return self.top / "opt/releases" / SHA
+
+    def deploy(self) -> None:
+        """What a cycle needs beside cells: a policy, secrets, an engine."""
+        policy = Path(self.config["policy_file"])
+        policy.write_text(POLICY.replace("RUNS", str(self.runs)))
+        policy.chmod(0o640)
+        os.chown(policy, 0, gid(LOOP))
+        self.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(str(policy)))
+        write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
+        (self.top / "etc/env").chmod(0o600)
+        write(self.release, {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})})
+        (self.top / "opt/current").symlink_to(self.release)
+        self.write_config()
+
+    def unit(self) -> dict[str, str]:
+        """The environment that systemd gives to what a unit starts."""
+        (self.top / "run/unit").mkdir(exist_ok=True)
+        return {"INVOCATION_ID": "0123456789abcdef" * 2, "RUNTIME_DIRECTORY": f"{self.top}/run/unit"}
+
+    def cell(self, name: str = NAME, **manifest: Any) -> Cell:
+        """A fresh one, by the way that every cycle gets one."""
+        told = {"invocation": "i" * 32, "trigger": "manual", "engine": "e" * 40, "agents": 0, **manifest}
+        return cells.make(self.config, name, told)
+
+    def kept(self, name: str, outcome: str = "error", size: int = 1000) -> Cell:
+        """A closed one, whose manifest says that it has ``size`` bytes."""
+        cell = self.cell(name, outcome=outcome)
+        cells.close(cell, cells.manifest_of(cell))
+        cells.update(cell, size=size)
+        return cell
+
+    def remember(self, files: dict[str, str]) -> None:
+        """What memory has."""
+        write(self.memory, files)
+        give(self.memory, LOOP)
+        os.chown(self.memory, 0, gid(LOOP))
+
+    def repository(self, name: str = "app", branch: str = "main", *, commits: int = 2, sha: str = "sha1") -> Path:
+        """A remote that the gate's user can clone, and which the settings name."""
+        bare, work = self.top / "remotes" / f"{name}.git", self.top / "work" / name
+        git(self.top, "init", "-q", "--bare", "-b", branch, f"--object-format={sha}", str(bare))
+        git(self.top, "init", "-q", "-b", branch, f"--object-format={sha}", str(work))
+        git(work, "remote", "add", "origin", str(bare))
+        for number in range(commits):
+            self.commit(name, {f"docs/{number}.md": f"{number}\n"}, branch)
+        self.config["workspace_repositories"].append({"repo": str(bare), "dest": name, "version": branch})
+        give(bare, GATE)
+        return bare
+
+    def commit(self, name: str, files: dict[str, str], branch: str = "main") -> str:
+        """Somebody pushes to the remote."""
+        work, bare = self.top / "work" / name, self.top / "remotes" / f"{name}.git"
+        give(bare, "root")  # git pushes to nobody else's repository
+        write(work, files)
+        git(work, "add", "-A")
+        git(work, "commit", "-q", "-m", "Change")
+        git(work, "push", "-q", "origin", f"HEAD:{branch}")
+        give(bare, GATE)
+        return git(work, "rev-parse", "HEAD")
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+
+
+def shape(directory: Path | str) -> dict[str, str]:
+    """Every file below, with its content; what else is there, with what it is."""
+    found = {}
+    for base, folders, names in os.walk(directory):
+        for name in [*folders, *names]:
+            path = Path(base, name)
+            inner = str(path.relative_to(directory))
+            if path.is_symlink():
+                found[inner] = f"-> {os.readlink(path)}"
+            elif path.is_file():
+                found[inner] = path.read_text(errors="replace")
+            elif not path.is_dir():
+                found[inner] = "special"
+    return found
+
+
+@contextmanager
+def box() -> Iterator[Box]:
+    """A host as the role leaves it, as far as cells go."""
+    top = Path(tempfile.mkdtemp(prefix="loop-cells-", dir="/tmp"))
+    before = os.umask(0o022)
+    try:
+        top.chmod(0o755)
+        state = top / "var"
+        for name in ("etc", "opt", "lib", "run", "remotes", "work", "var", "var/runs", "var/cycles", "var/memory",
+                     "var/pristine"):  # fmt: skip
+            (top / name).mkdir()
+        (state / "runs").chmod(0o711)
+        (state / "memory").chmod(0o750)
+        os.chown(state / "memory", 0, gid(LOOP))
+        os.chown(state / "pristine", uid(GATE), gid(LOOP))
+        (state / "pristine").chmod(0o2750)
+        config: dict[str, Any] = {
+            "user": LOOP,
+            "group": LOOP,
+            "gate_user": GATE,
+            "install_dir": str(top / "opt"),
+            "config_dir": str(top / "etc"),
+            "policy_file": str(top / "etc/policy.yml"),
+            "policy_sha256": "",
+            "env_file": str(top / "etc/env"),
+            "forbidden_environment": ["VAULT_TOKEN"],
+            "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
+            "lib_dir": str(top / "lib"),
+            "state_dir": str(state),
+            "pristine_dir": str(state / "pristine"),
+            "runs_dir": str(state / "runs"),
+            "memory_dir": str(state / "memory"),
+            "cycles_dir": str(state / "cycles"),
+            "receipts_dir": str(top / "opt/receipts"),
+            "unit": f"loop-test-{os.getpid()}",
+            "repos": [],
+            "workspace_repositories": [],
+            "branch_prefixes": ["hyrule-feature"],
+            "allowed_paths": {},
+            "daemon_args": [],
+            "max_runs_per_day": 2,
+            "canary_required": False,
+            "agent_programs": ["pi"],
+            "home_files": [],
+            "caches": [],
+            "cell_max_size": "20G",
+            "cell_max_files": 1_000_000,
+            "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},
+            "min_free": "1M",
+            "git_url": "https://forge.example",
+            "api_url": "https://forge.example/api",
+            "git_user_name": 'The "Loop" \\ of Hyrule',
+            "git_user_email": "loop@example.invalid",
+        }
+        found = Box(top, config)
+        found.write_config()
+        yield found
+    finally:
+        os.umask(before)
+        subprocess.run(["chmod", "-R", "u+rwx", str(top)], capture_output=True, check=False)
+        subprocess.run(["rm", "-rf", str(top)], check=False)
