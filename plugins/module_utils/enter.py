@@ -214,12 +214,12 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
     """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
     words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--", clone.path, making]
-    git("/", words, timeout=600)
+    git("/", words, config=pristine.LENDERS_ARE_MUTE, timeout=600)
     git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
     packs = f"{making}/.git/objects/pack"
     known = set(os.listdir(packs))
     words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:{BRINGING}"]
-    git(making, words, config={"fetch.unpackLimit": "1"}, timeout=600)
+    git(making, words, config={**pristine.LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}, timeout=600)
     # Asked for by itself: git before 2.46 does not check what comes in a bundle, whatever fetch.fsckObjects says.
     for name in sorted(set(os.listdir(packs)) - known):
         if name.endswith(".pack"):
@@ -287,9 +287,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     config = settings.load(config_path)
     home = tempfile.mkdtemp(prefix="pack-")
     git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
-    cell = cells.Cell(os.path.realpath(worktree).removesuffix("/").partition("/runs/")[0])
     lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
-    lenders += [f"{place}/.git/objects" for place in _checkouts(worktree, cell) if _lends_only(place, lenders)]
+    lenders += [f"{place}/.git/objects" for place in _checkout(worktree) if _lends_only(place, lenders)]
     os.makedirs(f"{home}/objects/info", exist_ok=True)
     with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
         handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
@@ -333,10 +332,15 @@ def _head(worktree: str) -> str:
     return ""
 
 
-def _checkouts(worktree: str, cell: Cell) -> list[str]:
-    """Directories whose repositories the worktree may belong to: itself, and the checkouts beside the run."""
-    workspace = cell.part("workspace")
-    return [worktree, *(f"{workspace}/{name}" for name in (sorted(os.listdir(workspace)) if os.path.isdir(workspace) else []))]
+def _checkout(worktree: str) -> list[str]:
+    """The checkout whose repository the worktree belongs to, by its own word; itself where it has one of its own."""
+    if os.path.isdir(f"{worktree}/.git"):
+        return [worktree]
+    with contextlib.suppress(LoopError):
+        text = os.fsdecode(untrusted.read(f"{worktree}/.git", worktree, 4096) or b"")
+        found = re.fullmatch(r"gitdir: (/.+)/\.git/worktrees/[^/\n]+\n?", text)
+        return [found[1]] if found else []
+    return []
 
 
 def _lends_only(place: str, known: Sequence[str]) -> bool:
