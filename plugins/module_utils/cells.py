@@ -40,16 +40,10 @@ IN_USE = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
-<<<<<<< HEAD
-# What is asked of every manifest; a missing one is empty.
-SHAPE: dict[str, type] = {
-    "outcome": str, "detail": str, "kind": str, "trigger": str, "invocation": str, "agents": int, "size": int, "binds": list,
-=======
 # What a manifest may have under the names that decide something.
 KINDS: dict[str, tuple[type, ...]] = {
     "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "binds": (list,),
     "issue": (dict, type(None)),
->>>>>>> main
 }  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
@@ -252,19 +246,11 @@ def manifest_of(cell: Cell) -> Manifest:
     content = read_bytes(f"{cell.path}/{MANIFEST}")
     if content is None:
         raise LoopError(f"{cell.path} is no cell: it has no {MANIFEST}")
-<<<<<<< HEAD
-    manifest = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
-    wrong = [key for key, kind in SHAPE.items() if not isinstance(manifest.setdefault(key, kind()), kind)]
-    if wrong or not manifest["outcome"]:
-        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest: {', '.join(wrong) or 'it has no outcome'}")
-    return manifest
-=======
     found = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
     wrong = [key for key, kinds in KINDS.items() if not isinstance(found.get(key, kinds[0]()), kinds)]
     if wrong or "outcome" not in found:
         raise LoopError(f"{cell.path}/{MANIFEST} is no manifest of a cell: {', '.join(wrong) or 'outcome'}")
     return {"kind": "cycle", **found}
->>>>>>> main
 
 
 def update(cell: Cell, **changed: Any) -> Manifest:
