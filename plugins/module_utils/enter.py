@@ -306,7 +306,10 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         head = known
     ask("read-tree", head)
     git(worktree, ["add", "--update", "--ignore-errors", "--", "."], environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
-    listed = git(worktree, ["ls-files", "--others", "--exclude-standard", "-z"], environment=environment, config=quiet, timeout=300)[1]
+    words = ["ls-files", "--others", "--exclude-standard", "-z"]
+    _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
+    for line in warned.splitlines():  # of directories that are closed
+        sys.stderr.write(f"left out: {untrusted.show(line.removeprefix('warning: '))}\n")
     fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
     for name in unfit:
         sys.stderr.write(f"left out: {untrusted.show(name)}\n")
