@@ -280,8 +280,8 @@ def worktrees(config_path: str) -> int:
 def pack(config_path: str, worktree: str, known: str) -> int:
     """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
 
-    Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository is
-    used but its objects, so a repository that was broken, or whose settings name programs, still gives its files. What
+    Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository
+    is used but its objects, so a repository that was broken, or whose settings name programs, still gives its files. What
     git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
     """
     config = settings.load(config_path)
@@ -296,7 +296,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
 
     def ask(*words: str, seconds: float = 300, stdin: bytes | None = None, **more: str) -> str:
-        return git(worktree, words, environment={**environment, **more}, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
+        told = {**environment, **more}
+        return git(worktree, words, environment=told, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
 
     head = _head(worktree) or known
     try:
@@ -305,7 +306,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         sys.stderr.write(f"left out: the commits of its repository ({untrusted.show(str(error))})\n")
         head = known
     ask("read-tree", head)
-    git(worktree, ["add", "--update", "--ignore-errors", "--", "."], environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
+    words = ["add", "--update", "--ignore-errors", "--", "."]
+    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
     words = ["ls-files", "--others", "--exclude-standard", "-z"]
     _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
     for line in warned.splitlines():  # of directories that are closed
@@ -313,7 +315,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
     for name in unfit:
         sys.stderr.write(f"left out: {untrusted.show(name)}\n")
-    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=b"".join(os.fsencode(name) + b"\0" for name in fit))
+    names = b"".join(os.fsencode(name) + b"\0" for name in fit)
+    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=names)
     tree = ask("write-tree")
     who = {
         "GIT_AUTHOR_NAME": config["git_user_name"], "GIT_AUTHOR_EMAIL": config["git_user_email"],
@@ -347,7 +350,7 @@ def _checkout(worktree: str) -> list[str]:
 
 
 def _lends_only(place: str, known: Sequence[str]) -> bool:
-    """Whether a repository borrows from nothing but the pristine clones: git would follow it anywhere, into pipes as well."""
+    """Whether a repository borrows from the pristine clones alone: git would follow it anywhere, into pipes as well."""
     with contextlib.suppress(LoopError):
         text = os.fsdecode(untrusted.read(f"{place}/.git/objects/info/alternates", place, 65536) or b"")
         return set(text.splitlines()) <= {*known, ""}

@@ -196,7 +196,7 @@ def _whole(ask: Callable[[], str]) -> str:
 
 
 def _unlock(path: str) -> None:
-    """Locks that a git left which was killed. Nobody else works here: refreshing is done under the lock of the cells."""
+    """Locks that a killed git left. Nobody else works here: refreshing is done under the lock of the cells."""
     tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
     for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
         with contextlib.suppress(OSError):
