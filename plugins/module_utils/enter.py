@@ -359,7 +359,8 @@ def _lends_only(place: str, known: Sequence[str]) -> bool:
 
 def _fit_for_git(worktree: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Which files git can have, and a forge would take, and which not."""
-    fit, unfit = [], []
+    fit: list[str] = []
+    unfit: list[str] = []
     for name in names:
         path = f"{worktree}/{name}"
         good = False
