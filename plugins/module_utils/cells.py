@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
 # Of memory, which is the one thing that goes from cell to cell.
-MEMORY_FILES, MEMORY_BYTES, MEMORY_DEPTH = 10_000, 64 * 1024 * 1024, 8
+MEMORY_FILES, MEMORY_BYTES, MEMORY_DEPTH = 2_000, 64 * 1024 * 1024, 8
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ Config: TypeAlias = Mapping[str, Any]
 USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
 BRINGING = "refs/loop-bring/work"
 MAX_BUNDLE = 4 * 1024**3
+MAX_FILE = 100 * 1024**2
 HANDED = "handover"
 
 
@@ -212,13 +213,13 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
 
 def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
     """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
-    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout"]
-    git("/", [*words, "--", clone.path, making], timeout=600)
+    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--"]
+    git("/", [*words, clone.path, making], config=pristine.LENDERS_ARE_MUTE, timeout=600)
     git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
     packs = f"{making}/.git/objects/pack"
     known = set(os.listdir(packs))
     words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:{BRINGING}"]
-    git(making, words, config={"fetch.unpackLimit": "1"}, timeout=600)
+    git(making, words, config={**pristine.LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}, timeout=600)
     # Asked for by itself: git before 2.46 does not check what comes in a bundle, whatever fetch.fsckObjects says.
     for name in sorted(set(os.listdir(packs)) - known):
         if name.endswith(".pack"):
@@ -250,7 +251,6 @@ def inside(config_path: str, path: str, *command: str) -> int:
         sys.stderr.write(f"{untrusted.show(words[0])}: not found\n")
         return 127
     os.execve(program, words, environment)  # noqa: S606 - a shell has no part in this
-    return 126  # never: this process is the program now
 
 
 def earlier(place: str, what: str, *within: str) -> int:
@@ -280,16 +280,15 @@ def worktrees(config_path: str) -> int:
 def pack(config_path: str, worktree: str, known: str) -> int:
     """Write a bundle of a worktree's work to stdout: its commits, and what was not committed in one more.
 
-    Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository is
-    used but its objects, so a repository that was broken, or whose settings name programs, still gives its files. What
-    git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
+    Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository
+    is used but its objects, so a repository that was broken, or whose settings name programs, still gives its files.
+    What git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
     """
     config = settings.load(config_path)
     home = tempfile.mkdtemp(prefix="pack-")
     git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
-    cell = cells.Cell(os.path.realpath(worktree).removesuffix("/").partition("/runs/")[0])
     lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
-    lenders += [f"{place}/.git/objects" for place in _checkouts(worktree, cell)]
+    lenders += [f"{place}/.git/objects" for place in _checkout(worktree) if _lends_only(place, lenders)]
     os.makedirs(f"{home}/objects/info", exist_ok=True)
     with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
         handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
@@ -297,7 +296,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
 
     def ask(*words: str, seconds: float = 300, stdin: bytes | None = None, **more: str) -> str:
-        return git(worktree, words, environment={**environment, **more}, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
+        told = {**environment, **more}
+        return git(worktree, words, environment=told, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
 
     head = _head(worktree) or known
     try:
@@ -306,12 +306,17 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         sys.stderr.write(f"left out: the commits of its repository ({untrusted.show(str(error))})\n")
         head = known
     ask("read-tree", head)
-    git(worktree, ["add", "--update", "--ignore-errors", "--", "."], environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
-    listed = git(worktree, ["ls-files", "--others", "--exclude-standard", "-z"], environment=environment, config=quiet, timeout=300)[1]
+    words = ["add", "--update", "--ignore-errors", "--", "."]
+    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
+    words = ["ls-files", "--others", "--exclude-standard", "-z"]
+    _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
+    for line in warned.splitlines():  # of directories that are closed
+        sys.stderr.write(f"left out: {untrusted.show(line.removeprefix('warning: '))}\n")
     fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
     for name in unfit:
         sys.stderr.write(f"left out: {untrusted.show(name)}\n")
-    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=b"".join(os.fsencode(name) + b"\0" for name in fit))
+    names = b"".join(os.fsencode(name) + b"\0" for name in fit)
+    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=names)
     tree = ask("write-tree")
     who = {
         "GIT_AUTHOR_NAME": config["git_user_name"], "GIT_AUTHOR_EMAIL": config["git_user_email"],
@@ -328,26 +333,40 @@ def pack(config_path: str, worktree: str, known: str) -> int:
 def _head(worktree: str) -> str:
     """The commit that the worktree stands at; empty where its repository does not say."""
     with contextlib.suppress(LoopError):
-        found = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=60)[1].strip()
+        found = git(worktree, ["rev-parse", "--verify", "HEAD^{commit}"], timeout=20)[1].strip()
         return found if pristine.SHA.fullmatch(found) else ""
     return ""
 
 
-def _checkouts(worktree: str, cell: Cell) -> list[str]:
-    """Directories whose repositories the worktree may belong to: itself, and the checkouts beside the run."""
-    workspace = cell.part("workspace")
-    return [worktree, *(f"{workspace}/{name}" for name in (sorted(os.listdir(workspace)) if os.path.isdir(workspace) else []))]
+def _checkout(worktree: str) -> list[str]:
+    """The checkout whose repository the worktree belongs to, by its own word; itself where it has one of its own."""
+    if os.path.isdir(f"{worktree}/.git"):
+        return [worktree]
+    with contextlib.suppress(LoopError):
+        text = os.fsdecode(untrusted.read(f"{worktree}/.git", worktree, 4096) or b"")
+        found = re.fullmatch(r"gitdir: (/.+)/\.git/worktrees/[^/\n]+\n?", text)
+        return [found[1]] if found else []
+    return []
+
+
+def _lends_only(place: str, known: Sequence[str]) -> bool:
+    """Whether a repository borrows from the pristine clones alone: git would follow it anywhere, into pipes as well."""
+    with contextlib.suppress(LoopError):
+        text = os.fsdecode(untrusted.read(f"{place}/.git/objects/info/alternates", place, 65536) or b"")
+        return set(text.splitlines()) <= {*known, ""}
+    return False
 
 
 def _fit_for_git(worktree: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which files git can have, and which not."""
-    fit, unfit = [], []
+    """Which files git can have, and a forge would take, and which not."""
+    fit: list[str] = []
+    unfit: list[str] = []
     for name in names:
         path = f"{worktree}/{name}"
-        try:
-            mode = os.lstat(path).st_mode
-        except OSError:
-            mode = 0
-        good = stat.S_ISLNK(mode) or (stat.S_ISREG(mode) and os.access(path, os.R_OK))
+        good = False
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            small = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE
+            good = stat.S_ISLNK(status.st_mode) or (small and os.access(path, os.R_OK))
         (fit if good else unfit).append(name)
     return fit, unfit

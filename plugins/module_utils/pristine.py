@@ -37,6 +37,7 @@ PACKS = 40  # this many packs, and they are put together
 ANY = range(-128, 256)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HEADS = "refs/heads/"
+LENDERS_ARE_MUTE = {"core.alternateRefsCommand": "true"}
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _whole(ask: Callable[[], str]) -> str:
 
 
 def _unlock(path: str) -> None:
-    """Locks that a git left which was killed. Nobody else works here: refreshing is done under the lock of the cells."""
+    """Locks that a killed git left. Nobody else works here: refreshing is done under the lock of the cells."""
     tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
     for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
         with contextlib.suppress(OSError):
@@ -245,7 +246,7 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
     environment, config = credentials(one.url, token)
     # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
-    told = {"core.alternateRefsCommand": "true", "fetch.unpackLimit": "1"}
+    told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
     return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

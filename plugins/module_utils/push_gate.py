@@ -39,7 +39,11 @@ MAX_VERDICTS = 1024 * 1024
 DEFAULT_PREFIXES = ["docs"]  # the engine's own
 
 # A push that recursed would run git in a submodule without these variables, so with the agent's hooks.
-PUSH_CONFIG = {"push.recurseSubmodules": "no", "push.followTags": "false", "push.gpgSign": "false"}
+# And what a checkout borrows from is not asked for its refs.
+PUSH_CONFIG = {
+    "core.alternateRefsCommand": "true", "push.recurseSubmodules": "no", "push.followTags": "false",
+    "push.gpgSign": "false",
+}  # fmt: skip
 
 
 # --- what the engine's git is told ------------------------------------------------------------

@@ -165,7 +165,8 @@ def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.D
     alone = ALONE.format(lib_dir=quoted).encode()
     wanted += [Entry(f"{lib_dir}/bin/{name}", content=alone, mode=0o755) for name in names]
     own = ENGINE_PYTHON.format(lib_dir=quoted, name=sandbox.ENGINE_PYTHON).encode()
-    wanted += [Entry(f"{lib_dir}/engine", "directory", mode=0o755), Entry(f"{lib_dir}/engine/python", content=own, mode=0o755)]
+    wanted.append(Entry(f"{lib_dir}/engine", "directory", mode=0o755))
+    wanted.append(Entry(f"{lib_dir}/engine/python", content=own, mode=0o755))
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
     for directory, known in ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names})):
         if os.path.isdir(directory):

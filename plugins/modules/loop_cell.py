@@ -94,6 +94,7 @@ brought:
     checkout: {description: Of which repository., type: str}
     path: {description: The clone., type: str}
     branch: {description: The branch in it., type: str}
+    left_out: {description: What git cannot have and stays in the cell., type: list, elements: str}
 """
 
 from typing import Any

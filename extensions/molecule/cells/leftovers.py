@@ -5,8 +5,8 @@
     leftovers.py [NAME...]        everything, or only what is named
     KILLS=200 leftovers.py killed
 
-The agent runs attacks.py in real cycles. After each, whatever it left: the next cycle publishes, records are true, nothing
-of the loop's user is outside of the cells, nothing of it runs, and what was there before is untouched.
+The agent runs attacks.py in real cycles. After each, whatever it left: the next cycle publishes, records are true,
+nothing of the loop's user is outside of the cells, nothing of it runs, and what was there before is untouched.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SETTINGS, BUDGET = ETC / "loop.json", Path("/opt/engineering-loop/budget.json")
 LIB = Path("/usr/local/lib/engineering-loop")
 LOOP, DOOR = LIB / "loop", LIB / "bin/pi"
 ATTACKS = Path("/usr/local/lib/loop-world/attacks.py")
+KEPT = Path("/var/lib/loop-world-kept")
 REPO = "AS215932/network-operations"
 WORLD = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))
 API = WORLD["api_url"]
@@ -100,8 +101,14 @@ def start() -> dict[str, Any]:
     fresh = now.keys() - known.keys()
     must(len(fresh) == 1, f"{len(fresh)} records instead of one")
     record = now[fresh.pop()]
-    must(memory in (fingerprint(MEMORY), fingerprint(Path(f"{MEMORY}.previous"))), "the memory of before is neither here nor kept")
-    must(not CONTROL.search(json.dumps(record, ensure_ascii=False).replace("\n", "")), "a record holds what a terminal obeys")
+    must(
+        memory in (fingerprint(MEMORY), fingerprint(Path(f"{MEMORY}.previous"))),
+        "the memory of before is neither here nor kept",
+    )
+    must(
+        not CONTROL.search(json.dumps(record, ensure_ascii=False).replace("\n", "")),
+        "a record holds what a terminal obeys",
+    )
     must(not CONTROL.search(journal_sentence()), "the journal's sentence holds what a terminal obeys")
     return record
 
@@ -160,11 +167,43 @@ def settings(**changed: Any) -> Iterator[None]:
 def outside() -> list[str]:
     """Files of the loop's user that lie in no cell; and the sign of a payload that ran out of its sandbox."""
     places = ["/", "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run", "/run/lock", "/run/user"]
-    known = ["(", "-path", str(RUNS), "-o", "-path", str(MEMORY), "-o", "-path", f"{MEMORY}.previous", "-o", "-path", "/proc", ")", "-prune"]
+    known = [
+        "(",
+        "-path",
+        str(RUNS),
+        "-o",
+        "-path",
+        str(MEMORY),
+        "-o",
+        "-path",
+        f"{MEMORY}.previous",
+        "-o",
+        "-path",
+        "/proc",
+        ")",
+        "-prune",
+    ]
     found: list[str] = []
     for place in places:
         if os.path.isdir(place):
-            words = ["find", place, "-xdev", *known, "-o", "(", "-user", "loop", "-o", "-name", "PWNED*", "-o", "-name", "*planted*", ")", "-print"]
+            words = [
+                "find",
+                place,
+                "-xdev",
+                *known,
+                "-o",
+                "(",
+                "-user",
+                "loop",
+                "-o",
+                "-name",
+                "PWNED*",
+                "-o",
+                "-name",
+                "*planted*",
+                ")",
+                "-print",
+            ]
             found += sh(*words).stdout.splitlines()
     found += [line for line in sh("ipcs", "-a").stdout.splitlines() if " loop " in line or "0x00001267" in line]
     found += [path.name for path in Path("/var/lib/systemd/linger").glob("loop*")]
@@ -178,7 +217,11 @@ def of_the_loop() -> str:
 def fingerprint(top: Path) -> str:
     """Names, kinds, modes, sizes and times of all that is below."""
     shown = "%P %y %m %U %s %T@\\0"
-    listed = subprocess.run(["find", str(top), "-mindepth", "1", "-printf", shown], capture_output=True, check=False).stdout
+    listed = subprocess.run(
+        ["find", str(top), "-mindepth", "1", "-name", "__pycache__", "-prune", "-o", "-printf", shown],
+        capture_output=True,
+        check=False,
+    ).stdout
     return hashlib.sha256(b"\0".join(sorted(listed.split(b"\0")))).hexdigest()
 
 
@@ -212,8 +255,19 @@ def kept(record: dict[str, Any], *, opens: bool = True) -> Path:
     must(sh("runuser", "-u", "loop", "--", "ls", str(cell)).returncode != 0, f"loop enters {cell}")
     if opens:
         began = time.monotonic()
-        done = sh(str(LOOP), "enter", cell.name, "--", "sh", "-c", "ls -la ../home ../workspace >/dev/null; git -C ../workspace/hyrule-cloud status >/dev/null; id -un; echo $HOME")
-        must(done.returncode == 0 and done.stdout.split()[:1] == ["loop"], f"enter: {done.returncode} {done.stdout} {done.stderr}"[-500:])
+        done = sh(
+            str(LOOP),
+            "enter",
+            cell.name,
+            "--",
+            "sh",
+            "-c",
+            "ls -la ../home ../workspace >/dev/null; git -C ../workspace/hyrule-cloud status >/dev/null; id -un",
+        )
+        must(
+            done.returncode == 0 and done.stdout.split()[:1] == ["loop"],
+            f"enter: {done.returncode} {done.stdout} {done.stderr}"[-500:],
+        )
         must(time.monotonic() - began < 60, "enter hangs")
     return cell
 
@@ -224,7 +278,9 @@ def said(cell: Path) -> dict[str, str]:
     must(file.exists(), f"the agent said nothing: {[path.name for path in (cell / 'home').iterdir()][:5]}")
     told: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     for name, words in told.items():
-        LINES.append(f"    {'FAIL' if words.startswith('ESCAPED') else 'ok'}: {name.replace('_', ' ')}: {words[:160]!r}")
+        LINES.append(
+            f"    {'FAIL' if words.startswith('ESCAPED') else 'ok'}: {name.replace('_', ' ')}: {words[:160]!r}"
+        )
     escaped = [name for name, words in told.items() if words.startswith("ESCAPED")]
     must(not escaped, f"worked: {escaped}")
     return told
@@ -241,16 +297,17 @@ def sshd_port() -> str:
 
 @contextlib.contextmanager
 def bubblewrap_broken() -> Iterator[None]:
-    """The agent runs beside the engine, in the unit's sandbox alone: what a hole in bubblewrap, or a hostile engine, gives."""
+    """The agent runs beside the engine, in the unit's sandbox alone: as by a hole in bubblewrap, or a bad engine."""
     before, times = DOOR.read_text(encoding="utf-8"), (DOOR.stat().st_atime_ns, DOOR.stat().st_mtime_ns)
     DOOR.write_text(
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
-        "from engineering_loop_core import settings, wire\nwire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
+        "from engineering_loop_core import settings, wire\n"
+        "wire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
         "cell = os.environ['HOME'].rpartition('/')[0]\nos.environ['HOME'] = cell + '/home'\n"
         f"os.environ['PATH'] = os.environ['PATH'].replace({str(LIB)!r} + '/bin:', '')\n"
         "os.execv('/usr/local/bin/pi', ['pi', *sys.argv[1:]])\n",
         encoding="utf-8",
-    )  # fmt: skip
+    )
     try:
         yield
     finally:
@@ -291,7 +348,9 @@ def what_an_agent_leaves() -> None:
 
 
 def listed_and_brought(record: dict[str, Any]) -> None:
-    """``restore -e to=BRANCH`` is done with the modules in verify.yml; here the packing alone is asked, which runs inside."""
+    with KEPT.open("a", encoding="utf-8") as file:
+        file.write(f"{record['cycle']}\n")
+    """``restore -e to=BRANCH`` is done by verify.yml; here what runs inside is asked for worktrees."""
     done = sh(str(LOOP), "enter", record["cycle"], "--", str(LOOP), "worktrees", str(SETTINGS))
     must(done.returncode == 0 and not CONTROL.search(done.stdout), f"{done.returncode} {done.stderr[-300:]}")
     must("hyrule-infra" in done.stdout, f"no worktree is listed: {done.stdout!r}")
@@ -299,18 +358,25 @@ def listed_and_brought(record: dict[str, Any]) -> None:
 
 
 def what_a_broken_sandbox_leaves() -> None:
-    """Workspace, state, runs and memory are full of traps, the watch is busy, and the engine is killed with a report of idle."""
+    """Workspace, state, runs and memory are full of traps, the watch is busy, the engine dies with a report of idle."""
     before = counted()
     with nothing_else_changes():
         with bubblewrap_broken(), approved("A page beside the engine", attack("loose,last")):
             record = start()
         # one more by the message that it forged: that can only ever add
-        must((record["agents"], counted()) == (2, before + 1), f"{record['agents']} agents, {counted() - before} counted")
-        must(record["outcome"] not in ("idle", "published", "locked", "over_budget"), (record["outcome"], record["detail"]))
+        must(
+            (record["agents"], counted()) == (2, before + 1), f"{record['agents']} agents, {counted() - before} counted"
+        )
+        must(
+            record["outcome"] not in ("idle", "published", "locked", "over_budget"),
+            (record["outcome"], record["detail"]),
+        )
         said(Path(record["cell"]))
-        kept(record)
+        cell = kept(record)
+        with KEPT.open("a", encoding="utf-8") as file:
+            file.write(f"{cell.name}\n")
         must(not list(MEMORY.rglob("link-*")) and not list(MEMORY.rglob("pipe")), "links or pipes are in memory")
-        must(sum(1 for _path in MEMORY.rglob("*")) <= 10_000, "memory has more files than allowed")
+        must(sum(1 for _path in MEMORY.rglob("*")) <= 2_000, "memory has more files than allowed")
         must(not [path for path in MEMORY.rglob("*") if path.stat().st_mode & 0o6022], "memory has modes of its own")
         published()
         published("The day after")
@@ -318,7 +384,12 @@ def what_a_broken_sandbox_leaves() -> None:
 
 def work_of_a_forged_end_is_kept() -> None:
     """Idle said by a dying engine, without an agent program of ours: the cell must not be thrown away."""
-    with bubblewrap_broken(), approved("A page that is disowned", f"pi: run echo precious > $HOME/precious; python3 {ATTACKS} last $HOME/said.json"):
+    with (
+        bubblewrap_broken(),
+        approved(
+            "A page that is disowned", f"pi: run echo precious > $HOME/precious; python3 {ATTACKS} last $HOME/said.json"
+        ),
+    ):
         record = start()
     must((Path(record["cell"]) / "home/precious").exists(), "the work is gone")
     published()
@@ -339,7 +410,11 @@ def a_gate_command_is_shut_in() -> None:
             LINES.append("    this engine's gate command runs no program of the worktree")
             return
         told = json.loads(seen[0].read_text(encoding="utf-8"))
-        foreign = [name for name in told["env"] if re.match(r"HYRULE_|ENGINEERING_LOOP_|GIT_CONFIG_|.*(TOKEN|API_KEY|PASSWORD)", name)]
+        foreign = [
+            name
+            for name in told["env"]
+            if re.match(r"HYRULE_|ENGINEERING_LOOP_|GIT_CONFIG_|.*(TOKEN|API_KEY|PASSWORD)", name)
+        ]
         must(not foreign and str(LIB) not in told["env"]["PATH"], f"{foreign} {told['env'].get('PATH')}")
         must(not any("daemon\0--once" in one for one in told["processes"]), "it sees the engine")
 
@@ -348,12 +423,21 @@ def a_cell_has_a_size() -> None:
     with settings(cell_max_files=8000), nothing_else_changes():
         with approved("Files without end", attack("grow")):
             record = start()
-        must(record["outcome"] == "interrupted" and "cell_max_files" in record["detail"], (record["outcome"], record["detail"]))
+        must(
+            record["outcome"] == "interrupted" and "cell_max_files" in record["detail"],
+            (record["outcome"], record["detail"]),
+        )
         kept(record)
     with settings(cell_max_size="60M"), nothing_else_changes():
-        with approved("Bytes without end", "pi: run dd if=/dev/zero of=$HOME/zeros bs=1M count=300; sleep 60"):
+        with approved(
+            "Bytes without end",
+            "pi: run for n in 1 2 3 4 5 6; do dd if=/dev/zero of=$HOME/$n bs=1M count=30; done; sleep 60",
+        ):
             record = start()
-        must(record["outcome"] == "interrupted" and "cell_max_size" in record["detail"], (record["outcome"], record["detail"]))
+        must(
+            record["outcome"] == "interrupted" and "cell_max_size" in record["detail"],
+            (record["outcome"], record["detail"]),
+        )
         published()
 
 
@@ -363,11 +447,15 @@ def bad_input() -> None:
     def refused(reason: str) -> None:
         with approved("Refused"):
             record = start()
-        must(record["outcome"] == "refused" and re.search(reason, record["detail"]), (record["outcome"], record["detail"]))
+        must(
+            record["outcome"] == "refused" and re.search(reason, record["detail"]),
+            (record["outcome"], record["detail"]),
+        )
         must(not [path for path in RUNS.iterdir() if path.name.startswith(".making")], "half a cell is left")
 
     known = json.loads(SETTINGS.read_text(encoding="utf-8"))
-    home = Path("/etc/engineering-loop/agent.conf")
+    home = ETC / "agent.conf"
+    home.unlink(missing_ok=True)
     wanted = {"home_files": [{"src": str(home), "dest": ".config/agent.conf"}]}
     with settings(min_free="100000T"):
         refused("are free in")
@@ -395,7 +483,9 @@ def bad_input() -> None:
     refused("nobody else can write")
     os.chmod(RUNS, 0o755)
     # cells whose manifests are damaged stand beside the good ones
-    for number, content in enumerate((b"", b"[]", b"[" * 200_000, b'{"outcome": {}}', b'{"outcome": "running"}', b'{"size": "x"}', None)):
+    for number, content in enumerate(
+        (b"", b"[]", b"[" * 200_000, b'{"outcome": {}}', b'{"outcome": "running"}', b'{"size": "x"}', None)
+    ):
         bad = RUNS / f"20200101T00000{number}Z-0000000{number}"
         bad.mkdir()
         if content is not None:
@@ -411,7 +501,9 @@ def bad_input() -> None:
     more = [*known["workspace_repositories"], {"repo": empty, "dest": "empty", "version": "nothing"}]
     with settings(workspace_repositories=more):
         record = published("Beside a repository without commits")
-        must([one for one in record["clones"] if one["dest"] == "empty" and one["status"] == "failed"], record["clones"])
+        must(
+            [one for one in record["clones"] if one["dest"] == "empty" and one["status"] == "failed"], record["clones"]
+        )
     sh("rm", "-rf", str(PRISTINE / "empty.git"))
 
 
@@ -420,7 +512,7 @@ def damaged_clones() -> None:
     clone = PRISTINE / "hyrule-infra.git"
     ways = {
         "objects deleted": "find objects -type f -delete",
-        "HEAD and refs garbage": "echo garbage > HEAD; rm -f packed-refs; mkdir -p refs/heads; printf x > refs/heads/main",
+        "HEAD and refs garbage": "echo x > HEAD; rm -f packed-refs; mkdir -p refs/heads; printf x > refs/heads/main",
         "replaced by a file": "cd ..; rm -rf hyrule-infra.git; echo x > hyrule-infra.git",
         "a pipe where packed-refs stands": "rm -f packed-refs; mkfifo packed-refs",
         "a pipe where the configuration stands": "rm -f config; mkfifo config",
@@ -435,7 +527,9 @@ def damaged_clones() -> None:
         except Wrong as error:
             raise Wrong(f"{name}: {error}") from error
         how = [(one["dest"], one["status"]) for one in record["clones"]]
-        LINES.append(f"    ok: a clone with {name}: {how} ({time.monotonic() - began:.1f} s) {done.stderr.strip()[:80]}")
+        LINES.append(
+            f"    ok: a clone with {name}: {how} ({time.monotonic() - began:.1f} s) {done.stderr.strip()[:80]}"
+        )
         must(time.monotonic() - began < 60, f"{name}: it took {time.monotonic() - began:.0f} s")
 
 
@@ -455,7 +549,7 @@ def killed() -> None:
     """At random moments: the next cycle goes, the work of the killed one is kept or nothing had begun."""
     seen: dict[str, int] = {}
     lasts = 4.0
-    rng = random.Random(int(os.environ.get("SEED", "0")) or None)  # noqa: S311
+    rng = random.Random(int(os.environ.get("SEED", "0")) or None)
     for number in range(KILLS):
         before, known = counted(), records()
         with approved(f"Killed {number}", "pi: write docs/precious.md mine", "pi: sleep 0.3"):
@@ -508,7 +602,12 @@ def kill(what: str) -> bool:
         return sh("systemctl", "kill", "-s", "KILL", "--kill-whom=main", UNIT).returncode == 0
     if what == "watch":
         return sh("systemctl", "kill", "-s", "KILL", f"{UNIT}-watch").returncode == 0
-    words = {"prepare": f"{LOOP} prepare", "settle": f"{LOOP} settle", "agent": "^/usr/bin/bwrap", "engine": "daemon --once"}[what]
+    words = {
+        "prepare": f"{LOOP} prepare",
+        "settle": f"{LOOP} settle",
+        "agent": "^/usr/bin/bwrap",
+        "engine": "daemon --once",
+    }[what]
     found = sh("pgrep", "-f", words).stdout.split()
     own = str(os.getpid())
     for pid in found:
@@ -518,17 +617,35 @@ def kill(what: str) -> bool:
     return bool(found)
 
 
+def of_all_this() -> None:
+    """After the playbooks: nothing ran outside of the sandbox."""
+    must(not outside(), outside())
+    must(of_the_loop() == "", of_the_loop())
+    published("The last page")
+
+
 TRIED = [
-    nothing_gets_out, what_an_agent_leaves, what_a_broken_sandbox_leaves, work_of_a_forged_end_is_kept, a_gate_command_is_shut_in,
-    a_cell_has_a_size, bad_input, damaged_clones, two_starts_at_once, killed,
-]  # fmt: skip
+    nothing_gets_out,
+    what_an_agent_leaves,
+    what_a_broken_sandbox_leaves,
+    work_of_a_forged_end_is_kept,
+    a_gate_command_is_shut_in,
+    a_cell_has_a_size,
+    bad_input,
+    damaged_clones,
+    two_starts_at_once,
+    killed,
+    of_all_this,
+]
 
 
 def main() -> int:
     for issue in ask("GET", f"{API}/repos/{REPO}/issues?state=open&per_page=100", {}):
         ask("PATCH", f"{API}/repos/{REPO}/issues/{issue['number']}", {"state": "closed"})
     failed = 0
-    with settings(max_runs_per_day=100_000, daemon_args=["--max-runs-per-day", "100000", "--max-cost-usd-per-day", "10"]):
+    with settings(
+        max_runs_per_day=100_000, daemon_args=["--max-runs-per-day", "100000", "--max-cost-usd-per-day", "10"]
+    ):
         for one in TRIED:
             if sys.argv[1:] and one.__name__ not in sys.argv[1:]:
                 continue
@@ -542,7 +659,11 @@ def main() -> int:
                 problem = f"{'' if isinstance(error, Wrong) else type(error).__name__} {error}"[:2000]
                 failed += 1
             print("\n".join(LINES))
-            print(f"{'FAIL' if problem else 'ok'}: {one.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s, cycles {TIMES}) {problem}", flush=True)
+            print(
+                f"{'FAIL' if problem else 'ok'}: {one.__name__.replace('_', ' ')}"
+                f" ({time.monotonic() - began:.1f} s, cycles {TIMES}) {problem}",
+                flush=True,
+            )
     return 1 if failed else 0
 
 
