@@ -30,8 +30,8 @@ from .errors import LoopError
 
 ENGINE = "hyrule-engineering-loop"
 
-# Runs the engine's program in its own interpreter, which is told to take another for itself: ours, which shuts in what it
-# is asked to run. An engine that starts a gate command with sys.executable would otherwise pass by what stands on PATH.
+# Runs the engine's program in its own interpreter, which is told to take another for itself: ours, which shuts in what
+# it is asked to run. An engine that starts a gate command with sys.executable would otherwise pass by what is on PATH.
 START = """\
 import runpy, sys
 sys.executable = sys.argv[1]
@@ -111,7 +111,11 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
 
 
 def started(config: Mapping[str, Any], current: str, command: list[str]) -> list[str]:
-    """``command``, the engine's program and its arguments, as it is started."""
+    """``command``, the engine's program and its arguments, as it is started: a program of Python's as ``START`` says."""
+    with open(command[0], "rb") as handle:
+        first, second = (handle.read(4096).split(b"\n", 2) + [b""])[:2]
+    if b"python" not in first and not (b"exec" in second and b"python" in second):
+        return command
     return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]
 
 
@@ -151,7 +155,7 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
 def _process_group(
     command: list[str], directory: str, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The engine in a PID namespace of its own: all that it starts dies with it, and nothing in there sees this process.
+    """The engine in a PID namespace of its own: what it starts dies with it, and nothing in there sees this process.
 
     systemd's PrivatePIDs would do that for the whole unit, but then it cannot wait for a main process that it stops.
     """

@@ -84,7 +84,8 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *_places(config, cell, manifest),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
-            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes", "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
+            "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes",
+            "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
             f"--description=A person in the cell {cell.id}",
             "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
         ]  # fmt: skip
@@ -251,6 +252,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
         sys.stderr.write(f"{untrusted.show(words[0])}: not found\n")
         return 127
     os.execve(program, words, environment)  # noqa: S606 - a shell has no part in this
+    return 127  # never: this process is the program now
 
 
 def earlier(place: str, what: str, *within: str) -> int:

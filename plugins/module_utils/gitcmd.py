@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from .errors import LoopError, TimedOut
 from .untrusted import show
+from .users import end_with_parent
 
 MAX_TOLD = 500
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
@@ -94,7 +95,7 @@ def git(
         process = subprocess.Popen(
             ["git", *arguments], cwd=directory, env=whole_environment(environment, config), start_new_session=True,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise LoopError("the program git is missing on this host; Debian's package is git") from error

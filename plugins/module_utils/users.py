@@ -80,9 +80,12 @@ def whose(path: str) -> tuple[str, int]:
     return way, uid
 
 
+LIBC = ctypes.CDLL(None)  # looked up here: between fork and exec of a program with threads that could wait for ever
+
+
 def end_with_parent() -> None:
     """In a child: however its parent ends, it ends as well, and no orphan goes on writing or holds a lock."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def as_user(name: str, work: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ watched and settled by root's programs, as the loop's user runs them between.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -180,20 +181,29 @@ def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
         cycle.run_engine(inside(host), HANDED)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+def sleepers(seconds: str) -> list[str]:
+    """The processes that sleep for so long, whatever they call themselves in a namespace of their own."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command == b"sleep\0" + seconds.encode() + b"\0":
+                found.append(pid)
+    return found
 
 
-def gone(pid: int) -> bool:
-    """Whether a process ends: a signal arrives a moment after it was sent."""
+def none_left(seconds: str) -> bool:
+    """Whether they end: a signal arrives a moment after it was sent."""
     for _unused in range(250):
-        if not alive(pid):
+        if not sleepers(seconds):
             return True
         time.sleep(0.02)
     return False
+
+
+def a_while() -> str:
+    """A time to sleep that nobody else sleeps."""
+    return f"300.{time.time_ns() % 10**9}"
 
 
 def wait_for(path: Path) -> int:
@@ -207,22 +217,18 @@ def wait_for(path: Path) -> int:
 
 def test_what_it_leaves_behind_is_ended_and_not_waited_for(host: Host) -> None:
     """A child that holds the output: one in its process group, and one that has left it."""
+    long = a_while()
     play_engine(
         host,
-        f"""sleep 300 & echo $! > {host.top}/inside
-        setsid sh -c 'echo $$ > {host.top}/outside; exec sleep 300' &
+        f"""sleep {long} &
+        setsid sh -c 'echo 1 > {host.top}/outside; exec sleep {long}' &
         while ! test -s {host.top}/outside; do sleep 0.01; done
         echo '{{"outcome": "published"}}'""",
     )
     begun = time.monotonic()
     assert cycle.run_engine(inside(host), HANDED) == (0, {"outcome": "published"})
     assert time.monotonic() - begun < 10
-    outside = wait_for(host.top / "outside")
-    try:
-        assert gone(wait_for(host.top / "inside"))
-        assert alive(outside)  # this one is for systemd, which ends whatever the unit started
-    finally:
-        os.kill(outside, signal.SIGKILL)
+    assert none_left(long)
 
 
 def test_an_engine_that_closes_its_output_is_waited_for(host: Host) -> None:
@@ -243,10 +249,11 @@ def test_bytes_that_are_no_text_do_no_harm(host: Host) -> None:
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
 def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> None:
+    long = a_while()
     play_engine(
         host,
-        f"""{deaf}(sleep 300 & echo $! > {host.top}/grandchild; wait) &
-        echo $$ > {host.top}/engine; while true; do sleep 300; done""",
+        f"""{deaf}(sleep {long} & echo $! > {host.top}/grandchild; wait) &
+        echo $$ > {host.top}/engine; while true; do sleep {long}; done""",
     )
     script = """if True:
         import json, signal, sys
@@ -262,11 +269,12 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         [sys.executable, "-c", script, str(host.config_file)],
         env={**os.environ, "PYTHONPATH": str(COLLECTIONS)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    pids = [wait_for(host.top / name) for name in ("engine", "grandchild")]
-    assert [alive(pid) for pid in pids] == [True, True]
+    for name in ("engine", "grandchild"):
+        wait_for(host.top / name)
+    assert sleepers(long)
     runner.terminate()
     assert runner.communicate(timeout=20)[0] == STOPPED + "\n"
-    assert [gone(pid) for pid in pids] == [True, True]
+    assert none_left(long)
 
 
 # --- the report

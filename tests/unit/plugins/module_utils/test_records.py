@@ -129,7 +129,7 @@ def test_the_sentence_is_one_line() -> None:
     assert records.sentence(whole) == "cycle published after 12.5 s: acme/one#7 http://forge/1 two lines"
     assert records.sentence({"outcome": "idle"}) == "cycle idle after 0 s"
     run = {**whole, "agents": 2, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True}
-    assert records.sentence(run).endswith("(run 1 of 2 today) its cell is kept: loop enter c")
+    assert records.sentence(run).endswith("(run 1 of 2 today); its cell is kept: loop enter c")
     odd = {"outcome": "error", "report": {"issue": ["x"], "pr_url": "\x1b[2J"}, "detail": {"a": "\u202e"}}
     assert records.sentence(odd).isprintable()
 

@@ -355,11 +355,11 @@ def test_the_token_never_is_an_argument_nor_on_disk(
     wrapper.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nenv | grep -c extraHeader >> {seen}.env\nexec {real} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
-    config = {
-        "workspace_dir": str(world.root), "workspace_repositories": [{"repo": "acme/one"}], "user": ME,
-        "git_url": "http://127.0.0.1:9", "git_user_name": "Loop", "git_user_email": "loop@example.org",
-    }  # fmt: skip
-    done = workspaces.refresh(config, "s3cret")
+    wanted = workspaces.Settings(
+        root=str(world.root), repositories=[{"repo": "acme/one"}], user=ME, git_url="http://127.0.0.1:9",
+        git_user_name="Loop", git_user_email="loop@example.org", token="s3cret",
+    )  # fmt: skip
+    done = workspaces.update(wanted)
     assert done["failed"] == ["one"] and "s3cret" not in json.dumps(done)
     assert "clone" in seen.read_text() and "s3cret" not in seen.read_text() and "czNjcmV0" not in seen.read_text()
     assert "1" in Path(f"{seen}.env").read_text()
