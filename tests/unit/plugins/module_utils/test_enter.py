@@ -202,7 +202,8 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
     cell, _worktree = worked(played)
     told = enter.bring(played.config, cell, "rescue/7", check=True)
     place = f"{played.config['state_dir']}/restored/{cell.id}/app"
-    assert told == {"changed": True, "brought": [{"checkout": "app", "path": place, "branch": "rescue/7", "left_out": []}]}
+    one = {"checkout": "app", "path": place, "branch": "rescue/7", "left_out": []}
+    assert told == {"changed": True, "brought": [one]}
     assert not os.path.exists(place)
     assert enter.bring(played.config, cell, "rescue/7") == told
     assert git(place, "branch", "--show-current") == "rescue/7" and git(place, "status", "--short") == ""
