@@ -528,7 +528,7 @@ def damaged_clones() -> None:
         record = published(f"Clones that are damaged, {turn}")
         told = {one["dest"]: one["status"] for one in record["clones"]}
         for name in list(ways)[:-1] if turn == "first" else []:
-            must(told.get(harmed[name].stem) == "replaced", f"{name}: {told}")
+            must(told.get(harmed[name].stem) in ("replaced", "updated"), f"{name}: {told}")
         must("failed" not in told.values() and TIMES[-1] < LONGEST / 2, f"{told} in {TIMES[-1]} s")
 
 
