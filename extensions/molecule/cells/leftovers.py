@@ -60,7 +60,9 @@ def sh(*command: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
 
 def ask(method: str, url: str, body: dict[str, Any]) -> Any:
     login = requests.post(f"{FORGE}/_forge/tokens", json={"login": "operator", "role": "admin"}, timeout=30).json()
-    answer = requests.request(method, url, json=body, headers={"Authorization": f"Bearer {login['token']}"}, timeout=30)
+    answer = requests.request(
+        method, url, json=body or None, headers={"Authorization": f"Bearer {login['token']}"}, timeout=30
+    )
     answer.raise_for_status()
     return answer.json()
 
