@@ -507,6 +507,8 @@ def _delete(tree: Path) -> None:
     """Delete a tree in which something that was killed may still be writing its last."""
     for last in (False, False, True):
         try:
+            # rm first: it copes with any depth, which what agents leave may have.
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", str(tree)], capture_output=True, check=False)
             shutil.rmtree(tree)
         except FileNotFoundError:
             if not tree.exists():

@@ -202,7 +202,8 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
     cell, _worktree = worked(played)
     told = enter.bring(played.config, cell, "rescue/7", check=True)
     place = f"{played.config['state_dir']}/restored/{cell.id}/app"
-    assert told == {"changed": True, "brought": [{"checkout": "app", "path": place, "branch": "rescue/7", "left_out": []}]}
+    one = {"checkout": "app", "path": place, "branch": "rescue/7", "left_out": []}
+    assert told == {"changed": True, "brought": [one]}
     assert not os.path.exists(place)
     assert enter.bring(played.config, cell, "rescue/7") == told
     assert git(place, "branch", "--show-current") == "rescue/7" and git(place, "status", "--short") == ""
@@ -245,13 +246,22 @@ def test_a_cell_without_work_says_so(played: Box) -> None:
         enter.bring(played.config, cell, "rescue/7")
 
 
-def test_what_cannot_come_along_is_named_and_the_files_do(played: Box) -> None:
+def test_what_cannot_be_packed_is_one_line(played: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, _worktree = worked(played)
+    monkeypatch.setattr(enter, "MAX_BUNDLE", 1)
+    with pytest.raises(LoopError, match="cannot be packed: ") as caught:
+        enter.bring(played.config, cell, "rescue/7")
+    assert str(caught.value).isprintable()
+    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+
+
+def test_files_come_out_of_a_worktree_whose_repository_is_gone(played: Box) -> None:
     cell, worktree = worked(played)
     (worktree / ".git").write_text("gitdir: /nowhere\x1b[2J\n")
-    (told,) = enter.bring(played.config, cell, "rescue/7")["brought"]
-    assert told["left_out"] and all(line.isprintable() for line in told["left_out"])
-    assert (Path(told["path"]) / "docs/new.md").read_text() == "n\n"
-    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+    os.mkfifo(worktree / "pipe")
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert os.path.isdir(brought["path"])
+    assert not os.path.lexists(f"{brought['path']}/pipe")
 
 
 def test_which_worktrees_there_are(
