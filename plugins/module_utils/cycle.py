@@ -111,9 +111,9 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
 
 
 def started(config: Mapping[str, Any], current: str, command: list[str]) -> list[str]:
-    """``command``, the engine's program and its arguments, as it is started: a program of Python's as ``START`` says."""
+    """``command``, the engine's program and its arguments, as it is started: one of Python's as ``START`` says."""
     with open(command[0], "rb") as handle:
-        first, second = (handle.read(4096).split(b"\n", 2) + [b""])[:2]
+        first, second = [*handle.read(4096).split(b"\n", 2), b""][:2]
     if b"python" not in first and not (b"exec" in second and b"python" in second):
         return command
     return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]

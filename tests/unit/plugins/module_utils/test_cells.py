@@ -171,7 +171,7 @@ def test_where_cells_may_stand(host: Box) -> None:
     with pytest.raises(LoopError, match=r"is missing \(No such file or directory\); run apply.yml"):
         cells.check_place(host.config)
     host.runs.symlink_to(host.top)
-    with pytest.raises(LoopError, match="is a link: let engineering_loop_runs_dir name .* itself"):
+    with pytest.raises(LoopError, match=r"is a link: let engineering_loop_runs_dir name .* itself"):
         cells.check_place(host.config)
 
 

@@ -148,7 +148,7 @@ def test_no_handoff_directory_but_the_cells(host: Box) -> None:
 
 def test_a_place_for_cells_that_is_not_roots(host: Box) -> None:
     host.runs.chmod(0o777)
-    assert "must be a directory of root's that nobody else can write" in refusal(host)
+    assert "must be a directory of root's that nobody else can write" in handed(host)["refused"]
 
 
 def test_a_file_for_the_home_or_a_cache_that_is_missing(host: Box) -> None:

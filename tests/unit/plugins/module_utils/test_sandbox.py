@@ -24,7 +24,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import c
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
-from celled import LOOP, NEEDS_ROOT, Box, box, git, give, write
+from celled import LOOP, NEEDS_ROOT, Box, box, git, write
 
 TEMPLATE = Path(__file__).resolve().parents[4] / "roles/engineering_loop/templates/loop.service.j2"
 
