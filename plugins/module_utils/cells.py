@@ -25,6 +25,7 @@ from . import untrusted
 from .clock import age_of, stamp, utc_now
 from .errors import LoopError
 from .files import flocked, read_bytes, remove_tree, write_atomic
+from .journal import say
 from .users import account, as_user
 
 Config: TypeAlias = Mapping[str, Any]
@@ -397,7 +398,7 @@ def recover(config: Config) -> list[tuple[Cell, Manifest]]:
             try:
                 remove_tree(f"{runs}/{name}")
             except LoopError as error:  # something is mounted there: it is in nobody's way
-                print(error, flush=True)
+                say(f"{error}\n")
     for manifest in listing(runs):
         if manifest["outcome"] == RUNNING:
             cell = Cell(manifest.pop("path"))

@@ -18,7 +18,6 @@ import resource
 import select
 import signal
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from typing import Any
 from . import env_file, handover, pristine, push_gate, records, sandbox, settings, wire
 from .cells import Cell, settings_in
 from .errors import LoopError
+from .journal import say
 
 ENGINE = "hyrule-engineering-loop"
 
@@ -45,12 +45,6 @@ GRACE = 5.0
 
 class Stopped(LoopError):
     """Somebody, mostly systemd, ended the cycle."""
-
-
-def say(text: str) -> None:
-    """To the journal, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 # --- the engine -----------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gitcmd import git
+from .journal import say
 from .prepare import read_secrets
 from .timer import systemctl
 from .users import as_user
@@ -275,7 +276,7 @@ def worktrees(config_path: str) -> int:
         for name in sorted(os.listdir(home)) if os.path.isdir(home) and not os.path.islink(home) else []:
             checkout = re.fullmatch(rf"(.+)-{re.escape(change)}", name, re.IGNORECASE)
             if checkout and os.path.lexists(f"{home}/{name}/.git"):
-                print(f"{checkout[1]} {home}/{name}")
+                say(f"{checkout[1]} {home}/{name}\n")
     return 0
 
 

@@ -27,7 +27,7 @@ from .files import read_bytes
 from .gate_patterns import deadline, prepare
 from .gate_policy import Policy, admits_handoff, effective, guards
 from .gitcmd import git
-from .untrusted import show as show
+from .untrusted import show
 
 JUDGE_SECONDS = 60.0
 GIT_SECONDS = 120.0

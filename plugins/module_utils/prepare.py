@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import stat
-import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from .cells import Cell
 from .clock import today, utc_now
 from .errors import LoopError
 from .files import write_atomic
+from .journal import say
 from .sizes import number_of
 from .users import account
 
@@ -35,12 +35,6 @@ HANDOFF = "HYRULE_HANDOFF_DIR"
 
 class OverBudget(LoopError):
     """The day's runs are used up."""
-
-
-def say(text: str) -> None:
-    """To the journal, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def trigger() -> str:

@@ -25,8 +25,9 @@ from . import gate_check, gate_policy, sandbox, settings
 from .cells import settings_in
 from .errors import LoopError
 from .files import read_bytes
-from .gate_check import Violation, show
+from .gate_check import Violation
 from .gitcmd import credentials, git, safe_environment
+from .untrusted import show
 from .workspaces import HARMLESS
 
 Config: TypeAlias = Mapping[str, Any]

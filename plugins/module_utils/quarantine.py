@@ -28,8 +28,7 @@ from typing import Any
 from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
-from .files import alone_in, remove_tree, write_atomic
-from .files import size_of as size_of
+from .files import alone_in, remove_tree, size_of, write_atomic
 from .gitrepo import (
     OBJECT,
     Denied,

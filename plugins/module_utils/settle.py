@@ -9,7 +9,6 @@ stands above it.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, TypeAlias
 from . import budget, cells, pristine, records, settings
 from .cells import Cell
 from .errors import LoopError
+from .journal import say
 from .sizes import limits_of
 from .untrusted import show
 
@@ -27,12 +27,6 @@ Json: TypeAlias = dict[str, Any]
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
 SYSTEMDS_OWN = 200  # from here on systemd itself says that it could not start the program
-
-
-def say(text: str) -> None:
-    """To the journal, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:

@@ -22,6 +22,7 @@ from . import budget, cells, settings, wire
 from .cells import Cell
 from .errors import LoopError
 from .files import read_bytes, write_atomic
+from .journal import say
 from .sizes import number_of
 from .timer import systemctl
 from .users import account
@@ -60,7 +61,7 @@ def point_at(config: Config, cell: Cell) -> None:
     try:
         write_atomic(_pointer(config), cell.id.encode(), mode=0o600)
     except LoopError as error:  # no watch, no directory of its: the cycle finds that out and refuses
-        print(f"the watch was not told: {error}", flush=True)
+        say(f"the watch was not told: {error}\n")
 
 
 def current(config: Config) -> Cell:
@@ -87,7 +88,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         wire.answer(request, lambda message: heard(self.config, message, wire.peer_of(request)))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        print(f"a message could not be answered: {type(request).__name__}", flush=True)
+        say(f"a message could not be answered: {type(request).__name__}\n")
 
 
 def heard(config: Config, message: Mapping[str, Any], peer: wire.Peer) -> None:
@@ -131,7 +132,7 @@ class _Keeper:
             return
         if why:
             self.ended = cell.id
-            print(f"the cycle is ended: {why}", flush=True)
+            say(f"the cycle is ended: {why}\n")
             with contextlib.suppress(LoopError), cells.alone(self.config):
                 cells.update(cell, ended_by=why)
             systemctl("stop", "--no-block", f"{self.config['unit']}.service")

@@ -72,8 +72,8 @@ options:
     type: path
   programs:
     description:
-      - Further programs, by name, that the engine starts and that run generated code: the agent, gate commands. They
-        are shut in.
+      - Further programs, by name, that the engine starts and that run generated code, such as its agent and gate
+        commands. They are shut in.
       - Those that are named in a usual policy are known already.
     type: list
     elements: str

@@ -753,7 +753,7 @@ def links_everywhere() -> object:
             str(other / "home"),
             str(other / "cell.json"),
             str(STATE / "pristine"),
-            "/root/.git",
+            f"{Path.home()}/.git",
             "/proc/self/fd/0",
             str(ETC / "env"),
             "loop",
