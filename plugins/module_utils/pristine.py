@@ -183,7 +183,7 @@ def _damage(one: Clone) -> str | None:
     return ""
 
 
-REBUILD = "rebuild"
+REBUILD, REBUILDS = "rebuild", 3
 FILES = ("HEAD", "config", "packed-refs", "shallow", "objects/info/alternates", "objects/info/commit-graph")
 
 
@@ -204,12 +204,19 @@ def _unlock(path: str) -> None:
 
 
 def mark_damaged(config: Config, dest: str) -> None:
-    """Have the clone made anew by the next refresh: no checkout could be made from it."""
-    paths = [one.path for one in clones(config) if one.dest == dest and os.path.isdir(one.path)]
+    """Have the clone made anew by the next refresh: no checkout could be made from it.
+
+    Not again and again: what was replaced stays, since kept cells borrow from it. LoopError where it was tried often.
+    """
+    wanted = [one for one in clones(config) if one.dest == dest and os.path.isdir(one.path)]
 
     def work() -> None:
-        for path in paths:
-            write_atomic(f"{path}/{REBUILD}", b"", 0o640)
+        for one in wanted:
+            home = os.path.dirname(one.path)
+            tried = sum(_lends(home, one, name) for name in os.listdir(home))
+            if tried >= REBUILDS:
+                raise LoopError(f"it was made anew {tried} times (see {home}/.replaced-{dest}-*), and that is enough")
+            write_atomic(f"{one.path}/{REBUILD}", b"", 0o640)
 
     as_user(config["gate_user"], work)
 

@@ -482,3 +482,14 @@ def test_a_hundred_repositories(host: Box) -> None:
     found = check_out(host, workspace(host))
     assert len(found) == 100 and {one["status"] for one in found} == {"made"}
     assert time.monotonic() - began < 60
+
+
+def test_a_clone_is_not_made_anew_for_ever(host: Box) -> None:
+    host.repository("app")
+    refresh(host)
+    for _unused in range(pristine.REBUILDS):
+        pristine.mark_damaged(host.config, "app")
+        assert refresh(host) == [("app", "replaced")]
+    with pytest.raises(LoopError, match="it was made anew 3 times"):
+        pristine.mark_damaged(host.config, "app")
+    assert refresh(host) == [("app", "current")]
