@@ -41,6 +41,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 # How long the engine may take to end when it is told to.
 GRACE = 5.0
+# The report ends the engine's output, and is no longer than this many characters.
+MAX_REPORT = 1024 * 1024
 
 
 class Stopped(LoopError):
@@ -136,13 +138,13 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
     except (OSError, subprocess.SubprocessError) as error:
         raise LoopError(f"the engine {program} does not start ({error}); run apply.yml") from error
     command = started(config, current, engine_command(config, program, asked.stdout))
-    output: list[str] = []
+    end = ""
     with _process_group(command, current, environment) as engine:
         for text in _spoken(engine):
             say(text)
-            output.append(text)
+            end = (end + text)[-MAX_REPORT:]
         status = engine.wait()
-    return status, parse_report("".join(output))
+    return status, parse_report(end)
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "
 CI_NAMES = frozenset(
     {"PATH", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "COLUMNS", "LINES"}
 )
+NOT_THE_AGENTS = re.compile(r"(GH|GITHUB|GIT|HYRULE|ENGINEERING_LOOP)_.*", re.DOTALL)
 ALLOW = (
     "let the kernel allow it: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
     " (Debian's own values), kept in /etc/sysctl.d"
@@ -118,6 +119,11 @@ def gate_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **env_file.network(environment), "CI": "true"}
 
 
+def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the engine hands to its agent, without what no agent has a use for, should an engine hand on all it has."""
+    return {name: value for name, value in environment.items() if not NOT_THE_AGENTS.fullmatch(name)}
+
+
 def engine_python(config: Config) -> str:
     """What the engine takes for its interpreter: named like one, since its policy looks at the last part of a path."""
     return f"{config['lib_dir']}/engine/python"
@@ -145,6 +151,7 @@ def alone(name: str, *arguments: str) -> int:
             return NOT_FOUND
         if name in config["agent_programs"]:
             wire.tell(config, {"what": "agent", "program": name})
+            environment = agent_environment(environment)
         else:
             environment = gate_environment(environment)
         words = command(config, cell, os.getcwd(), [program, *arguments])

@@ -214,6 +214,12 @@ def test_a_gate_command_gets_what_ci_would_give_it() -> None:
     }  # fmt: skip
 
 
+def test_what_no_agent_gets() -> None:
+    given = {"PATH": "/usr/bin", "OPENAI_API_KEY": "k", "HOME": "/h", "LC_ALL": "C"}
+    others = ["GH_TOKEN", "GITHUB_TOKEN", "GIT_ASKPASS", "HYRULE_POLICY_FILE", "ENGINEERING_LOOP_SECRETS"]
+    assert sandbox.agent_environment({**given, **dict.fromkeys(others, "x")}) == given
+
+
 def test_path_without_our_programs() -> None:
     assert sandbox.plain_path({"lib_dir": "/lib/loop"}, "/lib/loop/bin:/usr/bin::/bin:/lib/loop/bin") == "/usr/bin:/bin"
 
