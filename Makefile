@@ -9,10 +9,11 @@ CHECK := $(BIN)/python tests/tools/check.py
 FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
 INPUTS ?= 200000
 KILLS ?= 500
+CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule kills bench fuzz renovate build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule kills cells bench fuzz renovate build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +41,9 @@ molecule: setup ## create, converge, idempotence, verify, destroy on a booted ho
 
 kills: setup ## healer and git killed at random moments; KILLS=500
 	@LOOP_KILLS=$(KILLS) $(BIN)/pytest --quiet tests/unit/plugins/module_utils/test_worktrees_kill.py
+
+cells: setup ## what an agent can leave, and cycles killed at random moments, on a booted host; CYCLE_KILLS=200
+	@KILLS=$(CYCLE_KILLS) $(CHECK) cells
 
 bench: setup ## what it costs: tests/benchmarks
 	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done

@@ -53,6 +53,10 @@ def yaml_places() -> list[str]:
     return sorted(top for top in tops if top.endswith((".yml", ".yaml")) or (ROOT / top).is_dir())
 
 
+def scenario(name: str) -> Check:
+    return Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], scenario=name)
+
+
 CHECKS = {
     "lint": [
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
@@ -80,9 +84,8 @@ CHECKS = {
             "unit.xml",
         )
     ],
-    "molecule": [
-        Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], scenario=name) for name in SCENARIOS
-    ],
+    "molecule": [scenario(name) for name in SCENARIOS],
+    "cells": [scenario("cells")],
 }
 
 
