@@ -20,6 +20,8 @@ Config: TypeAlias = Mapping[str, Any]
 
 MAX_MESSAGE = 256 * 1024
 SECONDS = 10.0
+# A host under load may take long to answer, and a cycle that gives up is a cycle lost.
+PATIENCE = 30.0
 
 
 class Peer(NamedTuple):
@@ -71,7 +73,7 @@ def receive(connection: socket.socket) -> dict[str, Any]:
     return untrusted.parse(content, "a message to the watch")
 
 
-def tell(config: Config, message: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+def tell(config: Config, message: Mapping[str, Any], seconds: float = PATIENCE) -> dict[str, Any]:
     """Tell the watch and wait for its answer. LoopError where it does not take it: then nothing may go on."""
     content = json.dumps(message).encode() + b"\n"
     deadline = time.monotonic() + seconds
