@@ -181,7 +181,6 @@ def admin(draw: st.DrawFn) -> bytes:
     return b"\xff\xfe".join(part * draw(TIMES) for part in draw(st.lists(parts, max_size=6)))[:LARGEST]
 
 
-
 ODD_TEXTS = st.one_of(
     st.sampled_from(["", "published", "idle", "error", "running"]),
     st.sampled_from(["\x1b[2J", "\u202e", "\ud800", "\udcff", "\0", "a\nb"]),

@@ -137,7 +137,7 @@ def test_what_a_person_gave_is_refused_with_the_command_that_takes_it(own_etc: O
             repair(USERS)
         assert "\n" not in str(error.value)
         assert "-u" in given or "/bin/bash" in sh("getent", "passwd", "loop-test")  # nothing was changed
-        sh(*str(error.value).split(": ")[-1].split(", and")[0].split())
+        sh(*str(error.value).rsplit(": ", maxsplit=1)[-1].split(", and")[0].split())
         assert look(USERS).refused == []
 
     own_etc(work)

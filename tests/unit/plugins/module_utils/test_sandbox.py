@@ -38,8 +38,6 @@ def bwrap(*words: str) -> bool:
         return False
 
 
-
-
 class Inside:
     """A cell with a checkout and a worktree of a run."""
 
@@ -337,10 +335,6 @@ def test_a_file_of_roots_in_its_home_stays_roots(host: Box) -> None:
     done = alone(host, cell.part("home"), script)
     assert done.stdout.startswith("{}") and done.returncode != 0
     assert Path(cell.part("home"), ".pi/auth.json").read_text() == "{}"
-
-
-@NEEDS_ROOT
-
 
 
 @NEEDS_ROOT

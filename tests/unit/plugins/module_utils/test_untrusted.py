@@ -100,8 +100,8 @@ def device(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: path.mkdir(), "is no regular file"),
-        (lambda path: os.mkfifo(path), "is no regular file"),
+        (Path.mkdir, "is no regular file"),
+        (os.mkfifo, "is no regular file"),
         (lambda path: path.symlink_to("../../../secret"), "cannot be read"),
         (lambda path: path.symlink_to("file"), "cannot be read"),
         (lambda path: path.symlink_to("/proc/self/mem"), "cannot be read"),
@@ -122,9 +122,9 @@ def test_whatever_else_stands_there_is_refused_at_once(top: Path, make: Callable
     [
         lambda path: path.symlink_to(path.with_name("real")),
         lambda path: path.symlink_to("/"),
-        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to(str(path)),
         lambda path: path.write_text("x"),
-        lambda path: os.mkfifo(path),
+        os.mkfifo,
     ],
 )
 def test_what_is_no_directory_is_not_passed(top: Path, part: str, make: Callable[[Path], Any]) -> None:
