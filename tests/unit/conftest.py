@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +14,6 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
-
-
-@pytest.fixture(autouse=True)
-def no_limit_stays() -> Iterator[None]:
-    """What a program of ours is about to become has limits of its own; the tests after it have not."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

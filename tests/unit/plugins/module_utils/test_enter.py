@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, pristine, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import number_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 
@@ -334,9 +336,13 @@ def test_the_environment_in_it(host: Box, monkeypatch: pytest.MonkeyPatch, capfd
     seen: dict[str, Any] = {}
     monkeypatch.setattr(os, "execve", lambda program, words, environment: seen.update(
         program=program, words=words, environment=environment, at=os.getcwd()))  # fmt: skip
+    bounds: list[Any] = []  # set for real, they would stay with all other tests
+    monkeypatch.setattr(sandbox.resource, "setrlimit", lambda *given: bounds.append(given))
     before = os.getcwd()
     try:
         enter.inside(host.config_file, cell.path, "ls", "-l")
+        most = int(number_of(host.config["cell_max_size"], "size"))
+        assert bounds == [(resource.RLIMIT_FSIZE, (most, most))]
         assert (seen["words"], seen["at"]) == (["ls", "-l"], cell.part("runs"))
         assert seen["environment"]["HOME"] == cell.part("state") and seen["environment"]["OPENAI_API_KEY"] == "k"
         assert seen["environment"]["PATH"].startswith(f"{host.top}/lib/bin:")
