@@ -455,9 +455,9 @@ def expect(name: str, passed: bool, expected: str, seen: object) -> Json:
 def judge_cycle(cycle: Json, outcome: str, engine_sha: str) -> list[Json]:
     """The cycle ended by itself, left its account, and says the outcome that we want."""
     account = cycle["account"]
-    seen = account.get("outcome", "no account of the cycle")
+    seen = account.get("outcome", "no record of the cycle")
     detail = account.get("detail") or f"systemd says {cycle['result'] or 'nothing'}"
-    sha = (account.get("engine") or {}).get("sha", "no account of the cycle")
+    sha = (account.get("engine") or {}).get("sha", "no record of the cycle")
     ended = f"{'ended' if cycle['ended'] else 'still running'} after {cycle['seconds']} s"
     return [
         expect("cycle ended", cycle["ended"], "the cycle ends within the time-out", ended),
