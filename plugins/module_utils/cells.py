@@ -169,10 +169,11 @@ def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mappin
     for wanted in home_files:
         home_file(wanted)
     for seed in caches:
-        path = seed["src"]
-        if not os.path.isdir(path) or os.lstat(path).st_uid != 0:
-            raise LoopError(f"the cache {path} must be a directory of root's: make it, or take it out of"
-                            " engineering_loop_caches")  # fmt: skip
+        if not os.path.isdir(seed["src"]) or os.lstat(seed["src"]).st_mode & 0o022:
+            raise LoopError(
+                f"the cache {seed['src']} must be a directory that only its owner can write: make it so, or take it out"
+                " of engineering_loop_caches"
+            )
 
 
 def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:

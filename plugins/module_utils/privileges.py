@@ -280,11 +280,9 @@ def _strays(uid: int) -> list[tuple[int, str]]:
 def _service(pid: int) -> str:
     """The system's service that a process is of; empty where it is of none, or of a user's own manager."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            path = line.rstrip("\n").split(":", 2)[-1]
-            parts = path.split("/")
-            if "user.slice" not in parts:
-                return next((part for part in parts if part.endswith(".service")), "")
+        paths = [line.rstrip("\n").split(":", 2)[-1].split("/") for line in handle]  # one for each hierarchy
+        if not any("user.slice" in parts for parts in paths):
+            return next((part for parts in paths for part in parts if part.endswith(".service")), "")
     return ""
 
 

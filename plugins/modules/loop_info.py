@@ -69,7 +69,7 @@ options:
         type: str
         required: true
   caches:
-    description: Directories of root's that each cell is to find in its home, to be looked at as a cycle will.
+    description: Directories that each cell is to find in its home, to be looked at as a cycle will.
     type: list
     elements: dict
     default: []

@@ -157,11 +157,16 @@ def test_a_file_for_the_home_or_a_cache_that_is_missing(host: Box) -> None:
     host.config["home_files"] = []
     seed = host.top / "seed"
     host.config["caches"] = [{"src": str(seed), "dest": ".cache/uv"}]
-    missing = f"the cache {seed} must be a directory of root's: make it, or take it out of engineering_loop_caches"
+    missing = (
+        f"the cache {seed} must be a directory that only its owner can write: make it so, or take it out of"
+        " engineering_loop_caches"
+    )
     assert refusal(host) == missing
-    seed.mkdir()
+    seed.mkdir(mode=0o755)
     prepare.check_host(host.config, {})
-    os.chown(seed, uid(LOOP), -1)
+    os.chown(seed, uid(LOOP), -1)  # whoever is to write there owns it: in a cycle all of it is read-only
+    prepare.check_host(host.config, {})
+    seed.chmod(0o775)
     assert refusal(host) == missing
     seed.rmdir()
     seed.symlink_to(host.top)
