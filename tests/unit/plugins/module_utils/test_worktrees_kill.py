@@ -60,8 +60,8 @@ def killed(work: Callable[[World], object], world: World, after: float) -> bool:
     os.killpg(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     with contextlib.suppress(ChildProcessError):
-        while True:  # its own children are ours now: a run begins when all are dead, as systemd has it
-            os.waitpid(-child, 0)
+        while True:  # all that it started is ours now: a run begins when all are dead, as systemd has it
+            os.waitpid(-1, 0)
     return os.WIFSIGNALED(status)
 
 
