@@ -24,6 +24,7 @@ from .clock import stamp
 from .errors import LoopError
 from .files import write_atomic
 from .gitcmd import credentials, git
+from .remotes import remote_of
 from .users import as_user
 
 Config: TypeAlias = Mapping[str, Any]
@@ -76,20 +77,8 @@ def clones(config: Config) -> list[Clone]:
 
 
 def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
-    repo = given.get("repo") or ""
-    dest = given.get("dest") or repo.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    version = given.get("version") or "main"
-    elsewhere = "://" in repo or repo.startswith("/")
-    if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo):
-        raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(f"the URL of {dest} holds a password, which every user of the host could read: use env_file")
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest):
-        raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
-        raise LoopError(f"version {version!r} of {repo} is not the name of a branch")
-    url = repo if elsewhere else f"{config['git_url'].rstrip('/')}/{repo}.git"
-    return Clone(repo, url, dest, f"{config['pristine_dir']}/{dest}.git", version)
+    remote = remote_of(given, config["git_url"])
+    return Clone(remote.repo, remote.url, remote.dest, f"{config['pristine_dir']}/{remote.dest}.git", remote.version)
 
 
 # --- refreshing, as the gate's user -----------------------------------------------------------

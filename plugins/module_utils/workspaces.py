@@ -31,6 +31,7 @@ from .files import alone_in, remove_tree, write_atomic
 from .gitcmd import available, credentials, git
 from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
 from .quarantine import move, needs_root
+from .remotes import remote_of
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -119,20 +120,8 @@ def update(settings: Settings, *, check: bool = False) -> Json:
 
 
 def _checkout(settings: Settings, given: Mapping[str, str]) -> Checkout:
-    repo = given.get("repo") or ""
-    dest = given.get("dest") or repo.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    version = given.get("version") or "main"
-    elsewhere = "://" in repo or repo.startswith("/")
-    if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo):
-        raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(f"the URL of {dest} holds a password, which every user of the host could read: use env_file")
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest):
-        raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
-        raise LoopError(f"version {version!r} of {repo} is not the name of a branch")
-    url = repo if elsewhere else f"{settings.git_url.rstrip('/')}/{repo}.git"
-    return Checkout(repo, url, dest, os.path.join(settings.root, dest), version)
+    remote = remote_of(given, settings.git_url)
+    return Checkout(remote.repo, remote.url, remote.dest, os.path.join(settings.root, remote.dest), remote.version)
 
 
 def _foretold(one: Checkout) -> Json:
