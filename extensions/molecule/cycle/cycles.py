@@ -197,7 +197,7 @@ def each_child_gets_its_own() -> None:
 def what_a_cell_is_given() -> None:
     """Root's file and cache are there, and what the agent does to them ends with it."""
     conf, cache = ETC / "agent.conf", Path("/srv/cache/page")
-    sh("chown", "-R", "loop", str(cache.parent))  # else it could be read and no more
+    sh("chown", "-R", "loop:loop", str(cache.parent))  # else it could be read and no more
     orders = [
         "pi: run mkdir -p docs; cat $HOME/.agent/conf/agent.conf $HOME/.cache/pages/page > docs/given.md",
         "pi: run echo mine > $HOME/.cache/pages/more; echo mine > $HOME/.cache/pages/page; mkdir $HOME/.agent/mine",
