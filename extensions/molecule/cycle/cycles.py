@@ -81,7 +81,8 @@ def cycle() -> tuple[int, dict[str, Any]]:
 
 
 def account() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(max((STATE / "cycles").glob("*.json")).read_text(encoding="utf-8"))
+    newest = max((STATE / "cycles").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)  # two may share a second
+    found: dict[str, Any] = json.loads(newest.read_text(encoding="utf-8"))
     return found
 
 
