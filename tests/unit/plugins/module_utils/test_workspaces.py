@@ -457,13 +457,16 @@ def test_a_heal_that_holds_a_checkout_is_waited_for_and_nobodys_lock_is_removed(
 
 def test_a_lock_of_gits_that_somebody_holds_stays(ready: World) -> None:
     ready.push("one", "new")
-    lock = ready.root / "one/.git/index.lock"
+    lock, began = ready.root / "one/.git/index.lock", time.monotonic()
     with lock.open("w+") as handle, subprocess.Popen(["sleep", "60"], stdin=handle) as holder:
         done = ready.update()
         holder.kill()
     assert done["failed"] == ["one"] and "is held by process" in done["repositories"][0]["detail"]
     assert lock.exists()
-    assert ready.statuses() == ["updated", "current", "current"]
+    found = ready.statuses()
+    while found[0] == "failed" and time.monotonic() < began + 20:  # any git that is about to end may hold it
+        found = ready.statuses()
+    assert found == ["updated", "current", "current"]
 
 
 def test_thousands_of_settings_go_at_once_and_what_stays_is_as_it_was(ready: World) -> None:
