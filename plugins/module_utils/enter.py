@@ -105,9 +105,7 @@ def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
         return {"environment": {}, "token": "", "cell": cell.path}
     environment = read_secrets(config)
     token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
-    ours = {key for key in environment if key in github_app.TOKEN_KEYS or key.startswith(github_app.PREFIX)}
-    kept = {key: value for key, value in environment.items() if key not in ours}
-    return {"environment": kept, "token": token.token, "cell": cell.path}
+    return {"environment": github_app.without_credentials(environment), "token": token.token, "cell": cell.path}
 
 
 def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:

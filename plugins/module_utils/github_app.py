@@ -100,6 +100,11 @@ def forge_token(settings: Mapping[str, Any], environment: Mapping[str, str], api
     return Token(spare, "break-glass")
 
 
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """The secrets without what lets somebody in at the forge: the token goes its own way."""
+    return {key: value for key, value in environment.items() if key not in TOKEN_KEYS and not key.startswith(PREFIX)}
+
+
 def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
     """For a module, as root: the token by its options; empty where they name none, or the file is not there yet.
 

@@ -117,9 +117,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     write_ledger(config, cell)
     watch.point_at(config, cell)
     record["cell"] = cell.path
-    ours = {key for key in environment if key in github_app.TOKEN_KEYS or key.startswith(github_app.PREFIX)}
-    handed["environment"] = {key: value for key, value in environment.items() if key not in ours}
-    handed.update(token=token.token, cell=cell.path)
+    handed.update(environment=github_app.without_credentials(environment), token=token.token, cell=cell.path)
 
 
 def write_ledger(config: Config, cell: Cell) -> None:

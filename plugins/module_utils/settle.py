@@ -26,7 +26,6 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
-SYSTEMDS_OWN = 200  # from here on systemd itself says that it could not start the program
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:
