@@ -47,6 +47,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         return 2
     os.umask(0o027)
     config = settings.load(config_path)
+    for name in ("inbox", "kept", "records"):
+        os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
     gateway_access.take(config)
     server = _Server(config)
     quiet_since = time.monotonic()

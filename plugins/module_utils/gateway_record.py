@@ -55,7 +55,8 @@ def open_session(config: Config, unit: str, cycle: str, *, bound: bool = True) -
     """
     path = _session(config, unit)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.chmod(os.path.dirname(path), 0o755)  # whatever the umask
     except OSError as error:
         raise LoopError(f"{path} cannot be made: {error.strerror}") from error
     write_atomic(path, json.dumps({"cycle": cycle, "bound": bound}).encode(), mode=0o644)
