@@ -90,6 +90,7 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
             "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *_places(config, cell, manifest),
+            *(["-p", f"Wants={config['unit']}-gate.socket", "-p", f"After={config['unit']}-gate.socket"] * as_engine),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
             "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes",
             "-p", "TimeoutStopSec=5", "-p", "UMask=0022",

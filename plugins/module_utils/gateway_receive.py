@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from . import gate_check, gate_policy, gateway_record, pristine
+from . import gate_check, gate_policy, gateway_record, pristine, untrusted
 from .clock import age_of, stamp, utc_now
 from .errors import LoopError
 from .files import remove_tree, write_atomic
@@ -33,7 +33,7 @@ from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
 from .untrusted import show
-from .users import end_with_parent
+from .users import as_user, end_with_parent
 
 Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
@@ -369,21 +369,57 @@ def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs
 
 def kept(config: Config) -> list[Json]:
     """What is kept, oldest first: ``{id at cycle repo dest branch commit why path}``."""
-    place, found = f"{config['gate_dir']}/kept", []
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(place)):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(f"{place}/{name}/kept.json", encoding="utf-8") as handle,
-            ):
-                found.append({**json.load(handle), "path": f"{place}/{name}"})
+    place = f"{config['gate_dir']}/kept"
+    found: list[Json] = []
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+        with contextlib.suppress(LoopError):
+            content = untrusted.read(f"{place}/{name}/kept.json", config["gate_dir"], 65536) or b""
+            one = untrusted.parse(content, name)
+            if {"at", "cycle", "repo", "dest", "branch", "commit", "why"} <= one.keys():
+                found.append({**one, "id": name.removesuffix(".git"), "path": f"{place}/{name}"})
     return found
+
+
+def restore(config: Config, name: str, branch: str, *, check: bool = False) -> Json:
+    """As root: what is kept under this name as ``branch`` of a fresh clone for a person; ``{path branch ...}``."""
+    git("/", ["check-ref-format", "--branch", branch], timeout=60)
+    one = next((one for one in kept(config) if one["id"] == name), None)
+    if one is None:
+        raise LoopError(f"the gateway keeps nothing as {show(name)}: ansible-playbook playbooks/restore.yml lists it")
+    clone = next((clone for clone in pristine.clones(config) if clone.dest == one["dest"]), None)
+    if clone is None:
+        raise LoopError(f"{name} is of {show(str(one['dest']))}, which is no repository of this loop any more")
+    home = f"{config['state_dir']}/restored/{name}"
+    place, making = f"{home}/{clone.dest}", f"{config['pristine_dir']}/.bringing-{name}"
+    if os.path.lexists(home):
+        raise LoopError(f"{home} is there already: move it away")
+    brought = {"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}
+    if check:
+        return {"changed": True, "brought": [brought]}
+
+    def work() -> None:
+        words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--dissociate"]
+        git("/", [*words, "--", one["path"], making], config=pristine.LENDERS_ARE_MUTE, timeout=600)
+        git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
+        git(making, ["update-ref", f"{HEADS}{branch}", str(one["commit"])], timeout=60)
+        git(making, ["checkout", "--quiet", branch], timeout=600)
+
+    try:
+        remove_tree(making)
+        as_user(config["gate_user"], work)
+        os.makedirs(home, mode=0o750)
+        subprocess.run(["chown", "-hR", "root:root", making], check=True)
+        os.rename(making, place)
+    finally:
+        remove_tree(making)
+    return {"changed": True, "brought": [brought]}
 
 
 def tidy(config: Config) -> None:
     """As the gateway, before a cycle: half-received pushes go, and what was kept long enough."""
-    for name in os.listdir(f"{config['gate_dir']}/inbox"):
-        remove_tree(f"{config['gate_dir']}/inbox/{name}")
+    with gateway_record.turn(config):
+        for name in os.listdir(f"{config['gate_dir']}/inbox"):
+            remove_tree(f"{config['gate_dir']}/inbox/{name}")
     age = limits_of(config["quarantine_keep"])["age"]
     for one in kept(config):
         if age is not None and age_of(one["id"]) > age:

@@ -100,7 +100,13 @@ brought:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    cells,
+    enter,
+    gateway_receive,
+    settings,
+    untrusted,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 # In the sandbox: what a person asks first.
@@ -150,6 +156,18 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
         if done is None:
             raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
+    push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
+    if push is not None:
+        if given["run"]:
+            raise LoopError(f"{push['id']} is a push that the gateway keeps: nothing runs in it; bring it with to")
+        if given["to"]:
+            return {
+                "id": push["id"],
+                "lines": [],
+                **gateway_receive.restore(config, push["id"], given["to"], check=check),
+            }
+        told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
+        return {"changed": False, "id": push["id"], "lines": [f"{key}: {value}" for key, value in told.items()]}
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}
