@@ -190,13 +190,15 @@ def box() -> Iterator[Box]:
         top.chmod(0o755)
         state = top / "var"
         for name in ("etc", "opt", "lib", "run", "remotes", "work", "var", "var/runs", "var/cycles", "var/memory",
-                     "var/pristine"):  # fmt: skip
+                     "var/pristine", "var/gate"):  # fmt: skip
             (top / name).mkdir()
         (state / "runs").chmod(0o711)
         (state / "memory").chmod(0o750)
         os.chown(state / "memory", 0, gid(LOOP))
         os.chown(state / "pristine", uid(GATE), gid(LOOP))
         (state / "pristine").chmod(0o2750)
+        give(state / "gate", GATE)
+        (state / "gate").chmod(0o700)
         config: dict[str, Any] = {
             "user": LOOP,
             "group": LOOP,
@@ -211,6 +213,7 @@ def box() -> Iterator[Box]:
             "lib_dir": str(top / "lib"),
             "state_dir": str(state),
             "pristine_dir": str(state / "pristine"),
+            "gate_dir": str(state / "gate"),
             "runs_dir": str(state / "runs"),
             "memory_dir": str(state / "memory"),
             "cycles_dir": str(state / "cycles"),
