@@ -36,8 +36,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.users im
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "world"))
 
 from celled import GATE, LOOP, TODAY, Box, box, gid, give, uid
-from forge import Running
-from forge_store import branches
+from forge import Running, running
+from forge_store import branches, commit_files
+
+__all__ = ["Cycle", "Door", "Running", "commit_files", "door", "gateway_of", "in_unit", "running"]
 
 REPO, OTHER = "AS215932/app", "AS215932/other"
 SEED = {"repos": [{"name": "app"}, {"name": "other"}, {"name": "elsewhere"}], "issues": []}
@@ -124,6 +126,7 @@ def gateway_of(host: Box) -> Iterator[int]:
             os.chown(place, 0, gid(LOOP))
             place.chmod(0o660)
             server.listen(BACKLOG)
+            gateway_record.open_session(host.config, "somebody.service", "none")  # else it would end after a while
             pid = start(host, server)
         yield pid
     finally:
