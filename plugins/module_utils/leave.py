@@ -138,12 +138,12 @@ def _homes(config: Mapping[str, Any]) -> list[str]:
 def _unit_files(config: Mapping[str, Any], unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
     found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config['unit'])}*"))
-    return [path for path in found if path.endswith((".timer", ".service")) and units.ours(path)]
+    return [path for path in found if path.endswith((".timer", ".socket", ".service")) and units.ours(path)]
 
 
 def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> None:
     ours = _unit_files(config, unit_dir)
-    for path in sorted(ours, key=lambda path: not path.endswith(".timer")):
+    for path in sorted(ours, key=lambda path: not path.endswith((".timer", ".socket"))):
         plan.go(f"{path}, stopped and disabled before", partial(_remove_unit, path))
     stamp = STAMP.format(unit=config["unit"])
     if ours:
@@ -158,7 +158,7 @@ def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> Non
 
 def _remove_unit(path: str) -> None:
     name = os.path.basename(path)
-    if path.endswith(".timer") or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+    if path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
         units.systemctl("disable", "--now", name)
     _unlink(path)
 
