@@ -173,7 +173,7 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:
     """The package goes last: while it is there, what stands beside it under these names is ours."""
-    names = ("bin", "engine", "hooks", "git-askpass", "loop", runtime.PACKAGE)
+    names = ("bin", "engine", "hooks", "gateway-client", "git-askpass", "loop", runtime.PACKAGE)
     ours = [each for name in names for each in (_doomed(f"{lib_dir}/{name}"), f"{lib_dir}/{name}")]
     ours = [path for path in ours if os.path.lexists(path)]
     if not ours or runtime.PACKAGE not in ours[-1]:
