@@ -47,6 +47,8 @@ MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
 BOMB = 8
 MAX_OBJECTS = 200_000
+# Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
+KEPT_PER_CYCLE = 5
 MAX_MEMORY = 1024**3
 RECEIVE_SECONDS = 600.0
 FORWARD_SECONDS = 300.0
@@ -71,7 +73,7 @@ RECEIVING = {
     "receive.fsckObjects": "true", "receive.unpackLimit": "1", "receive.maxInputSize": str(MAX_INPUT),
     "receive.autogc": "false", "receive.denyDeletes": "true", "receive.updateServerInfo": "false",
     "receive.advertisePushOptions": "false", "core.logAllRefUpdates": "false", "core.bigFileThreshold": "16m",
-    "pack.threads": "1", "gc.auto": "0",
+    "pack.threads": "1", "gc.auto": "0", **pristine.LENDERS_ARE_MUTE,
 }  # fmt: skip
 
 
@@ -337,6 +339,8 @@ def _forge_words(out: str, err: str) -> str:
 def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Update, reason: str) -> str:
     """Keep what was refused; its name, or empty where there is nothing to keep or no room for it."""
     if NONE.fullmatch(update.new) or not re.fullmatch(r"[0-9a-f]{40,64}", update.new):
+        return ""
+    if sum(bool(one.get("kept")) for one in asking.story().pushes) >= KEPT_PER_CYCLE:
         return ""
     packs = f"{quarantine}/pack"
     with contextlib.suppress(OSError, LoopError):
