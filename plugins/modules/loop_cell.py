@@ -8,19 +8,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_cell
-short_description: Open a kept cell of the loop, or bring its work out
+short_description: Open a kept cell of the loop, or bring kept work out
 version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
   - A cycle that did not end well leaves its cell, closed, with all that it had written. This runs a command in it, in
     the sandbox of a cycle, or brings its work to a person as a branch.
+  - A push that the gateway refused, or a branch that made room for another, is shown and brought in the same way.
   - Nothing in the cell is ever run or believed outside of that sandbox.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 options:
   what:
     description:
-      - The cell's id, or a part of it that fits one cell only.
+      - The cell's id, or a part of it that fits one cell only; or the id of what the gateway keeps, in full.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
         change.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
@@ -29,13 +30,14 @@ options:
   run:
     description:
       - A command to run in the cell, as words. Without it, and without O(to), the state of each worktree is shown.
+      - Refused for what the gateway keeps, where nothing can be run.
     type: list
     elements: str
     default: []
   as_engine:
     description:
-      - Hand the command what the engine gets, forge token and keys included. For the engine's own commands on the run's
-        state file, such as C(hyrule-engineering-loop pr).
+      - Hand the command what the engine gets, the provider's keys and the way to the gateway. For the engine's own
+        commands on the run's state file, such as C(hyrule-engineering-loop pr). What they push is judged as ever.
     type: bool
     default: false
   to:
@@ -73,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 id:
-  description: The cell.
+  description: The cell, or what the gateway keeps.
   returned: success
   type: str
 exit_status:
@@ -81,12 +83,14 @@ exit_status:
   returned: when something was run
   type: int
 lines:
-  description: What it said, made harmless for a terminal.
+  description:
+    - What it said, or of what the gateway keeps repository, branch, commit, cycle and the reason; made harmless for a
+      terminal.
   returned: success
   type: list
   elements: str
 brought:
-  description: One entry for each worktree that was brought.
+  description: One entry for each worktree that was brought, or the one of what the gateway kept.
   returned: with O(to)
   type: list
   elements: dict
