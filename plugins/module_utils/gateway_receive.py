@@ -95,6 +95,9 @@ class NotAllowed(LoopError):
 def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: str) -> None:
     """Serve one ``git push`` on the connection, from git's greeting to its report."""
     config = asking.config
+    disk = os.statvfs(config["gate_dir"])
+    if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
+        raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
     with gateway_record.turn(config):
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
@@ -340,8 +343,10 @@ def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Upda
     """Keep what was refused; its name, or empty where there is nothing to keep or no room for it."""
     if NONE.fullmatch(update.new) or not re.fullmatch(r"[0-9a-f]{40,64}", update.new):
         return ""
-    if sum(bool(one.get("kept")) for one in asking.story().pushes) >= KEPT_PER_CYCLE:
-        return ""
+    kept_before = [one for one in asking.story().pushes if one.get("kept")]
+    same = next((str(one["kept"]) for one in kept_before if one.get("new") == update.new), "")
+    if same or len(kept_before) >= KEPT_PER_CYCLE:
+        return same
     packs = f"{quarantine}/pack"
     with contextlib.suppress(OSError, LoopError):
         files = [f"{packs}/{name}" for name in os.listdir(packs)] if os.path.isdir(packs) else []
