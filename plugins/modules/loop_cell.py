@@ -176,7 +176,12 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
                 **gateway_receive.restore(config, push["id"], given["to"], check=check),
             }
         told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
-        return {"changed": False, "id": push["id"], "enters": False, "lines": [f"{key}: {value}" for key, value in told.items()]}
+        return {
+            "changed": False,
+            "id": push["id"],
+            "enters": False,
+            "lines": [f"{key}: {value}" for key, value in told.items()],
+        }
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}
