@@ -134,7 +134,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
 
 
 def model_policy(config: Config, cell: Cell, environment: Mapping[str, str]) -> dict[str, str]:
-    """The model policy that the host names, where a cycle finds it: what is root's and not a release's is hidden there."""
+    """The model policy that the host names, where a cycle finds it: only what is a release's is not hidden there."""
     name = "HYRULE_MODEL_POLICY_FILE"
     path = environment.get(name, "")
     if not path or path.startswith(f"{config['install_dir']}/"):
