@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_cell
-short_description: Open a kept cell of the loop, or bring its work out
+short_description: Open a kept cell of the loop, or bring kept work out
 version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
@@ -23,19 +23,22 @@ options:
       - The cell's id, or a part of it that fits one cell only.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
         change.
+      - The id of what the gateway keeps, a refused push or a branch that made room, tells of that; with O(to) it is
+        brought as well. It must be given in full.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
   run:
     description:
       - A command to run in the cell, as words. Without it, and without O(to), the state of each worktree is shown.
+      - Refused for what the gateway keeps, where nothing can be run.
     type: list
     elements: str
     default: []
   as_engine:
     description:
-      - Hand the command what the engine gets, forge token and keys included. For the engine's own commands on the run's
-        state file, such as C(hyrule-engineering-loop pr).
+      - Hand the command what the engine gets, the provider's keys and the way to the gateway included. For the engine's
+        own commands on the run's state file, such as C(hyrule-engineering-loop pr). What they push is judged as ever.
     type: bool
     default: false
   to:
@@ -73,20 +76,26 @@ EXAMPLES = r"""
 
 RETURN = r"""
 id:
-  description: The cell.
+  description: The cell, or what the gateway keeps.
   returned: success
   type: str
+enters:
+  description: Whether something can be run in it; not in what the gateway keeps.
+  returned: where it is false
+  type: bool
 exit_status:
   description: Exit status of the command.
   returned: when something was run
   type: int
 lines:
-  description: What it said, made harmless for a terminal.
+  description:
+    - What it said, or of what the gateway keeps repository, branch, commit, cycle and the reason; made harmless for a
+      terminal.
   returned: success
   type: list
   elements: str
 brought:
-  description: One entry for each worktree that was brought.
+  description: One entry for each worktree that was brought, or the one of what the gateway kept.
   returned: with O(to)
   type: list
   elements: dict
@@ -167,7 +176,12 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
                 **gateway_receive.restore(config, push["id"], given["to"], check=check),
             }
         told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
-        return {"changed": False, "id": push["id"], "lines": [f"{key}: {value}" for key, value in told.items()]}
+        return {
+            "changed": False,
+            "id": push["id"],
+            "enters": False,
+            "lines": [f"{key}: {value}" for key, value in told.items()],
+        }
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}

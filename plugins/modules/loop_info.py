@@ -214,12 +214,15 @@ loop:
       type: dict
       returned: always
     cycles:
-      description: The last cycles, oldest first.
+      description:
+        - The last cycles, oldest first. C(issue), C(pr_url), C(pushes), C(held) and C(refusals) of each are from the
+          gateway's record, C(report) is what the engine says of itself.
       type: list
       returned: always
     kept:
       description:
-        - Cells of cycles that did not end well, and what an older layout left, oldest first.
+        - Cells of cycles that did not end well, and what an older layout left, oldest first; after them, with
+          C(kind=push), pushes that the gateway refused and branches that made room for others.
         - Each has C(id), C(what), C(title), C(outcome), C(detail), C(made), C(size), C(files), C(path) and C(kind).
       type: list
       elements: dict

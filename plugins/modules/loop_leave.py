@@ -34,7 +34,8 @@ options:
   remove:
     description:
       - What else goes, for good.
-      - V(work) is the cells of cycles, kept ones as well, pristine clones, memory and records of cycles.
+      - V(work) is the cells of cycles, kept ones as well, pristine clones, what the gateway keeps and its records,
+        memory and records of cycles.
       - V(config) is policy and settings; V(secrets) the env file and the key; V(taken_over) what an older layout had.
       - V(user) is the users and their groups, which needs V(work).
     type: list
