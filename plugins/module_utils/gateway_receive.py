@@ -47,6 +47,7 @@ MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
 BOMB = 8
 MAX_OBJECTS = 200_000
+MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
 KEPT_PER_CYCLE = 5
 MAX_MEMORY = 1024**3
@@ -272,8 +273,8 @@ def _check_size(
 ) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
-    words = ["rev-list", "--objects", f"--max-count={MAX_OBJECTS + 1}", new, f"^{base}"]
-    status, listed, _err = git(home, words, environment=inside, ok=(0, 128))
+    words = ["rev-list", "--objects", new, f"^{base}"]
+    status, listed, _err = git(home, words, environment=inside, ok=(0, 128), most=MAX_LISTED)
     if status:
         raise NotAllowed(f"{show(new[:12])} is no commit on top of what {clone.repo} has")
     names = [line[: len(new)] for line in listed.splitlines()]
@@ -281,13 +282,43 @@ def _check_size(
         raise NotAllowed(f"more than {MAX_OBJECTS} objects were received")
     asked = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
     told = git(home, asked, environment=inside, stdin="".join(f"{one}\n" for one in names).encode())[1]
-    if names and not told.startswith("commit "):
+    if names and (names[0] != new or not told.startswith("commit ")):
         raise NotAllowed(f"{new[:12]} is no commit")
-    total = sum(int(line.split(" ")[1]) for line in told.splitlines() if line[:1] in "btc" and " missing" not in line)
+    lines = list(zip(names, told.splitlines(), strict=True))
+    total = sum(int(line.split(" ")[1]) for _name, line in lines if " missing" not in line)
+    if total <= most:
+        commits = [name for name, line in lines if line.startswith("commit ")]
+        total, lost = _written_out(clone, home, inside, commits)
+        if lost > MAX_LISTED:
+            raise NotAllowed(f"{lost} bytes would be taken away, allowed: {MAX_LISTED}")
     if total > most:
         raise NotAllowed(
             f"{total} bytes would be unpacked, more than {BOMB} times what a change may add [max_patch_bytes]"
         )
+
+
+def _written_out(clone: Clone, home: str, inside: Mapping[str, str], commits: Sequence[str]) -> tuple[int, int]:
+    """How many bytes of files these commits bring, and take away, when they are written out.
+
+    A few trees can name a file a million times. git lists what changes in memory first, which is bounded.
+    """
+    words = ["diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames"]
+    given = "".join(f"{name}\n" for name in commits).encode()
+    try:
+        listed = git(home, words, environment=inside, stdin=given, most=MAX_LISTED)[1]
+    except LoopError as error:
+        raise NotAllowed(f"more files would be changed in {clone.repo} than git can list: {error}") from error
+    new, old = [], []
+    for line in listed.splitlines():
+        parents = len(line) - len(line.lstrip(":"))
+        if parents:  # :MODE MODE SHA SHA STATUS; of a merge as many as it has parents, and the result
+            *before, after = line[parents:].split(" ")[parents + 1 : 2 * parents + 2]
+            new.append(after)
+            old += before[:1]
+    asked = "".join(f"{name}\n" for name in {*new, *old}).encode()
+    told = git(home, ["cat-file", "--batch-check"], environment=inside, stdin=asked)[1]
+    sizes = {words[0]: int(words[2]) for words in map(str.split, told.splitlines()) if len(words) == 3}
+    return sum(sizes.get(name, 0) for name in new), sum(sizes.get(name, 0) for name in old)
 
 
 def _told(found: Sequence[Violation]) -> str:

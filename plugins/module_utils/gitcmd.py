@@ -21,6 +21,7 @@ from .untrusted import show
 from .users import end_with_parent
 
 MAX_TOLD = 500
+MAX_MEMORY = 1024**3  # of a git whose answer is bounded
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
 
 # These win over every configuration file. Filters, aliases and includes are named by the
@@ -137,6 +138,7 @@ def _begin(most: int | None) -> None:
     end_with_parent()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))  # what it would say is in memory first
 
 
 def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:

@@ -31,7 +31,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     runtime,
     wire,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user, end_with_parent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "world"))
 
@@ -155,6 +155,7 @@ def start(host: Box, server: socket.socket) -> int:
         os.setgroups([gid(GATE), gid(LOOP)])
         os.setresgid(gid(GATE), gid(GATE), gid(GATE))
         os.setresuid(uid(GATE), uid(GATE), uid(GATE))
+        end_with_parent()
         os.chdir("/")
         os.environ.update(LISTEN_PID=str(os.getpid()), RUNTIME_DIRECTORY=str(access_of(host)))
         status = gateway.main(host.config_file)
@@ -345,7 +346,7 @@ def door(forge: Running, **config: Any) -> Iterator[Door]:
         host.deploy()
         (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n")
         host.config.update(
-            git_url=forge.url, api_url=forge.api_url, repos=[REPO, OTHER],
+            unit=f"{host.config['unit']}-{next(NAMES)}", git_url=forge.url, api_url=forge.api_url, repos=[REPO, OTHER],
             workspace_repositories=[{"repo": REPO, "dest": "app"}, {"repo": OTHER, "dest": "other"}],
             branch_prefixes=["hyrule-feature", "hyrule-loop"], **config,
         )  # fmt: skip

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_receive, gateway_record
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
-from celled import GATE, LOOP, NEEDS_ROOT, POLICY, git, give
-from gated import OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, in_unit, running
+from celled import GATE, LOOP, NEEDS_ROOT, box, git, give
+from gated import OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, gateway_of, in_unit, running
 
 pytestmark = NEEDS_ROOT
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"
@@ -93,50 +93,18 @@ def test_what_was_merged_meanwhile_is_not_ours(ours: Cycle) -> None:
 
 
 def test_a_repository_with_sha256(forge: Running) -> None:
-    """Another hash than the forge's own: received, judged and forwarded all the same."""
-    with door(forge) as gate:
-        host = gate.host
+    """Another hash than most: received, judged and forwarded all the same."""
+    with box() as host:
+        host.deploy()
         bare = host.repository("app", sha="sha256")
-        host.config["workspace_repositories"] = [{"repo": str(bare), "dest": "app"}]
-        host.write_config()
-        quick = {**host.config, "unit": host.config["unit"]}
-        name = "20260131T120000Z-1a2b3c4d"
-        workspace = host.top / "cells" / name
-
-        def begin() -> None:
-            gateway_receive.pristine.refresh(quick)
-            gateway_receive.pristine.check_out(quick, str(workspace))
-
-        workspace.mkdir(parents=True)
-        give(workspace, LOOP)
-        (clone,) = gateway_receive.pristine.clones(quick)
-        gateway_receive.pristine.refresh(quick)
-        as_user(LOOP, lambda: gateway_receive.pristine.check_out(quick, str(workspace)))
-        ours = Cycle(gate, name, f"{host.config['unit']}.service", workspace, 7)
-        new = ours.commit()
-        assert len(new) == 64
-
-        def decide() -> list[Any]:
-            asking = gateway_receive.Asking(quick, name, False, lambda: "t")
-            home = gateway_receive.make_inbox(quick, clone, "")
-            quarantine = f"{home}/objects/incoming"
-            os.makedirs(f"{quarantine}/pack")
-            pack = ["pack-objects", "--stdout", "--revs", "--thin", "-q"]
-            packed = subprocess.run(
-                ["git", "-c", "safe.directory=*", *pack], cwd=workspace / "app", input=f"{new}\n^origin/main\n".encode(),
-                capture_output=True, check=True,
-            )  # fmt: skip
-            inside = {**os.environ, "GIT_OBJECT_DIRECTORY": quarantine,
-                      "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{home}/objects"}  # fmt: skip
-            words = ["git", "index-pack", "--stdin", "--fix-thin"]
-            subprocess.run(words, cwd=home, env=inside, input=packed.stdout, capture_output=True, check=True)
-            said: list[str] = []
-            update = gateway_receive.Update("0" * 64, new, f"refs/heads/{ours.branch}")
-            return [gateway_receive.decide(asking, clone, home, quarantine, [update], said.append), said]
-
-        assert as_user(GATE, decide) == [True, []]
-        give(bare, "root")
-        assert git(bare, "rev-parse", ours.branch) == new
+        host.config.update(unit=f"{host.config['unit']}-sha256", api_url=forge.api_url)
+        with gateway_of(host) as pid, Door(host, forge, pid).cycle(bound=False) as ours:
+            new = ours.commit()
+            assert len(new) == 64 and ours.push().returncode == 0
+            ours.commit("src/x.py")
+            assert "src/x.py: outside of what may be changed" in ours.push().stderr.replace("\nremote: ", "")
+            give(bare, "root")
+            assert git(bare, "rev-parse", ours.branch) == new
 
 
 # --- which ref
@@ -240,7 +208,7 @@ def test_a_hostile_author_is_published_too(ours: Cycle) -> None:
 
 def test_a_commit_of_the_year_2100(ours: Cycle) -> None:
     """It says what it likes of its time: nothing that we decide rests on it."""
-    ours.commit(GIT_AUTHOR_DATE="4102444800 +0000", GIT_COMMITTER_DATE="4102444800 +0000")
+    ours.commit(GIT_AUTHOR_DATE="@4102444800 +0000", GIT_COMMITTER_DATE="@4102444800 +0000")
     ours.commit("src/x.py")
     assert "src/x.py: outside" in ours.refused()
 
@@ -451,13 +419,6 @@ def zeros(size: int) -> tuple[bytes, str]:
     return entry(3, size, stream), digest.hexdigest()
 
 
-def memory_of(door: Door) -> int:
-    """The most that anything that the gateway started has had, in bytes."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-
-
 def test_a_pack_bomb(ours: Cycle) -> None:
     """A file of zeros, larger than all memory that receiving may take, in a pack of a megabyte."""
     size = 65 << 24  # more than a gigabyte
@@ -468,7 +429,8 @@ def test_a_pack_bomb(ours: Cycle) -> None:
     new = made.commit(made.tree(("40000", "docs", made.tree(("100644", "b", name)))), base)
     content = made.pack()
     assert len(content) < 2 << 20
-    assert f"{size}" in (reply := raw(ours, content, new)) or "bytes would be unpacked" in reply, reply
+    reply = raw(ours, content, new)
+    assert " bytes would be unpacked, more than 8 times what a change may add [max_patch_bytes]" in reply, reply
     assert ours.branch not in ours.door.branches()
 
 
@@ -484,7 +446,7 @@ def test_a_tree_bomb(ours: Cycle) -> None:
     began = time.monotonic()
     reply = raw(ours, made.pack(), new)
     assert "push refused: " in reply and time.monotonic() - began < 30, reply
-    assert "[max_patch_bytes]" in reply, reply
+    assert "more files would be changed in AS215932/app than git can list: " in reply, reply
     assert ours.branch not in ours.door.branches()
 
 
@@ -520,7 +482,7 @@ def test_a_delta_bomb(ours: Cycle) -> None:
     new = made.commit(made.tree(("40000", "docs", made.tree(("100644", "b", name)))), base)
     began = time.monotonic()
     reply = raw(ours, made.pack(), new)
-    assert "unpack" in reply and "out of memory" in reply.casefold() or "ng refs" in reply, reply
+    assert "unpack index-pack" in reply and "ng refs/heads/" in reply, reply
     assert time.monotonic() - began < 30
     assert ours.branch not in ours.door.branches()
 
@@ -529,7 +491,7 @@ def test_trees_in_trees_in_trees(ours: Cycle) -> None:
     base = ours.git("rev-parse", "HEAD")
     made = Objects()
     below, mode = made.add("blob", b"x\n"), "100644"
-    for _unused in range(20_000):
+    for _unused in range(8_000):
         below, mode = made.tree((mode, "a", below)), "40000"
     new = made.commit(made.tree(("40000", "docs", below)), base)
     reply = raw(ours, made.pack(), new)
@@ -556,7 +518,6 @@ def test_a_pack_that_is_broken(ours: Cycle, fault: str) -> None:
         time.sleep(0.05)
     assert told and not told[-1].get("allowed")
     assert ours.branch not in ours.door.branches()
-    ours.door.config["unit"]
     assert ours.push().returncode == 0  # and the next one goes its way
 
 
