@@ -101,8 +101,8 @@ def serve(config: Config, connection: socket.socket) -> None:
             answer = root_asks(config, wire.receive(connection))
             connection.sendall(json.dumps(answer).encode() + b"\n")
             return
+        first = _exactly(connection, 4)  # it tells in which words the other end wants to hear no
         asking = _who(config, peer)
-        first = _exactly(connection, 4)
         if first[:1] == b"{":
             asked = wire.receive(connection, first)
             words = asked.get("words")
@@ -138,6 +138,12 @@ def refuse(connection: socket.socket, first: bytes, why: str) -> None:
         else:
             text = f"ERR {untrusted.show(told, 2000)}\n".encode()
             connection.sendall(b"%04x" % (len(text) + 4) + text)
+        # Who still speaks would be cut off before it has heard us.
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1.0)
+        unheard = 0
+        while unheard < 4 * wire.MAX_MESSAGE and (chunk := connection.recv(1 << 16)):
+            unheard += len(chunk)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

@@ -79,7 +79,8 @@ def session_of(config: Config, unit: str) -> Json:
 def sessions(config: Config) -> list[str]:
     """The units that may ask now."""
     with contextlib.suppress(OSError):
-        return sorted(os.listdir(f"{directory(config)}/sessions"))
+        names = os.listdir(f"{directory(config)}/sessions")
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
     return []
 
 
@@ -195,7 +196,7 @@ def story(entries: list[Json]) -> Story:
     told = Story(entries=len(entries))
     for entry in entries:
         what = entry["what"]
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
             if what == "list":
                 for one in entry["offered"]:
                     told.offered.append((str(entry["repo"]), int(one["number"])))

@@ -108,7 +108,8 @@ class Box:
         self.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(str(policy)))
         write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
         (self.top / "etc/env").chmod(0o600)
-        write(self.release, {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})})
+        release = {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})}
+        write(self.release, {**release, "configs/loop/model-policy.production.yml": "{}\n"})
         (self.top / "opt/current").symlink_to(self.release)
         self.write_config()
 

@@ -159,9 +159,9 @@ def test_nothing_else_that_root_asks(gate: Door, asked: dict[str, Any], why: str
     ("content", "why"),
     [
         (b"", "a request broke off"), (b"{", "a request broke off"), (b'{"what": "gh", "wor', "a message is not JSON"),
-        (b"{}\n", "nothing that the gateway does"), (b'{"what": "refresh", "cycle": "x"}\n', "nothing that the gateway"),
+        (b"{ }\n", "nothing that the gateway does"), (b'{"what": "refresh", "cycle": "x"}\n', "nothing that the gateway"),
         (b'{"what": "gh", "words": "issue list"}\n', "nothing that the gateway does"),
-        (b'{"what":' * 2000 + b"\n", "a message is not JSON"), (b'{"a":' * 30 + b"1" + b"}" * 30 + b"\n", "is nested deeper"),
+        (b'{"what":' * 2000 + b"\n", "a message is not JSON"), (b'{"a":' * 99 + b"1" + b"}" * 99 + b"\n", "a message is nested deeper"),
         (b'{"what": "gh", "words": ["' + b"x" * 2_000_000, "a message is longer than 1048576 bytes"),
         (b"GET / HTTP/1.1\r\n\r\n", "nothing that git asks for"), (b"\0\0\0\0\0\0\0\0", "nothing that git asks for"),
         (b"0000", "nothing that git asks for"), (b"ffff" + b"x" * 100, "nothing that git asks for"),
