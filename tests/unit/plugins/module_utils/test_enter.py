@@ -235,7 +235,7 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
     }  # fmt: skip
     assert git(place, "remote", "get-url", "origin") == f"{played.top}/remotes/app.git"
     assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(place)} == {0}
-    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
     with pytest.raises(LoopError, match="is there already: move it away"):
         enter.bring(played.config, cell, "rescue/7")
 
@@ -272,7 +272,7 @@ def test_what_cannot_be_packed_is_one_line(played: Box, monkeypatch: pytest.Monk
     with pytest.raises(LoopError, match="cannot be packed: ") as caught:
         enter.bring(played.config, cell, "rescue/7")
     assert str(caught.value).isprintable()
-    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
 
 
 def test_files_come_out_of_a_worktree_whose_repository_is_gone(played: Box) -> None:

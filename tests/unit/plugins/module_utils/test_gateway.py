@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,11 +20,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway, gateway_record, wire
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    gateway,
+    gateway_receive,
+    gateway_record,
+    wire,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
-from celled import GATE, LOOP, NAME, NEEDS_ROOT
-from gated import APPROVED, REPO, SEED, Cycle, Door, Running, commit_files, door, gateway_of, in_unit, journal, running
+from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
+from gated import APPROVED, REPO, SEED, Cycle, Door, Running, commit_files, door, in_unit, journal, running
 
 pytestmark = NEEDS_ROOT
 LIST = ["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number"]
@@ -252,6 +258,7 @@ def test_two_hundred_at_once_are_all_answered(ours: Cycle) -> None:
 
 def test_silence_holds_nobody_else_up_for_long(forge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "SECONDS", 1.0)
+    monkeypatch.setattr(wire.receive, "__defaults__", (b"", 1.0))
     with door(forge) as gate, gate.cycle() as ours:
         began = time.monotonic()
         answer = json.loads(said(gate, b"", LOOP, ours.unit, end=False))
@@ -282,14 +289,10 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
     with door(forge) as gate, gate.cycle(gate.issue()) as ours:
         ours.commit()
         gate.fault("slow", r"/info/refs", seconds=20, times=1)
-        push = subprocess.Popen(
-            ["env", "PATH=/usr/bin:/bin", "sleep", "0"], stdout=subprocess.DEVNULL
-        )
-        push.wait()
-        command = ["git", "push", "origin", f"HEAD:refs/heads/{ours.branch}"]
+        command = ["env", "git", "push", "origin", f"HEAD:refs/heads/{ours.branch}"]
         with in_unit(ours.unit):
-            running_push = subprocess.Popen(
-                ["env", *command], cwd=ours.checkout, env=ours.environment, stderr=subprocess.PIPE, user=LOOP
+            push = subprocess.Popen(
+                command, cwd=ours.checkout, env=ours.environment, stderr=subprocess.PIPE, user=LOOP, group=gid(LOOP)
             )
             for _unused in range(200):
                 if ours.entries("forward"):
@@ -297,18 +300,26 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
                 time.sleep(0.05)
             os.kill(gate.pid, signal.SIGKILL)
             os.waitpid(gate.pid, 0)
-            assert running_push.communicate(timeout=30)[1] and running_push.returncode
-        inbox = Path(gate.config["gate_dir"], "inbox")
-        assert len(os.listdir(inbox)) == 1
-        name = os.listdir(inbox)[0]
+            assert push.communicate(timeout=30)[1] and push.returncode
+        (name,) = os.listdir(f"{gate.config['gate_dir']}/inbox")
         for _unused in range(100):
-            words = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdecimal() and Path(f"/proc/{pid}").exists()]
-            left = [word for word in words if name.encode() in word]
-            if not left:
+            if not (left := processes_with(name)):
                 break
             time.sleep(0.05)
         assert left == [] and ours.branch not in gate.branches()
+        assert gateway_record.quiet(gate.config, 1)  # nobody waits for it
+        as_user(GATE, lambda: gateway_receive.tidy(gate.config))
+        assert os.listdir(f"{gate.config['gate_dir']}/inbox") == []
         gate.close_all()
+
+
+def processes_with(word: str) -> list[bytes]:
+    """What runs with this in its arguments."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return [words for words in found if word.encode() in words]
 
 
 def test_it_is_started_by_its_socket(shared: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,5 +373,4 @@ def test_the_fixture_is_a_host_as_the_role_leaves_it(shared: Door) -> None:
     """What the others rest on: the gateway is the gate's user and nobody else's."""
     status = Path(f"/proc/{shared.pid}/status").read_text()
     uids = next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
-    assert set(uids) == {str(Path(shared.config["gate_dir"]).stat().st_uid)} and NAME
-    assert gateway_of is not None
+    assert set(uids) == {str(uid(GATE))}

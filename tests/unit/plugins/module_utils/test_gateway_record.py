@@ -50,6 +50,7 @@ def test_a_session_is_roots_word(host: Box) -> None:
     assert gateway_record.sessions(host.config) == []
     with pytest.raises(LoopError, match="no cycle is running"):
         gateway_record.session_of(host.config, "a.service")
+    os.mkdir(gateway_record.directory(host.config))  # the socket's
     os.umask(0o077)
     gateway_record.open_session(host.config, "a.service", NAME)
     gateway_record.open_session(host.config, "b.service", NAME, bound=False)

@@ -192,8 +192,8 @@ def test_an_engine_is_the_release_that_was_recorded(host: Box) -> None:
 def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "UNIT_DIR", str(host.top / "systemd"))
     host.config["canary_required"] = True
-    for kind in ("", "-watch"):
-        write(host.top / "systemd", {f"{host.config['unit']}{kind}.service": "[Service]\n"})
+    for kind in (".service", "-watch.service", "-gate.service", "-gate.socket"):
+        write(host.top / "systemd", {f"{host.config['unit']}{kind}": "[Service]\n"})
     write(host.top / "lib", {"engineering_loop_core/cycle.py": "# the runner\n"})
     host.write_config()
     prepare.check_proven(host.config, "manual")
@@ -302,7 +302,7 @@ def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(host: Box, text: str 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("OTHER=1\n", "the gateway to the forge says: the gateway: no forge token: put GH_TOKEN into"),
+        ("OTHER=1\n", "the gateway to the forge says: no forge token: put GH_TOKEN into"),
         ("ENGINEERING_LOOP_GITHUB_APP_ID=1\n", "the GitHub App lacks its installation_id"),
     ],
 )
@@ -362,7 +362,7 @@ def test_a_crash_of_our_own_is_a_refusal(
     host.config["home_files"] = [5]  # settings that no role would write
     found = handed(host)
     assert (
-        found["refused"] == "the cycle could not be prepared (AttributeError), see the journal" == last(host)["detail"]
+        found["refused"] == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
     )
     assert "Traceback" in capfd.readouterr().err and os.listdir(host.runs) == []
 

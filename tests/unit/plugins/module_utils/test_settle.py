@@ -306,7 +306,7 @@ def test_a_clone_that_gave_no_checkout_is_marked(host: Box) -> None:
     pristine.refresh(host.config)
     claim = {**PUBLISHED, "checkouts": [{"dest": name, "status": "failed"} for name in ("app", "../x", None, "other")]}
     settled(host, claim, begun(host))
-    (path,) = Path(host.config["pristine_dir"]).iterdir()
+    (path,) = Path(host.config["pristine_dir"]).glob("*.git")
     assert (path / "rebuild").exists()
     host.config["gate_user"] = "no-such-user"
     host.write_config()

@@ -84,18 +84,14 @@ def test_one_that_is_too_long(pair: tuple[socket.socket, socket.socket]) -> None
     talker.join()
 
 
-def test_one_that_never_comes(pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "SECONDS", 0.3)
+def test_one_that_never_comes(pair: tuple[socket.socket, socket.socket]) -> None:
     began = time.monotonic()
     with pytest.raises(LoopError, match="a message broke off: timed out"):
-        wire.receive(pair[1])
+        wire.receive(pair[1], seconds=0.3)
     assert time.monotonic() - began < 2
 
 
-def test_one_that_comes_byte_by_byte(
-    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "SECONDS", 0.5)
+def test_one_that_comes_byte_by_byte(pair: tuple[socket.socket, socket.socket]) -> None:
     stop = threading.Event()
 
     def drip() -> None:
@@ -109,7 +105,7 @@ def test_one_that_comes_byte_by_byte(
     dripper.start()
     began = time.monotonic()
     with pytest.raises(LoopError, match="did not end in time"):
-        wire.receive(pair[1])
+        wire.receive(pair[1], seconds=0.5)
     assert time.monotonic() - began < 2
     pair[1].close()
     stop.set()
