@@ -270,7 +270,9 @@ class Cycle:
 
     @property
     def environment(self) -> dict[str, str]:
-        names = {f"GIT_{who}_{what}": "pi@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        names = {
+            f"GIT_{who}_{what}": "pi@example.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         path = f"{self.door.config['lib_dir']}/bin:/usr/bin:/bin"
         return {"PATH": path, "HOME": str(self.workspace), **names, **cycle.way_out(self.door.config)}
 
@@ -326,13 +328,30 @@ class Cycle:
         assert done.returncode != 0 and self.door.branches() == before
         last = self.entries("push")[-1]
         assert not last["allowed"] and last["reason"].startswith("push refused: ")
-        told = "".join(line.removeprefix("remote: ") for line in done.stderr.splitlines() if line.startswith("remote: "))
+        told = "".join(
+            line.removeprefix("remote: ") for line in done.stderr.splitlines() if line.startswith("remote: ")
+        )
         assert "nothing was published" in told, done.stderr
         return str(last["reason"])
 
-    def open(self, *words: str, title: str = "Docs", body: str = "Why.", **more: Any) -> subprocess.CompletedProcess[str]:
+    def open(
+        self, *words: str, title: str = "Docs", body: str = "Why.", **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Ask for the pull request."""
-        asked = ["pr", "create", "--repo", REPO, "--title", title, "--body", body, "--head", self.branch, "--base", "main"]
+        asked = [
+            "pr",
+            "create",
+            "--repo",
+            REPO,
+            "--title",
+            title,
+            "--body",
+            body,
+            "--head",
+            self.branch,
+            "--base",
+            "main",
+        ]
         return self.gh(*asked, *(words or ("--draft",)), **more)
 
     def entries(self, what: str = "") -> list[dict[str, Any]]:

@@ -86,7 +86,12 @@ def said(gate: Door, content: bytes, user: str, unit: str, *, end: bool = True) 
 
 def test_a_process_outside_of_any_unit(ours: Cycle) -> None:
     answer = json.loads(said(ours.door, ASKED, LOOP, "none"))
-    assert answer == {"status": 1, "stdout": "", "stderr": "the gateway: no cycle is running\n", "why": "no cycle is running"}
+    assert answer == {
+        "status": 1,
+        "stdout": "",
+        "stderr": "the gateway: no cycle is running\n",
+        "why": "no cycle is running",
+    }
 
 
 @pytest.mark.parametrize("unit", ["other.service", "loop.service.service", "x.scope", ".service"])
@@ -165,9 +170,11 @@ def test_nothing_else_that_root_asks(gate: Door, asked: dict[str, Any], why: str
     ("content", "why"),
     [
         (b"", "a request broke off"), (b"{", "a request broke off"), (b'{"what": "gh", "wor', "a message is not JSON"),
-        (b"{ }\n", "nothing that the gateway does"), (b'{"what": "refresh", "cycle": "x"}\n', "nothing that the gateway"),
+        (b"{ }\n", "nothing that the gateway does"),
+        (b'{"what": "refresh", "cycle": "x"}\n', "nothing that the gateway does"),
         (b'{"what": "gh", "words": "issue list"}\n', "nothing that the gateway does"),
-        (b'{"what":' * 2000 + b"\n", "a message is not JSON"), (b'{"a":' * 99 + b"1" + b"}" * 99 + b"\n", "a message is nested deeper"),
+        (b'{"what":' * 2000 + b"\n", "a message is not JSON"),
+        (b'{"a":' * 99 + b"1" + b"}" * 99 + b"\n", "a message is nested deeper"),
         (b'{"what": "gh", "words": ["' + b"x" * 2_000_000, "a message is longer than 1048576 bytes"),
         (b"GET / HTTP/1.1\r\n\r\n", "nothing that git asks for"), (b"\0\0\0\0\0\0\0\0", "nothing that git asks for"),
         (b"0000", "nothing that git asks for"), (b"ffff" + b"x" * 100, "nothing that git asks for"),
@@ -213,8 +220,17 @@ def test_a_fetch_brings_what_the_forge_has_now_and_leaves_a_note(ours: Cycle) ->
     sha = commit_files(ours.door.directory(), "main", {"docs/newer.md": "x\n"}, "Merged", int(time.time()))
     ours.git("fetch", "origin")
     assert ours.git("rev-parse", "origin/main") == sha
-    assert ours.entries("fetch") == [{"at": ours.entries("fetch")[0]["at"], "what": "fetch", "repo": REPO, "dest": "app"}]
-    ours.git("clone", "-q", "--filter=blob:none", "--no-checkout", f"{ours.door.forge.url}/{REPO}.git", f"{ours.workspace}/again")
+    assert ours.entries("fetch") == [
+        {"at": ours.entries("fetch")[0]["at"], "what": "fetch", "repo": REPO, "dest": "app"}
+    ]
+    ours.git(
+        "clone",
+        "-q",
+        "--filter=blob:none",
+        "--no-checkout",
+        f"{ours.door.forge.url}/{REPO}.git",
+        f"{ours.workspace}/again",
+    )
 
 
 def test_a_forge_that_is_away_is_said_to_git(ours: Cycle) -> None:
@@ -285,7 +301,7 @@ def test_it_ends_when_nobody_asks_any_more(forge: Running, monkeypatch: pytest.M
 
 
 def test_what_it_started_ends_with_it(forge: Running) -> None:
-    """A push is on its way when the gateway is killed: nothing of it goes on, and the next gateway goes on without it."""
+    """A push is on its way when the gateway is killed: nothing of it goes on, and the next one tidies up."""
     with door(forge) as gate, gate.cycle(gate.issue()) as ours:
         ours.commit()
         gate.fault("slow", r"/info/refs", seconds=20, times=1)
@@ -322,7 +338,9 @@ def processes_with(word: str) -> list[bytes]:
     return [words for words in found if word.encode() in words]
 
 
-def test_it_is_started_by_its_socket(shared: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_started_by_its_socket(
+    shared: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for pid in ("", "1", "x"):
         monkeypatch.setenv("LISTEN_PID", pid)
         assert gateway.main(shared.host.config_file) == 2
@@ -355,7 +373,9 @@ def test_a_failure_of_its_own_is_said_and_logged(forge: Running) -> None:
 def test_the_unit_of_a_process(lines: str, unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = open
     (tmp_path / "cgroup").write_text(f"{lines}\n")
-    monkeypatch.setattr("builtins.open", lambda path, **more: real(tmp_path / "cgroup" if "/cgroup" in str(path) else path, **more))
+    monkeypatch.setattr(
+        "builtins.open", lambda path, **more: real(tmp_path / "cgroup" if "/cgroup" in str(path) else path, **more)
+    )
     assert gateway.unit_of(1) == unit
 
 

@@ -130,8 +130,11 @@ def test_one_that_ends_soon_is_minted_anew(host: Box, forge: Running) -> None:
     assert token(host) == longer
 
 
-@pytest.mark.parametrize("odd", ["", "[", "{}", "null", '{"token": "x"}', '{"token": 5, "kind": "app", "expires_at": "soon"}',
-                                 '{"token": "x", "kind": "app", "note": "", "expires_at": null}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    ["", "[", "{}", "null", '{"token": "x"}', '{"token": 5, "kind": "app", "expires_at": "soon"}',
+     '{"token": "x", "kind": "app", "note": "", "expires_at": null}'],
+)  # fmt: skip
 def test_a_minted_token_that_cannot_be_read_is_minted_anew(host: Box, forge: Running, odd: str) -> None:
     app(host, forge)
     secrets(host, "OTHER=1\n")
@@ -161,7 +164,7 @@ def test_the_break_glass_token_where_the_app_fails(
 def test_where_there_is_no_token_at_all(host: Box) -> None:
     secrets(host, "OTHER=1\n")
     bring(host)
-    with pytest.raises(LoopError, match="no forge token: put GH_TOKEN into .*etc/env, or set"):
+    with pytest.raises(LoopError, match=r"no forge token: put GH_TOKEN into .*etc/env, or set"):
         token(host)
 
 
@@ -200,7 +203,9 @@ def test_a_problem_is_brought_and_told_to_who_asks_without_a_word_of_the_key(
 
 def test_a_gateway_that_was_given_nothing(host: Box) -> None:
     for act in (gateway_access.token, gateway_access.take):
-        with pytest.raises(LoopError, match=f"was not given access to the forge: systemctl restart {host.config['unit']}-gate"):
+        with pytest.raises(
+            LoopError, match=f"was not given access to the forge: systemctl restart {host.config['unit']}-gate"
+        ):
             act(host.config)
 
 

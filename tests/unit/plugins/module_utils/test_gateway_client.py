@@ -65,7 +65,9 @@ def played(tmp_path: Path) -> Iterator[Callable[[Callable[[socket.socket], None]
         one.end()
 
 
-def run(programs: Path, name: str, *words: str, stdin: bytes = b"", place: str = "") -> subprocess.CompletedProcess[bytes]:
+def run(
+    programs: Path, name: str, *words: str, stdin: bytes = b"", place: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     environment = {gateway_client.SOCKET: place or f"{programs}/socket", "PATH": "/usr/bin:/bin"}
     command = [str(programs / name), *words]
     return subprocess.run(command, env=environment, input=stdin, capture_output=True, check=False, timeout=60)

@@ -160,7 +160,9 @@ def test_a_person_in_a_kept_cell_is_bound_to_no_issue(gate: Door) -> None:
 
 def test_another_repository_of_the_workspace_takes_no_branch_of_this_one(ours: Cycle) -> None:
     before = ours.door.branches(OTHER)
-    done = ours.run("git", "push", "origin", f"HEAD:refs/heads/hyrule-feature/x/{ours.number}", where=f"{ours.workspace}/other")
+    done = ours.run(
+        "git", "push", "origin", f"HEAD:refs/heads/hyrule-feature/x/{ours.number}", where=f"{ours.workspace}/other"
+    )
     assert done.returncode and ours.door.branches(OTHER) == before
 
 

@@ -109,7 +109,10 @@ def test_a_pair_that_is_half_made_is_finished(gate: Door) -> None:
         assert pull["title"] == "A page is missing" and first.name in pull["body"]
         assert f"Work on #{number}." in pull["body"]
         (told,) = second.entries("open")
-        assert told["finished"] == first.name and "was cut off before it could" in second.entries("list")[0]["held"][0]["why"]
+        assert (
+            told["finished"] == first.name
+            and "was cut off before it could" in second.entries("list")[0]["held"][0]["why"]
+        )
         assert second.listed() == [] and len(gate.pulls(first.branch)) == 1  # once
 
 
@@ -233,7 +236,12 @@ def test_a_body_on_stdin(published: Cycle) -> None:
     ("more", "title", "body", "reason"),
     [
         ((), "Docs", "Why.", "the gateway opens drafts only: --draft is missing"),
-        (("--draft", "--base", "production"), "Docs", "Why.", "the work starts from main, so its pull request goes there"),
+        (
+            ("--draft", "--base", "production"),
+            "Docs",
+            "Why.",
+            "the work starts from main, so its pull request goes there",
+        ),
         (("--draft", "--head", "main"), "Docs", "Why.", "main was not published by this cycle"),
         (("--draft", "--head", "someone:branch"), "Docs", "Why.", "was not published by this cycle"),
         (("--draft", "--repo", OTHER), "Docs", "Why.", f"was published to {REPO}, not to {OTHER}"),
@@ -270,7 +278,14 @@ def test_an_answer_that_was_lost(published: Cycle) -> None:
     store = published.door.forge.store
     with store.lock:
         tip = published.door.branches()[published.branch]
-        pull = {"head": published.branch, "head_sha": tip, "base": "main", "base_sha": tip, "draft": True, "reviewers": []}
+        pull = {
+            "head": published.branch,
+            "head_sha": tip,
+            "base": "main",
+            "base_sha": tip,
+            "draft": True,
+            "reviewers": [],
+        }
         there = store.add_issue(REPO, "hyrule-loop[bot]", title="Docs", body="Why.", pull=pull)
         store.save()
     done = published.open()

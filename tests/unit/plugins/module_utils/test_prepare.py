@@ -361,9 +361,7 @@ def test_a_crash_of_our_own_is_a_refusal(
 ) -> None:
     host.config["home_files"] = [5]  # settings that no role would write
     found = handed(host)
-    assert (
-        found["refused"] == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
-    )
+    assert found["refused"] == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
     assert "Traceback" in capfd.readouterr().err and os.listdir(host.runs) == []
 
 

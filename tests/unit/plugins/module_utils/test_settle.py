@@ -79,8 +79,8 @@ def test_what_became_of_it(
 
 
 def test_what_is_not_of_its_kind_is_no_claim() -> None:
-    odd = {"report": [1], "pushes": [{"allowed": True}], "checkouts": [1, {"dest": "a"}], "numbers": 3, "exit_status": "0",
-           "engine_ended": "yes", "outcome": {}, "more": 1}  # fmt: skip
+    odd = {"report": [1], "pushes": [{"allowed": True}], "checkouts": [1, {"dest": "a"}], "numbers": 3,
+           "exit_status": "0", "engine_ended": "yes", "outcome": {}, "more": 1}  # fmt: skip
     assert settle.claimed(odd) == {"checkouts": [{"dest": "a"}], "outcome": {}, "detail": ""}
     assert settle.claimed({}) == {"checkouts": [], "outcome": None, "detail": ""}
 
