@@ -629,6 +629,18 @@ def test_what_was_refused_is_kept_and_given_back(ours: Cycle) -> None:
         gateway_receive.restore(ours.door.config, "../x", "rescue/it")
 
 
+def test_of_one_cycle_only_so_much_is_kept_and_the_same_work_once(ours: Cycle) -> None:
+    names = []
+    for number in range(gateway_receive.KEPT_PER_CYCLE + 1):
+        ours.commit(f"src/{number}.py")
+        ours.refused()
+        names.append(ours.entries("push")[-1]["kept"])
+    assert all(names[:-1]) and len(set(names)) == len(names) and names[-1] == ""
+    ours.git("reset", "-q", "--hard", f"HEAD~{gateway_receive.KEPT_PER_CYCLE}")
+    ours.refused()
+    assert ours.entries("push")[-1]["kept"] == names[0]
+
+
 def test_a_branch_of_an_earlier_cycle_is_kept_and_makes_room(gate: Door) -> None:
     number = gate.issue()
     with gate.cycle(number) as first:
