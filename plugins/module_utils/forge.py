@@ -9,7 +9,7 @@ import datetime
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -136,6 +136,24 @@ class Forge:
         """Every branch and the commit at its tip."""
         return {str(item["name"]): str(item["commit"]["sha"]) for item in self._all(f"{_repo(repo)}/branches")}
 
+    def branch_tip(self, repo: str, branch: str) -> str | None:
+        """The commit at the tip of the branch of exactly that name; None where there is none."""
+        path = f"{_repo(repo)}/git/ref/heads/{_branch(branch)}"
+        answer = self._request("GET", path, absent=(404, 409))  # 409: a repository without any commit
+        found = None if answer is None else self._json(answer)
+        # A forge that takes the name for a prefix answers with another ref, or with a list of them.
+        if not isinstance(found, dict) or found.get("ref") != f"refs/heads/{branch}":
+            return None
+        return str(found["object"]["sha"])
+
+    def labels(self, repo: str) -> list[str]:
+        """The names of the labels that the repository has."""
+        return [str(label["name"]) for label in self._all(f"{_repo(repo)}/labels")]
+
+    def comments(self, repo: str, number: int) -> list[Json]:
+        """The comments on an issue or pull request, the oldest first, with ``user`` and ``body``."""
+        return self._all(f"{_repo(repo)}/issues/{number}/comments")
+
     def commit(self, repo: str, ref: str) -> str | None:
         """The full SHA that a branch, tag or (short) SHA names; None where it names nothing."""
         answer = self._request("GET", f"{_repo(repo)}/commits/{quote(ref, safe='')}", absent=(404, 422))
@@ -213,7 +231,7 @@ class Forge:
             raise LoopError(f"POST {self.api_url}{path} gave no token")
         return answer
 
-    # --- writing: what a bump needs, and a clean-up
+    # --- writing
 
     def create_pull(self, repo: str, *, title: str, body: str, head: str, base: str, draft: bool) -> Json:
         """Open a pull request; the forge's account of it."""
@@ -225,9 +243,23 @@ class Forge:
         """Close a pull request without merging it."""
         self._request("PATCH", f"{_repo(repo)}/pulls/{number}", body={"state": "closed"})
 
+    def request_reviewers(self, repo: str, number: int, reviewers: Sequence[str]) -> None:
+        """Ask these users to review a pull request. Refused (422) where one of them is no collaborator."""
+        self._request("POST", f"{_repo(repo)}/pulls/{number}/requested_reviewers", body={"reviewers": [*reviewers]})
+
+    def comment(self, repo: str, number: int, body: str) -> Json:
+        """Comment on an issue or pull request; the forge's account of the comment."""
+        path = f"{_repo(repo)}/issues/{number}/comments"
+        made: Json = self._json(self._request("POST", path, body={"body": body}))
+        return made
+
+    def add_labels(self, repo: str, number: int, labels: Sequence[str]) -> None:
+        """Put labels on an issue or pull request. One that the repository does not have is made by the forge."""
+        self._request("POST", f"{_repo(repo)}/issues/{number}/labels", body={"labels": [*labels]})
+
     def delete_branch(self, repo: str, branch: str) -> None:
         """Delete a branch; one that is gone already is fine."""
-        path = f"{_repo(repo)}/git/refs/heads/{quote(branch, safe='/')}"
+        path = f"{_repo(repo)}/git/refs/heads/{_branch(branch)}"
         self._request("DELETE", path, absent=(404, 422))
 
     def remove_label(self, repo: str, number: int, label: str) -> None:
@@ -372,6 +404,13 @@ def _repo(repo: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+", repo) or repo.endswith(("/.", "/..")):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME")
     return f"/repos/{repo}"
+
+
+def _branch(name: str) -> str:
+    """A branch's name for a URL. Refused where a part of it would lead the URL to another call."""
+    if not name or not name.isprintable() or {"", ".", ".."} & {*name.split("/")}:
+        raise LoopError(f"{name!r} is not the name of a branch")
+    return quote(name, safe="/")
 
 
 def _limited_for(answer: Any) -> float | None:

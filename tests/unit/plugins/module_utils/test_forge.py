@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import forge as client
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, redact
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused, redact
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
 from forge import create_app
 
@@ -95,6 +95,65 @@ def test_writing(forge: Forge, host: Host) -> None:
         forge.delete_branch(REPO, BRANCH)
         forge.remove_label(REPO, ISSUE, "loop:approved")
     assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
+
+
+def test_the_tip_of_a_branch_is_that_of_its_whole_name(forge: Forge, host: Host) -> None:
+    published(host)
+    tips = forge.branches(REPO)
+    assert forge.branch_tip(REPO, BRANCH) == tips[BRANCH] and forge.branch_tip(REPO, "main") == tips["main"]
+    for part in ("hyrule-feature", BRANCH[:-1], f"refs/heads/{BRANCH}", "infra", BRANCH.rpartition("/")[2]):
+        assert forge.branch_tip(REPO, part) is None
+    host.push({"docs/other.md": "other"}, branch="backup/refs/heads/main")
+    host.push({"docs/odd.md": "odd"}, branch="a+b%c#d")
+    tips = forge.branches(REPO)
+    assert forge.branch_tip(REPO, "main") == tips["main"] != tips["backup/refs/heads/main"]
+    assert forge.branch_tip(REPO, "a+b%c#d") == tips["a+b%c#d"]
+    with pytest.raises(LoopError, match="HTTP 404"):
+        forge.branch_tip("AS215932/none", "main") or forge.repository("AS215932/none")
+
+
+@pytest.mark.parametrize("answer", [{"ref": "refs/heads/main2", "object": {"sha": "1" * 40}}, [{"ref": "x"}]])
+def test_a_forge_that_takes_a_name_for_a_prefix_is_not_believed(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(requests.Response, "json", lambda response: answer)
+    assert forge.branch_tip(REPO, "main") is None
+
+
+@pytest.mark.parametrize("branch", ["", "../../issues/1", "a//b", "/a", "a/", "./a", "a\x1bb"])
+def test_a_branch_that_cannot_be_one(forge: Forge, host: Host, branch: str) -> None:
+    before = len(host.forge.store.requests())
+    for call in (forge.branch_tip, forge.delete_branch):
+        with pytest.raises(LoopError, match="is not the name of a branch"):
+            call(REPO, branch)
+    assert len(host.forge.store.requests()) == before
+
+
+def test_talking_on_an_issue(forge: Forge, host: Host) -> None:
+    for number in range(120):
+        with host.forge.store.lock:
+            issue = host.forge.store.state["repos"][REPO]["issues"][str(ISSUE)]
+            entry = {"id": number + 1, "body": f"text {number}", "user": "AS215932", "created_at": issue["created_at"]}
+            issue["comments"].append(entry)
+    made = forge.comment(REPO, ISSUE, "seen, *thank* you")
+    assert made["user"]["login"] == BOT
+    found = forge.comments(REPO, ISSUE)
+    assert [one["body"] for one in found] == [*(f"text {number}" for number in range(120)), "seen, *thank* you"]
+    forge.add_labels(REPO, ISSUE, ["loop:held", "loop:approved"])
+    assert [label["name"] for label in (forge.issue(REPO, ISSUE) or {})["labels"]] == ["loop:approved", "loop:held"]
+    assert forge.labels(REPO) == ["loop:approved", "loop:candidate", "loop:held"]
+    with pytest.raises(LoopError, match="HTTP 422"):
+        forge.comment(REPO, ISSUE, "")
+
+
+def test_reviewers_are_asked_for(forge: Forge, host: Host) -> None:
+    published(host)
+    number = ISSUE + 1
+    forge.request_reviewers(REPO, number, ["AS215932"])
+    assert [user["login"] for user in forge.pull(REPO, number)["requested_reviewers"]] == ["AS215932"]
+    with pytest.raises(Refused, match=r"HTTP 422 .Reviews may only be requested from collaborators") as error:
+        forge.request_reviewers(REPO, number, ["nobody"])
+    assert error.value.status == 422
 
 
 def test_every_page_is_read_and_the_newest_without_the_rest(forge: Forge, host: Host) -> None:
