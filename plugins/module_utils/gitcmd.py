@@ -119,6 +119,27 @@ def git(
     return status, text, err
 
 
+def rows(listing: str) -> list[str]:
+    """The rows of what git lists. A newline alone ends one: a ref may have in its name what Python takes for an end."""
+    return listing.split("\n")[:-1]
+
+
+def told_refs(listing: str) -> dict[str, str]:
+    """The commit of each ref, by its full name, as ``ls-remote`` lists them.
+
+    Look the wanted one up by its full name: asked for ``refs/heads/main``, git answers with every ref whose name
+    ends so, ``refs/heads/backup/refs/heads/main`` as well, and sorts that one first.
+    """
+    pairs = (row.split("\t") for row in rows(listing) if not row.startswith("ref: "))
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
+
+
+def told_branch(listing: str) -> str:
+    """The branch that HEAD leads to, as ``ls-remote --symref`` lists it; empty where it leads to none."""
+    heads = [row for row in rows(listing) if row.startswith("ref: refs/heads/") and row.endswith("\tHEAD")]
+    return heads[0].removeprefix("ref: refs/heads/").removesuffix("\tHEAD") if heads else ""
+
+
 def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:
     """(environment, config) for ``git()`` that let it in at ``url``, and nowhere else, without argv.
 

@@ -28,7 +28,7 @@ from typing import Any
 from .alive import cycle_in_progress, lock_holder, processes
 from .errors import LoopError
 from .files import alone_in, remove_tree, write_atomic
-from .gitcmd import available, credentials, git
+from .gitcmd import available, credentials, git, told_refs
 from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
 from .quarantine import move, needs_root
 from .remotes import remote_of
@@ -340,8 +340,7 @@ def _check_refs(path: str) -> None:
 
 def _remote_tip(settings: Settings, one: Checkout) -> str:
     wanted = f"refs/heads/{one.version}"
-    rows = (line.split("\t") for line in _ask(settings, one, ["ls-remote"], wanted).splitlines())
-    tip = next((row[0] for row in rows if row[1:] == [wanted]), "")  # git answers with every name that ends so
+    tip = told_refs(_ask(settings, one, ["ls-remote"], wanted)).get(wanted)
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
     return tip

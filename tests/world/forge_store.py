@@ -135,14 +135,14 @@ def resolve(directory: Path, ref: str) -> str | None:
 
 
 def branches(directory: Path) -> dict[str, str]:
-    lines = git(directory, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads/").splitlines()
-    return dict(line.split(" ", 1) for line in lines)
+    lines = git(directory, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads/").split("\n")
+    return dict(line.split(" ", 1) for line in lines[:-1])
 
 
 def all_refs(directory: Path) -> dict[str, str]:
     """Branches and tags by their full names."""
     lines = git(directory, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/", "refs/tags/")
-    return dict(line.split(" ", 1) for line in lines.splitlines())
+    return dict(line.split(" ", 1) for line in lines.split("\n")[:-1])
 
 
 def commit_files(directory: Path, branch: str, files: Mapping[str, str], message: str, when: int) -> str:
@@ -197,8 +197,8 @@ def import_source(root: Path, full_name: str, source: str) -> dict[str, str]:
 
 
 def _remote_head(directory: Path, source: str) -> str | None:
-    line = git(directory, "ls-remote", source, "HEAD").strip()
-    return line.split("\t", 1)[0] if line else None
+    rows = (row.split("\t") for row in git(directory, "ls-remote", source, "HEAD").split("\n"))
+    return next((row[0] for row in rows if row[1:] == ["HEAD"]), None)
 
 
 def _newest(directory: Path) -> list[str]:

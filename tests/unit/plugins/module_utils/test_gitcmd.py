@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, TimedOut
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import credentials, git, safe_environment
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import (
+    credentials,
+    git,
+    safe_environment,
+    told_branch,
+    told_refs,
+)
 
 IDENTITY = {f"GIT_{who}_{what}": f"{who}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -222,6 +228,23 @@ def test_what_git_says_is_one_line_that_can_be_printed(repo: Path) -> None:
 
 
 # --- credentials
+
+
+def test_what_a_remote_tells_is_told_by_whole_names(repo: Path) -> None:
+    path, other = str(repo), git(str(repo), ["commit-tree", "-m", "x", "HEAD^{tree}"], environment=IDENTITY)[1].strip()
+    tip = git(path, ["rev-parse", "HEAD"])[1].strip()
+    forged = f"refs/heads/x\u2028{other}\u00a0refs/heads/main"
+    tails = ["refs/a/refs/heads/main", "refs/heads/a/refs/heads/main", "refs/remotes/o/HEAD", "refs/heads/z/HEAD"]
+    for name in [forged, *tails]:
+        git(path, ["update-ref", name, other])
+    told = git("/", ["ls-remote", "--symref", path, "refs/heads/main", "HEAD", "refs/heads/x*"])[1]
+    assert told_refs(told) == {"HEAD": tip, "refs/heads/main": tip, **dict.fromkeys([forged, *tails], other)}
+    assert told_branch(told) == "main"
+    git(path, ["symbolic-ref", "refs/remotes/o/HEAD", "refs/heads/a/refs/heads/main"])
+    git(path, ["checkout", "--quiet", "--detach"])
+    told = git("/", ["ls-remote", "--symref", path])[1]
+    assert told_branch(told) == "" and told_refs(told)["HEAD"] == tip
+    assert told_refs("") == {}
 
 
 def header(repo: Path, url: str, config: dict[str, str]) -> str:

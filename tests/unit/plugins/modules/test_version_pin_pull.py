@@ -154,6 +154,16 @@ def test_killed_between_push_and_pull_request(world: World, propose: Task, monke
     assert done["changed"] and done["pull_request"].endswith("/pull/1")
 
 
+def test_a_branch_whose_name_only_ends_so_is_another(world: World, propose: Task) -> None:
+    branch = f"engineering-loop/bump-host_vars-loop-{world.shas[2][:12]}"
+    store = world.forge.store.directory(INVENTORY)
+    for name in (f"refs/a/refs/heads/{branch}", f"refs/heads/backup/refs/heads/{branch}"):
+        subprocess.run(["git", "update-ref", name, "main"], cwd=store, check=True)
+    done = propose()
+    assert done["changed"] and done["pull_request"].endswith("/pull/1")
+    assert world.ask("GET", f"{INVENTORY}/pulls/1")["head"]["ref"] == branch
+
+
 def test_what_was_refused_or_taken_by_hand_is_left_alone(world: World, propose: Task) -> None:
     done = propose()
     number = done["pull_request"].rpartition("/")[2]
