@@ -11,9 +11,11 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from .errors import LoopError
+from .gitcmd import LOOPBACK, origin_of
+from .untrusted import show
 
 try:
     import requests
@@ -26,7 +28,7 @@ APPROVED = "loop:approved"
 TRIES = 5
 MAX_PAGES = 200
 UNNAMED_LIMIT = 60.0  # seconds that GitHub asks to wait where it names no time
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+REDIRECTS = 3
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -188,14 +190,22 @@ class Forge:
         if self.repository(repo).get("permissions", {}).get("push"):
             return True
         _check_address("git_url", git_url, "https://github.com or https://HOST")
+        if origin_of(git_url) not in (origin_of(self.api_url), origin_of(self.api_url).replace("://api.", "://", 1)):
+            raise LoopError(f"git_url {git_url} is not the forge of api_url {self.api_url}, whose token this is")
         basic = base64.b64encode(f"x-access-token:{self._token}".encode()).decode()
         url = f"{git_url.rstrip('/')}/{repo}.git/info/refs?service=git-receive-pack"
         try:
             answer = self._session.get(
-                url, auth=_no_auth, headers={"Authorization": f"Basic {basic}", "Accept": "*/*"}, timeout=self._timeout
+                url,
+                auth=_no_auth,
+                headers={"Authorization": f"Basic {basic}", "Accept": "*/*"},
+                timeout=self._timeout,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             raise LoopError(f"GET {url}: {_why(error)}") from None
+        if 300 <= answer.status_code < 400:
+            raise LoopError(f"GET {url}: {self._problem(answer)}")
         return bool(answer.status_code == 200)
 
     def may_open_pulls(self, repo: str, branch: str) -> bool:
@@ -296,8 +306,7 @@ class Forge:
             following = answer.links.get("next", {}).get("url") if answer is not None else None
             if not following:
                 return
-            # The token goes along: only ever to the forge that we were told.
-            if not following.startswith(f"{self.api_url}/"):
+            if not self._is_own(following):
                 raise LoopError(f"{self.api_url}{path} names a next page on another address: check api_url")
             url, params = following[len(self.api_url) :], None
         raise LoopError(f"GET {self.api_url}{path} has more than {MAX_PAGES} pages")
@@ -331,15 +340,8 @@ class Forge:
         for attempt in range(1, TRIES + 1):
             answer, problem, again = None, "", method == "GET"
             try:
-                answer = self._session.request(
-                    method,
-                    self.api_url + path,
-                    params=params,
-                    json=body,
-                    headers={"If-None-Match": known.headers["ETag"]} if known is not None else None,
-                    timeout=self._timeout,
-                    allow_redirects=method == "GET",
-                )
+                headers = {"If-None-Match": known.headers["ETag"]} if known is not None else {}
+                answer = self._send(method, path, params, body, headers)
             except requests.RequestException as error:
                 problem = _why(error)
                 if not isinstance(error, (requests.ConnectionError, requests.Timeout)):
@@ -364,6 +366,25 @@ class Forge:
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
+    def _send(
+        self, method: str, path: str, params: dict[str, str] | None, body: Json | None, headers: dict[str, str]
+    ) -> Any:
+        """One request. A GET follows where the forge leads within its own API, as for a repository that was renamed."""
+        url = self.api_url + path
+        for _hop in range(REDIRECTS):
+            answer = self._session.request(
+                method, url, params=params, json=body, headers=headers, timeout=self._timeout, allow_redirects=False
+            )
+            following = urljoin(url, answer.headers.get("Location", "")) if answer.is_redirect else ""
+            if method != "GET" or not self._is_own(following):
+                break
+            url, params = following, None
+        return answer
+
+    def _is_own(self, url: str) -> bool:
+        """Whether the token may go there: to the forge that it was given for, and nowhere else."""
+        return url.startswith(f"{self.api_url}/")
+
     def _problem(self, answer: Any) -> str:
         """One sentence for a refusal: its status, the forge's own words, what to do."""
         try:
@@ -384,7 +405,7 @@ class Forge:
         elif status >= 500:
             advice = "the forge has a problem of its own: try again later"
         elif 300 <= status < 400:
-            advice = f"it has moved to {answer.headers.get('Location', 'another address')}"
+            advice = f"it has moved to {show(answer.headers.get('Location', 'another address'))}: write that one"
         else:
             advice = "the forge refuses the request"
         text = f"HTTP {status}" + (f" ({said[:200]})" if said else "") + f"; {advice}"

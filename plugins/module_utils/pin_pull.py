@@ -194,9 +194,7 @@ def body_of(bump: version_pin.Bump, repo: str, host: str, checks: list[str]) -> 
 
 def _access(url: str, token: str, forge_url: str, count: int) -> dict[str, str]:
     """The token for the forge's own address, beside the ``count`` settings and the credentials that are there."""
-    if not token or not url.startswith(f"{forge_url.rstrip('/')}/"):
-        return {}
-    settings = credentials(url, token)[1]
+    settings = credentials(url, token, forge=forge_url)[1]
     access = {"GIT_CONFIG_COUNT": str(count + len(settings))}
     for number, (key, value) in enumerate(settings.items(), count):
         access.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})

@@ -85,6 +85,7 @@ class Settings:
     timeout: float = 1800.0
     askpass: str = ""
     token: str = field(default="", repr=False)
+    git_url: str = ""  # the forge that the token is for; empty where it is the repository's own
     before_switch: Callable[[], None] | None = None  # called once another release is about to become active
 
 
@@ -788,7 +789,7 @@ def _default_branches(settings: Settings, mirror: str) -> list[str]:
 
 def _access(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
     """Environment and configuration for git where it goes to the repository; a stalled transfer ends."""
-    environment, config = credentials(settings.repo, settings.token, settings.askpass)
+    environment, config = credentials(settings.repo, settings.token, settings.askpass, settings.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

@@ -369,7 +369,7 @@ def _reached(path: str, commit: str, tip: str) -> bool:
 
 
 def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, settings.token, settings.askpass)
+    environment, config = credentials(one.url, settings.token, settings.askpass, settings.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

@@ -167,8 +167,8 @@ def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[
         repo,
         before,
         wanted["to"],
-        # The token is the forge's: no other host gets to see it.
-        token=wanted["token"] if repo.startswith(f"{forge_url}/") else "",
+        token=wanted["token"],
+        forge=forge_url,
         allow_downgrade=wanted["allow_downgrade"],
         any_branch=wanted["any_branch"],
     )

@@ -428,6 +428,70 @@ def test_a_proxys_password_is_not_told(host: Host, pauses: list[float], monkeypa
     assert error.value.__cause__ is None
 
 
+class Leading(http.server.BaseHTTPRequestHandler):
+    """Answers every request by leading on to the address that it is told, and remembers who came with what."""
+
+    to: ClassVar[str] = ""
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.headers.get("Authorization", ""))
+        self.send_response(302 if self.command == "GET" else 307)
+        self.send_header("Location", self.to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Leading, "seen", [])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leading) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_nothing_goes_where_a_redirect_leads_to_another_host(
+    host: Host, leading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leading, "to", f"{host.forge.api_url}/user\x1b[2J")
+    before = len(host.forge.store.requests())
+    forge = Forge(leading, host.forge.token)
+    for call in (forge.identity, lambda: forge.comment(REPO, ISSUE, "x"), lambda: forge.issues(REPO)):
+        with pytest.raises(LoopError, match=r"HTTP 30[27]; it has moved to http://127.0.0.1:\d+/api/v3/user") as error:
+            call()
+        assert "\x1b" not in str(error.value)
+    monkeypatch.setattr(forge, "repository", lambda repo: {})
+    with pytest.raises(LoopError, match="it has moved to http"):
+        forge.may_push(REPO, leading)
+    assert len(host.forge.store.requests()) == before
+    assert len(Leading.seen) == 4
+
+
+def test_a_redirect_within_the_forge_is_followed_and_not_for_ever(
+    host: Host, leading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge = Forge(leading, host.forge.token)
+    monkeypatch.setattr(Leading, "to", "/repositories/1")  # as GitHub leads on from a repository's old name
+    with pytest.raises(LoopError, match="it has moved to /repositories/1"):
+        forge.repository(REPO)
+    assert Leading.seen == [f"Bearer {host.forge.token}"] * client.REDIRECTS
+
+
+@pytest.mark.parametrize("git_url", ["https://github.example", "http://127.0.0.1:9", "http://localhost:9"])
+def test_git_is_asked_at_the_forge_of_the_token_only(
+    forge: Forge, git_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forge, "repository", lambda repo: {})
+    with pytest.raises(LoopError, match=r"git_url .* is not the forge of api_url .*, whose token this is"):
+        forge.may_push(REPO, git_url)
+
+
 def test_a_netrc_does_not_replace_the_token(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login x password wrong\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

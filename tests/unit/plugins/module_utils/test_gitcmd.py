@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, TimedOut
@@ -262,6 +265,80 @@ def test_the_token_goes_to_its_own_host_only(repo: Path) -> None:
         "https://git.example.org:8443/x", "https://evil.example/git.example.org/",
     ):  # fmt: skip
         assert header(repo, url, config) == ""
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A server that leads on, or takes what comes; ``seen`` has who came with which credentials."""
+
+    leads_to: ClassVar[str] = ""
+    seen: ClassVar[list[tuple[str, str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.headers["Host"], self.path, self.headers.get("Authorization", "")))
+        if self.leads_to and not self.leads_to.endswith(f":{self.server.server_address[1]}"):
+            self.send_response(301)
+            self.send_header("Location", self.leads_to + self.path)
+            self.end_headers()
+            return
+        service = self.path.rpartition("=")[2]
+        body = f"001e# service={service}\n0000".encode() + b"0000"
+        self.send_response(200)
+        self.send_header("Content-Type", f"application/x-{service}-advertisement")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_a_redirect_takes_no_token_along(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "x").write_text("x")
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as first,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as second,
+    ):
+        for server in (first, second):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(Elsewhere, "leads_to", f"http://127.0.0.1:{second.server_port}")
+        monkeypatch.setattr(Elsewhere, "seen", [])
+        url = f"http://127.0.0.1:{first.server_port}/a/b.git"
+        environment, config = credentials(url, "s3cret")
+        for words in (["ls-remote", url], ["push", url, "HEAD:refs/heads/x"]):
+            with pytest.raises(LoopError, match="it has moved, and the token does not go along"):
+                git(str(repo), words, environment=environment, config=config)
+        asked = {(host, bool(sent)) for host, _path, sent in Elsewhere.seen}
+        assert asked == {(f"127.0.0.1:{first.server_port}", True)}
+        first.shutdown()
+        second.shutdown()
+
+
+def test_a_token_in_the_clear_is_refused() -> None:
+    with pytest.raises(LoopError, match=r"http://git\.example\.org would get the token in the clear: use https"):
+        credentials("http://git.example.org/x.git", "t")
+    assert credentials("http://git.example.org/x.git")[1] == {}
+    assert credentials("http://127.0.0.1:1/x.git", "t")[1] and credentials("http://[::1]:1/x.git", "t")[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://h/x", True),
+        ("https://H/x", True),
+        ("https://me@h/x", True),
+        ("https://h:8443/x", False),
+        ("http://h/x", False),
+        ("https://h.evil/x", False),
+        ("https://h@evil/x", False),
+        ("https://h\\@evil/x", False),
+        ("https://evil/https://h/x", False),
+    ],
+)
+def test_a_token_is_for_the_forge_that_it_was_given_for(url: str, sent: bool) -> None:
+    for forge in ("https://h", "https://h/"):
+        assert bool(credentials(url, "t", forge=forge)[1]) == sent
 
 
 @pytest.mark.parametrize(

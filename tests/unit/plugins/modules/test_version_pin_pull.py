@@ -80,8 +80,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             world.shas.append(world.door("commits", {"repo": ENGINE, "branch": "main", "files": files})["sha"])
         world.door("commits", {"repo": INVENTORY, "branch": "main", "files": {PIN_FILE: TEXT.format(world.shas[0])}})
         url = f"{forge.url}/{INVENTORY}.git"
-        access = f"http.{forge.url}/.extraHeader=" + pin_pull.credentials(url, world.operator)[1].popitem()[1]
-        command = ["git", "-c", access, "clone", "--quiet", url, str(world.clone)]
+        settings = pin_pull.credentials(url, world.operator)[1].items()
+        access = [word for key, value in settings for word in ("-c", f"{key}={value}")]
+        command = ["git", *access, "clone", "--quiet", url, str(world.clone)]
         subprocess.run(command, check=True, capture_output=True)
         yield world
 
