@@ -34,6 +34,7 @@ from .alive import cycle_in_progress, wait_until_idle
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git, rows, told_branch, told_refs
+from .untrusted import show
 from .users import account, end_with_parent
 
 Json = dict[str, Any]
@@ -765,7 +766,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
         )
     if settings.allowed_signers or settings.keyring:
         _check_signature(settings, mirror, sha)
-    return allowed[0]
+    return show(allowed[0])
 
 
 def _default_branches(settings: Settings, mirror: str) -> list[str]:

@@ -32,6 +32,7 @@ from .gitcmd import available, credentials, git, told_refs
 from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
 from .quarantine import move, needs_root
 from .remotes import remote_of
+from .untrusted import shown
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -183,7 +184,8 @@ def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json
         outcome.update(status="failed", detail=re.sub(r"://[^/\s@]+@", "://***@", str(error)))
     except OSError as error:
         outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
-    return outcome
+    # Names of branches, files and settings are the agent's to choose.
+    return dict(shown(outcome))
 
 
 def _outcome(one: Checkout, status: str) -> Json:

@@ -225,6 +225,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, releases, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import show, shown
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
@@ -296,7 +297,8 @@ def main() -> None:
     except LoopError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or wanted['install_dir']}: {error.strerror}; nothing was switched")
+        module.fail_json(msg=f"{show(error.filename or wanted['install_dir'])}: {error.strerror}; nothing was switched")
+    result = shown(result)
     if result["damaged"]:
         module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")
     if module._diff:

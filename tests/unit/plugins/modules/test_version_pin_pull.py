@@ -192,6 +192,9 @@ def test_checks(world: World, propose: Task) -> None:
     assert done["checks"] == ["unit"]
     pull = world.ask("GET", f"{INVENTORY}/pulls/{done['pull_request'].rpartition('/')[2]}")
     assert "| checks | unit passed |" in pull["body"]
+    odd = "\x1b[2J\u202e"
+    world.ask("POST", f"{ENGINE}/statuses/{sha}", {"context": odd, "state": "failure"})
+    assert "\\x1b[2J\\u202e (failure)" in propose(checks=["all"])["msg"]
     plain = propose(pull_request=False, checks=["unit"])
     assert plain["changed"] and (world.clone / PIN_FILE).read_bytes() == TEXT.format(sha).encode()
 
