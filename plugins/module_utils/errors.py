@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-
 MAX_MESSAGE = 10_000  # letters of one message, whatever somebody else's text is in it
 
 
