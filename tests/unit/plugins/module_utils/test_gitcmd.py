@@ -55,6 +55,21 @@ def test_an_error_is_gits_reason_and_not_its_advice(repo: Path) -> None:
         git(str(repo), ["config", "--get", "no.such"])
 
 
+def test_a_push_that_is_refused_tells_why_in_the_remotes_words(repo: Path, tmp_path: Path) -> None:
+    remote = tmp_path / "remote.git"
+    git("/", ["init", "-q", "--bare", str(remote)])
+    words = "error: GH006: Protected branch update failed.\n\n\x1b[2Jchanges\n" + "x" * 9000
+    (remote / "words").write_text(words)
+    hook = remote / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ncat {remote}/words >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(LoopError) as caught:
+        git(str(repo), ["push", "--receive-pack=git -c core.hooksPath=hooks receive-pack", str(remote), "HEAD:main"])
+    said = r"ended with 1: the remote says: error: GH006: Protected branch update failed\. \\x1b\[2Jchanges x+\.\.\.$"
+    assert re.search(said, str(caught.value)) and len(str(caught.value)) < 1000
+
+
 def test_what_it_is_given_arrives_whole(repo: Path) -> None:
     for data in (b"", b"\0\xff" * 2_000_000):
         wanted = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - git's own
