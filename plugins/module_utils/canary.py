@@ -89,7 +89,7 @@ def run(
         if target is not None:
             pull = _ours(news["pulls"], target)
             work = inspect(config, forge, target, pull, token) if pull else work
-            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"].get("report") or {})
+            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"])
             expectations += judge_work(config, target, work)
             expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import cells, env_file, receipts, records, rollout, settings, timer
+from . import cells, env_file, gateway_receive, receipts, records, rollout, settings, timer
 from .errors import LoopError
 from .untrusted import show, shown
 
@@ -112,6 +112,17 @@ def _timer(unit: str) -> dict[str, Any]:
     return timer.Timer()._asdict()
 
 
+def kept_pushes(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the gateway keeps: pushes that were refused, and branches that made room; as ``kept`` tells of cells."""
+    return [
+        {
+            "id": one["id"], "kind": "push", "outcome": "kept by the gateway", "detail": one["why"], "made": one["at"],
+            "size": 0, "files": 0, "path": one["path"], "title": "", "what": f"{one['repo']} {one['branch']}",
+        }
+        for one in shown(gateway_receive.kept(config))
+    ]  # fmt: skip
+
+
 def kept(runs_dir: str) -> list[dict[str, Any]]:
     """Cells with work in them, newest last: ``id what issue outcome detail made size files path``."""
     found: list[dict[str, Any]] = []
@@ -172,5 +183,5 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "back": rollout.back(config),
         "timer": _timer(config["unit"]),
         "cycles": records.read(config["cycles_dir"], last),
-        "kept": kept(config["runs_dir"]),
+        "kept": kept(config["runs_dir"]) + kept_pushes(config),
     }

@@ -102,13 +102,11 @@ def ended(record: dict[str, Any], outcome: str, detail: str) -> dict[str, Any]:
 
 def sentence(record: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
-    report = record.get("report")
-    report = report if isinstance(report, dict) else {}
-    issue = report.get("issue")
+    issue = record.get("issue")
     words = [f"cycle {record['outcome']} after {record.get('seconds', 0)} s"]
     if isinstance(issue, dict) and issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
-    words += [str(text) for text in (report.get("pr_url"), record.get("detail")) if text]
+    words += [str(text) for text in (record.get("pr_url"), record.get("detail")) if text]
     if record.get("agents") and record.get("budget"):
         words.append(f"(run {record['budget']['runs_today']} of {record['budget']['max_runs']} today)")
     told = ": ".join([words[0], " ".join(words[1:])] if words[1:] else words)

@@ -23,6 +23,8 @@ options:
       - The cell's id, or a part of it that fits one cell only.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
         change.
+      - The id of what the gateway keeps, a refused push or a branch that made room, tells of that; with O(to) it is
+        brought as well.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
@@ -34,8 +36,8 @@ options:
     default: []
   as_engine:
     description:
-      - Hand the command what the engine gets, forge token and keys included. For the engine's own commands on the run's
-        state file, such as C(hyrule-engineering-loop pr).
+      - Hand the command what the engine gets, the provider's keys and the way to the gateway included. For the engine's
+        own commands on the run's state file, such as C(hyrule-engineering-loop pr).
     type: bool
     default: false
   to:
@@ -76,6 +78,10 @@ id:
   description: The cell.
   returned: success
   type: str
+enters:
+  description: Whether something can be run in it; not in what the gateway keeps.
+  returned: where it is false
+  type: bool
 exit_status:
   description: Exit status of the command.
   returned: when something was run
@@ -100,7 +106,13 @@ brought:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    cells,
+    enter,
+    gateway_receive,
+    settings,
+    untrusted,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -151,6 +163,18 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
         if done is None:
             raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
+    push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
+    if push is not None:
+        if given["run"]:
+            raise LoopError(f"{push['id']} is a push that the gateway keeps: nothing runs in it; bring it with to")
+        if given["to"]:
+            return {
+                "id": push["id"],
+                "lines": [],
+                **gateway_receive.restore(config, push["id"], given["to"], check=check),
+            }
+        told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
+        return {"changed": False, "id": push["id"], "enters": False, "lines": [f"{key}: {value}" for key, value in told.items()]}
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}
