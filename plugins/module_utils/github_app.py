@@ -19,6 +19,7 @@ from . import env_file
 from .errors import LoopError
 from .files import read_bytes
 from .forge import Forge
+from .gitcmd import origin_of
 
 try:
     import jwt
@@ -132,6 +133,11 @@ def acting(config: Mapping[str, Any], path: str) -> tuple[str, str]:
     environment = env_file.load(path, config["forbidden_environment"])
     token = forge_token(config["github_app"], environment, config["api_url"], path)
     app = app_of(config["github_app"], environment, config["api_url"]) if token.kind == "app" else None
+    if app and origin_of(app.api_url) != origin_of(config["api_url"]):
+        raise LoopError(
+            f"{path} says that the GitHub App is one of {app.api_url}, and engineering_loop_github_api_url that the "
+            f"forge is {config['api_url']}: let both name the same, an App's token is for its own forge only"
+        )
     return token.token, identity(app) if app else ""
 
 
