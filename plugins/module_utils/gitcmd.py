@@ -101,11 +101,11 @@ def git(
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
     with contextlib.ExitStack() as stack:
-        said = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
+        sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
         try:
             process = subprocess.Popen(
                 ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=said, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
                 start_new_session=True, preexec_fn=functools.partial(_begin, most),
             )  # fmt: skip
         except FileNotFoundError as error:
@@ -120,9 +120,9 @@ def git(
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-        if not isinstance(said, int):
-            said.seek(0)
-            out = said.read()
+        if not isinstance(sink, int):
+            sink.seek(0)
+            out = sink.read()
     status: int = process.returncode
     if status == -signal.SIGXFSZ:
         raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")

@@ -28,6 +28,8 @@ except ImportError:  # a fresh host, before the role's packages are there
     jwt = None  # type: ignore[assignment]
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
+# Of programs that a cycle has no use for.
+OTHER_TOKENS = ("GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 # What today's hosts have in their file with the secrets; ours are settings.
 PREFIX = "ENGINEERING_LOOP_GITHUB_"
 GITHUB = "https://api.github.com"
@@ -112,7 +114,8 @@ def choose(find: Callable[[], App | None], ask: Callable[[App], Token], spare: s
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets without what lets somebody in at the forge: the token goes its own way."""
-    return {key: value for key, value in environment.items() if key not in TOKEN_KEYS and not key.startswith(PREFIX)}
+    names = (*TOKEN_KEYS, *OTHER_TOKENS)
+    return {key: value for key, value in environment.items() if key not in names and not key.startswith(PREFIX)}
 
 
 def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
