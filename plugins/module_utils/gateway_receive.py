@@ -28,7 +28,7 @@ from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_requests import HEADS, Asking
-from .gitcmd import credentials, git, whole_environment
+from .gitcmd import credentials, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -273,18 +273,18 @@ def _check_size(
 ) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
-    words = ["rev-list", "--objects", new, f"^{base}"]
+    words = ["rev-list", "--objects", "--no-object-names", new, f"^{base}"]
     status, listed, _err = git(home, words, environment=inside, ok=(0, 128), most=MAX_LISTED)
     if status:
         raise NotAllowed(f"{show(new[:12])} is no commit on top of what {clone.repo} has")
-    names = [line[: len(new)] for line in listed.splitlines()]
+    names = rows(listed)
     if len(names) > MAX_OBJECTS:
         raise NotAllowed(f"more than {MAX_OBJECTS} objects were received")
     asked = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
     told = git(home, asked, environment=inside, stdin="".join(f"{one}\n" for one in names).encode())[1]
     if names and (names[0] != new or not told.startswith("commit ")):
         raise NotAllowed(f"{new[:12]} is no commit")
-    lines = list(zip(names, told.splitlines(), strict=True))
+    lines = list(zip(names, rows(told), strict=True))
     total = sum(int(line.split(" ")[1]) for _name, line in lines if " missing" not in line)
     if total <= most:
         commits = [name for name, line in lines if line.startswith("commit ")]
@@ -309,7 +309,7 @@ def _written_out(clone: Clone, home: str, inside: Mapping[str, str], commits: Se
     except LoopError as error:
         raise NotAllowed(f"more files would be changed in {clone.repo} than git can list: {error}") from error
     new, old = [], []
-    for line in listed.splitlines():
+    for line in rows(listed):
         parents = len(line) - len(line.lstrip(":"))
         if parents:  # :MODE MODE SHA SHA STATUS; of a merge as many as it has parents, and the result
             *before, after = line[parents:].split(" ")[parents + 1 : 2 * parents + 2]
@@ -317,7 +317,7 @@ def _written_out(clone: Clone, home: str, inside: Mapping[str, str], commits: Se
             old += before[:1]
     asked = "".join(f"{name}\n" for name in {*new, *old}).encode()
     told = git(home, ["cat-file", "--batch-check"], environment=inside, stdin=asked)[1]
-    sizes = {words[0]: int(words[2]) for words in map(str.split, told.splitlines()) if len(words) == 3}
+    sizes = {words[0]: int(words[2]) for words in map(str.split, rows(told)) if len(words) == 3}
     return sum(sizes.get(name, 0) for name in new), sum(sizes.get(name, 0) for name in old)
 
 

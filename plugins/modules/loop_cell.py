@@ -117,6 +117,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     untrusted,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 # In the sandbox: what a person asks first.
 LOOK = """
@@ -145,7 +146,7 @@ def main() -> None:
     if module.params["run"] and module.params["to"]:
         module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
     try:
-        result = act(settings.load(module.params["config"]), module.params, module.check_mode)
+        result = shown(act(settings.load(module.params["config"]), module.params, module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))
     if module._diff and result.get("brought"):

@@ -234,6 +234,7 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -267,7 +268,7 @@ def main() -> None:
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
-            takeover=[item.path for item in theirs],
+            takeover=shown([item.path for item in theirs]),
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),

@@ -73,6 +73,7 @@ kept:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import leave, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
     try:
         config = leave.deployed(given["config"], given["settings"])
         key = given["key_file"] or ""
-        result = leave.leave(config, given["remove"], given["wait"], key_file=key, check=module.check_mode)
+        result = shown(leave.leave(config, given["remove"], given["wait"], key_file=key, check=module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))
     if module._diff:
