@@ -13,7 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from celled import NEEDS_ROOT
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_requests, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
+from celled import GATE, NEEDS_ROOT
 from gated import APPROVED, OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, running
 
 pytestmark = NEEDS_ROOT
@@ -134,6 +136,18 @@ def test_a_branch_that_somebody_else_pushed_is_not_ours_to_finish(gate: Door) ->
     commit_files(gate.directory(), branch, {"docs/theirs.md": "x\n"}, "Theirs", 1767225600)
     with gate.cycle() as ours:
         assert ours.listed() == [number] and gate.pulls(branch) == []
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "b/c.d"])
+def test_a_branch_of_any_name_holds_up_nobody(gate: Door, name: str) -> None:
+    number = gate.issue()
+    branch = f"hyrule-feature/ISSUE_APP_{number}/{name}"
+    commit_files(gate.directory(), branch, {"docs/theirs.md": "x\n"}, "Theirs", 1767225600)
+    with gate.cycle() as ours:
+        assert ours.listed() == [number]
+        app = next(one for one in pristine.clones(gate.config) if one.dest == "app")
+        found = as_user(GATE, lambda: gateway_requests.branches_of(gate.config, app, REPO, number))
+        assert [one[0] for one in found] == [branch]
 
 
 def test_a_branch_whose_pull_request_was_closed_is_offered_again(gate: Door) -> None:
