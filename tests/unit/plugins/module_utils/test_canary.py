@@ -372,10 +372,6 @@ def has_pull(host: Host) -> None:
     published(host)
 
 
-def has_branch(host: Host) -> None:
-    host.push({"docs/x.md": "x\n"})
-
-
 def more_urgent(host: Host) -> None:
     approve(host, labels=["loop:approved", "Security"])
 
@@ -430,7 +426,6 @@ def out_of_sight(host: Host) -> None:
         (closed, "is closed: open it again"),
         (unlabelled, "does not have the label loop:approved"),
         (has_pull, "already has the pull request http"),
-        (has_branch, f"the branch {BRANCH} is still in {REPO}"),
         (level, f"{OTHER}#1 (Another) stands before {REPO}#{ISSUE}"),
         (more_urgent, f"{OTHER}#1 (Another) stands before {REPO}#{ISSUE} in the engine's queue (score 5.00 "),
         (runs_used, "2 of 2 runs"),
