@@ -162,9 +162,10 @@ def judge_worktree(policy: gate_policy.Policy, params: dict[str, Any]) -> list[s
         raise LoopError(f"{directory} (worktree) is not a directory")
 
     def judge() -> list[str]:
-        changes = core.changes_between(directory, params["base"]) + core.changes_in_worktree(directory)
+        work = core.work_between(directory, params["base"])
+        changes = work.changes + core.changes_in_worktree(directory)
         found = core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
-        found += core.judge_text(policy, params["repo"], "a commit", core.commits_between(directory, params["base"]))
+        found += core.judge_text(policy, params["repo"], "a commit", work.commits)
         return list(map(str, found))
 
     owner = os.stat(directory).st_uid
@@ -188,7 +189,7 @@ def ask(params: dict[str, Any]) -> list[str]:
     for command in params["gate_commands"] or ():
         found += core.judge_gate_command(policy, command)
     if params["branch_prefix"] is not None:
-        found += core.judge_branch(policy, params["branch_prefix"])
+        found += core.judge_branch(policy, params["branch_prefix"], params["repo"])
     if params["remote"] is not None:
         found += core.judge_remote(policy, params["remote"], params["remote_url"], params["expected_url"])
     if params["repo_root"] is not None:
