@@ -63,7 +63,7 @@ PROTECTED: dict[str, list[str]] = {
         .tool-versions devbox.json devenv.nix devenv.yaml shell.nix default.nix .vscode/ *.code-workspace
         .devcontainer/ .devcontainer.json devcontainer.json .idea/ .run/ *.run.xml .fleet/ .zed/ .vs/ .nova/ .theia/
         .settings/ .project *.sublime-project .nvim.lua .nvimrc .exrc .vimrc .lvimrc .dir-locals*.el .gitpod.y*ml
-        .gitpod.dockerfile .idx/ .replit replit.nix .codesandbox/ .stackblitzrc .gdbinit .lldbinit .pdbrc* .irbrc
+        .idx/ .replit replit.nix .codesandbox/ .stackblitzrc .gdbinit .lldbinit .pdbrc* .irbrc
         .pryrc .rprofile .renviron .iex.exs .ipython/ .jupyter/ jupyter_*config.* .tmuxinator.y*ml .tmuxp.*"""),
     "build_settings": _words("""
         .readthedocs.y*ml readthedocs.y*ml conf.py _ext/ _exts/ _extensions/ _hooks/ _plugins/ hooks.py

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_paths
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_paths, gate_policy
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gate_check import Change
 from hypothesis import HealthCheck, given, settings
@@ -632,6 +632,45 @@ def test_no_diff_is_no_change() -> None:
         ("docs/requirements.txt", "guards.dependency_manifests"),
         ("uv.lock", "guards.lock_files"),
         ("docs/.gitattributes", "guards.git_settings"),
+        (".vscode/mcp.json", "guards.agent_instructions"),
+        (".vscode/mcp.json", "guards.workspace_settings"),
+        # git's own directory in disguise: for macOS, for Windows
+        ("docs/.g\u200cit/x", "paths"),
+        ("docs/.g\ufe0fit/x", "paths"),
+        ("docs/\uff0egit/x", "paths"),
+        ("docs/GIT~1/x", "paths"),
+        ("docs/.git /x", "paths"),
+        ("docs/.git./x", "paths"),
+        ("docs/.git . ./x", "paths"),
+        ("docs/.git::$INDEX_ALLOCATION/x", "paths"),
+        ("docs\\.git\\x", "paths"),
+        ("docs\\..\\src\\x", "paths"),
+        ("docs/.../x", "paths"),
+        # other names in disguise
+        ("docs/.env.", "denied_path_globs"),
+        ("docs/server.key::$DATA", "denied_path_globs"),
+        ("docs\\secrets\\x", "denied_path_globs"),
+        ("AGENTS.md ", "guards.agent_instructions"),
+        (".github./workflows/ci.yml", "guards.ci"),
+        # what a reader does not see
+        ("docs/a\nb.md", "names"),
+        ("docs/a\x7f.md", "names"),
+        ("docs/a\x9b.md", "names"),
+        ("docs/a\u202egnp.md", "names"),
+        ("docs/a\u2066.md", "names"),
+        ("docs/a\u200b.md", "names"),
+        ("docs/a\u00ad.md", "names"),
+        ("docs/a\ufeff.md", "names"),
+        ("docs/a\u3164.md", "names"),
+        ("docs/a\ufe0f.md", "names"),
+        ("docs/a\U000e0061.md", "names"),
+        ("docs/a\u2028.md", "names"),
+        ("docs/a\xa0.md", "names"),
+        ("docs/a\udcff.md", "names"),
+        ("docs/" + "a/" * 2100 + "x", "names"),
+        # denied text
+        ("docs/AKIA0123456789ABCDEF.md", "denied_content_patterns"),
+        ("docs/AKIA0123456789ABCDEF/a.md", "denied_content_patterns"),
     ],
 )
 def test_paths_that_are_refused(path: str, rule: str) -> None:
@@ -640,10 +679,74 @@ def test_paths_that_are_refused(path: str, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["docs/a.md", "src/keys.py", "docs/environment.md", "secret/x", ".gitignore", "a/b c.md"]
+    "path",
+    [
+        *("docs/a.md", "src/keys.py", "docs/environment.md", "secret/x", ".gitignore", "a/b c.md", "docs/a:b.md"),
+        *("docs/é ü/日本語.md", "docs/.gitkeep", "docs/digit~1.md", "docs/git/x.md", "docs/😀.md", "docs/a..b.md"),
+        *("docs/hooks/useful.ts", "docs/agent.md", "docs/building.md", "docs/make/it.md", "docs/rules.md", "x/ci.md"),
+    ],
 )
 def test_paths_that_are_not(path: str) -> None:
     assert gate_check.judge_changes(POLICY, "app", [Change(path)]) == []
+
+
+def test_a_name_that_goes_is_not_searched_for_denied_text() -> None:
+    assert gate_check.judge_changes(POLICY, "app", [Change("docs/AKIA0123456789ABCDEF.md", deleted=True)]) == []
+
+
+def test_a_denied_text_that_is_a_whole_name() -> None:
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["denied_content_patterns"] = ["^hush$"]
+    changes = [Change("docs/hush/a.md"), Change("docs/hush/b.md"), Change("docs/hushed.md")]
+    found = gate_check.judge_changes(policy, "app", changes)
+    assert [(v.subject, v.rule) for v in found] == [("docs/hush/a.md", "denied_content_patterns")]  # told once
+
+
+@pytest.mark.parametrize(
+    ("guard", "paths"),
+    {
+        "ci": """.gitlab-ci.yml .forgejo/workflows/a.yaml .gitea/workflows/a.yml .woodpecker/a.yml .drone.yml .build.yml
+            sub/Jenkinsfile .cirrus.star .tekton/a.yaml azure-pipelines-nightly.yml .pre-commit-config.yaml netlify.toml
+            .github/dependabot.yaml renovate.json5 .buildkite/pipeline.yml dangerfile.ts""",
+        "agent_instructions": """agents.md docs/GEMINI.md opencode.json .opencode/agent/x.md .roo/rules/a.md .mcp.json
+            .cursor/mcp.json .junie/guidelines.md .goosehints .kiro/steering/a.md .github/prompts/a.prompt.md
+            .amazonq/rules/a.md crush.md .crush.json firebender.json .clinerules/a.md docs/.claude/skills/x/SKILL.md
+            skills/x/SKILL.md .trae/rules/a.md .aider.conf.yml .openhands/microagents/repo.md .augment/rules/a.md""",
+        "git_hooks": """.husky/pre-commit .githooks/pre-push lefthook.yml .lefthook-local.toml .config/lefthook.json
+            .overcommit.yml .lintstagedrc.js .simple-git-hooks.cjs prek.toml""",
+        "workspace_settings": """.envrc docs/.envrc .vscode/tasks.json .vscode/settings.json mise.toml
+            .devcontainer/devcontainer.json .devcontainer.json .idea/runConfigurations/x.xml app.code-workspace
+            .config/mise/config.toml .nvim.lua docs/.dir-locals.el .gitpod.yml .zed/tasks.json .run/a.run.xml""",
+        "build_settings": """docs/conf.py .readthedocs.yaml docs/.readthedocs.yml mkdocs.yml mkdocs.en.yml docs/hooks.py
+            docs/_ext/a.py docs/hooks/a.py .cargo/config.toml build.rs Makefile docs/Makefile docs/make.bat Dockerfile
+            docker-compose.yml CMakeLists.txt justfile Taskfile.yml tox.ini noxfile.py conftest.py gradlew .mvn/x
+            docusaurus.config.ts .eleventy.js .vitepress/config.mts _config.yml book.toml ansible.cfg .eslintrc.cjs
+            Directory.Build.props gradle/wrapper/gradle-wrapper.properties .yarn/releases/yarn.cjs release.config.js""",
+        "dependency_manifests": "global.json bunfig.toml .config/dotnet-tools.json pixi.toml docs/requirements.txt",
+        "lock_files": "uv.lock bun.lockb .terraform.lock.hcl",
+        "codeowners": ".github/CODEOWNERS docs/OWNERS",
+        "git_settings": ".gitattributes docs/.gitmodules .lfsconfig .mailmap",
+    }.items(),
+)
+def test_what_each_guard_protects(guard: str, paths: str) -> None:
+    policy = with_guards(**{guard: False})
+    for path in paths.split():
+        found = gate_check.judge_changes(POLICY, "app", [Change(path)])
+        assert [violation.rule for violation in found] == [f"guards.{guard}"], path
+        assert gate_check.judge_changes(policy, "app", [Change(path)]) == [], path
+
+
+def test_guards_are_what_a_policy_can_name_and_no_name_is_in_two() -> None:
+    assert set(gate_paths.PROTECTED) <= set(gate_policy.GUARD_KEYS)
+    entries = [entry for entries in gate_paths.PROTECTED.values() for entry in entries]
+    assert sorted(entries) == sorted(set(entries))
+    assert all(entry == entry.casefold() and "?" not in entry for entry in entries)
+    for entry in entries:
+        path = f"{entry}x" if entry.endswith("/") else entry.replace("*", "x")
+        assert [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(path)] != [], entry
+        if "/" not in entry.rstrip("/"):
+            guards = [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(f"docs/{path}")]
+            assert len(guards) == 1, entry
 
 
 def test_a_guard_is_switched_for_one_repo_with_its_exceptions() -> None:
@@ -672,7 +775,10 @@ def test_prefixes() -> None:
 
     assert allowed("docs/a", "docs") and allowed("docs/a", "docs/") and allowed("docs", "docs") and allowed("x", ".")
     assert not allowed("docs2/a", "docs") and not allowed("Docs/a", "docs") and not allowed("docs/a")
-    for prefix in ("", "/docs", "../docs"):
+    for prefix in ("./docs", "docs/", "docs//", "././docs/."):
+        assert allowed("docs/a", prefix) and not allowed("docs2/a", prefix), prefix
+    assert allowed("docs/x/a", "docs//x") and not allowed("docs/y/a", "docs//x") and allowed("x", "./")
+    for prefix in ("", "/docs", "../docs", "docs/../..", "docs\0"):
         with pytest.raises(LoopError, match="allowed paths"):
             allowed("docs/a", prefix)
 
@@ -926,6 +1032,13 @@ def test_gate_commands(command: str | list[str], allowed: bool) -> None:
         ("a b", False),
         ("a.lock", False),
         ("main\n", False),
+        ("hyrule-feature/é", True),
+        ("hyrule-feature/AKIA0123456789ABCDEF", False),
+        ("hyrule-feature/AKIA0123456789ABCDEF/app", False),
+        ("hyrule-feature/a\u202eb", False),
+        ("hyrule-feature/a\u200bb", False),
+        ("hyrule-feature/a\udcffb", False),
+        ("x/" * 3000 + "x", False),
     ],
 )
 def test_branches(branch: str, allowed: bool) -> None:
