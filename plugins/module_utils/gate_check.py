@@ -673,9 +673,9 @@ Matcher = Callable[[str], str]
 
 def _any_of(globs: Sequence[str]) -> Matcher:
     """One search for all globs, and only where it finds something one for each; '' matches nothing."""
-    rules = [(re.compile(fnmatch.translate(glob)).match, glob) for glob in globs if glob]
-    together = re.compile("|".join(fnmatch.translate(glob) for glob in globs if glob) or "(?!)").match
-    return lambda path: next((glob for match, glob in rules if match(path)), "") if together(path) else ""
+    rules = [glob for glob in globs if glob]
+    together = re.compile("|".join(map(fnmatch.translate, rules)) or "(?!)").match
+    return lambda path: next((glob for glob in rules if fnmatch.fnmatchcase(path, glob)), "") if together(path) else ""
 
 
 def _matcher(patterns: Iterable[str], *, exact: bool = False) -> Matcher:

@@ -108,31 +108,27 @@ PROTECTED: dict[str, list[str]] = {
 
 def protector(guard: str) -> Callable[[str], bool]:
     """Whether a path is one of those that ``guard`` protects."""
-    folders: set[str] = set()
-    names: set[str] = set()
-    loose: list[str] = []
-    whole: list[str] = []
-    for entry in PROTECTED[guard]:
-        if entry.endswith("/"):
-            folders.add(entry[:-1])
-        elif "/" in entry:
-            whole.append(entry)
-        else:
-            (loose.append if "*" in entry else names.add)(entry)
-    patterns = ["|".join(map(fnmatch.translate, globs)) or "(?!)" for globs in (loose, whole)]
-    name_matches, path_matches = (re.compile(pattern).match for pattern in patterns)
+    entries = [entry.replace("y*ml", end) for entry in PROTECTED[guard] for end in ("yml", "yaml")]
+    folders = {entry[:-1] for entry in entries if entry.endswith("/")}
+    is_name = _any_of([entry for entry in entries if "/" not in entry])
+    is_path = _any_of([entry for entry in entries if "/" in entry[:-1]])
 
     def match(path: str) -> bool:
         low = path.casefold()
         parts = low.split("/")
-        return (
-            parts[-1] in names
-            or not folders.isdisjoint(parts)
-            or name_matches(parts[-1]) is not None
-            or path_matches(low) is not None
-        )
+        return is_name(parts[-1]) or not folders.isdisjoint(parts) or is_path(low)
 
     return match
+
+
+def _any_of(globs: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a text matches one of the globs. To compile them all would take longer than to judge a small change."""
+    exact = {glob for glob in globs if "*" not in glob}
+    starts = tuple({glob[:-1] for glob in globs if glob.find("*") == len(glob) - 1})
+    ends = tuple({glob[1:] for glob in globs if glob.rfind("*") == 0})
+    others = {glob for glob in globs if "*" in glob[1:-1] or glob.count("*") > 1}
+    other = re.compile("|".join(map(fnmatch.translate, sorted(others))) or "(?!)").match
+    return lambda text: text in exact or text.startswith(starts) or text.endswith(ends) or other(text) is not None
 
 
 # --- what may be changed at all --------------------------------------------------------------------------

@@ -42,7 +42,9 @@ options:
     description: The same from a file on the host, for a diff that is not UTF-8 or too big for an argument.
     type: path
   worktree:
-    description: A worktree on the host. Each commit since O(base) is judged, with its message, and the uncommitted.
+    description:
+      - A worktree on the host. Each commit since O(base) is judged, with its message, and the uncommitted.
+      - Where one is a merge, so is what all of them together would change in O(base).
     type: path
   base:
     description: The commit that the work in O(worktree) began with.
@@ -50,6 +52,7 @@ options:
   allowed_paths:
     description:
       - The only path prefixes that O(paths), O(diff), O(diff_file) and O(worktree) may touch.
+      - V(.) is the whole repository.
       - Not asked about by default. An empty list allows none.
     type: list
     elements: str
@@ -58,7 +61,7 @@ options:
     type: list
     elements: raw
   branch_prefix:
-    description: A branch to publish to, or the prefix of such.
+    description: A branch to publish to, or the prefix of such. Its name may hold no text that is denied in O(repo).
     type: str
   remote:
     description: The remote to publish to, by its name.

@@ -736,13 +736,30 @@ def test_what_each_guard_protects(guard: str, paths: str) -> None:
         assert gate_check.judge_changes(policy, "app", [Change(path)]) == [], path
 
 
+@given(st.sampled_from(sorted(gate_paths.PROTECTED)), st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_looking_names_up_finds_what_fnmatch_does(guard: str, data: st.DataObject) -> None:
+    entry = data.draw(st.sampled_from(gate_paths.PROTECTED[guard]))
+    path = entry.replace("*", data.draw(st.sampled_from(["", "x", "a", "x/y", "."]))).rstrip("/")
+    path = data.draw(st.sampled_from(["", "docs/", "x"])) + path + data.draw(st.sampled_from(["", "x", "/x", "l"]))
+    parts = path.split("/")
+
+    def named(glob: str) -> bool:
+        if glob.endswith("/"):
+            return glob[:-1] in parts
+        return fnmatch.fnmatchcase(path if "/" in glob else parts[-1], glob)
+
+    both = [glob.replace("y*ml", end) for glob in gate_paths.PROTECTED[guard] for end in ("yml", "yaml")]
+    assert gate_paths.protector(guard)(path) == any(map(named, both))
+
+
 def test_guards_are_what_a_policy_can_name_and_no_name_is_in_two() -> None:
     assert set(gate_paths.PROTECTED) <= set(gate_policy.GUARD_KEYS)
     entries = [entry for entries in gate_paths.PROTECTED.values() for entry in entries]
     assert sorted(entries) == sorted(set(entries))
     assert all(entry == entry.casefold() and "?" not in entry for entry in entries)
     for entry in entries:
-        path = f"{entry}x" if entry.endswith("/") else entry.replace("*", "x")
+        path = f"{entry}x" if entry.endswith("/") else entry.replace("y*ml", "yml").replace("*", "x")
         assert [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(path)] != [], entry
         if "/" not in entry.rstrip("/"):
             guards = [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(f"docs/{path}")]
