@@ -43,6 +43,8 @@ from .untrusted import show
 JUDGE_SECONDS = 60.0
 GIT_SECONDS = 120.0
 MAX_COMMITS = 1000
+MAX_PARENTS = 16
+MAX_ARGUMENTS = 100_000  # bytes; a host may allow more
 MAX_READ = 64 * 1024 * 1024
 
 LINK, MODULE, PROGRAM = "120000", "160000", "100755"
@@ -334,6 +336,8 @@ DIFF = _words("""
     -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
     --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""")
 OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+# Of a merge, what differs from every parent.
+OWN_FILES = _words("--stdin -r -c --raw -z --always --no-abbrev --no-renames --no-relative --ignore-submodules=none")
 PLAIN = {"core.quotePath": "true", "diff.noprefix": "false", "core.fileMode": "true"}
 
 
@@ -370,25 +374,27 @@ def work_between(directory: str, base: str, head: str = "HEAD", environment: Map
     alone, since there it changes nothing. Without any, every file of ``head`` came in by a commit of its own.
 
     Runs git in ``directory``, bare or not, as the user that calls; ``environment`` is for git, such as the variables
-    of a push that is still in quarantine. Three git processes, four where there is a merge.
+    of a push that is still in quarantine. Three git processes; with merges five, and one more where somebody wrote
+    something while merging.
     """
     base, listing = _commits(directory, base, head, environment)
-    pairs = [(commit, parent) for commit, *parents in listing for parent in parents or [""]]
+    merges = {commit: parents for commit, *parents in listing if len(parents) > 1}
+    pairs = [(commit, parents[0] if parents else "") for commit, *parents in listing if commit not in merges]
     ancestors: list[str] = []
     tip = listing[-1][0] if listing else ""
-    if any(len(entry) > 2 for entry in listing):
+    if merges:
         ancestors = _git(directory, "merge-base", "--all", base, tip, extra=environment, ok=(0, 1)).split()
-        pairs += [(tip, ancestor) for ancestor in ancestors]
-        pairs += [(tip, base)] if len(ancestors) > 1 else []
-    sides = iter(_diffs(directory, pairs, environment))
-    changes: list[Change] = []
-    for commit, *parents in listing:
-        changes += _own(commit, [next(sides) for _parent in parents or [""]])
-    whole = [[change._replace(commit=tip, since=ancestor) for change in next(sides)] for ancestor in ancestors]
-    if len(ancestors) > 1:
-        differing = {change.path for change in next(sides)}
-        whole = [[change for change in side if change.path in differing] for side in whole]
-    changes += [change for side in whole for change in side]
+        pairs += [(tip, older) for older in ([*ancestors, base] if len(ancestors) > 1 else ancestors)]
+    sides = _diffs(directory, pairs, environment)
+    plain = len(listing) - len(merges)
+    own, whole = sides[:plain], sides[plain:]
+    changes = [
+        change._replace(commit=pair[0]) for pair, side in zip(pairs[:plain], own, strict=True) for change in side
+    ]
+    changes += _written_while_merging(directory, merges, environment)
+    differing = {change.path for change in whole[-1]} if whole else set()  # from the only ancestor, or from the base
+    for ancestor, side in zip(ancestors, whole[: len(ancestors)], strict=True):
+        changes += [change._replace(commit=tip, since=ancestor) for change in side if change.path in differing]
     return _complete(directory, changes, [entry[0] for entry in listing], environment)
 
 
@@ -429,6 +435,9 @@ def _commits(
         raise LoopError(
             f"{directory}: more than {MAX_COMMITS} commits from {show(base)} to {show(head)}, allowed: fewer"
         )
+    for commit, *parents in listing:
+        if len(parents) > MAX_PARENTS:
+            raise LoopError(f"{directory}: {commit} has {len(parents)} parents, allowed: {MAX_PARENTS}")
     return first, listing
 
 
@@ -441,14 +450,15 @@ def _commit(directory: str, name: str, environment: Mapping[str, str] | None) ->
 
 
 def _diffs(
-    directory: str, pairs: Sequence[tuple[str, str]], environment: Mapping[str, str] | None
+    directory: str, pairs: Sequence[tuple[str, str]], environment: Mapping[str, str] | None, only: Sequence[str] = ()
 ) -> list[list[Change]]:
-    """For each (commit, older one) what differs; '' as the older one is a tree without files."""
+    """For each (commit, older one) what differs, if need be in some paths only; '' is older than the first commit."""
     if not pairs:
         return []
     asked = "".join(f"{commit} {older}".rstrip() + "\n" for commit, older in pairs)
     options = ["--stdin", "--root", "--always", *DIFF]
-    text = _git(directory, "diff-tree", *options, stdin=asked.encode(), extra=environment)
+    extra = {**(environment or {}), "GIT_LITERAL_PATHSPECS": "1"}
+    text = _git(directory, "diff-tree", *options, "--", *only, stdin=asked.encode(), extra=extra)
     reader = _Reader(_bytes(text))
     sides: list[list[Change]] = []
     for commit, _older in pairs:
@@ -464,15 +474,37 @@ def _diffs(
     return sides
 
 
-def _own(commit: str, sides: Sequence[list[Change]]) -> list[Change]:
-    """What a commit has that none of its parents has, from its differences to each of them."""
-    kept: list[Change] = []
-    others = [_by_path(side) for side in sides[1:]]
-    for change in sides[0]:
-        same = [side.get(change.path, []) for side in others]
-        if all(same):
-            kept.append(_without_the_known(change, same)._replace(commit=commit))
-    return kept
+def _written_while_merging(
+    directory: str, merges: Mapping[str, Sequence[str]], environment: Mapping[str, str] | None
+) -> list[Change]:
+    """What merges have that none of their parents has. What an honest one brings in is not even read."""
+    if not merges:
+        return []
+    asked = "".join(f"{commit} {' '.join(parents)}\n" for commit, parents in merges.items())
+    words = iter(_git(directory, "diff-tree", *OWN_FILES, stdin=asked.encode(), extra=environment).split("\0"))
+    written: dict[str, list[str]] = {}
+    commit = ""
+    for word in words:
+        if word.startswith(":"):
+            written.setdefault(commit, []).append(next(words))
+        else:
+            commit = word
+    if not written:
+        return []
+    paths = set().union(*written.values())
+    # More names than a command may have are left out: then all is read, and the same found in it.
+    only = sorted(paths) if sum(map(len, paths)) < MAX_ARGUMENTS else []
+    pairs = [(commit, parent) for commit in written for parent in merges[commit]]
+    sides = iter(_diffs(directory, pairs, environment, only))
+    changes: list[Change] = []
+    for commit in written:
+        first, *others = [next(sides) for _parent in merges[commit]]
+        known = [_by_path(side) for side in others]
+        for change in first:
+            same = [side.get(change.path, []) for side in known]
+            if all(same):
+                changes.append(_without_the_known(change, same)._replace(commit=commit))
+    return changes
 
 
 def _by_path(side: Sequence[Change]) -> dict[str, list[Change]]:

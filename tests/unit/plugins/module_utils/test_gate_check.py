@@ -491,7 +491,48 @@ def test_few_processes_judge_a_push(history: History, monkeypatch: pytest.Monkey
     history.merge("main")
     started.clear()
     gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
-    assert started == ["rev-list", "merge-base", "diff-tree", "cat-file"]
+    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "cat-file"]
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    history.write("docs/page9.md", "while merging\n")
+    history.git("add", "--all")
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    started.clear()
+    gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
+    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "diff-tree", "cat-file"]
+
+
+def test_what_an_honest_merge_brings_in_is_not_read(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    reader = gate_check._Reader
+
+    def count(content: bytes) -> Any:
+        read.append(len(content))
+        return reader(content)
+
+    monkeypatch.setattr(gate_check, "_Reader", count)
+    history.git("checkout", "--quiet", "main")
+    history.write("src/big.py", "x\n" * 100_000)
+    history.base = history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("main")
+    assert history.found() == set()
+    history.write("docs/[odd] :name*.md", f"{KEY}\n")
+    history.git("add", "--all")
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    assert history.found() == {("docs/[odd] :name*.md", "denied_content_patterns")}
+    assert sum(read) < 10_000
+    monkeypatch.setattr(gate_check, "MAX_ARGUMENTS", 10)
+    assert history.found() == {("docs/[odd] :name*.md", "denied_content_patterns")}
+    assert sum(read) > 100_000
+
+
+def test_a_merge_of_more_than_anybody_merges_is_refused(history: History) -> None:
+    many = [history.git("commit-tree", f"{history.base}^{{tree}}", "-p", history.base, "-m", f"{n}") for n in range(17)]
+    history.forge(history.base, *many)
+    with pytest.raises(LoopError, match="has 17 parents, allowed: 16"):
+        history.found()
+    history.forge(history.base, *many[1:])
+    assert history.found() == set()
 
 
 def test_nothing_new_is_no_work(repo: Repo) -> None:
