@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import budget, gate_check, gate_policy, receipts, records, releases, settings, untrusted
+from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, untrusted
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
@@ -518,7 +518,7 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
-    outside = [name for name in work["files"] if not any(_below(name, prefix) for prefix in prefixes)]
+    outside = [name for name in work["files"] if not gate_paths.is_below(name, prefixes)]
     seen = ", ".join(outside or work["files"]) or "no changed file"
     violations = work["violations"] if work["files"] else ["nothing to judge"]
     return [
@@ -573,11 +573,6 @@ def _ours(pulls: Sequence[Json], target: _Target) -> Json | None:
 
 def _prefixes(config: Config, target: _Target) -> list[str]:
     return list(config["allowed_paths"].get(target.checkout) or ["docs"])
-
-
-def _below(name: str, prefix: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return prefix == "." or name == prefix or name.startswith(f"{prefix}/")
 
 
 def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:

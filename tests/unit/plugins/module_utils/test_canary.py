@@ -61,6 +61,13 @@ def test_a_good_cycle_is_proven_and_leaves_a_receipt(host: Host) -> None:
     assert len(result["expectations"]) == 14
 
 
+@pytest.mark.parametrize("prefix", ["./docs", "docs/", "docs//", "."])
+def test_a_prefix_may_be_written_as_the_gate_takes_it(host: Host, prefix: str) -> None:
+    host.config["allowed_paths"] = {"hyrule-infra": [prefix]}
+    result = docs(host)
+    assert result["passed"], result["failed"]
+
+
 def test_each_step_and_each_line_of_the_journal_is_said_once_and_while_it_happens(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
