@@ -43,6 +43,8 @@ from .untrusted import show
 JUDGE_SECONDS = 60.0
 GIT_SECONDS = 120.0
 MAX_COMMITS = 1000
+# A few objects can be made into a difference without end: trees in trees in trees.
+MAX_SAID = 128 * 1024 * 1024
 MAX_PARENTS = 16
 MAX_ARGUMENTS = 100_000  # bytes; a host may allow more
 MAX_READ = 64 * 1024 * 1024
@@ -348,7 +350,9 @@ def _git(
     extra: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
 ) -> str:
-    return git(directory, arguments, stdin=stdin, environment=extra, config=PLAIN, ok=ok, timeout=GIT_SECONDS)[1]
+    return git(
+        directory, arguments, stdin=stdin, environment=extra, config=PLAIN, ok=ok, timeout=GIT_SECONDS, most=MAX_SAID
+    )[1]
 
 
 class Work(NamedTuple):
