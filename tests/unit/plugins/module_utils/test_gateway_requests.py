@@ -231,10 +231,10 @@ def test_the_pull_request(published: Cycle) -> None:
 
 
 def test_labels_and_reviewers_of_a_pull_request(published: Cycle) -> None:
-    done = published.open("--draft", "--label", "documentation,loop", "--reviewer", "AS215932")
+    done = published.open("--draft", "--label", "loop:candidate", "--reviewer", "AS215932")
     assert done.returncode == 0, done.stderr
     (pull,) = published.door.pulls(published.branch)
-    assert pull["labels"] == ["documentation", "loop"] and pull["pull"]["reviewers"] == ["AS215932"]
+    assert pull["labels"] == ["loop:candidate"] and pull["pull"]["reviewers"] == ["AS215932"]
 
 
 def test_a_body_in_a_file(published: Cycle) -> None:
