@@ -45,6 +45,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         sys.stderr.write("the gateway is started by its socket\n")
         return 2
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
     os.umask(0o027)
     config = settings.load(config_path)
     for name in ("inbox", "kept", "records"):

@@ -47,6 +47,8 @@ MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
 BOMB = 8
 MAX_OBJECTS = 200_000
+# Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
+KEPT_PER_CYCLE = 5
 MAX_MEMORY = 1024**3
 RECEIVE_SECONDS = 600.0
 FORWARD_SECONDS = 300.0
@@ -71,7 +73,7 @@ RECEIVING = {
     "receive.fsckObjects": "true", "receive.unpackLimit": "1", "receive.maxInputSize": str(MAX_INPUT),
     "receive.autogc": "false", "receive.denyDeletes": "true", "receive.updateServerInfo": "false",
     "receive.advertisePushOptions": "false", "core.logAllRefUpdates": "false", "core.bigFileThreshold": "16m",
-    "pack.threads": "1", "gc.auto": "0",
+    "pack.threads": "1", "gc.auto": "0", **pristine.LENDERS_ARE_MUTE,
 }  # fmt: skip
 
 
@@ -93,6 +95,9 @@ class NotAllowed(LoopError):
 def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: str) -> None:
     """Serve one ``git push`` on the connection, from git's greeting to its report."""
     config = asking.config
+    disk = os.statvfs(config["gate_dir"])
+    if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
+        raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
     with gateway_record.turn(config):
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
@@ -338,6 +343,10 @@ def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Upda
     """Keep what was refused; its name, or empty where there is nothing to keep or no room for it."""
     if NONE.fullmatch(update.new) or not re.fullmatch(r"[0-9a-f]{40,64}", update.new):
         return ""
+    kept_before = [one for one in asking.story().pushes if one.get("kept")]
+    same = next((str(one["kept"]) for one in kept_before if one.get("new") == update.new), "")
+    if same or len(kept_before) >= KEPT_PER_CYCLE:
+        return same
     packs = f"{quarantine}/pack"
     with contextlib.suppress(OSError, LoopError):
         files = [f"{packs}/{name}" for name in os.listdir(packs)] if os.path.isdir(packs) else []

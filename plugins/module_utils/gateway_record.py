@@ -131,7 +131,6 @@ def append(config: Config, cycle: str, entry: Mapping[str, Any]) -> None:
                 # A line that a full disk or a kill cut short must not swallow the next one.
                 broken = size and os.pread(descriptor, 1, size - 1) != b"\n"
                 handle.write(b"\n" * bool(broken) + line.encode())
-                os.fsync(descriptor)
     except OSError as error:
         raise LoopError(f"{path} cannot be written: {error.strerror}") from error
 

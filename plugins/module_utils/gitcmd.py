@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 
 from .errors import LoopError, TimedOut
@@ -83,40 +87,56 @@ def git(
     config: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
     timeout: float = SECONDS,
+    most: int | None = None,
 ) -> tuple[int, str, str]:
     """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
 
     Raises LoopError with git's own reason where the exit status is not in ``ok``, TimedOut after
-    ``timeout`` seconds, and then all that git had started is ended.
+    ``timeout`` seconds, and then all that git had started is ended. Where ``most`` is given and git has more bytes to
+    say than that, which a few objects can make without end, it is LoopError as well.
     """
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
-    try:
-        process = subprocess.Popen(
-            ["git", *arguments], cwd=directory, env=whole_environment(environment, config), start_new_session=True,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise LoopError("the program git is missing on this host; Debian's package is git") from error
-    except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
-        raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
-    try:
-        streams = process.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    with contextlib.ExitStack() as stack:
+        said = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
+        try:
+            process = subprocess.Popen(
+                ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=said, stderr=subprocess.PIPE,
+                start_new_session=True, preexec_fn=functools.partial(_begin, most),
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise LoopError("the program git is missing on this host; Debian's package is git") from error
+        except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
+            raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
+        try:
+            out, error_text = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        if not isinstance(said, int):
+            said.seek(0)
+            out = said.read()
     status: int = process.returncode
-    text, err = (stream.decode("utf-8", "surrogateescape") for stream in streams)
+    if status == -signal.SIGXFSZ:
+        raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")
+    text, err = (stream.decode("utf-8", "surrogateescape") for stream in (out, error_text))
     if status not in ok:
         lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
         # git says what is wrong first and ends with advice.
         told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
         raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}")
     return status, text, err
+
+
+def _begin(most: int | None) -> None:
+    """In the child, before it is git."""
+    end_with_parent()
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:

@@ -87,6 +87,8 @@ def _settle(config: Config, record: Json) -> Json:
         record["kept"] = cells.is_kept(manifest)
     record["numbers"] = numbers(config, record, claim, manifest)
     records.write(config["cycles_dir"], record)
+    for url in record["finished"]:
+        say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
     say(f"{records.sentence(record)}\n")
     return record
 

@@ -23,6 +23,8 @@ options:
       - The cell's id, or a part of it that fits one cell only.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
         change.
+      - The id of what the gateway keeps, a refused push or a branch that made room, tells of that; with O(to) it is
+        brought as well.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
@@ -34,8 +36,8 @@ options:
     default: []
   as_engine:
     description:
-      - Hand the command what the engine gets, forge token and keys included. For the engine's own commands on the run's
-        state file, such as C(hyrule-engineering-loop pr).
+      - Hand the command what the engine gets, the provider's keys and the way to the gateway included. For the engine's
+        own commands on the run's state file, such as C(hyrule-engineering-loop pr).
     type: bool
     default: false
   to:
@@ -76,6 +78,10 @@ id:
   description: The cell.
   returned: success
   type: str
+enters:
+  description: Whether something can be run in it; not in what the gateway keeps.
+  returned: where it is false
+  type: bool
 exit_status:
   description: Exit status of the command.
   returned: when something was run
@@ -167,7 +173,7 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
                 **gateway_receive.restore(config, push["id"], given["to"], check=check),
             }
         told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
-        return {"changed": False, "id": push["id"], "lines": [f"{key}: {value}" for key, value in told.items()]}
+        return {"changed": False, "id": push["id"], "enters": False, "lines": [f"{key}: {value}" for key, value in told.items()]}
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}
