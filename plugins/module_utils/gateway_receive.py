@@ -175,7 +175,7 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
         quarantine = pipe.readline().rstrip("\n")
         updates = []
         while line := pipe.readline().rstrip("\n"):
-            updates.append(Update(*line.split(" ", 2)))
+            updates.append(Update(*[*line.split(" ", 2), "", ""][:3]))
         if not updates:
             asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
             return

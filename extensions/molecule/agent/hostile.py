@@ -39,7 +39,7 @@ BRANCH = f"hyrule-feature/{CHANGE}/{CHECKOUT}"
 OWNER, REPO = "AS215932", "AS215932/network-operations"
 URL = f"git://gateway/{CHECKOUT}.git"
 # Of the forge, as the local one and GitHub make them; in pieces, so that no scanner takes this for a leak.
-TOKEN = re.compile(rb"gh[a-z]_[0-9A-Za-z]{30,}|-----BEGIN (RSA )?PRIVATE" + rb" KEY-----|x-access-token:")
+TOKEN = re.compile(rb"gh[a-z]_[0-9A-Za-z]{30,}|-----BEGIN (RSA )?PRIVATE" + rb" KEY-----")
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----\nbm90IGEga2V5\n-----END OPENSSH PRIVATE " + "KEY-----\n"
 AKIA = "AKIA" + "0123456789ABCDEF"
 ESCAPES = "\x1b]0;owned\x07\x1b[31mred\x1b[2J\x9b31m\u202e"
@@ -260,9 +260,9 @@ def raw_push(
 def raw(new: str, sent: bytes | Iterator[bytes], **how: object) -> str:
     began = time.monotonic()
     answer = raw_push(new, sent, **how)  # type: ignore[arg-type]
-    if b"\nok refs/" in answer or b"ok refs/heads" in answer:
+    if re.search(rb"[0-9a-f]{4}ok ", answer):
         return f"ESCAPED: it was taken: {answer[-300:]!r}"
-    words = re.findall(rb"(?:unpack|ng refs|ERR|error|fatal|remote)[ -~]*", answer)
+    words = re.findall(rb"(?:unpack|ng |ERR|error|fatal|remote)[ -~]*", answer)
     return f"{time.monotonic() - began:.1f} s: {b' '.join(words)[:300]!r}"
 
 
@@ -316,7 +316,7 @@ def delete_main() -> object:
 @attack("ask")
 def delete_a_branch_by_hand() -> object:
     answer = raw_push("0" * 40, b"", old=base(), capabilities="report-status delete-refs")
-    return f"ESCAPED: {answer!r}" if b"ok refs/heads/hyrule" in answer else f"{answer[-200:]!r}"
+    return f"ESCAPED: {answer!r}" if re.search(rb"[0-9a-f]{4}ok ", answer) else f"{answer[-200:]!r}"
 
 
 GH = {
@@ -460,25 +460,25 @@ def a_message_of_5_mb() -> object:
 @attack("push")
 def a_merge_that_hides_a_change() -> object:
     """What the base has got in between is taken away again, and an older commit of the base is its witness."""
-    older = older()
-    made = commit({".github/workflows/ci.yml": None, "docs/a.md": "x\n"}, base(), older, start=base())
+    before = older()
+    made = commit({".github/workflows/ci.yml": None, "docs/a.md": "x\n"}, base(), before, start=base())
     return refused("push refused: .*(workflows|outside)", own(made))
 
 
 @attack("push")
 def a_merge_of_theirs_that_is_ours() -> object:
     """``merge -s ours`` of what the base got, on work that began before it."""
-    older = older()
-    work = commit({"docs/a.md": "x\n"}, older)
+    before = older()
+    work = commit({"docs/a.md": "x\n"}, before)
     made = git("commit-tree", git("rev-parse", f"{work}^{{tree}}"), "-p", work, "-p", base(), "-m", "x")
     return refused("push refused: .*(workflows|outside)", own(made))
 
 
 @attack("push")
 def a_merge_with_many_witnesses() -> object:
-    older = older()
+    before = older()
     root = git("rev-list", "--max-parents=0", base()).split()[0]
-    made = commit({".github/workflows/ci.yml": None, "docs/a.md": "x\n"}, base(), older, root, start=base())
+    made = commit({".github/workflows/ci.yml": None, "docs/a.md": "x\n"}, base(), before, root, start=base())
     return refused("push refused", own(made))
 
 
@@ -757,7 +757,13 @@ def in_environments_and_command_lines() -> object:
 
 @attack("look")
 def in_open_files() -> object:
-    return searched(path for path in Path("/proc").glob("[0-9]*/fd/*") if not re.match(r"pipe|socket", os.readlink(path)))
+    def files() -> Iterator[Path]:
+        for path in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(os.stat(path).st_mode):
+                    yield path
+
+    return searched(files())
 
 
 @attack("look")
@@ -807,7 +813,7 @@ def in_secrets_written_anew() -> object:
 @attack("look")
 def anywhere_below_run_and_etc() -> object:
     def all_files() -> Iterator[Path]:
-        for top in ("/run", "/etc", "/dev/shm", "/tmp", "/var/tmp", str(STATE), str(OPT), str(LIB), "/var/log", "/root", "/home"):
+        for top in ("/run", "/etc", "/dev/shm", "/tmp", "/var/tmp", str(STATE), str(OPT), "/var/log", "/root", "/home"):
             for place, names, files in os.walk(top):
                 names[:] = [name for name in names if f"{place}/{name}" != str(CELL) and name not in ("releases", "hostile.git")]
                 yield from (Path(place) / name for name in files if stat.S_ISREG(os.lstat(f"{place}/{name}").st_mode))
@@ -914,7 +920,8 @@ def kills_stops_and_traces_others() -> object:
     for pid in foreign():
         with contextlib.suppress(OSError):
             os.kill(pid, 0)
-            reached.append(pid)
+            if os.stat(f"/proc/{pid}").st_uid != os.getuid():
+                reached.append(pid)
     return f"ESCAPED: {reached[:5]}" if reached else "nobody else can be reached"
 
 
@@ -1059,8 +1066,8 @@ def says_another_address() -> object:
 def says_what_a_terminal_obeys() -> object:
     for _number in range(120):
         gh(ESCAPES * 20, "x" * 900)
-    return end_with(outcome="needs_triage", detail=ESCAPES * 3000, issue={"repo": ESCAPES, "number": ESCAPES, "title": ESCAPES},
-                    notifications=[ESCAPES * 100] * 200, more={str(n): ["x" * 1900] * 90 for n in range(90)})  # fmt: skip
+    return end_with(outcome="needs_triage", detail=ESCAPES * 300, issue={"repo": ESCAPES, "number": ESCAPES, "title": ESCAPES},
+                    notifications=[ESCAPES * 100] * 200, more={str(n): ["x" * 1900] * 15 for n in range(15)})  # fmt: skip
 
 
 # --- group second: after a good push --------------------------------------------------------------

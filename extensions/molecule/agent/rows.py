@@ -174,6 +174,7 @@ def sound(cycle: Cycle) -> list[str]:
         found.append(f"the record says that it took {record['issue']}")
     if CONTROL.search(json.dumps(record, ensure_ascii=False)):
         found.append("the record holds what a terminal obeys")
+    sh("journalctl", "--sync")
     journal = sh("journalctl", "-o", "cat", f"_SYSTEMD_INVOCATION_ID={record['invocation_id']}").stdout
     if " ".join(cycle.detail().split())[:400] not in journal:
         found.append("the journal does not have the record's reason in one line")
@@ -356,6 +357,8 @@ def hostile(
     after = fingerprint()
     problems += [f"{path} was changed" for path, is_now in before.items() if after.get(path, "") != is_now]
     problems += sound(cycle)
+    if outcome == "published" and not (len(cycle.pushed) == len(cycle.opened) == len(cycle.files()) == 1):
+        problems.append(f"the engine goes on and publishes its page: {cycle.pushed} {cycle.files()}")
     if not re.fullmatch(outcome, cycle.record["outcome"]):
         problems.append(f"outcome {cycle.record['outcome']}: {cycle.detail()}")
     must(not problems, "; ".join(problems))
@@ -383,24 +386,21 @@ def ordinary(title: str = "An ordinary page") -> Cycle:
 
 def asks_for_what_there_is_not() -> None:
     cycle = hostile("ask", other=True)
-    must(not cycle.pushed and len(cycle.refused()) >= 18, (cycle.pushed, len(cycle.refused())))
+    must(len(cycle.refused()) >= 18, len(cycle.refused()))
 
 
 def pushes_what_may_not_be_published() -> None:
     cycle = hostile("push")
-    must(not cycle.pushed and not cycle.opened, cycle.pushed)
     must([one for one in cycle.refused() if one["kept"]], "nothing of it is kept")
 
 
 def names_that_deceive() -> None:
-    cycle = hostile("names")
-    must(not cycle.pushed, cycle.pushed)
+    hostile("names")
 
 
 def pushes_without_measure() -> None:
     before = room(GATE)
-    cycle = hostile("heavy")
-    must(not cycle.pushed, cycle.pushed)
+    hostile("heavy")
     must(room(GATE) - before < 150 << 20, f"the gateway keeps {(room(GATE) - before) >> 20} MiB more")
     must(not list((GATE / "inbox").iterdir()), "half-received pushes are left")
 
@@ -415,7 +415,8 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
     def anew() -> None:
         end = time.monotonic() + 50
         while time.monotonic() < end:
-            for sign in (STATE / "runs").glob("2*/home/write-secrets-anew"):
+            signs = (STATE / "runs").glob("2*/home/write-secrets-anew")
+            for sign in [one for one in signs if not (one.parent / "written-anew").exists()]:
                 group = int(sh("id", "-g", "loop").stdout)
                 for path, content in {ENV: saved[ENV], APP_KEY: b"a key\n"}.items():
                     fresh = Path(f"{path}.new")
@@ -429,7 +430,7 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
 
     APP_KEY.write_bytes(b"a key\n")
     try:
-        hostile("look,write", anew)
+        hostile("look,write", anew, outcome="error")
     finally:
         ENV.write_bytes(saved[ENV])
         ENV.chmod(0o600)
