@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from . import gate_check, gate_policy, gateway_record, pristine, untrusted
+from . import gate_check, gate_policy, gateway_record, journal, pristine, untrusted
 from .clock import age_of, stamp, utc_now
 from .errors import LoopError
 from .files import remove_tree, write_atomic
@@ -215,7 +215,9 @@ def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Se
             "push", **entry, allowed=False, reason=show(reason, 2000), kept=kept,
             seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
-        say(f"{reason}; nothing was published" + (f", the gateway keeps it as {kept}" if kept else ""))
+        told = f"{reason}; nothing was published" + (f", the gateway keeps it as {kept}" if kept else "")
+        say(told)
+        journal.say(f"{clone.repo}: {show(told, 2000)}\n")
         return False
     asking.note("push", **entry, allowed=True, reason="", seconds=round(time.monotonic() - began, 3))
     return True
@@ -242,6 +244,8 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
     if asking.bound:
         if story.taken is None:
             raise NotAllowed("this cycle has taken no issue, so it has nothing to publish")
+        if clone.repo != story.taken[0]:
+            raise NotAllowed(f"this cycle took {story.issue}, so it publishes nothing to {clone.repo}")
         wanted = change_id(*story.taken)
         if change != wanted:
             raise NotAllowed(f"{show(branch)} is not of the issue that this cycle took, allowed: {own}/{wanted}/...")

@@ -22,6 +22,7 @@ from .errors import LoopError
 from .forge import APPROVED, Forge, Refused
 from .gateway_record import Story
 from .gitcmd import git
+from .journal import say
 from .settings import change_id
 from .untrusted import show
 
@@ -139,7 +140,9 @@ def answer(asking: Asking, words: Sequence[str]) -> Json:
         asked = _parser().parse_args([str(word) for word in words])
         return {"status": 0, "stdout": asked.run(asking, asked), "stderr": ""}
     except (LoopError, argparse.ArgumentError) as error:
-        asking.note("refused", asked=show(" ".join(map(str, words[:2]))), why=show(str(error), 1000))
+        asked_for, why = show(" ".join(map(str, words[:2]))), show(str(error), 1000)
+        asking.note("refused", asked=asked_for, why=why)
+        say(f"gh {asked_for} refused: {why}\n")
         return {"status": 1, "stdout": "", "stderr": f"{error}\n"}
 
 
@@ -297,7 +300,8 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
 
 
 def open_pull(asking: Asking, clone: pristine.Clone, branch: str, title: str, body: str) -> Json:
-    """A draft; where an answer was lost and it is there already, that one."""
+    """A draft; where an answer was lost and it is there already, that one. Without a record nothing is opened."""
+    asking.note("opening", repo=clone.repo, branch=branch)
     forge = asking.forge()
     try:
         return forge.create_pull(clone.repo, title=title, body=body, head=branch, base=clone.version, draft=True)

@@ -15,12 +15,15 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from .errors import LoopError, TimedOut
 from .untrusted import show
 from .users import end_with_parent
 
 MAX_TOLD = 500
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MOVED = "; it has moved, and the token does not go along: write the repository's new name"
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
 
 # These win over every configuration file. Filters, aliases and includes are named by the
@@ -98,11 +101,11 @@ def git(
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
     with contextlib.ExitStack() as stack:
-        said = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
+        sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
         try:
             process = subprocess.Popen(
                 ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=said, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
                 start_new_session=True, preexec_fn=functools.partial(_begin, most),
             )  # fmt: skip
         except FileNotFoundError as error:
@@ -117,9 +120,9 @@ def git(
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-        if not isinstance(said, int):
-            said.seek(0)
-            out = said.read()
+        if not isinstance(sink, int):
+            sink.seek(0)
+            out = sink.read()
     status: int = process.returncode
     if status == -signal.SIGXFSZ:
         raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")
@@ -128,7 +131,11 @@ def git(
         lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
         # git says what is wrong first and ends with advice.
         told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}")
+        if arguments[0] == "push":  # that it failed says little: why it was refused is in the remote's own words
+            remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
+            told = [f"the remote says: {' '.join(said)}"] if (said := [line for line in remote if line]) else told
+        hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}{hint}")
     return status, text, err
 
 
@@ -139,15 +146,49 @@ def _begin(most: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
-def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:
+def rows(listing: str) -> list[str]:
+    """The rows of what git lists. A newline alone ends one: a ref may have in its name what Python takes for an end."""
+    return listing.split("\n")[:-1]
+
+
+def told_refs(listing: str) -> dict[str, str]:
+    """The commit of each ref, by its full name, as ``ls-remote`` lists them.
+
+    Look the wanted one up by its full name: asked for ``refs/heads/main``, git answers with every ref whose name
+    ends so, ``refs/heads/backup/refs/heads/main`` as well, and sorts that one first.
+    """
+    pairs = (row.split("\t") for row in rows(listing) if not row.startswith("ref: "))
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
+
+
+def told_branch(listing: str) -> str:
+    """The branch that HEAD leads to, as ``ls-remote --symref`` lists it; empty where it leads to none."""
+    heads = [row for row in rows(listing) if row.startswith("ref: refs/heads/") and row.endswith("\tHEAD")]
+    return heads[0].removeprefix("ref: refs/heads/").removesuffix("\tHEAD") if heads else ""
+
+
+def credentials(url: str, token: str = "", askpass: str = "", forge: str = "") -> tuple[dict[str, str], dict[str, str]]:
     """(environment, config) for ``git()`` that let it in at ``url``, and nowhere else, without argv.
 
-    The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN.
-    An empty GIT_ASKPASS keeps a repository from naming a program of its own.
+    The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN, and only if that host is the
+    one of ``forge``, where it is known whose token it is. A redirect is not followed then: git would take the header
+    along, to any host. An empty GIT_ASKPASS keeps a repository from naming a program of its own.
+    LoopError where the token would go over the network in the clear.
     """
     environment = {"GIT_ASKPASS": askpass}
-    match = re.match(r"https?://[^/]+/", url)
-    if not token or match is None:
+    origin = origin_of(url)
+    if not token or not origin or (forge and origin_of(forge) != origin):
         return environment, {}
+    if origin.startswith("http:") and urlsplit(origin).hostname not in LOOPBACK:
+        raise LoopError(f"{show(origin)} would get the token in the clear: use https")
     basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-    return environment, {f"http.{match[0]}.extraHeader": f"Authorization: Basic {basic}"}
+    return environment, {
+        "http.followRedirects": "false",
+        f"http.{origin}/.extraHeader": f"Authorization: Basic {basic}",
+    }
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a web address, as they are written there; empty for every other address."""
+    match = re.match(r"(https?://)(?:[^/?#\\\s@]*@)?([^/?#\\\s@]+)(?=/|$)", url)
+    return f"{match[1]}{match[2]}".lower() if match else ""

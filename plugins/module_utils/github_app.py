@@ -19,6 +19,7 @@ from . import env_file
 from .errors import LoopError
 from .files import read_bytes
 from .forge import Forge
+from .gitcmd import origin_of
 
 try:
     import jwt
@@ -27,6 +28,8 @@ except ImportError:  # a fresh host, before the role's packages are there
     jwt = None  # type: ignore[assignment]
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
+# Of programs that a cycle has no use for.
+OTHER_TOKENS = ("GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 # What today's hosts have in their file with the secrets; ours are settings.
 PREFIX = "ENGINEERING_LOOP_GITHUB_"
 GITHUB = "https://api.github.com"
@@ -111,7 +114,8 @@ def choose(find: Callable[[], App | None], ask: Callable[[App], Token], spare: s
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets without what lets somebody in at the forge: the token goes its own way."""
-    return {key: value for key, value in environment.items() if key not in TOKEN_KEYS and not key.startswith(PREFIX)}
+    names = (*TOKEN_KEYS, *OTHER_TOKENS)
+    return {key: value for key, value in environment.items() if key not in names and not key.startswith(PREFIX)}
 
 
 def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
@@ -132,6 +136,11 @@ def acting(config: Mapping[str, Any], path: str) -> tuple[str, str]:
     environment = env_file.load(path, config["forbidden_environment"])
     token = forge_token(config["github_app"], environment, config["api_url"], path)
     app = app_of(config["github_app"], environment, config["api_url"]) if token.kind == "app" else None
+    if app and origin_of(app.api_url) != origin_of(config["api_url"]):
+        raise LoopError(
+            f"{path} says that the GitHub App is one of {app.api_url}, and engineering_loop_github_api_url that the "
+            f"forge is {config['api_url']}: let both name the same, an App's token is for its own forge only"
+        )
     return token.token, identity(app) if app else ""
 
 

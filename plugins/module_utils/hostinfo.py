@@ -125,7 +125,7 @@ def kept_pushes(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def kept(runs_dir: str) -> list[dict[str, Any]]:
     """Cells with work in them, newest last: ``id what issue outcome detail made size files path``."""
-    found = []
+    found: list[dict[str, Any]] = []
     for one in cells.listing(runs_dir):
         if not cells.is_kept(one):
             continue
@@ -134,11 +134,11 @@ def kept(runs_dir: str) -> list[dict[str, Any]]:
         if one["kind"] == "adopted":
             what = "what an older layout left"
         wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
-        found.append({**wanted, "what": show(str(what)), "title": show(str(issue.get("title", "")))})
+        found.append({**wanted, "what": show(what), "title": show(issue.get("title", ""))})
         for name, seen in cells.earlier(cells.Cell(one["path"])):
             told = {"id": name, "outcome": "adopted", "detail": f"was kept below {seen}", "what": "quarantined before"}
             found.append({**wanted, "size": 0, "files": 0, "title": "", **told})
-    return found
+    return list(shown(found))
 
 
 # What a kernel may be told so that nobody but root makes namespaces: file, the value that forbids it, what allows it.

@@ -33,7 +33,7 @@ from . import (
 from .cells import Cell
 from .clock import today, utc_now
 from .errors import LoopError
-from .files import write_atomic
+from .files import read_bytes, write_atomic
 from .journal import say
 from .sizes import number_of
 from .users import account
@@ -129,7 +129,24 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     watch.point_at(config, cell)
     gateway_record.open_session(config, f"{config['unit']}.service", cell.id)
     record["cell"] = cell.path
-    handed.update(environment=github_app.without_credentials(environment), cell=cell.path)
+    environment = github_app.without_credentials(environment)
+    handed.update(environment={**environment, **model_policy(config, cell, environment)}, cell=cell.path)
+
+
+def model_policy(config: Config, cell: Cell, environment: Mapping[str, str]) -> dict[str, str]:
+    """The model policy that the host names, where a cycle finds it: only what is a release's is not hidden there."""
+    name = "HYRULE_MODEL_POLICY_FILE"
+    path = environment.get(name, "")
+    if not path or path.startswith(f"{config['install_dir']}/"):
+        return {}
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(
+            f"{name} in {config['env_file']} names {path}, where nothing is: the engine would play its mock"
+        )
+    user, place = account(config["user"]), f"{cell.part('state')}/model-policy.yml"
+    write_atomic(place, content, mode=0o400, uid=user.pw_uid, gid=user.pw_gid)
+    return {name: place}
 
 
 def refresh(config: Config, record: Record) -> list[dict[str, Any]]:

@@ -19,9 +19,16 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/engineering-loop")
-from engineering_loop_core import (  # type: ignore[import-not-found]  # noqa: E402
-    cycle, gate_policy, gateway_record, gitcmd, github_app, pristine, settings, users,
-)  # fmt: skip
+from engineering_loop_core import (  # type: ignore[import-not-found]
+    cycle,
+    gate_policy,
+    gateway_record,
+    gitcmd,
+    github_app,
+    pristine,
+    settings,
+    users,
+)
 
 RUNS = 7
 UNIT, CYCLE = "bench-gateway.service", "20260101T000000Z-0be0c400"
