@@ -1067,7 +1067,7 @@ def says_what_a_terminal_obeys() -> object:
     for _number in range(120):
         gh(ESCAPES * 20, "x" * 900)
     return end_with(outcome="needs_triage", detail=ESCAPES * 300, issue={"repo": ESCAPES, "number": ESCAPES, "title": ESCAPES},
-                    notifications=[ESCAPES * 100] * 200, more={str(n): ["x" * 1900] * 15 for n in range(15)})  # fmt: skip
+                    notifications=[ESCAPES * 100] * 20, more={str(n): ["x" * 1900] * 15 for n in range(15)})  # fmt: skip
 
 
 # --- group second: after a good push --------------------------------------------------------------
@@ -1133,6 +1133,16 @@ def asks_when_the_cycle_is_over() -> object:
             signal.signal(signum, signal.SIG_IGN)
         time.sleep(900)
         os._exit(0)
+    return end_with(outcome="needs_triage", issue=issue())
+
+
+@attack("late")
+def asks_with_its_last_breath() -> object:
+    """A pull request that the forge takes its time over: nobody waits for the answer."""
+    publish()
+    words = ["pr", "create", "--draft", "-R", REPO, "-t", "A page", "-b", "A page.", "-H", BRANCH]
+    connected().sendall(json.dumps({"what": "gh", "words": words}).encode() + b"\n")
+    time.sleep(0.7)
     return end_with(outcome="needs_triage", issue=issue())
 
 

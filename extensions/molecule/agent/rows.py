@@ -415,8 +415,8 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
     def anew() -> None:
         end = time.monotonic() + 50
         while time.monotonic() < end:
-            signs = (STATE / "runs").glob("2*/home/write-secrets-anew")
-            for sign in [one for one in signs if not (one.parent / "written-anew").exists()]:
+            newest = max((STATE / "runs").glob("2*"), key=lambda path: path.name)
+            for sign in newest.glob("home/write-secrets-anew"):
                 group = int(sh("id", "-g", "loop").stdout)
                 for path, content in {ENV: saved[ENV], APP_KEY: b"a key\n"}.items():
                     fresh = Path(f"{path}.new")
@@ -491,6 +491,19 @@ def outlives_its_cycle() -> None:
     must(not late and not sound(cycle), f"{late} after the cycle; {sound(cycle)}")
 
 
+def asks_with_its_last_breath() -> None:
+    """The forge answers after the cycle's end: that pull request is in its record all the same."""
+    ask("POST", f"{FORGE}/_forge/faults", kind="slow", seconds=4, path="/pulls$", methods=["POST"], times=1)
+    number = approve("A page that is late", f"pi: nested /usr/bin/python3 {HOSTILE} late $AGENT_HOME/said.json")
+    cycle = start(number)
+    time.sleep(5)
+    there = [one["html_url"] for one in pulls() if one["head"]["ref"].startswith(f"hyrule-feature/{cycle.change}/")]
+    close(number)
+    tell("late", cycle)
+    must([cycle.record["pr_url"]] == there and not sound(cycle), (cycle.record["pr_url"], there, sound(cycle)))
+    must(cycle.record["outcome"] == "error", cycle.detail())
+
+
 # --- what became of earlier cycles ----------------------------------------------------------------
 
 
@@ -562,7 +575,7 @@ def published_and_still_approved() -> None:
 
 def an_issue_full_of_escapes() -> None:
     """64 KB of what terminals obey, in its title and body, is worked on; nothing obeys it."""
-    number = approve(f"A page {ESCAPES}{ESCAPES}", "pi: write docs/plain.md x", body=ESCAPES * 2500)
+    number = approve(f"A page {ESCAPES}{ESCAPES}", "pi: nothing", "pi: write docs/plain.md x", body=f"{ESCAPES * 20}\n" * 120)
     cycle = start(number)
     close(number)
     tell("escapes", cycle)
@@ -635,7 +648,7 @@ def no_cycle_where_the_host_is_wrong() -> None:
 HOSTILE_ROWS = [
     no_cycle_where_the_host_is_wrong, asks_for_what_there_is_not, pushes_what_may_not_be_published, names_that_deceive,
     pushes_without_measure, searches_for_the_token_and_writes_where_it_is_judged, lies, more_than_one_pull_request,
-    outlives_its_cycle, killed_between_push_and_pull_request, published_and_still_approved, an_issue_full_of_escapes,
+    outlives_its_cycle, asks_with_its_last_breath, killed_between_push_and_pull_request, published_and_still_approved, an_issue_full_of_escapes,
     ordinary,
 ]  # fmt: skip
 
