@@ -631,8 +631,8 @@ each("names", {"a_name_with_a_way_up": odd_tree("docs/.."), "a_name_of_nothing":
 
 @attack("heavy")
 def a_pack_bomb() -> object:
-    """One blob of 1 GiB of zeros in a pack of 1 MB."""
-    size = 1 << 30
+    """One blob of zeros, a thousand times as large as its pack."""
+    size = 256 << 20
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(bytes(1 << 20)) for _number in range(size >> 20)) + packer.flush()
     hashed = hashlib.sha1(f"blob {size}\0".encode())  # noqa: S324
@@ -664,7 +664,7 @@ def a_tree_bomb() -> object:
     return answer if took < 60 else f"WRONG: {took:.0f} s: {answer}"
 
 
-@attack("heavy")
+@attack("heavier")
 def a_push_of_300_mb() -> object:
     noise = os.urandom(1 << 20)
 
@@ -676,7 +676,7 @@ def a_push_of_300_mb() -> object:
     return raw("1" * 40, parts())
 
 
-@attack("heavy")
+@attack("heavier")
 def many_large_pushes() -> object:
     """Refused one after the other: what is kept of them must not fill the disk."""
     noise = os.urandom(1 << 20)
