@@ -271,7 +271,7 @@ def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], up
     found += gate_check.judge_text(policy, clone.dest, "a commit", texts)
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"])
     if len(texts) > most:
-        found.append(Violation("guards.max_patch_bytes", "the commits", f"say {len(texts)} characters, allowed: {most}"))
+        found.append(Violation("guards.max_patch_bytes", "the commits", f"are {len(texts)} letters, allowed: {most}"))
     return found
 
 

@@ -27,7 +27,7 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
-# Of what the gateway wrote down, so much is in the cycle's own record: one that asked without end must not push out the rest.
+# Of what the gateway wrote down, so much is in the cycle's record: asking without end must not push out the rest.
 TOLD, WORDS = 40, 600
 # How long a push that had begun may take to reach the forge.
 PUSH_SECONDS = 120.0

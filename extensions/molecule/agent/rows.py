@@ -43,6 +43,7 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31mred\x1b[2J\x9b31m\u202e"
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"  # in two, so that no scanner takes it for a leak
 COMMIT = "git -c user.name=pi -c user.email=pi@example.invalid commit --quiet"
 OUTSIDE = "src/x.py is outside|not allowlisted .* src/x.py"
+REFERENCE = bool(list((OPT / "current").glob("src/reference_loop_engine")))
 HEADERS: dict[str, str] = {}
 
 
@@ -111,11 +112,15 @@ def records() -> dict[str, dict[str, Any]]:
 
 
 def pushes() -> list[dict[str, Any]]:
-    return [one for request in ask("GET", f"{FORGE}/_forge/requests") for one in request.get("push", []) if one["accepted"]]
+    return [
+        one for request in ask("GET", f"{FORGE}/_forge/requests") for one in request.get("push", []) if one["accepted"]
+    ]
 
 
 def pulls() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask("GET", f"{API}/repos/{REPO}/pulls?state=all&per_page=100&sort=created&direction=desc")
+    found: list[dict[str, Any]] = ask(
+        "GET", f"{API}/repos/{REPO}/pulls?state=all&per_page=100&sort=created&direction=desc"
+    )
     return found
 
 
@@ -186,7 +191,11 @@ def sound(cycle: Cycle) -> list[str]:
 def token_seen(cycle: Cycle, journal: str) -> list[str]:
     """The forge token is nowhere that a cycle writes, or a person reads."""
     token = secret()
-    places = {"the journal": journal, "the record": json.dumps(cycle.record), "the gateway's": json.dumps(cycle.entries)}
+    places = {
+        "the journal": journal,
+        "the record": json.dumps(cycle.record),
+        "the gateway's": json.dumps(cycle.entries),
+    }
     found = [f"the token is in {name}" for name, text in places.items() if token in text]
     if cycle.cell.exists() and sh("grep", "-rlaF", "--", token, str(cycle.cell)).stdout:
         found.append("the token is in the cell")
@@ -194,14 +203,28 @@ def token_seen(cycle: Cycle, journal: str) -> list[str]:
 
 
 def secret() -> str:
-    return next(line.split("=", 1)[1].strip("\"'") for line in ENV.read_text(encoding="utf-8").splitlines() if line.startswith("GH_TOKEN="))
+    return next(
+        line.split("=", 1)[1].strip("\"'")
+        for line in ENV.read_text(encoding="utf-8").splitlines()
+        if line.startswith("GH_TOKEN=")
+    )
 
 
 def fingerprint() -> dict[str, str]:
     """What decides, and what was written down: policy, settings, our code, receipts, the records of before."""
-    tops = [ETC / "policy.yml", ETC / "loop.json", LIB, OPT / "receipts", OPT / "proven", STATE / "cycles", GATE / "records"]
+    tops = [
+        ETC / "policy.yml",
+        ETC / "loop.json",
+        LIB,
+        OPT / "receipts",
+        OPT / "proven",
+        STATE / "cycles",
+        GATE / "records",
+    ]
     files = [path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if "__pycache__" not in path.parts}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if "__pycache__" not in path.parts
+    }
 
 
 # --- what an agent tries --------------------------------------------------------------------------
@@ -252,7 +275,7 @@ ROWS = [
         lambda cycle: (cycle.cell / "home/seen").read_text() == "all\n" and only_own_processes(cycle),
     ),
     Row(
-        "bends git: hooks, core.hooksPath, a proxy, filters, textconv, and origin to another repository, host and program",
+        "bends git: hooks, core.hooksPath, a proxy, filters, textconv, and origin to another repository, host, program",
         [
             "pi: hookspath",
             "pi: run d=$(git rev-parse --git-common-dir)/hooks; mkdir -p $d; for n in pre-commit pre-push; do"
@@ -295,7 +318,8 @@ ROWS = [
     Row("is well-behaved, but the engine pushes to another branch", ["engine: other-branch"],
         "error", r"push refused: feature/.* is not the loop's own", "docs", reference=True),
     Row("is well-behaved, but the engine opens the pull request for review", ["engine: ready"],
-        "error", "drafts only", "docs", lambda cycle: [one["allowed"] for one in cycle.record["pushes"]] == [True], True),
+        "error", "drafts only", "docs",
+        lambda cycle: [one["allowed"] for one in cycle.record["pushes"]] == [True], True),
     Row("is well-behaved, but the engine opens a second pull request", ["engine: two-prs"],
         "error", "publishes one branch", "docs",
         lambda cycle: [one["allowed"] for one in cycle.record["pushes"]] == [True, False], True),
@@ -357,7 +381,11 @@ def hostile(
     after = fingerprint()
     problems += [f"{path} was changed" for path, is_now in before.items() if after.get(path, "") != is_now]
     problems += sound(cycle)
-    if outcome == "published" and not (len(cycle.pushed) == len(cycle.opened) == len(cycle.files()) == 1):
+    if outcome == "published" and not REFERENCE:
+        # The public engine has a gate command that reads every file as text: a nested repository stops it.
+        outcome = "needs_triage"
+        problems += [f"reached the forge: {cycle.pushed}"] * bool(cycle.pushed)
+    elif outcome == "published" and not (len(cycle.pushed) == len(cycle.opened) == len(cycle.files()) == 1):
         problems.append(f"the engine goes on and publishes its page: {cycle.pushed} {cycle.files()}")
     if not re.fullmatch(outcome, cycle.record["outcome"]):
         problems.append(f"outcome {cycle.record['outcome']}: {cycle.detail()}")
@@ -380,7 +408,10 @@ def ordinary(title: str = "An ordinary page") -> Cycle:
     cycle = start(number)
     close(number)
     tell(title, cycle)
-    must(cycle.record["outcome"] == "published" and not sound(cycle), (cycle.record["outcome"], cycle.detail(), sound(cycle)))
+    must(
+        cycle.record["outcome"] == "published" and not sound(cycle),
+        (cycle.record["outcome"], cycle.detail(), sound(cycle)),
+    )
     return cycle
 
 
@@ -430,7 +461,7 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
 
     APP_KEY.write_bytes(b"a key\n")
     try:
-        hostile("look,write", anew, outcome="error")
+        hostile("look,write", anew, outcome="error|needs_triage")
     finally:
         ENV.write_bytes(saved[ENV])
         ENV.chmod(0o600)
@@ -444,7 +475,12 @@ LIES = {
     "published-pushed-only": ("error", "says published, but no pull request was opened", 1, 0),
     "idle-though-it-pushed": ("error", "says idle", 1, 0),
     "triage-though-it-opened": ("error", "says needs_triage, but it opened http", 1, 1),
-    "another-issue": ("error", "reports AS215932/network-operations#235, but it took AS215932/network-operations#", 1, 1),
+    "another-issue": (
+        "error",
+        "reports AS215932/network-operations#235, but it took AS215932/network-operations#",
+        1,
+        1,
+    ),
     "another-address": ("error", "reports .*, but it opened http", 1, 1),
     "escapes": ("needs_triage", "", 0, 0),
 }
@@ -465,7 +501,9 @@ def lies() -> None:
             found.append(f"{cycle.record['outcome']}: {cycle.detail()}")
         if seen != (pushed, opened):
             log = cycle.cell / "home/said.json"
-            found.append(f"pushed and opened {seen}: {log.read_text(encoding='utf-8') if log.exists() else 'nothing said'}")
+            found.append(
+                f"pushed and opened {seen}: {log.read_text(encoding='utf-8') if log.exists() else 'nothing said'}"
+            )
         runs = [run for day in json.loads(BUDGET.read_text(encoding="utf-8")).values() for run in day["runs"]]
         if len(runs) != 1:
             found.append(f"{len(runs)} runs were counted")
@@ -536,15 +574,24 @@ def killed_between_push_and_pull_request() -> None:
     with gh_that_waits():
         cycle = start(number, kill)
     tell("killed", cycle)
-    must(cycle.record["outcome"] in ("error", "interrupted") and len(cycle.pushed) == 1, (cycle.record["outcome"], cycle.detail()))
+    must(
+        cycle.record["outcome"] in ("error", "interrupted") and len(cycle.pushed) == 1,
+        (cycle.record["outcome"], cycle.detail()),
+    )
     must(not cycle.opened and not sound(cycle), (cycle.opened, sound(cycle)))
     first = cycle.pushed[0]["new"]
 
     finished = start(number)
     tell("the next one", finished)
-    must((finished.record["outcome"], finished.record["agents"]) == ("idle", 0), (finished.record["outcome"], finished.detail()))
+    must(
+        (finished.record["outcome"], finished.record["agents"]) == ("idle", 0),
+        (finished.record["outcome"], finished.detail()),
+    )
     (pull,) = finished.opened
-    must(finished.record["finished"] == [pull["html_url"]] and pull["draft"] and pull["head"]["sha"] == first, finished.record)
+    must(
+        finished.record["finished"] == [pull["html_url"]] and pull["draft"] and pull["head"]["sha"] == first,
+        finished.record,
+    )
 
     again = start(number)
     tell("and the one after it", again)
@@ -556,7 +603,10 @@ def killed_between_push_and_pull_request() -> None:
     anew = start(number)
     close(number)
     tell("once a person closed it", anew)
-    must(anew.record["outcome"] == "published" and len(anew.pushed) == 1 and not sound(anew), (anew.detail(), sound(anew)))
+    must(
+        anew.record["outcome"] == "published" and len(anew.pushed) == 1 and not sound(anew),
+        (anew.detail(), sound(anew)),
+    )
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in (GATE / "kept").glob("*.git/kept.json")]
     must([one for one in kept if one["commit"] == first], "what was published before is not kept")
 
@@ -575,18 +625,22 @@ def published_and_still_approved() -> None:
 
 def an_issue_full_of_escapes() -> None:
     """64 KB of what terminals obey, in its title and body, is worked on; nothing obeys it."""
-    number = approve(f"A page {ESCAPES}{ESCAPES}", "pi: nothing", "pi: write docs/plain.md x", body=f"{ESCAPES * 20}\n" * 120)
+    number = approve(
+        f"A page {ESCAPES}{ESCAPES}", "pi: nothing", "pi: write docs/plain.md x", body=f"{ESCAPES * 20}\n" * 120
+    )
     cycle = start(number)
     close(number)
     tell("escapes", cycle)
-    must(cycle.record["outcome"] == "published" and not sound(cycle), (cycle.record["outcome"], cycle.detail(), sound(cycle)))
+    must(
+        cycle.record["outcome"] == "published" and not sound(cycle),
+        (cycle.record["outcome"], cycle.detail(), sound(cycle)),
+    )
     must(not CONTROL.search(cycle.opened[0]["title"]), cycle.opened[0]["title"])
 
 
 def agents_rows() -> Iterator[tuple[str, Callable[[], None]]]:
-    reference = bool(list((OPT / "current").glob("src/reference_loop_engine")))
     for row in ROWS:
-        if reference or not row.reference:
+        if REFERENCE or not row.reference:
 
             def tried(row: Row = row) -> None:
                 found = run(row)
@@ -648,7 +702,8 @@ def no_cycle_where_the_host_is_wrong() -> None:
 HOSTILE_ROWS = [
     no_cycle_where_the_host_is_wrong, asks_for_what_there_is_not, pushes_what_may_not_be_published, names_that_deceive,
     pushes_without_measure, searches_for_the_token_and_writes_where_it_is_judged, lies, more_than_one_pull_request,
-    outlives_its_cycle, asks_with_its_last_breath, killed_between_push_and_pull_request, published_and_still_approved, an_issue_full_of_escapes,
+    outlives_its_cycle, asks_with_its_last_breath, killed_between_push_and_pull_request, published_and_still_approved,
+    an_issue_full_of_escapes,
     ordinary,
 ]  # fmt: skip
 
@@ -670,7 +725,8 @@ def add_submodule() -> None:
     script = f"""
         rm -rf /tmp/arranged; mkdir /tmp/arranged; cd /tmp/arranged
         git init -q inner; echo 'A page.' > inner/page.md; git -C inner add page.md
-        GIT_AUTHOR_DATE={at} GIT_COMMITTER_DATE={at} git -C inner -c user.name=pi -c user.email=pi@example.invalid commit -qm inner
+        GIT_AUTHOR_DATE={at} GIT_COMMITTER_DATE={at} git -C inner -c user.name=pi -c user.email=pi@example.invalid \\
+            commit -qm inner
         git -c http.extraHeader='Authorization: Basic {bearer}' clone -q {FORGE}/{REPO}.git base; cd base
         printf '[submodule "inner"]\\n\\tpath = vendor/inner\\n\\turl = https://example.org/inner.git\\n' > .gitmodules
         git add .gitmodules; git update-index --add --cacheinfo 160000,$(git -C ../inner rev-parse HEAD),vendor/inner
