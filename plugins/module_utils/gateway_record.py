@@ -29,6 +29,8 @@ Json: TypeAlias = dict[str, Any]
 KEEP = 200
 # One cycle asks some hundred things; whoever asks more often is not one.
 MAX_ENTRIES, MAX_BYTES = 5000, 4 * 1024 * 1024
+# What has reached the forge is written down also where all else finds no room any more.
+SPARE, DONE = 256 * 1024, ("push", "open")
 
 
 # --- who may ask: root's word -------------------------------------------------------------------
@@ -127,7 +129,7 @@ def append(config: Config, cycle: str, entry: Mapping[str, Any]) -> None:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "r+b", buffering=0) as handle:
                 size = os.fstat(descriptor).st_size
-                if size + len(line) > MAX_BYTES:
+                if size + len(line) > MAX_BYTES - SPARE * (entry["what"] not in DONE):
                     raise LoopError("this cycle has asked for too much: it is answered no more")
                 # A line that a full disk or a kill cut short must not swallow the next one.
                 broken = size and os.pread(descriptor, 1, size - 1) != b"\n"
