@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -287,8 +286,9 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
     found = gate_check.judge_text(policy, clone.dest, "the pull request", text)
     if len(asked.title) > MAX_TITLE or len(asked.body) > MAX_BODY:
         raise LoopError(f"the pull request's title or body is longer than {MAX_TITLE} or {MAX_BODY} characters")
-    if found or re.search(r"[\x00-\x1f\x7f]", asked.title):
-        raise LoopError(f"the pull request is refused: {found[0] if found else 'its title has control characters'}")
+    if found or not asked.title.isprintable():
+        why = found[0] if found else "its title has control characters, or such as show it otherwise than it is"
+        raise LoopError(f"the pull request is refused: {why}")
     pull = open_pull(asking, clone, asked.head, asked.title, asked.body)
     asking.note("open", repo=clone.repo, branch=asked.head, new=pushed["new"], url=pull["html_url"])
     forge = asking.forge()

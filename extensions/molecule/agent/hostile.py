@@ -341,6 +341,22 @@ def push_two_branches_at_once() -> object:
 
 
 @attack("ask")
+def push_to_another_repository() -> object:
+    """Of the loop's, where the issue is not: a commit on top of that one's base."""
+    place = CELL / "workspace/hyrule-cloud/.git"
+    there = {**environment(), "GIT_DIR": str(place)}
+    words = ["git", "commit-tree", "-m", "x", "-p", "refs/remotes/origin/main", "refs/remotes/origin/main^{tree}"]
+    made = subprocess.run(words, env=there, capture_output=True, text=True, check=True).stdout.strip()
+    spec = f"{made}:refs/heads/hyrule-feature/{CHANGE}/hyrule-cloud"
+    done = subprocess.run(
+        ["git", "push", "git://gateway/hyrule-cloud.git", spec], env=there, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return f"ESCAPED: {done.stderr[-300:]}"
+    return done.stderr[:200] if "publishes nothing to" in done.stderr else f"WRONG: {done.stderr[-300:]}"
+
+
+@attack("ask")
 def delete_main() -> object:
     return refused("would be deleted", ":refs/heads/main")
 
@@ -1308,6 +1324,7 @@ def a_good_push_and_what_may_not_follow() -> object:
         no("denied", *[word if word != "A page." else KEY for word in draft]),
         no("denied", *[word if word != "A page" else AKIA for word in draft]),
         no("control", *[word if word != "A page" else ESCAPES for word in draft]),
+        no("control", *[word if word != "A page" else "A \u202egp.exe" for word in draft]),
         no("longer", *[word if word != "A page." else "x\n" * 40_000 for word in draft]),
         no("label|reviewer", *draft, "-l", "automerge"),
         no("label|reviewer", *draft, "-r", "somebody"),
