@@ -146,7 +146,7 @@ def against_record(outcome: str, detail: str, claim: Mapping[str, Any], story: S
         if story.pushes and outcome != "needs_triage":
             return "error", f"the engine says {outcome}, but it pushed: {detail}{_because(refused)}"
     if outcome != "published":
-        detail = f"{refused[-1]}; {detail}" if refused and refused[-1] not in detail else detail
+        detail = refused[-1] if refused else detail  # what an engine makes of it says less
         detail = f"{detail}; its pull request {url} is open" if url else detail
     return outcome, detail
 

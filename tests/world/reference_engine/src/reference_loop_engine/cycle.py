@@ -192,10 +192,9 @@ def _publish(run: Run) -> list[str]:
 def _pull_request(run: Run, branch: str) -> str:
     draft = [] if "ready" in run.orders else ["--draft"]
     body = f"Closes {run.issue['url']}\n\nHandoff: {run.handoff}\n"
-    identity = {"GH_TOKEN": os.environ["OTHER_GH_TOKEN"]} if "other-identity" in run.orders else {}
     made = issues.gh(
         "pr", "create", *draft, "--title", run.issue["title"], "--body", body, "--head", branch,
-        cwd=str(run.worktree), **identity,
+        cwd=str(run.worktree),
     )  # fmt: skip
     return made.strip()
 
