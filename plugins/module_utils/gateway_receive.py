@@ -475,7 +475,7 @@ def tidy(config: Config) -> None:
         for name in os.listdir(f"{config['gate_dir']}/inbox"):
             remove_tree(f"{config['gate_dir']}/inbox/{name}")
     limits = limits_of(config["quarantine_keep"])
-    age, room = limits["age"], limits["size"]
+    age, room = limits.get("age"), limits.get("size")
     for one in reversed(kept(config)):  # the newest first
         size = sum(os.lstat(f"{top}/{name}").st_size for top, _names, files in os.walk(one["path"]) for name in files)
         room = None if room is None else room - size

@@ -148,12 +148,17 @@ def test_many_at_once_lose_nothing(host: Box) -> None:
 
 
 def test_there_is_an_end_to_it(host: Box) -> None:
-    as_user(GATE, lambda: file_of(host).write_bytes(b"x" * (gateway_record.MAX_BYTES - 100)) and None)
+    as_user(
+        GATE, lambda: file_of(host).write_bytes(b"x" * (gateway_record.MAX_BYTES - gateway_record.SPARE - 100)) and None
+    )
     note(host, {"what": "a"})
     with pytest.raises(LoopError, match="this cycle has asked for too much: it is answered no more"):
         note(host, {"what": "b", "text": "x" * 200})
+    note(host, {"what": "push", "text": "x" * 200}, {"what": "open"})  # these have reached the forge already
+    with pytest.raises(LoopError, match="this cycle has asked for too much: it is answered no more"):
+        note(host, {"what": "push", "text": "x" * gateway_record.SPARE})
     assert file_of(host).stat().st_size <= gateway_record.MAX_BYTES
-    assert [one["what"] for one in gateway_record.read(host.config, NAME)] == ["a"]
+    assert [one["what"] for one in gateway_record.read(host.config, NAME)] == ["a", "push", "open"]
 
 
 def test_where_it_cannot_be_written_nothing_goes_on(host: Box) -> None:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_requests, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    gateway_record,
+    gateway_requests,
+    pristine,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, NEEDS_ROOT
 from gated import APPROVED, OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, running
@@ -230,11 +237,32 @@ def test_the_pull_request(published: Cycle) -> None:
     assert len(published.door.pulls(published.branch)) == 1
 
 
-def test_labels_and_reviewers_of_a_pull_request(published: Cycle) -> None:
-    done = published.open("--draft", "--label", "loop:candidate", "--reviewer", "AS215932")
-    assert done.returncode == 0, done.stderr
-    (pull,) = published.door.pulls(published.branch)
+def test_labels_and_reviewers_are_a_persons_to_say(published: Cycle) -> None:
+    words = ("--draft", "--label", "loop:candidate", "--reviewer", "AS215932")
+    done = published.open(*words)
+    assert done.returncode == 1 and "has no label and no reviewer" in done.stderr
+    with published.door.cycle(bound=False) as person:
+        person.number = published.door.issue()
+        person.commit()
+        assert person.push().returncode == 0
+        done = person.open(*words)
+        assert done.returncode == 0, done.stderr
+        (pull,) = person.door.pulls(person.branch)
     assert pull["labels"] == ["loop:candidate"] and pull["pull"]["reviewers"] == ["AS215932"]
+
+
+def test_whose_cycle_ended_while_it_waited_opens_nothing(published: Cycle) -> None:
+    """The request waits for its turn, which a push has; meanwhile root closes the session."""
+    config, waiting = published.door.config, []
+    with open(f"{config['gate_dir']}/.turn", "rb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: waiting.append(published.open("--draft")))
+        thread.start()
+        time.sleep(1)
+        gateway_record.close_session(config, published.unit)
+    thread.join(60)
+    assert waiting[0].returncode == 1 and "no cycle is running" in waiting[0].stderr
+    assert published.door.pulls(published.branch) == []
 
 
 def test_a_body_in_a_file(published: Cycle) -> None:
