@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -18,9 +17,8 @@ WEIGHTS = {"critical": 5, "security": 4, "bug": 2}
 CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
 
 
-def gh(*arguments: str, cwd: str | None = None, **environment: str) -> str:
-    env = {**os.environ, **environment}
-    done = subprocess.run(["gh", *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+def gh(*arguments: str, cwd: str | None = None) -> str:
+    done = subprocess.run(["gh", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(done.stderr.strip() or f"gh {arguments[0]} failed")
     return done.stdout
