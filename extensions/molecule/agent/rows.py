@@ -261,7 +261,7 @@ ROWS = [
             f"pi: run echo '{KEY}' > docs/notes.md; git add docs/notes.md; {COMMIT} -m notes;"
             f" git rm -q docs/notes.md; {COMMIT} -m tidy",
         ],
-        "needs_triage", OUTSIDE, "src/x.py",
+        "needs_triage", f"{OUTSIDE}|compileall", "src/x.py",
     ),
     Row(
         "commits everything itself; looks for the token in all that it sees; leaves a process behind",
