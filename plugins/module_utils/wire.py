@@ -65,6 +65,8 @@ def receive(connection: socket.socket, begun: bytes = b"", seconds: float = SECO
             chunk = connection.recv(65536)
         except OSError as error:
             raise LoopError(f"a message broke off: {error}") from error
+        if not chunk and not content:
+            raise LoopError("nothing was said, see its journal")
         if not chunk:
             break
         content += chunk
@@ -79,9 +81,12 @@ def tell(config: Config, message: Mapping[str, Any], seconds: float = PATIENCE) 
 
 
 def ask(path: str, message: Mapping[str, Any], whom: str, seconds: float) -> dict[str, Any]:
-    """Send a message to the socket at ``path`` and return the answer. LoopError where ``whom`` says no, or nothing."""
+    """Send a message to the socket at ``path`` and return the answer. LoopError where ``whom`` says no, or nothing.
+
+    ``seconds`` are for the answer; that somebody is there is waited for no longer than ``PATIENCE``.
+    """
     content = json.dumps(message).encode() + b"\n"
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + min(seconds, PATIENCE)
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -89,8 +94,10 @@ def ask(path: str, message: Mapping[str, Any], whom: str, seconds: float) -> dic
                 connection.connect(path)
                 connection.sendall(content)
                 connection.shutdown(socket.SHUT_WR)
-                answer = receive(connection, seconds=max(SECONDS, deadline - time.monotonic()))
+                answer = receive(connection, seconds=max(SECONDS, seconds))
                 break
+        except LoopError as error:
+            raise LoopError(f"{whom}: {error}") from error
         except OSError as error:
             if time.monotonic() > deadline:
                 raise LoopError(f"{whom} does not answer ({error}); is it running?") from error
