@@ -164,7 +164,7 @@ def a_bad_one() -> None:
     pin(BAD)
     said = play("apply.yml", "-e", CANARY, fails=True)
     for words in (
-        "the docs canary failed at draft: expected open draft; seen: open and ready for review",
+        "the docs canary failed at outcome: expected published; seen: error (the gateway opens drafts only: --draft",
         f"Went back to engine {GOOD} with its policy and unit, proven by the docs canary",
         "The timer is on, next at 20",
         f"The inventory still pins {BAD}",

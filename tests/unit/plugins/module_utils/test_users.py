@@ -107,7 +107,7 @@ def reason(of_root: str) -> str:
 
 
 def test_its_error_is_ours() -> None:
-    with pytest.raises(LoopError, match=reason("^the disk is full \udcff of caf\u00e9s$")):
+    with pytest.raises(LoopError, match=reason(r"^the disk is full \\xff of caf\u00e9s$")):
         as_user("nobody", fail("the disk is full \udcff of caf\u00e9s"))
 
 

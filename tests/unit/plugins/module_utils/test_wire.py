@@ -55,7 +55,7 @@ def test_one_without_its_end_counts_as_whole_where_the_other_side_has_closed(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "a message is not JSON"), (b"\n", "is not JSON"), (b"hello\n", "is not JSON"),
+        (b"", "nothing was said"), (b"\n", "is not JSON"), (b"hello\n", "is not JSON"),
         (b"[]\n", "is no JSON object"), (b"[" * 200_000 + b"\n", "is not JSON"), (b'{"a": 1\n', "is not JSON"),
         (b'{"a":' * 50 + b"1" + b"}" * 50 + b"\n", "is nested deeper"), (b"\xff\n", "is not JSON"),
     ],
