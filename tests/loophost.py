@@ -97,6 +97,7 @@ while [ $status = 133 ]; do
   status=0
   sh -c 'echo $$ >"$0"; exec systemd-nspawn "$@"' $group/machine/cgroup.procs --quiet --keep-unit --register=no \
     --boot --directory="$PWD/merged" --machine="$name" --console=pipe --resolv-conf=copy-host --link-journal=no \
+    --capability=CAP_NET_ADMIN,CAP_BPF --system-call-filter=bpf \
     || status=$?
 done
 exit $status

@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import env_file, handover, pristine, push_gate, records, sandbox, settings, wire
+from . import egress, env_file, handover, pristine, push_gate, records, sandbox, settings, wire
 from .cells import Cell, settings_in
 from .errors import LoopError
 from .journal import say
@@ -88,7 +88,8 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
     there (see sandbox.py). HOME is a directory that they cannot write, since gh and others obey what stands in it.
     """
-    environment = {**os.environ, **handed["environment"], **push_gate.environment(config)}
+    given = {**os.environ, **handed["environment"], **push_gate.environment(config)}
+    environment = egress.over(config, given)
     path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)
     environment.update(
         GH_TOKEN=handed["token"],
@@ -218,6 +219,9 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
+        claim["network"] = egress.check(config, handed["network"])
+        if claim["network"]:
+            say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
         made = pristine.check_out(inside, cell.part("workspace"))

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import cells, cycle, github_app, pristine, quarantine, sandbox, settings, untrusted
+from . import cells, cycle, egress, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import remove_tree, write_atomic
@@ -83,6 +83,7 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
         yield [
             "systemd-run", "--quiet", "--wait", "--collect", how, "--service-type=exec", "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
+            *egress.joined(config),
             *_places(config, cell, manifest),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
             "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes",
@@ -102,10 +103,11 @@ def _forget(path: str) -> None:
 
 def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
     if not as_engine:
-        return {"environment": {}, "token": "", "cell": cell.path}
+        return {"environment": {}, "token": "", "cell": cell.path, "network": egress.host_namespace()}
     environment = read_secrets(config)
     token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
-    return {"environment": github_app.without_credentials(environment), "token": token.token, "cell": cell.path}
+    kept = github_app.without_credentials(environment)
+    return {"environment": kept, "token": token.token, "cell": cell.path, "network": egress.host_namespace()}
 
 
 def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
@@ -239,6 +241,11 @@ def inside(config_path: str, path: str, *command: str) -> int:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
     with open(f"{credentials}/{HANDED}", encoding="utf-8") as handle:
         handed = json.load(handle)
+    try:
+        egress.check(config, handed["network"])
+    except LoopError as error:
+        sys.stderr.write(f"loop: {error}\n")
+        return 1
     current = os.path.realpath(f"{config['install_dir']}/current")
     environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
     environment["PATH"] += f":{current}/.venv/bin"

@@ -40,6 +40,7 @@ NEEDED = (
 CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
 # Where memory stands as well, while it is exchanged and after that.
 BESIDE_MEMORY = (".previous", ".new", ".swap")
+CONTROL = "/run/systemd/system.control"
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -138,7 +139,7 @@ def _homes(config: Mapping[str, Any]) -> list[str]:
 def _unit_files(config: Mapping[str, Any], unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
     found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config['unit'])}*"))
-    return [path for path in found if path.endswith((".timer", ".service")) and units.ours(path)]
+    return [path for path in found if path.endswith((".timer", ".service", ".socket")) and units.ours(path)]
 
 
 def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> None:
@@ -169,6 +170,11 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
         with contextlib.suppress(LoopError):  # it knows only what failed
             units.systemctl("reset-failed", os.path.basename(path))
     _unlink(stamp)
+    for path in paths:  # what was set at run time
+        control = f"{CONTROL}/{os.path.basename(path)}.d"
+        for kind in ("Allow", "Deny"):
+            _unlink(f"{control}/50-IPAddress{kind}.conf")
+        _rmdir(control)
 
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:

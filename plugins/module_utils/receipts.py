@@ -134,6 +134,8 @@ def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
     services = [os.path.join(UNIT_DIR, f"{config['unit']}{kind}.service") for kind in ("", "-watch")]
     missing = [path for path in services if not os.path.exists(root + path)]
+    way_out = [os.path.join(UNIT_DIR, f"{config['unit']}-egress.{kind}") for kind in ("service", "socket")]
+    services += [path for path in way_out if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     drop_ins = [path for service in services for path in _tree(root, f"{service}.d")]

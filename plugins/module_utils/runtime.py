@@ -11,7 +11,7 @@ import pkgutil
 import shlex
 from collections.abc import Iterable
 
-from . import canary, cycle, enter, prepare, push_gate, sandbox, settings, settle, watch, workspaces
+from . import canary, cycle, egress_proxy, enter, prepare, push_gate, sandbox, settings, settle, watch, workspaces
 from .errors import LoopError
 from .hostfiles import Entry
 
@@ -21,7 +21,7 @@ VERSION = "0.2.0"
 PACKAGE = "engineering_loop_core"
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (canary, cycle, enter, prepare, push_gate, sandbox, settle, watch)
+PROGRAMS = (canary, cycle, egress_proxy, enter, prepare, push_gate, sandbox, settle, watch)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -39,6 +39,10 @@ match sys.argv[1:]:
         from engineering_loop_core.settle import main
     case ["watch", *words] if len(words) <= 1:
         from engineering_loop_core.watch import main
+    case ["egress", *words] if not words:
+        from engineering_loop_core.egress_proxy import main
+    case ["egress-settings", *words] if len(words) <= 1:
+        from engineering_loop_core.egress_proxy import prepare as main
     case ["alone", *words] if words:
         from engineering_loop_core.sandbox import alone as main
     case ["enter", *words]:

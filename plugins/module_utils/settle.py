@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from . import budget, cells, pristine, records, settings
+from . import budget, cells, egress, pristine, records, settings
 from .cells import Cell
 from .errors import LoopError
 from .journal import say
@@ -58,6 +58,7 @@ def _settle(config: Config, record: Json) -> Json:
     record.update({key: claim[key] for key in ("report", "exit_status", "pushes", "checkouts") if key in claim})
     record = {**records.ended(record, outcome, detail), "agents": manifest["agents"]}
     record["seconds"] = _seconds_since(record["started"])
+    record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
     if not manifest["agents"] and outcome in WORKED:  # an engine whose agent is none of our programs
         budget.take(config, manifest["invocation"], manifest["trigger"])
     record["budget"] = budget.figures(config)
@@ -83,6 +84,7 @@ def claimed(report: Mapping[str, Any]) -> Json:
     """Of what the cycle reported, what has the kind that it should have."""
     kinds: dict[str, type] = {
         "report": dict, "pushes": list, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+        "network": str,
     }  # fmt: skip
     found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
     for key in ("pushes", "checkouts"):

@@ -68,9 +68,7 @@ STARTED: list[Any] = [1e999, -1e999, 10**400, [[]], True, None, "0001-01-01", "9
 
 
 @pytest.mark.parametrize("started", STARTED, ids=range(len(STARTED)))
-def test_whatever_it_says_of_when_it_began(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes], started: object
-) -> None:
+def test_whatever_it_says_of_when_it_began(tmp_path: Path, sleeper: subprocess.Popen[bytes], started: object) -> None:
     lock = tmp_path / "daemon.lock"
     lock.write_text(json.dumps({"pid": sleeper.pid, "started_at": started}))
     run_holder(str(lock))  # either answer; no traceback

@@ -45,7 +45,7 @@ from deployed import OTHER, REPO, SEED, SHA, Host, Running, deployed, running
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-HANDED: dict[str, Any] = {"environment": {}, "token": "t"}
+HANDED: dict[str, Any] = {"environment": {}, "token": "t", "network": 0}
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable

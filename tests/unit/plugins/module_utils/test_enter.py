@@ -29,6 +29,7 @@ pytestmark = NEEDS_ROOT
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
 UNIT = "[Service]\nUser=loop\nProtectSystem=strict\nPrivateTmp=yes\n"
 CHANGE = "issue_app_7"
+NETWORK = os.stat("/proc/self/ns/net").st_ino
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
     with enter.opened(host.config, cell, ["git", "log"]) as words:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
-        assert given == {"environment": {}, "token": "", "cell": cell.path}
+        assert given == {"environment": {}, "token": "", "cell": cell.path, "network": NETWORK}
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
     assert words[:5] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
@@ -77,7 +78,7 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
     with enter.opened(host.config, cell, [], as_engine=True) as words:
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert "t" not in words and "k" not in words
-    assert given == {"environment": {"OPENAI_API_KEY": "k"}, "token": "t", "cell": cell.path}
+    assert given == {"environment": {"OPENAI_API_KEY": "k"}, "token": "t", "cell": cell.path, "network": NETWORK}
     secrets(host).rmdir()
 
 
@@ -331,7 +332,10 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
 
 def test_the_environment_in_it(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     cell = host.cell()
-    write(host.top / "run", {enter.HANDED: json.dumps({"environment": {"OPENAI_API_KEY": "k"}, "token": "t"})})
+    write(
+        host.top / "run",
+        {enter.HANDED: json.dumps({"environment": {"OPENAI_API_KEY": "k"}, "token": "t", "network": 0})},
+    )
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(host.top / "run"))
     seen: dict[str, Any] = {}
     monkeypatch.setattr(os, "execve", lambda program, words, environment: seen.update(
