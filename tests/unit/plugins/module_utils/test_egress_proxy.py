@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -26,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import egress, egress_proxy
 from celled import NEEDS_ROOT, box
+from hypothesis import given
+from hypothesis import strategies as st
 
 Serve = Callable[[socket.socket], None]
 
@@ -151,6 +154,24 @@ def test_too_many_at_once_are_told_so(tmp_path: Path) -> None:
     with proxy(busy) as port:
         assert said(port, b"").startswith(b"HTTP/1.1 503 More than 500 connections")
     assert busy.connections == egress_proxy.MAX_CONNECTIONS
+
+
+@given(st.binary(max_size=400) | st.builds(b"%b %b HTTP/1.1\r\n%b".__mod__, st.tuples(*[st.binary(max_size=60)] * 3)))
+def test_any_head_is_refused_or_names_a_plain_host(content: bytes) -> None:
+    with suppress(egress_proxy.Refused):
+        method, target, headers = egress_proxy.parse(content + b"\r\n\r\n")
+        host, port, path = egress_proxy.wanted(method, target)
+        assert re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host) and 0 < port < 65536 and path.startswith("/")
+        first = egress_proxy.rewritten(method, target, path, headers).split(b"\r\n")[0]
+        assert method == "CONNECT" or re.fullmatch(rb"[^ ]+ /[^ ]* HTTP/1\.1", first)
+
+
+@given(
+    st.sampled_from([b"CONNECT ", b"GET http://", b"POST HTTP://"]),
+    st.from_regex(rb"[a-zA-Z0-9._\[\]:-]{1,30}(:[0-9]{1,6})?(/[!-~]{0,9})?", fullmatch=True),
+)
+def test_heads_that_are_almost_right(verb: bytes, target: bytes) -> None:
+    test_any_head_is_refused_or_names_a_plain_host.hypothesis.inner_test(verb + target + b" HTTP/1.1\r\nHost: x")
 
 
 # --- through another proxy ------------------------------------------------------------------------
