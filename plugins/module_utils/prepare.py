@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from . import budget, cells, env_file, gate_policy, github_app, handover, pristine, receipts, records, settings, watch
 from .cells import Cell
 from .clock import today, utc_now
-from .egress import check_upstream, host_namespace
+from .egress import check_upstream, host_namespace, shut
 from .errors import LoopError
 from .files import write_atomic
 from .journal import say
@@ -100,6 +100,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     environment = read_secrets(config)
     check_host(config, environment)
     check_upstream(config, environment)
+    shut(config)
     handed["network"] = host_namespace()
     check_proven(config, record["trigger"])
     token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
