@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import budget, gate_check, gate_policy, receipts, records, releases, settings, untrusted
+from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, untrusted
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
@@ -33,7 +33,7 @@ SECTIONS = ("## Context", "## Action items", "## Related")
 LISTED = 30  # gh lists the newest 30 of a repository, so the engine sees no more
 MAX_COST = 10.0
 CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
-JOURNAL_LINES, LINE = 200, 500
+JOURNAL_LINES, LINE, SEEN = 200, 500, 2000
 HANDOFF_VERSION = 1
 
 
@@ -56,6 +56,10 @@ def run(
     LoopError means that no cycle was started: what must be true beforehand is not. ``say``
     is told each step and each line of the cycle's journal while it happens.
     """
+
+    def tell(line: str) -> None:
+        say(untrusted.show(redact(line, [token]), 2 * SEEN))
+
     forge = Forge(config["api_url"], token)
     target = _Target(config, repo, issue) if mode == "docs" else None
     identity = check_identity(forge, identity)
@@ -70,10 +74,12 @@ def run(
         if target
         else "the queue is empty"
     )
-    say(f"budget is left, {ready}: starting {config['unit']}.service")
+    tell(f"budget is left, {ready}: starting {config['unit']}.service")
 
-    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, lambda line: say(redact(line, [token])))
-    say(f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did")
+    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, tell)
+    tell(
+        f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did"
+    )
     cycle["journal"] = [redact(line, [token]) for line in cycle["journal"]]
     news: Json = {"pulls": [], "changes": [], "bystanders": []}
     work: Json = {"files": [], "violations": []}
@@ -83,7 +89,7 @@ def run(
         if target is not None:
             pull = _ours(news["pulls"], target)
             work = inspect(config, forge, target, pull, token) if pull else work
-            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"].get("report") or {})
+            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"])
             expectations += judge_work(config, target, work)
             expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))
@@ -92,10 +98,19 @@ def run(
     expectations.append(judge_host(config, installed))
     for item in expectations:
         seen = "" if item["passed"] else f"; seen: {item['seen']}"
-        say(f"{'ok' if item['passed'] else 'FAILED'}: {item['name']}: {item['expected']}{seen}")
+        tell(f"{'ok' if item['passed'] else 'FAILED'}: {item['name']}: {item['expected']}{seen}")
 
-    pulls = [_short(pull) for pull in news["pulls"]]
-    evidence = {"identity": identity, **cycle, "pulls": pulls, "files": work["files"], "bystanders": news["bystanders"]}
+    evidence = {
+        **cycle,
+        **untrusted.shown(
+            {
+                "identity": identity,
+                "pulls": [_short(pull) for pull in news["pulls"]],
+                "files": work["files"],
+                "bystanders": news["bystanders"],
+            }
+        ),
+    }
     failed = next((item for item in expectations if not item["passed"]), None)
     result: Json = {
         "passed": failed is None,
@@ -116,7 +131,8 @@ def run(
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
         releases.mark(config["install_dir"], installed["engine_sha"], "proven", f"{mode} canary")
     if cleanup and target is not None and cycle["ended"]:
-        result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
+        done = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
+        result["cleanup"] = untrusted.shown(done)
     return result
 
 
@@ -227,11 +243,9 @@ def check_target(config: Config, forge: Forge, target: _Target) -> None:
     ]
     if taken:
         raise LoopError(
-            f"{target} already has the pull request {taken[0]['html_url']}: close it and delete its branch "
-            f"{taken[0]['head']['ref']}, which engineering_loop_canary.cleanup: true does after the next proof"
+            f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it,"
+            " which engineering_loop_canary.cleanup: true does after the next proof"
         )
-    if target.branch in forge.branches(target.repo):
-        raise LoopError(f"the branch {target.branch} is still in {target.repo}, so the push would fail: delete it")
 
 
 def score(issue: Json, now: datetime.datetime) -> float:
@@ -401,7 +415,7 @@ def whats_new(forge: Forge, before: Mapping[str, Json], identity: str, prefixes:
         changes += [
             f"{repo}: branch {name} changed: {_difference(then['branches'], now['branches'], name)}"
             for name in _differing(then["branches"], now["branches"])
-            if name in then["branches"] or expected.get(name) != now["branches"].get(name)
+            if expected.get(name) != now["branches"].get(name)
         ]
     return {"pulls": sorted(pulls, key=lambda item: int(item["number"])), "changes": changes, "bystanders": bystanders}
 
@@ -449,7 +463,13 @@ def _short(pull: Json) -> Json:
 
 def expect(name: str, passed: bool, expected: str, seen: object) -> Json:
     """One expectation and whether it was met."""
-    return {"name": name, "passed": bool(passed), "expected": expected, "seen": str(seen)}
+    # The forge and the engine have their say in both.
+    return {
+        "name": name,
+        "passed": bool(passed),
+        "expected": untrusted.show(expected, SEEN),
+        "seen": untrusted.show(seen, SEEN),
+    }
 
 
 def judge_cycle(cycle: Json, outcome: str, engine_sha: str) -> list[Json]:
@@ -491,14 +511,14 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
             f"{head['ref']} of {home}",
         ),
         expect("base", pull["base"]["ref"] == target.default_branch, target.default_branch, pull["base"]["ref"]),
-        expect("report", told, f"the engine reports {target} and {pull['html_url']}", seen_report),
+        expect("report", told, f"the cycle took {target} and opened {pull['html_url']}", seen_report),
     ]
 
 
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
-    outside = [name for name in work["files"] if not any(_below(name, prefix) for prefix in prefixes)]
+    outside = [name for name in work["files"] if not gate_paths.is_below(name, prefixes)]
     seen = ", ".join(outside or work["files"]) or "no changed file"
     violations = work["violations"] if work["files"] else ["nothing to judge"]
     return [
@@ -555,15 +575,10 @@ def _prefixes(config: Config, target: _Target) -> list[str]:
     return list(config["allowed_paths"].get(target.checkout) or ["docs"])
 
 
-def _below(name: str, prefix: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return prefix == "." or name == prefix or name.startswith(f"{prefix}/")
-
-
 def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
     """The changed paths as the forge lists them, old names included, and what the policy has against the commits.
 
-    The commits are fetched and judged by the code of the pre-push gate: a list of files or a
+    The commits are fetched and judged by the code of the gateway: a list of files or a
     diff from the forge would hide file modes, and what one commit adds and the next takes away.
     """
     listed = forge.pull_files(target.repo, pull["number"])

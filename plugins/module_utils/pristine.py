@@ -15,15 +15,15 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .clock import stamp
 from .errors import LoopError
-from .files import write_atomic
-from .gitcmd import credentials, git
+from .files import flocked, write_atomic
+from .gitcmd import credentials, git, rows
 from .remotes import remote_of
 from .users import as_user
 
@@ -50,6 +50,7 @@ class Clone:
     dest: str
     path: str
     version: str
+    forge: str = ""  # whose token it is fetched with, where it is one of that forge's
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def clones(config: Config) -> list[Clone]:
 
 def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
     remote = remote_of(given, config["git_url"])
-    return Clone(remote.repo, remote.url, remote.dest, f"{config['pristine_dir']}/{remote.dest}.git", remote.version)
+    path = f"{config['pristine_dir']}/{remote.dest}.git"
+    return Clone(remote.repo, remote.url, remote.dest, path, remote.version, str(config["git_url"]))
 
 
 # --- refreshing, as the gate's user -----------------------------------------------------------
@@ -94,11 +96,29 @@ def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS
     limits = Limits(seconds)
 
     def work() -> list[Json]:
-        with ThreadPoolExecutor(JOBS) as pool:
+        with contextlib.nullcontext() if check else alone(config), ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
 
     found: list[Json] = as_user(config["gate_user"], work)
     return found
+
+
+def refresh_one(config: Config, one: Clone, token: str) -> Json:
+    """The same for one of them, as the gate's user that we are."""
+    with alone(config):
+        return _refresh(one, token, Limits(), False)
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Hold the lock under which clones are changed. Where cycles read the clones, they cannot reach it."""
+    place = f"{config['pristine_dir']}/.private"
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise LoopError(f"{place} cannot be made: {error.strerror}") from error
+    with flocked(f"{place}/lock"):
+        yield
 
 
 def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
@@ -185,7 +205,7 @@ def _whole(ask: Callable[[], str]) -> str:
 
 
 def _unlock(path: str) -> None:
-    """Locks that a killed git left. Nobody else works here: refreshing is done under the lock of the cells."""
+    """Locks that a killed git left. Nobody else works here: we hold the lock of the clones."""
     tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
     for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
         with contextlib.suppress(OSError):
@@ -240,7 +260,7 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 
 
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, token)
+    environment, config = credentials(one.url, token, forge=one.forge)
     # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
     told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
     return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
@@ -335,7 +355,8 @@ def _skeleton(config: Config, one: Clone, path: str) -> None:
     trust = {"safe.directory": one.path}
     listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
     refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
-    branches = {name.removeprefix(HEADS): commit for commit, name in map(str.split, refs.splitlines())}
+    pairs = (row.split(" ", 1) for row in rows(refs))
+    branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
     tip = branches.get(one.version)
     if tip is None:
         raise LoopError(f"{_plain(one.url)} has no branch {one.version}")

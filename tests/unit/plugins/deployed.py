@@ -109,6 +109,8 @@ class Host:
             "detail": report.get("detail", ""),
             "exit_status": 0,
             "report": report,
+            "issue": report.get("issue"),  # both as the gateway wrote them down
+            "pr_url": report.get("pr_url"),
         }
         path = Path(self.config["cycles_dir"]) / f"{name}.json"
         path.write_text(json.dumps(record), encoding="utf-8")
@@ -187,7 +189,7 @@ def deployed(top: Path, forge: Running) -> Host:
         shutil.rmtree(forge.store.root)
         shutil.copytree(seeded, forge.store.root)
         forge.store.open(SEED, forge.token)
-    names = ("runs", "cycles", "pristine", "memory")
+    names = ("runs", "cycles", "pristine", "memory", "gate")
     paths = {name: top / "var" / name for name in names}
     for path in [*paths.values(), top / "etc", top / "lib" / "engineering_loop_core", top / "systemd"]:
         path.mkdir(parents=True)
@@ -196,8 +198,8 @@ def deployed(top: Path, forge: Running) -> Host:
     (release / ".release.json").write_text(json.dumps({"sha": SHA, "lock_digest": "1" * 64}), encoding="utf-8")
     (top / "opt" / "current").symlink_to(release)
     (top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# the runner\n", encoding="utf-8")
-    for name, kind in (("hyrule-engineering-loop", "oneshot"), ("hyrule-engineering-loop-watch", "notify")):
-        (top / "systemd" / f"{name}.service").write_text(f"[Service]\nType={kind}\n", encoding="utf-8")
+    for name in (".service", "-watch.service", "-gate.service", "-gate.socket"):
+        (top / "systemd" / f"hyrule-engineering-loop{name}").write_text(f"# {name}\n", encoding="utf-8")
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
     (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
     (top / "etc" / "env").chmod(0o600)
@@ -215,6 +217,7 @@ def deployed(top: Path, forge: Running) -> Host:
         "lib_dir": str(top / "lib"),
         "state_dir": str(top / "var"),
         "pristine_dir": str(paths["pristine"]),
+        "gate_dir": str(paths["gate"]),
         "runs_dir": str(paths["runs"]),
         "memory_dir": str(paths["memory"]),
         "cycles_dir": str(paths["cycles"]),
