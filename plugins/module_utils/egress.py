@@ -3,7 +3,7 @@
 """The way out to the network: what a cycle may reach, who sees to it, and what is told of it afterwards.
 
 With ``engineering_loop_egress`` a cycle has a network namespace with nothing but its own loopback. systemd listens in
-there for ``egress_proxy``, which runs on the host and knows the named hosts alone. Without it the cycle uses the host's
+there and leads to a squid on the host, which knows the named hosts alone (``egress_squid``). Without it the cycle uses the host's
 network, and systemd filters the host's own addresses out of it. Whether that holds is looked at from inside, before an
 agent is paid.
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import re
 import socket
-import time
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -27,14 +28,23 @@ from .units import systemctl
 
 Config: TypeAlias = Mapping[str, Any]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Where the proxy is found in the cycle's namespace.
 PORT = 3128
+# Where squid listens on the host, for systemd to lead there.
+SQUID = ("127.0.0.1", 31280)
+# How squid begins a line about what it refused.
+TOLD = "refused: "
 # Ports of a host that was named without one.
 USUAL_PORTS = (80, 443)
 MAX_REFUSED = 50
+MAX_LINES = 20000
 PROXY = re.compile(r"(?i)[a-z]+_proxy")
 HOME = ("127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/64")
+# Addresses of this host and of no other: this network, loopback, link-local, multicast, broadcast.
+NO_OTHER = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
+NO_OTHER_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 # An address of the loopback that nobody listens on: allowing 127.0.0.1 for a port of the host leaves it closed.
 NOBODYS = "127.0.0.2"
 SECONDS = 15.0
@@ -49,9 +59,10 @@ class Rule(NamedTuple):
     host: str
     ports: tuple[int, ...]
 
-    def admits(self, host: str, port: int) -> bool:
-        same = host.endswith(self.host[1:]) if self.host.startswith("*.") else host == self.host
-        return same and port in self.ports
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the host's name, whole."""
+        return f"^.+{re.escape(self.host[1:])}$" if self.host.startswith("*.") else f"^{re.escape(self.host)}$"
 
 
 def rule(text: str) -> Rule:
@@ -68,6 +79,11 @@ def plain(host: str) -> str:
 def unit(config: Config) -> str:
     """The units of the way out, without suffix."""
     return f"{config['unit']}-egress"
+
+
+def sockets(config: Config) -> list[str]:
+    """What listens in the cycle's network: the way to the proxy first, whose network the others join."""
+    return [f"{unit(config)}.socket", *(f"{unit(config)}-local@{port}.socket" for port in config["egress_local"])]
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -97,8 +113,8 @@ def joined(config: Config) -> list[str]:
     """Options of systemd-run with which a unit is in the same network as a cycle; the rest is in its own settings."""
     if not config["egress"]:
         return []
-    listener = f"{unit(config)}.socket"
-    return [word for key in ("Requires", "After", "JoinsNamespaceOf") for word in ("-p", f"{key}={listener}")]
+    told = [f"{key}={name}" for name in sockets(config) for key in ("Requires", "After")]
+    return [word for text in (*told, f"JoinsNamespaceOf={unit(config)}.socket") for word in ("-p", text)]
 
 
 # --- the proxy that an operator has ---------------------------------------------------------------
@@ -160,24 +176,18 @@ def _on_this_host(host: str) -> bool:
 # --- whose an address is --------------------------------------------------------------------------
 
 
+def closed(own: Iterable[str]) -> list[Network]:
+    """What leads to the host, given its own addresses, or to no other host anywhere; also in the clothes of IPv6."""
+    four = [ipaddress.IPv4Network(one) for one in (*NO_OTHER, *(one for one in own if ":" not in one))]
+    dressed = [f"64:ff9b::{one.network_address}/{96 + one.prefixlen}" for one in four]  # NAT64
+    dressed += [f"{ipaddress.IPv6Address(0x2002 << 112 | int(one.network_address) << 80)}/{16 + one.prefixlen}" for one in four]  # 6to4
+    return [*four, *(ipaddress.IPv6Network(one) for one in (*NO_OTHER_6, *dressed, *(one for one in own if ":" in one)))]
+
+
 def is_own(found: Address) -> bool:
-    """Whether an address is the host's own, or of no other host anywhere: loopback, link-local, multicast."""
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour
-        if inner is None and found in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_own(inner)
-    if found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast:
-        return True
-    if found in ipaddress.ip_network("0.0.0.0/8") or str(found) == "255.255.255.255":
-        return True
-    # Nothing is sent: the kernel is asked by which address of ours it would go there. To our own it is that one.
-    family = socket.AF_INET6 if found.version == 6 else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asked:
-        asked.connect((str(found), 9))
-        return ipaddress.ip_address(asked.getsockname()[0]) == found
-    return False
+    """Whether an address leads to this host."""
+    plainly = (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
+    return any(plainly in network for network in closed(own_addresses()))
 
 
 def own_addresses(proc: str = "/proc/self/net") -> list[str]:
@@ -282,10 +292,10 @@ def ask_proxy(config: Config, port: int = PORT) -> None:
             answer = connection.recv(64)
     except OSError as error:
         answer = str(error).encode()
-    if b" 200 " not in answer:
+    if not answer.startswith(b"HTTP/1."):  # that this is no request, which is all that we asked for
         raise LoopError(
             f"the way out to the network does not answer ({untrusted.show(answer.decode(errors='replace'))}):"
-            f" see journalctl -u {unit(config)}"
+            f" see journalctl -u {unit(config)} -u {unit(config)}-proxy"
         )
 
 
@@ -297,18 +307,20 @@ def refused(config: Config, started: str) -> list[str]:
     if not config["egress"]:
         return []
     since = datetime.strptime(started, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    return told_refused(f"/run/private/{unit(config)}", since)
-
-
-def told_refused(directory: str, since: float) -> list[str]:
-    """What the proxy has written there of what it refused."""
+    of_it = ["--unit", f"{unit(config)}-proxy.service", f"--since=@{since:.0f}", f"--lines=+{MAX_LINES}"]
     try:
-        content = untrusted.read(f"{directory}/refused.json", directory)
-        found = untrusted.parse(content, "what the proxy refused") if content else {}
-    except LoopError:
+        subprocess.run(["journalctl", "--sync"], capture_output=True, check=False, timeout=SECONDS)
+        command = ["journalctl", "--quiet", "--no-pager", "--output=cat", *of_it]
+        said = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS).stdout
+    except (OSError, subprocess.TimeoutExpired):
         return []
-    names = [name for name, at in found.items() if isinstance(at, (int, float)) and at >= since]
-    return [untrusted.show(name) for name in names[:MAX_REFUSED]]
+    return told_refused(said.decode(errors="replace").splitlines())
+
+
+def told_refused(lines: Iterable[str]) -> list[str]:
+    """The hosts in what the proxy has said, each once."""
+    told = (line.removeprefix(TOLD).partition(" ")[0] for line in lines if line.startswith(TOLD))
+    return [untrusted.show(unquote(name)) for name in itertools.islice(dict.fromkeys(told), MAX_REFUSED)]
 
 
 def advice(hosts: Sequence[str]) -> str:
@@ -317,15 +329,6 @@ def advice(hosts: Sequence[str]) -> str:
         return ""
     shown, more = ", ".join(hosts[:5]), f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
     return f"refused on the network: {shown}{more}; what it needs of that, add to engineering_loop_egress"
-
-
-def remembered(known: dict[str, float], name: str, now: float | None = None) -> bool:
-    """Note a refused host; whether it is the first time. Of more than a record can tell, the first ones stay."""
-    new = name not in known
-    if new and len(known) >= MAX_REFUSED:
-        return False
-    known[name] = time.time() if now is None else now
-    return new
 
 
 def rules(texts: Iterable[str]) -> list[Rule]:

@@ -30,6 +30,10 @@ Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
 
 UNIT_DIR = "/etc/systemd/system"
+UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
+WAY_OUT = (
+    "-egress.service", "-egress.socket", "-egress-proxy.service", "-egress-local@.service", "-egress-local@.socket",
+)  # fmt: skip
 KEY_NAME = ".key"
 PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
 # A proof of publishing is also a proof of being idle, never the other way round.
@@ -132,7 +136,8 @@ def unit_digest(config: Config, root: str = "") -> str:
 
 def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
-    units = [path for path in unit_paths(config) if "-egress." not in path or os.path.exists(root + path)]
+    way_out = [path for path in unit_paths(config, WAY_OUT) if os.path.exists(root + path)]
+    units = [*unit_paths(config, UNITS), *way_out]
     missing = [path for path in units if not os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
@@ -140,9 +145,8 @@ def unit_files(config: Config, root: str = "") -> list[str]:
     return [*units, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
 
 
-def unit_paths(config: Config) -> list[str]:
+def unit_paths(config: Config, kinds: Iterable[str] = (*UNITS, *WAY_OUT)) -> list[str]:
     """The units of a cycle: its own, the watch beside it, the gateway, and the way out where there is one."""
-    kinds = (".service", "-watch.service", "-gate.service", "-gate.socket", "-egress.service", "-egress.socket")
     return [os.path.join(UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
 
 

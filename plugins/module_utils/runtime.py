@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from . import (
     canary,
     cycle,
-    egress_proxy,
+    egress_squid,
     enter,
     gateway,
     gateway_access,
@@ -38,7 +38,7 @@ PACKAGE = "engineering_loop_core"
 PROGRAMS = (
     canary,
     cycle,
-    egress_proxy,
+    egress_squid,
     enter,
     gateway,
     gateway_access,
@@ -65,10 +65,8 @@ match sys.argv[1:]:
         from engineering_loop_core.settle import main
     case ["watch", *words] if len(words) <= 1:
         from engineering_loop_core.watch import main
-    case ["egress", *words] if not words:
-        from engineering_loop_core.egress_proxy import main
     case ["egress-settings", *words] if len(words) <= 1:
-        from engineering_loop_core.egress_proxy import prepare as main
+        from engineering_loop_core.egress_squid import prepare as main
     case ["alone", *words] if words:
         from engineering_loop_core.sandbox import alone as main
     case ["enter", *words]:

@@ -89,7 +89,7 @@ def looked(title: str, port: int, *more: str) -> tuple[dict[str, Any], dict[str,
 def gone() -> None:
     """With the cycle its network ends, and who served it."""
     end = time.monotonic() + 10
-    units = [f"{UNIT}-egress.socket", f"{UNIT}-egress.service"]
+    units = [f"{UNIT}-egress*", f"{UNIT}-egress*.socket"]
     while "active" in (state := sh("systemctl", "is-active", *units).stdout.split()):
         must(time.monotonic() < end, state)
         time.sleep(0.1)
