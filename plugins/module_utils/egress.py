@@ -180,8 +180,13 @@ def closed(own: Iterable[str]) -> list[Network]:
     """What leads to the host, given its own addresses, or to no other host anywhere; also in the clothes of IPv6."""
     four = [ipaddress.IPv4Network(one) for one in (*NO_OTHER, *(one for one in own if ":" not in one))]
     dressed = [f"64:ff9b::{one.network_address}/{96 + one.prefixlen}" for one in four]  # NAT64
-    dressed += [f"{ipaddress.IPv6Address(0x2002 << 112 | int(one.network_address) << 80)}/{16 + one.prefixlen}" for one in four]  # 6to4
-    return [*four, *(ipaddress.IPv6Network(one) for one in (*NO_OTHER_6, *dressed, *(one for one in own if ":" in one)))]
+    dressed += [
+        f"{ipaddress.IPv6Address(0x2002 << 112 | int(one.network_address) << 80)}/{16 + one.prefixlen}" for one in four
+    ]  # 6to4
+    return [
+        *four,
+        *(ipaddress.IPv6Network(one) for one in (*NO_OTHER_6, *dressed, *(one for one in own if ":" in one))),
+    ]
 
 
 def is_own(found: Address) -> bool:

@@ -50,11 +50,11 @@ httpd_suppress_version_string on
 cache_log /dev/null
 debug_options ALL,0
 acl refused note why
-logformat refused {told}%>rd:%>rP %{{why}}note
+logformat refused {told}%>rd:%>rP %'{{why}}note
 access_log syslog:daemon.info logformat=refused refused
-reply_header_add Refused "%>rd:%>rP %{{why}}note" refused
-acl unnamed annotate_transaction why=is-not-named-in-engineering_loop_egress
-acl leads_here annotate_transaction why=leads-to-this-host-itself
+reply_header_add Refused "%>rd:%>rP %'{{why}}note" refused
+acl unnamed annotate_transaction why="is not named in engineering_loop_egress"
+acl leads_here annotate_transaction why="leads to this host itself"
 
 acl plain proto HTTP
 http_access deny manager

@@ -63,21 +63,28 @@ def copy(one: socket.socket, other: socket.socket) -> None:
 
 
 class Proxy(socketserver.StreamRequestHandler):
-    """CONNECT and nothing else, whatever the name: it is the operator's, and ours is before it."""
+    """Whatever the name, and the password: it is the operator's, and ours is before it."""
 
     rbufsize = 0
 
     def handle(self) -> None:
-        host, port = self.rfile.readline().split()[1].decode().rsplit(":", 1)
-        print("through the proxy", host, port, flush=True)
-        while self.rfile.readline().strip():
-            pass
+        method, target, version = self.rfile.readline().decode().split()
+        host, port = target.removeprefix("http://").partition("/")[0].rsplit(":", 1)
+        head = b""
+        while (line := self.rfile.readline()).strip():
+            head += line
+        login = base64.b64encode(b"u:hunter2").decode()
+        print("through the proxy", host, port, "let in" if f"Basic {login}" in head.decode() else "unknown", flush=True)
         try:
             there = socket.create_connection((ADDRESS, int(port)), timeout=5)
         except OSError:
             self.wfile.write(b"HTTP/1.1 502 Not there\r\n\r\n")
             return
-        self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        if method == "CONNECT":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            path = target.removeprefix(f"http://{host}:{port}")
+            there.sendall(f"{method} {path} {version}\r\nConnection: close\r\n".encode() + head + b"\r\n")
         back = threading.Thread(target=copy, args=(there, self.request))
         back.start()
         copy(self.request, there)

@@ -21,6 +21,8 @@ PAGES = (
     "http://mine.example.test/",
     "https://loopback.example.test/",
     "http://link.example.test/",
+    "http://mapped.example.test/",
+    "https://six.example.test/",
     "http://198.51.100.2:8080/page",
 )
 DIRECT = ("198.51.100.2:8080", "198.51.100.1:PORT", "127.0.0.1:PORT", "127.0.0.2:PORT", "[::1]:PORT")
@@ -31,6 +33,8 @@ def fetched(url: str) -> str:
         context = ssl.create_default_context(cafile=PEM)
         with urllib.request.urlopen(url, timeout=10, context=context) as answer:  # noqa: S310 - PAGES alone
             return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return f"{error} ({error.headers['Refused']})"
     except OSError as error:
         return str(error)
 

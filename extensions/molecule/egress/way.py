@@ -113,14 +113,19 @@ def drop_in(text: str, unit: str = UNIT) -> Iterator[None]:
 
 
 def the_units_are_shut() -> None:
-    for unit in (f"{UNIT}.service", f"{UNIT}-egress.service"):
+    port = FORGE.rpartition(":")[2]
+    way = [f"{UNIT}-egress.service", f"{UNIT}-egress-proxy.service", f"{UNIT}-egress-local@{port}.service"]
+    for unit in (f"{UNIT}.service", *way):
         told = sh("systemd-analyze", "--no-pager", "security", unit).stdout
         rating = float(re.findall(r"Overall exposure level .*: ([0-9.]+)", told)[0])
         must(rating <= RATING, told)
         print(f"  {unit} is rated {rating}")
-    units = [f"/etc/systemd/system/{UNIT}{kind}" for kind in (".service", "-egress.service", "-egress.socket")]
-    judged = sh("systemd-analyze", "verify", *units)
+    judged = sh("systemd-analyze", "verify", f"{UNIT}.service", f"{UNIT}-egress.socket", *way)
     must((judged.returncode, judged.stderr) == (0, ""), judged.stderr)
+    debians = (
+        sh("systemctl", "is-enabled", "squid.service").stdout + sh("systemctl", "is-active", "squid.service").stdout
+    )
+    must(debians.split() == ["masked", "inactive"], debians)
 
 
 def an_agent_reaches_the_named_hosts_and_nothing_else() -> None:
@@ -130,19 +135,21 @@ def an_agent_reaches_the_named_hosts_and_nothing_else() -> None:
     must(pages["http://allowed.example.test:8080/page"] == "far away", pages)
     must(pages["https://www.secure.example.test:8443/page"] == "far away", pages)
     for url, words in {
-        "http://refused.example.test:8080/page": f"403: refused.example.test:8080 {reason}",
-        "https://refused.example.test:8443/page": f"403 refused.example.test:8443 {reason}",
-        "http://198.51.100.2:8080/page": f"403: 198.51.100.2:8080 {reason}",
-        "http://mine.example.test/": "mine.example.test:80 leads to this host itself (198.51.100.1)",
-        "https://loopback.example.test/": "loopback.example.test:443 leads to this host itself",
+        "http://refused.example.test:8080/page": f"403: Forbidden (refused.example.test:8080 {reason})",
+        "https://refused.example.test:8443/page": "403 Forbidden",
+        "http://198.51.100.2:8080/page": f"403: Forbidden (198.51.100.2:8080 {reason})",
+        "http://mine.example.test/": "mine.example.test:80 leads to this host itself",
+        "https://loopback.example.test/": "403 Forbidden",
         "http://link.example.test/": "link.example.test:80 leads to this host itself",
+        "http://mapped.example.test/": "mapped.example.test:80 leads to this host itself",
+        "https://six.example.test/": "403 Forbidden",
     }.items():
         must(words in pages[url], pages[url])
     must(not any(seen["direct"].values()) and seen["devices"] == ["lo"], seen)
     refused = record["network"]["refused"]
     must(sorted(refused) == sorted([
         "refused.example.test:8080", "refused.example.test:8443", "198.51.100.2:8080", "mine.example.test:80",
-        "loopback.example.test:443", "link.example.test:80",
+        "loopback.example.test:443", "link.example.test:80", "mapped.example.test:80", "six.example.test:443",
     ]), refused)  # fmt: skip
     must(record["outcome"] == "needs_triage", record)
     told = journal(record)
@@ -166,7 +173,7 @@ def a_gate_command_installs_a_package() -> None:
         # By the name that the engine starts a gate command with.
         done = sh(LOOP, "enter", cell, "--", "python3", "-c", f"import os; os.execv('/bin/sh', ['sh', '-c', {gate!r}])")
         must((done.returncode == 0, "yes" in done.stdout) == (works, works), done.stdout + done.stderr)
-    said = sh("journalctl", "-o", "cat", "-t", "engineering-loop-egress").stdout
+    said = sh("journalctl", "-o", "cat", "-u", f"{UNIT}-egress-proxy").stdout
     must("refused: refused.example.test:8080 is not named in engineering_loop_egress" in said, said)
     gone()
 
@@ -180,10 +187,11 @@ def the_operator_s_own_proxy_stands_behind_ours() -> None:
         ENV.write_text(before, encoding="utf-8")
     must(record["outcome"] == "published", record)
     must(seen["pages"]["https://www.secure.example.test:8443/page"] == "far away", seen)
+    must(seen["pages"]["http://allowed.example.test:8080/page"] == "far away", seen)
     must("not named" in seen["pages"]["http://refused.example.test:8080/page"], seen)
     must("hunter2" not in str(seen["told"]) and "127.0.0.1:3128" in str(seen["told"]), seen["told"])
     passed = sh("journalctl", "-o", "cat", "-u", "far").stdout
-    must("through the proxy www.secure.example.test 8443" in passed and "proxy refused" not in passed, passed)
+    must("through the proxy www.secure.example.test 8443 let in" in passed and "proxy refused" not in passed, passed)
     gone()
 
 
@@ -192,11 +200,11 @@ def without_a_network_of_its_own_no_agent_is_paid() -> None:
         record = cycle("Never begun")
     must((record["outcome"], record["agents"]) == ("refused", 0), record)
     must("systemd gave the cycle no network of its own" in record["detail"], record)
-    with drop_in("ExecStartPre=/bin/false", f"{UNIT}-egress"):
+    with drop_in("ExecStartPre=/bin/false", f"{UNIT}-egress-proxy"):
         record = cycle("Without a proxy")
     must((record["outcome"], record["agents"]) == ("refused", 0), record)
     must("the way out to the network does not answer" in record["detail"], record)
-    sh("systemctl", "reset-failed", f"{UNIT}-egress.socket", f"{UNIT}-egress.service")
+    sh("systemctl", "reset-failed", f"{UNIT}-egress*")
 
 
 def named() -> None:
