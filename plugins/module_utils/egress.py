@@ -3,9 +3,9 @@
 """The way out to the network: what a cycle may reach, who sees to it, and what is told of it afterwards.
 
 With ``engineering_loop_egress`` a cycle has a network namespace with nothing but its own loopback. systemd listens in
-there and leads to a squid on the host, which knows the named hosts alone (``egress_squid``). Without it the cycle uses the host's
-network, and systemd filters the host's own addresses out of it. Whether that holds is looked at from inside, before an
-agent is paid.
+there and leads to a squid on the host, which knows the named hosts alone (``egress_squid``). Without it the cycle uses
+the host's network, and systemd filters the host's own addresses out of it. Whether that holds is looked at from
+inside, before an agent is paid.
 """
 
 from __future__ import annotations

@@ -159,9 +159,8 @@ def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> Non
 
 def _remove_unit(path: str) -> None:
     name = os.path.basename(path)
-    if "@." in name:  # a template: what was made of it ends with the cycle that needs it
-        return _unlink(path)
-    if path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+    stoppable = path.endswith((".timer", ".socket")) and "@." not in name  # what came of a template ends with its cycle
+    if stoppable or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
         units.systemctl("disable", "--now", name)
     _unlink(path)
 

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ HERE = os.stat("/proc/self/ns/net").st_ino
     ],
 )
 def test_what_an_entry_admits(entry: str, host: str, port: int, admitted: bool) -> None:
-    assert egress.rule(entry).admits(egress.plain(host), port) is admitted
+    rule = egress.rule(entry)
+    assert (bool(re.search(rule.pattern, egress.plain(host))) and port in rule.ports) is admitted
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -62,9 +63,18 @@ def test_addresses_that_are_no_other_host(own: str) -> None:
 
 
 def test_the_host_s_own_addresses() -> None:
-    """Found in the kernel's tables, they are told by the kernel's routes as well."""
+    """Found in the kernel's tables; the kernel's routes say the same."""
     for own in egress.own_addresses():
         assert egress.is_own(ipaddress.ip_address(own))
+        with socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            asked.connect((own, 9))
+            assert asked.getsockname()[0] == own
+
+
+def test_own_addresses_are_closed_in_the_clothes_of_ipv6() -> None:
+    found = [str(network) for network in egress.closed(["192.0.2.1", "2001:db8::7"])]
+    for network in ("192.0.2.1/32", "64:ff9b::c000:201/128", "2002:c000:201::/48", "2001:db8::7/128", "2002:7f00::/24"):
+        assert network in found
 
 
 @given(st.ip_addresses())
@@ -74,7 +84,8 @@ def test_any_address(address: Any) -> None:
     special = any((address.is_loopback, address.is_link_local, address.is_multicast, address.is_unspecified))
     if egress.is_own(address) and not special and address not in known:
         embedded = address.version == 6 and (address.ipv4_mapped or address.sixtofour or str(address).startswith("64:"))
-        assert embedded or str(address).startswith("0.") or str(address) == "255.255.255.255"
+        low = address.version == 6 and address in ipaddress.ip_network("fe80::/10")
+        assert embedded or low or str(address).startswith("0.") or str(address) == "255.255.255.255"
 
 
 @pytest.mark.parametrize("other", ["192.0.2.200", "10.1.2.3", "93.184.216.34", "2001:db8::7", "64:ff9b::5db8:d822"])
@@ -125,6 +136,9 @@ def test_gate_commands_are_told_as_well() -> None:
 
 def test_a_person_is_in_the_same_network() -> None:
     assert egress.joined(ON)[1::2] == [f"{key}=u-egress.socket" for key in ("Requires", "After", "JoinsNamespaceOf")]
+    with_model = egress.joined({**ON, "egress_local": [11434]})
+    assert "Requires=u-egress-local@11434.socket" in with_model and "After=u-egress-local@11434.socket" in with_model
+    assert with_model[-1] == "JoinsNamespaceOf=u-egress.socket"
 
 
 # --- the operator's own proxy ---------------------------------------------------------------------
@@ -187,25 +201,29 @@ def test_a_way_out_that_does_not_answer_is_a_refusal() -> None:
 # --- afterwards -----------------------------------------------------------------------------------
 
 
-def test_what_was_refused(tmp_path: Path) -> None:
+def test_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal's side of it is looked at on a booted host."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # without a journal
     assert egress.refused(OFF, "2026-01-31T12:00:00Z") == egress.refused(ON, "2026-01-31T12:00:00Z") == []
-    file = tmp_path / "refused.json"
-    assert egress.told_refused(str(tmp_path), 0) == []
-    found = {"old.example:443": 50, "evil\x1b[2J:443": 100, "odd": "x", **{f"h{number}:1": 200 for number in range(60)}}
-    file.write_text(json.dumps(found))
-    told = egress.told_refused(str(tmp_path), 100)
-    assert told[:2] == ["evil\\x1b[2J:443", "h0:1"] and len(told) == egress.MAX_REFUSED
-    for odd in ("", "[]", "x" * 2_000_000):
-        file.write_text(odd)
-        assert egress.told_refused(str(tmp_path), 0) == []
+    asked = tmp_path / "journalctl"
+    asked.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\necho "refused: a.example:443 is not named"\n')
+    asked.chmod(0o755)
+    assert egress.refused(ON, "2026-01-31T12:00:00Z") == ["a.example:443"]
+    options = (tmp_path / "asked").read_text().splitlines()
+    assert options[0] == "--sync"
+    assert options[1].endswith("--unit u-egress-proxy.service --since=@1769860800 --lines=+20000")
 
 
-def test_no_more_is_remembered_than_a_record_can_tell() -> None:
-    known: dict[str, float] = {}
-    assert [egress.remembered(known, "a", 1), egress.remembered(known, "a", 2), known["a"]] == [True, False, 2]
-    for number in range(100):
-        egress.remembered(known, str(number), 3)
-    assert len(known) == egress.MAX_REFUSED and egress.remembered(known, "a", 9) is False and known["a"] == 9
+def test_of_what_squid_says_the_hosts() -> None:
+    said = [
+        "Starting Squid",
+        "refused: a.example:443 is not",
+        "refused: %5B::1%5D:443 is not",
+        "refused: a.example:443 x",
+    ]
+    said += ["refused: evil%1B[2J:443 is not", "not refused: b.example:1", "refused:", "x refused: c.example:1"]
+    assert egress.told_refused(said) == ["a.example:443", "[::1]:443", "evil\\x1b[2J:443"]
+    assert len(egress.told_refused(f"refused: h{number}:1 x" for number in range(60))) == egress.MAX_REFUSED
 
 
 def test_a_cycle_that_did_not_end_well_says_which_hosts() -> None:
