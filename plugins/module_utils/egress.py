@@ -312,12 +312,15 @@ def refused(config: Config, started: str) -> list[str]:
     if not config["egress"]:
         return []
     since = datetime.strptime(started, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    of_it = ["--unit", f"{unit(config)}-proxy.service", f"--since=@{since:.0f}", f"--lines=+{MAX_LINES}"]
     try:
+        invocation = systemctl("show", "--property=InvocationID", "--value", f"{unit(config)}-proxy.service").strip()
+        if not invocation:  # nobody has asked it for anything
+            return []
+        of_it = [f"_SYSTEMD_INVOCATION_ID={invocation}", f"--since=@{since:.0f}", f"--lines=+{MAX_LINES}"]
         subprocess.run(["journalctl", "--sync"], capture_output=True, check=False, timeout=SECONDS)
         command = ["journalctl", "--quiet", "--no-pager", "--output=cat", *of_it]
         said = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS).stdout
-    except (OSError, subprocess.TimeoutExpired):
+    except (LoopError, OSError, subprocess.TimeoutExpired):
         return []
     return told_refused(said.decode(errors="replace").splitlines())
 

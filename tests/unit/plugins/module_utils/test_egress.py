@@ -203,6 +203,7 @@ def test_a_way_out_that_does_not_answer_is_a_refusal() -> None:
 
 def test_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal's side of it is looked at on a booted host."""
+    monkeypatch.setattr(egress, "systemctl", lambda *_words: "5eed\n")
     monkeypatch.setenv("PATH", str(tmp_path))  # without a journal
     assert egress.refused(OFF, "2026-01-31T12:00:00Z") == egress.refused(ON, "2026-01-31T12:00:00Z") == []
     asked = tmp_path / "journalctl"
@@ -211,7 +212,9 @@ def test_what_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert egress.refused(ON, "2026-01-31T12:00:00Z") == ["a.example:443"]
     options = (tmp_path / "asked").read_text().splitlines()
     assert options[0] == "--sync"
-    assert options[1].endswith("--unit u-egress-proxy.service --since=@1769860800 --lines=+20000")
+    assert options[1].endswith("_SYSTEMD_INVOCATION_ID=5eed --since=@1769860800 --lines=+20000")
+    monkeypatch.setattr(egress, "systemctl", lambda *_words: "\n")
+    assert egress.refused(ON, "2026-01-31T12:00:00Z") == []
 
 
 def test_of_what_squid_says_the_hosts() -> None:
