@@ -159,8 +159,10 @@ def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> Non
 
 def _remove_unit(path: str) -> None:
     name = os.path.basename(path)
-    stoppable = path.endswith((".timer", ".socket")) and "@." not in name  # what came of a template ends with its cycle
-    if stoppable or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+    enabled = ("enabled", "enabled-runtime")
+    if "@." in name:
+        pass  # what was made of a template ends with the cycle that needs it
+    elif path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in enabled:
         units.systemctl("disable", "--now", name)
     _unlink(path)
 
