@@ -117,7 +117,7 @@ def _no_home(places: Places) -> set[str]:
     memory = places.memory_dir
     paths = [places.workspace_dir, places.runs_dir, places.daemon_state_dir, places.cycles_dir, memory]
     paths += [memory + beside for beside in ("-legacy", ".previous", ".new", ".swap")]
-    paths += [f"{places.state_dir}/pristine", *places.stays]
+    paths += [f"{places.state_dir}/{name}" for name in ("pristine", "gate")] + [*places.stays]
     return {os.path.relpath(path, places.state_dir).split("/")[0] for path in paths if _below(path, places.state_dir)}
 
 

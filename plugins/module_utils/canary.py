@@ -33,7 +33,7 @@ SECTIONS = ("## Context", "## Action items", "## Related")
 LISTED = 30  # gh lists the newest 30 of a repository, so the engine sees no more
 MAX_COST = 10.0
 CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
-JOURNAL_LINES, LINE = 200, 500
+JOURNAL_LINES, LINE, SEEN = 200, 500, 2000
 HANDOFF_VERSION = 1
 
 
@@ -56,6 +56,10 @@ def run(
     LoopError means that no cycle was started: what must be true beforehand is not. ``say``
     is told each step and each line of the cycle's journal while it happens.
     """
+
+    def tell(line: str) -> None:
+        say(untrusted.show(redact(line, [token]), 2 * SEEN))
+
     forge = Forge(config["api_url"], token)
     target = _Target(config, repo, issue) if mode == "docs" else None
     identity = check_identity(forge, identity)
@@ -70,10 +74,12 @@ def run(
         if target
         else "the queue is empty"
     )
-    say(f"budget is left, {ready}: starting {config['unit']}.service")
+    tell(f"budget is left, {ready}: starting {config['unit']}.service")
 
-    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, lambda line: say(redact(line, [token])))
-    say(f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did")
+    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, tell)
+    tell(
+        f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did"
+    )
     cycle["journal"] = [redact(line, [token]) for line in cycle["journal"]]
     news: Json = {"pulls": [], "changes": [], "bystanders": []}
     work: Json = {"files": [], "violations": []}
@@ -83,7 +89,7 @@ def run(
         if target is not None:
             pull = _ours(news["pulls"], target)
             work = inspect(config, forge, target, pull, token) if pull else work
-            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"].get("report") or {})
+            expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"])
             expectations += judge_work(config, target, work)
             expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))
@@ -92,10 +98,19 @@ def run(
     expectations.append(judge_host(config, installed))
     for item in expectations:
         seen = "" if item["passed"] else f"; seen: {item['seen']}"
-        say(f"{'ok' if item['passed'] else 'FAILED'}: {item['name']}: {item['expected']}{seen}")
+        tell(f"{'ok' if item['passed'] else 'FAILED'}: {item['name']}: {item['expected']}{seen}")
 
-    pulls = [_short(pull) for pull in news["pulls"]]
-    evidence = {"identity": identity, **cycle, "pulls": pulls, "files": work["files"], "bystanders": news["bystanders"]}
+    evidence = {
+        **cycle,
+        **untrusted.shown(
+            {
+                "identity": identity,
+                "pulls": [_short(pull) for pull in news["pulls"]],
+                "files": work["files"],
+                "bystanders": news["bystanders"],
+            }
+        ),
+    }
     failed = next((item for item in expectations if not item["passed"]), None)
     result: Json = {
         "passed": failed is None,
@@ -116,7 +131,8 @@ def run(
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
         releases.mark(config["install_dir"], installed["engine_sha"], "proven", f"{mode} canary")
     if cleanup and target is not None and cycle["ended"]:
-        result["cleanup"] = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
+        done = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
+        result["cleanup"] = untrusted.shown(done)
     return result
 
 
@@ -449,7 +465,13 @@ def _short(pull: Json) -> Json:
 
 def expect(name: str, passed: bool, expected: str, seen: object) -> Json:
     """One expectation and whether it was met."""
-    return {"name": name, "passed": bool(passed), "expected": expected, "seen": str(seen)}
+    # The forge and the engine have their say in both.
+    return {
+        "name": name,
+        "passed": bool(passed),
+        "expected": untrusted.show(expected, SEEN),
+        "seen": untrusted.show(seen, SEEN),
+    }
 
 
 def judge_cycle(cycle: Json, outcome: str, engine_sha: str) -> list[Json]:

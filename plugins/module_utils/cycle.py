@@ -23,9 +23,10 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import egress, env_file, handover, pristine, push_gate, records, sandbox, settings, wire
+from . import egress, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
 from .cells import Cell, settings_in
 from .errors import LoopError
+from .gitcmd import safe_environment
 from .journal import say
 
 ENGINE = "hyrule-engineering-loop"
@@ -83,19 +84,16 @@ def _flags(help_text: str) -> set[str]:
 
 
 def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str, Any]) -> dict[str, str]:
-    """The unit's environment and the secrets, plus a git that no repository can bend and whose pushes are judged.
+    """The unit's environment and the provider's keys, plus the way to the gateway.
 
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
-    there (see sandbox.py). HOME is a directory that they cannot write, since gh and others obey what stands in it.
+    there (see sandbox.py), and gh is the gateway's. HOME is a directory that they cannot write.
     """
-    given = {**os.environ, **handed["environment"], **push_gate.environment(config)}
-    environment = egress.over(config, given)
+    environment = egress.over(config, {**os.environ, **handed["environment"], **way_out(config)})
     path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)
     environment.update(
-        GH_TOKEN=handed["token"],
         HOME=config["daemon_state_dir"],
         PATH=f"{config['lib_dir']}/bin:{path}:{config['install_dir']}/uv/bin",
-        ENGINEERING_LOOP_SECRETS=" ".join(handed["environment"].keys() - env_file.network(handed["environment"])),
         HYRULE_POLICY_FILE=config["policy_file"],
         GIT_AUTHOR_NAME=config["git_user_name"],
         GIT_AUTHOR_EMAIL=config["git_user_email"],
@@ -103,8 +101,46 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
         GIT_COMMITTER_EMAIL=config["git_user_email"],
         PYTHONUNBUFFERED="1",
     )
-    environment.setdefault("HYRULE_MODEL_POLICY_FILE", f"{current}/configs/loop/model-policy.production.yml")
+    environment["HYRULE_MODEL_POLICY_FILE"] = _model_policy(config, current, environment)
     return environment
+
+
+def _model_policy(config: Mapping[str, Any], current: str, environment: Mapping[str, str]) -> str:
+    """The engine's own, or what the host names; a path in the checkout of old is meant in the release of today.
+
+    LoopError where nothing stands there: the engine would take its mock for the agent, and publish what that makes.
+    """
+    path = environment.get("HYRULE_MODEL_POLICY_FILE") or f"{current}/configs/loop/model-policy.production.yml"
+    if not os.path.isfile(path) and path.startswith(f"{config['install_dir']}/"):
+        path = f"{current}/{path.removeprefix(config['install_dir'] + '/')}"
+    if not os.path.isfile(path):
+        raise LoopError(f"HYRULE_MODEL_POLICY_FILE names {path}, which a cycle does not find")
+    return path
+
+
+def check_hidden(config: Mapping[str, Any]) -> None:
+    """Refuse where this user could read what lets somebody in at the forge."""
+    for path in (config["env_file"], config["github_app"].get("private_key_file") or ""):
+        if path and os.access(path, os.R_OK):
+            raise LoopError(
+                f"{path} can be read by what runs generated code; let it be rendered for root alone, or: chown"
+                f" root:root {path}; chmod 0600 {path}"
+            )
+
+
+def way_out(config: Mapping[str, Any]) -> dict[str, str]:
+    """How git reaches the gateway: whatever address a repository's origin has, and no other way is open."""
+    places = {f"url.git://gateway/{one.dest}.git.insteadOf": one.url for one in pristine.clones(config)}
+    extra = {
+        gateway_client.SOCKET: gateway_record.socket_of(config),
+        sandbox.SETTINGS: f"{config['config_dir']}/loop.json",
+        "GIT_PROXY_COMMAND": f"{config['lib_dir']}/gateway-client",
+        "GIT_ALLOW_PROTOCOL": "git",
+        "GIT_ASKPASS": "",
+    }
+    # A push that recursed would push a submodule's commits as well, and what a checkout borrows from has no say.
+    quiet = {"push.recurseSubmodules": "no", "push.followTags": "false", **pristine.LENDERS_ARE_MUTE}
+    return safe_environment(extra, {**quiet, **places})
 
 
 def started(config: Mapping[str, Any], current: str, command: list[str]) -> list[str]:
@@ -219,6 +255,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
+        check_hidden(config)
         claim["network"] = egress.check(config, handed["network"])
         if claim["network"]:
             say(f"{claim['network']}\n")
@@ -232,9 +269,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
         status, report = run_engine(inside, handed)
         detail = report.get("detail", "") if report else f"the engine ended with {status} and without a report"
         claim.update(outcome=report.get("outcome", "error"), report=report, exit_status=status, engine_ended=True)
-        claim["pushes"] = push_gate.take_verdicts(inside)
-        refused = [one["reason"] for one in claim["pushes"] if not one["allowed"]]
-        claim["detail"] = refused[-1] if refused else " ".join(str(detail).split())
+        claim["detail"] = " ".join(str(detail).split())
         claim["numbers"] = {"seconds_before_engine": before, **_used()}
     except Stopped as error:
         claim.update(outcome="interrupted", detail=str(error))

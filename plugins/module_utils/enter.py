@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import cells, cycle, egress, github_app, pristine, quarantine, sandbox, settings, untrusted
+from . import cells, cycle, egress, gateway_record, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import remove_tree, write_atomic
@@ -69,7 +69,8 @@ def main(config_path: str, *words: str) -> int:
 def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--pipe", as_engine: bool = False) -> Any:
     """The systemd-run command that runs ``command`` (a shell, where it is empty) in the cell.
 
-    ``as_engine`` hands over what the engine gets, forge token and keys: for the engine's own commands on a state file.
+    ``as_engine`` hands over what the engine gets, the provider's keys and the way to the gateway: for the engine's own
+    commands on a state file.
     """
     manifest = cells.manifest_of(cell)
     if manifest["outcome"] == cells.RUNNING:
@@ -80,11 +81,17 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
         secrets = f"{directory}/{cell.id}.json"
         stack.callback(_forget, secrets)
         write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
+        unit = f"{config['unit']}-enter-{cell.id}-{os.urandom(3).hex()}.service"
+        if as_engine:
+            stack.callback(gateway_record.close_session, config, unit)
+            gateway_record.open_session(config, unit, cell.id, bound=False)
         yield [
-            "systemd-run", "--quiet", "--wait", "--collect", how, "--service-type=exec", "--expand-environment=no",
+            "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
+            "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
             *egress.joined(config),
             *_places(config, cell, manifest),
+            *(["-p", f"Wants={config['unit']}-gate.socket", "-p", f"After={config['unit']}-gate.socket"] * as_engine),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
             "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes",
             "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
@@ -102,12 +109,8 @@ def _forget(path: str) -> None:
 
 
 def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
-    if not as_engine:
-        return {"environment": {}, "token": "", "cell": cell.path, "network": egress.host_namespace()}
-    environment = read_secrets(config)
-    token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
-    kept = github_app.without_credentials(environment)
-    return {"environment": kept, "token": token.token, "cell": cell.path, "network": egress.host_namespace()}
+    environment = github_app.without_credentials(read_secrets(config)) if as_engine else {}
+    return {"environment": environment, "cell": cell.path, "network": egress.host_namespace()}
 
 
 def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:

@@ -4,17 +4,30 @@
 
 from __future__ import annotations
 
+MAX_MESSAGE = 10_000  # letters of one message, whatever somebody else's text is in it
+
+
+def printable(text: str) -> str:
+    """Text that somebody else may have written, with everything escaped that a terminal obeys or does not show."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00  # a byte that was no text
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
+
 
 class LoopError(Exception):
     """Something a person must decide about.
 
     The text is one line in the operator's words: what is wrong, where, and what
     to do or what is allowed instead. Modules hand it to ``fail_json`` unchanged;
-    commands on the host print it and exit with 1.
+    commands on the host print it and exit with 1. Whoever's words are in it, it can be printed.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        text = printable(" ".join(message[: 2 * MAX_MESSAGE].split()))
+        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}...")
 
 
 class TimedOut(LoopError):

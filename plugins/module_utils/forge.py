@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import base64
 import datetime
+import email.utils
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from .errors import LoopError
+from .gitcmd import LOOPBACK, origin_of
+from .untrusted import show
 
 try:
     import requests
@@ -26,7 +29,8 @@ APPROVED = "loop:approved"
 TRIES = 5
 MAX_PAGES = 200
 UNNAMED_LIMIT = 60.0  # seconds that GitHub asks to wait where it names no time
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+REDIRECTS = 3
+CLOCK_SKEW = 30  # seconds; below that it is not the clocks
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -136,6 +140,24 @@ class Forge:
         """Every branch and the commit at its tip."""
         return {str(item["name"]): str(item["commit"]["sha"]) for item in self._all(f"{_repo(repo)}/branches")}
 
+    def branch_tip(self, repo: str, branch: str) -> str | None:
+        """The commit at the tip of the branch of exactly that name; None where there is none."""
+        path = f"{_repo(repo)}/git/ref/heads/{_branch(branch)}"
+        answer = self._request("GET", path, absent=(404, 409))  # 409: a repository without any commit
+        found = None if answer is None else self._json(answer)
+        # A forge that takes the name for a prefix answers with another ref, or with a list of them.
+        if not isinstance(found, dict) or found.get("ref") != f"refs/heads/{branch}":
+            return None
+        return str(found["object"]["sha"])
+
+    def labels(self, repo: str) -> list[str]:
+        """The names of the labels that the repository has."""
+        return [str(label["name"]) for label in self._all(f"{_repo(repo)}/labels")]
+
+    def comments(self, repo: str, number: int) -> list[Json]:
+        """The comments on an issue or pull request, the oldest first, with ``user`` and ``body``."""
+        return self._all(f"{_repo(repo)}/issues/{number}/comments")
+
     def commit(self, repo: str, ref: str) -> str | None:
         """The full SHA that a branch, tag or (short) SHA names; None where it names nothing."""
         answer = self._request("GET", f"{_repo(repo)}/commits/{quote(ref, safe='')}", absent=(404, 422))
@@ -170,14 +192,22 @@ class Forge:
         if self.repository(repo).get("permissions", {}).get("push"):
             return True
         _check_address("git_url", git_url, "https://github.com or https://HOST")
+        if origin_of(git_url) not in (origin_of(self.api_url), origin_of(self.api_url).replace("://api.", "://", 1)):
+            raise LoopError(f"git_url {git_url} is not the forge of api_url {self.api_url}, whose token this is")
         basic = base64.b64encode(f"x-access-token:{self._token}".encode()).decode()
         url = f"{git_url.rstrip('/')}/{repo}.git/info/refs?service=git-receive-pack"
         try:
             answer = self._session.get(
-                url, auth=_no_auth, headers={"Authorization": f"Basic {basic}", "Accept": "*/*"}, timeout=self._timeout
+                url,
+                auth=_no_auth,
+                headers={"Authorization": f"Basic {basic}", "Accept": "*/*"},
+                timeout=self._timeout,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             raise LoopError(f"GET {url}: {_why(error)}") from None
+        if 300 <= answer.status_code < 400:
+            raise LoopError(f"GET {url}: {self._problem(answer)}")
         return bool(answer.status_code == 200)
 
     def may_open_pulls(self, repo: str, branch: str) -> bool:
@@ -213,7 +243,7 @@ class Forge:
             raise LoopError(f"POST {self.api_url}{path} gave no token")
         return answer
 
-    # --- writing: what a bump needs, and a clean-up
+    # --- writing
 
     def create_pull(self, repo: str, *, title: str, body: str, head: str, base: str, draft: bool) -> Json:
         """Open a pull request; the forge's account of it."""
@@ -225,9 +255,23 @@ class Forge:
         """Close a pull request without merging it."""
         self._request("PATCH", f"{_repo(repo)}/pulls/{number}", body={"state": "closed"})
 
+    def request_reviewers(self, repo: str, number: int, reviewers: Sequence[str]) -> None:
+        """Ask these users to review a pull request. Refused (422) where one of them is no collaborator."""
+        self._request("POST", f"{_repo(repo)}/pulls/{number}/requested_reviewers", body={"reviewers": [*reviewers]})
+
+    def comment(self, repo: str, number: int, body: str) -> Json:
+        """Comment on an issue or pull request; the forge's account of the comment."""
+        path = f"{_repo(repo)}/issues/{number}/comments"
+        made: Json = self._json(self._request("POST", path, body={"body": body}))
+        return made
+
+    def add_labels(self, repo: str, number: int, labels: Sequence[str]) -> None:
+        """Put labels on an issue or pull request. One that the repository does not have is made by the forge."""
+        self._request("POST", f"{_repo(repo)}/issues/{number}/labels", body={"labels": [*labels]})
+
     def delete_branch(self, repo: str, branch: str) -> None:
         """Delete a branch; one that is gone already is fine."""
-        path = f"{_repo(repo)}/git/refs/heads/{quote(branch, safe='/')}"
+        path = f"{_repo(repo)}/git/refs/heads/{_branch(branch)}"
         self._request("DELETE", path, absent=(404, 422))
 
     def remove_label(self, repo: str, number: int, label: str) -> None:
@@ -264,8 +308,7 @@ class Forge:
             following = answer.links.get("next", {}).get("url") if answer is not None else None
             if not following:
                 return
-            # The token goes along: only ever to the forge that we were told.
-            if not following.startswith(f"{self.api_url}/"):
+            if not self._is_own(following):
                 raise LoopError(f"{self.api_url}{path} names a next page on another address: check api_url")
             url, params = following[len(self.api_url) :], None
         raise LoopError(f"GET {self.api_url}{path} has more than {MAX_PAGES} pages")
@@ -299,15 +342,8 @@ class Forge:
         for attempt in range(1, TRIES + 1):
             answer, problem, again = None, "", method == "GET"
             try:
-                answer = self._session.request(
-                    method,
-                    self.api_url + path,
-                    params=params,
-                    json=body,
-                    headers={"If-None-Match": known.headers["ETag"]} if known is not None else None,
-                    timeout=self._timeout,
-                    allow_redirects=method == "GET",
-                )
+                headers = {"If-None-Match": known.headers["ETag"]} if known is not None else {}
+                answer = self._send(method, path, params, body, headers)
             except requests.RequestException as error:
                 problem = _why(error)
                 if not isinstance(error, (requests.ConnectionError, requests.Timeout)):
@@ -332,31 +368,105 @@ class Forge:
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
+    def _send(
+        self, method: str, path: str, params: dict[str, str] | None, body: Json | None, headers: dict[str, str]
+    ) -> Any:
+        """One request. A GET follows where the forge leads within its own API, as for a repository that was renamed."""
+        url = self.api_url + path
+        for _hop in range(REDIRECTS):
+            answer = self._session.request(
+                method, url, params=params, json=body, headers=headers, timeout=self._timeout, allow_redirects=False
+            )
+            following = urljoin(url, answer.headers.get("Location", "")) if answer.is_redirect else ""
+            if method != "GET" or not self._is_own(following):
+                break
+            url, params = following, None
+        return answer
+
+    def _is_own(self, url: str) -> bool:
+        """Whether the token may go there: to the forge that it was given for, and nowhere else."""
+        return url.startswith(f"{self.api_url}/")
+
     def _problem(self, answer: Any) -> str:
         """One sentence for a refusal: its status, the forge's own words, what to do."""
         try:
             said = str(answer.json().get("message", ""))
         except (ValueError, AttributeError):
             said = ""
-        status = answer.status_code
-        wait = _limited_for(answer)
-        if wait is not None:
-            until = datetime.datetime.fromtimestamp(time.time() + wait, datetime.UTC)
-            advice = f"the rate limit is used up: try again after {until:%Y-%m-%dT%H:%M:%SZ}"
-        elif status == 401:
-            advice = "the token is wrong or has expired: put a valid one into the env file"
-        elif status == 403:
-            advice = "the token may not do this: give it the permission"
-        elif status == 404:
-            advice = "it does not exist, or the token may not see it"
-        elif status >= 500:
-            advice = "the forge has a problem of its own: try again later"
-        elif 300 <= status < 400:
-            advice = f"it has moved to {answer.headers.get('Location', 'another address')}"
-        else:
-            advice = "the forge refuses the request"
-        text = f"HTTP {status}" + (f" ({said[:200]})" if said else "") + f"; {advice}"
-        return redact(text, [self._token])
+        words = f" ({show(said)})" if said else ""
+        return redact(f"HTTP {answer.status_code}{words}; {_advice(answer, said)}", [self._token])
+
+
+# Pages of GitHub that a person goes to.
+APP_PAGE = "the App's own page (Settings > Developer settings > GitHub Apps)"
+INSTALLATION_PAGE = "its page (the organization's Settings > GitHub Apps > Configure)"
+
+
+def _advice(answer: Any, said: str) -> str:
+    """What a refusal means and what to do about it. GitHub tells apart by words what has the same status."""
+    status = answer.status_code
+    wait = _limited_for(answer)
+    if wait is not None:
+        until = datetime.datetime.fromtimestamp(time.time() + wait, datetime.UTC)
+        return f"the rate limit is used up: try again after {until:%Y-%m-%dT%H:%M:%SZ}"
+    for part, advice in (
+        ("claim ('exp')", _clock_advice(answer)),
+        ("claim ('iat')", _clock_advice(answer)),
+        (
+            "JSON web token could not be decoded",
+            "the private key is not one of the App with the id engineering_loop_github_app_id: correct the id, or make "
+            f"a new key on {APP_PAGE} and put it into engineering_loop_github_app_private_key_file",
+        ),
+        ("Integration not found", f"no App has the id engineering_loop_github_app_id: copy it from {APP_PAGE}"),
+        ("claim ('iss')", f"engineering_loop_github_app_id is not the id of an App: copy it from {APP_PAGE}"),
+        (
+            "installation has been suspended",
+            f"the App's installation is suspended: its owner can lift that on {INSTALLATION_PAGE}",
+        ),
+        ("Resource not accessible by integration", _permission_advice(answer)),
+        ("Resource not accessible by personal access token", _permission_advice(answer)),
+        ("SAML", "the organization wants single sign-on: authorize the token for it on the page of your tokens"),
+    ):
+        if part in said:
+            return advice
+    if status == 404 and "/app/installations/" in answer.url:
+        return (
+            "the App has no installation of this number: engineering_loop_github_app_installation_id is the number at "
+            f"the end of the address of {INSTALLATION_PAGE}"
+        )
+    if status == 401:
+        return "the token is wrong or has expired: put a valid one into the env file"
+    if status == 403:
+        return "the token may not do this: give it the permission"
+    if status == 404:
+        return "it does not exist, or the token may not see it"
+    if status >= 500:
+        return "the forge has a problem of its own: try again later"
+    if 300 <= status < 400:
+        return f"it has moved to {show(answer.headers.get('Location', 'another address'))}: write that one"
+    return "the forge refuses the request"
+
+
+def _clock_advice(answer: Any) -> str:
+    """By how much this host's clock and the forge's differ: an App's signature holds for minutes only."""
+    try:
+        theirs = email.utils.parsedate_to_datetime(answer.headers["Date"])
+    except (KeyError, ValueError):
+        return "the clock of this host is wrong, or the forge's: see timedatectl"
+    off = round(time.time() - theirs.timestamp())
+    if abs(off) < CLOCK_SKEW:
+        return "the forge does not accept the time in the App's signature, though the clocks agree: try again"
+    way = "ahead of" if off > 0 else "behind"
+    return f"the clock of this host is {abs(off)} s {way} the forge's: set it right with timedatectl set-ntp true"
+
+
+def _permission_advice(answer: Any) -> str:
+    """Which permission is missing; GitHub names it in a header."""
+    needed = show(answer.headers.get("X-Accepted-GitHub-Permissions", ""))
+    return (
+        f"the token may not do this: give it the permission{f' {needed}' if needed else ''} (to an App on {APP_PAGE}, "
+        f"under Permissions; then it waits to be accepted on {INSTALLATION_PAGE})"
+    )
 
 
 def _check_address(name: str, url: str, like: str) -> None:
@@ -372,6 +482,13 @@ def _repo(repo: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+", repo) or repo.endswith(("/.", "/..")):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME")
     return f"/repos/{repo}"
+
+
+def _branch(name: str) -> str:
+    """A branch's name for a URL. Refused where a part of it would lead the URL to another call."""
+    if not name or not name.isprintable() or {"", ".", ".."} & {*name.split("/")}:
+        raise LoopError(f"{name!r} is not the name of a branch")
+    return quote(name, safe="/")
 
 
 def _limited_for(answer: Any) -> float | None:

@@ -355,43 +355,53 @@ def _git(directory: str, *arguments: str, stdin: bytes | None = None, extra: Map
     return git(directory, arguments, stdin=stdin, environment=extra, config=PLAIN, timeout=GIT_SECONDS)[1]
 
 
-def changes_between(directory: str, base: str, head: str = "HEAD") -> list[Change]:
+def changes_between(
+    directory: str, base: str, head: str = "HEAD", *, environment: Mapping[str, str] | None = None
+) -> list[Change]:
     """What each commit in ``base..head`` changes: what one adds and the next removes is published too.
 
     A merge counts with what differs from every parent of it. Runs git in ``directory``
     as the user that calls.
     """
-    first, last = (_commit(directory, name) for name in (base, head))
-    listing = _git(directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}").splitlines()
+    first, last = (_commit(directory, name, environment) for name in (base, head))
+    listing = _git(
+        directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}", extra=environment
+    ).splitlines()
     if len(listing) > MAX_COMMITS:
         raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}, allowed: {MAX_COMMITS}")
     changes: list[Change] = []
     for entry in listing:
         commit, *parents = entry.split()
-        sides = [_diff(directory, parent, commit) for parent in parents] or [_diff(directory, "", commit)]
+        sides = [_diff(directory, parent, commit, environment) for parent in parents] or [
+            _diff(directory, "", commit, environment)
+        ]
         own = set.intersection(*({change.path for change in side} for side in sides))
         changes += [change._replace(commit=commit) for change in sides[0] if change.path in own]
-    return _with_sizes(directory, changes)
+    return _with_sizes(directory, changes, environment)
 
 
-def commits_between(directory: str, base: str, head: str = "HEAD") -> str:
+def commits_between(
+    directory: str, base: str, head: str = "HEAD", *, environment: Mapping[str, str] | None = None
+) -> str:
     """The commits in ``base..head`` as they are published, header and message, which no diff shows."""
-    first, last = (_commit(directory, name) for name in (base, head))
-    listing = _git(directory, "rev-list", last, f"^{first}")
-    return _git(directory, "cat-file", "--batch", stdin=listing.encode())
+    first, last = (_commit(directory, name, environment) for name in (base, head))
+    listing = _git(directory, "rev-list", last, f"^{first}", extra=environment)
+    return _git(directory, "cat-file", "--batch", stdin=listing.encode(), extra=environment)
 
 
-def _commit(directory: str, name: str) -> str:
+def _commit(directory: str, name: str, environment: Mapping[str, str] | None = None) -> str:
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
-    status, out, _err = git(directory, arguments, config=PLAIN, ok=(0, 1, 128))
+    status, out, _err = git(directory, arguments, environment=environment, config=PLAIN, ok=(0, 1, 128))
     if status:
         raise LoopError(f"{directory}: there is no commit {show(name)}")
     return out.strip()
 
 
-def _diff(directory: str, old: str, new: str) -> list[Change]:
+def _diff(directory: str, old: str, new: str, environment: Mapping[str, str] | None = None) -> list[Change]:
     sides = [old, new] if old else ["--root", "--no-commit-id", new]
-    return changes_in_diff(_git(directory, "diff-tree", *DIFF, *sides).encode("utf-8", "surrogateescape"))
+    return changes_in_diff(
+        _git(directory, "diff-tree", *DIFF, *sides, extra=environment).encode("utf-8", "surrogateescape")
+    )
 
 
 def _with_sizes(directory: str, changes: list[Change], extra: Mapping[str, str] | None = None) -> list[Change]:

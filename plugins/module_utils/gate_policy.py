@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import LoopError
+from .errors import LoopError, printable
 from .files import read_bytes, sha256
 from .gate_patterns import PARSER, try_pattern
 
@@ -110,7 +110,7 @@ def _yaml_reason(error: Exception) -> str:
     """Where and what, in one line, of the several that PyYAML has."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return _printable(f"line {mark.line + 1}: {reason}" if mark else f"no YAML: {reason}")
+    return printable(f"line {mark.line + 1}: {reason}" if mark else f"no YAML: {reason}")
 
 
 @dataclasses.dataclass
@@ -152,7 +152,7 @@ def _take(event: Any, stack: list[_Open], lines: dict[str, int]) -> None:
     path = here.path if names else _join(here, here.key if isinstance(here.value, dict) else len(here.value))
 
     def refuse(where: str, reason: str) -> LoopError:
-        return LoopError(f"{_printable(where)[:200] or 'the document'} (line {line}): {reason}")
+        return LoopError(f"{printable(where)[:200] or 'the document'} (line {line}): {reason}")
 
     if isinstance(event, yaml.AliasEvent) or event.anchor:
         raise refuse(path, "anchors and aliases are not allowed; write the value out")
@@ -220,11 +220,6 @@ def _what(value: Any) -> str:
     return _short(value)
 
 
-def _printable(text: str) -> str:
-    """Text that somebody else wrote, for one line of a message: a key may hold a line's end or a terminal's codes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -252,7 +247,7 @@ def _pattern(value: str) -> str:
             PARSER.parse(value)
         re.compile(value)
     except (re.error, OverflowError, RecursionError, ValueError, Warning) as error:
-        return f"a regular expression of Python's re ({_printable(str(error))})"
+        return f"a regular expression of Python's re ({printable(str(error))})"
     return ""
 
 
@@ -295,7 +290,7 @@ class _Checker(NamedTuple):
 
     def place(self, path: str) -> str:
         line = f" (line {self.lines[path]})" if path in self.lines else ""
-        return f"{self.source}: {_printable(path)[:200]}{line}"
+        return f"{self.source}: {printable(path)[:200]}{line}"
 
     def refuse(self, path: str, found: Any, allowed: str) -> LoopError:
         return LoopError(f"{self.place(path)}: found {_what(found)}, allowed: {allowed}")

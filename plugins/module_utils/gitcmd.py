@@ -5,18 +5,25 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from .errors import LoopError, TimedOut
 from .untrusted import show
 from .users import end_with_parent
 
 MAX_TOLD = 500
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MOVED = "; it has moved, and the token does not go along: write the repository's new name"
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
 
 # These win over every configuration file. Filters, aliases and includes are named by the
@@ -83,51 +90,105 @@ def git(
     config: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
     timeout: float = SECONDS,
+    most: int | None = None,
 ) -> tuple[int, str, str]:
     """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
 
     Raises LoopError with git's own reason where the exit status is not in ``ok``, TimedOut after
-    ``timeout`` seconds, and then all that git had started is ended.
+    ``timeout`` seconds, and then all that git had started is ended. Where ``most`` is given and git has more bytes to
+    say than that, which a few objects can make without end, it is LoopError as well.
     """
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
-    try:
-        process = subprocess.Popen(
-            ["git", *arguments], cwd=directory, env=whole_environment(environment, config), start_new_session=True,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=end_with_parent,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise LoopError("the program git is missing on this host; Debian's package is git") from error
-    except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
-        raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
-    try:
-        streams = process.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    with contextlib.ExitStack() as stack:
+        sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
+        try:
+            process = subprocess.Popen(
+                ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
+                start_new_session=True, preexec_fn=functools.partial(_begin, most),
+            )  # fmt: skip
+        except FileNotFoundError as error:
+            raise LoopError("the program git is missing on this host; Debian's package is git") from error
+        except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
+            raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
+        try:
+            out, error_text = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        if not isinstance(sink, int):
+            sink.seek(0)
+            out = sink.read()
     status: int = process.returncode
-    text, err = (stream.decode("utf-8", "surrogateescape") for stream in streams)
+    if status == -signal.SIGXFSZ:
+        raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")
+    text, err = (stream.decode("utf-8", "surrogateescape") for stream in (out, error_text))
     if status not in ok:
         lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
         # git says what is wrong first and ends with advice.
         told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}")
+        if arguments[0] == "push":  # that it failed says little: why it was refused is in the remote's own words
+            remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
+            told = [f"the remote says: {' '.join(said)}"] if (said := [line for line in remote if line]) else told
+        hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}{hint}")
     return status, text, err
 
 
-def credentials(url: str, token: str = "", askpass: str = "") -> tuple[dict[str, str], dict[str, str]]:
+def _begin(most: int | None) -> None:
+    """In the child, before it is git."""
+    end_with_parent()
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def rows(listing: str) -> list[str]:
+    """The rows of what git lists. A newline alone ends one: a ref may have in its name what Python takes for an end."""
+    return listing.split("\n")[:-1]
+
+
+def told_refs(listing: str) -> dict[str, str]:
+    """The commit of each ref, by its full name, as ``ls-remote`` lists them.
+
+    Look the wanted one up by its full name: asked for ``refs/heads/main``, git answers with every ref whose name
+    ends so, ``refs/heads/backup/refs/heads/main`` as well, and sorts that one first.
+    """
+    pairs = (row.split("\t") for row in rows(listing) if not row.startswith("ref: "))
+    return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}
+
+
+def told_branch(listing: str) -> str:
+    """The branch that HEAD leads to, as ``ls-remote --symref`` lists it; empty where it leads to none."""
+    heads = [row for row in rows(listing) if row.startswith("ref: refs/heads/") and row.endswith("\tHEAD")]
+    return heads[0].removeprefix("ref: refs/heads/").removesuffix("\tHEAD") if heads else ""
+
+
+def credentials(url: str, token: str = "", askpass: str = "", forge: str = "") -> tuple[dict[str, str], dict[str, str]]:
     """(environment, config) for ``git()`` that let it in at ``url``, and nowhere else, without argv.
 
-    The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN.
-    An empty GIT_ASKPASS keeps a repository from naming a program of its own.
+    The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN, and only if that host is the
+    one of ``forge``, where it is known whose token it is. A redirect is not followed then: git would take the header
+    along, to any host. An empty GIT_ASKPASS keeps a repository from naming a program of its own.
+    LoopError where the token would go over the network in the clear.
     """
     environment = {"GIT_ASKPASS": askpass}
-    match = re.match(r"https?://[^/]+/", url)
-    if not token or match is None:
+    origin = origin_of(url)
+    if not token or not origin or (forge and origin_of(forge) != origin):
         return environment, {}
+    if origin.startswith("http:") and urlsplit(origin).hostname not in LOOPBACK:
+        raise LoopError(f"{show(origin)} would get the token in the clear: use https")
     basic = base64.b64encode(f"x-access-token:{token}".encode()).decode()
-    return environment, {f"http.{match[0]}.extraHeader": f"Authorization: Basic {basic}"}
+    return environment, {
+        "http.followRedirects": "false",
+        f"http.{origin}/.extraHeader": f"Authorization: Basic {basic}",
+    }
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a web address, as they are written there; empty for every other address."""
+    match = re.match(r"(https?://)(?:[^/?#\\\s@]*@)?([^/?#\\\s@]+)(?=/|$)", url)
+    return f"{match[1]}{match[2]}".lower() if match else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from . import env_file
 from .errors import LoopError
 from .files import read_bytes
 from .forge import Forge
+from .gitcmd import origin_of
 
 try:
     import jwt
@@ -27,6 +28,8 @@ except ImportError:  # a fresh host, before the role's packages are there
     jwt = None  # type: ignore[assignment]
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
+# Of programs that a cycle has no use for.
+OTHER_TOKENS = ("GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 # What today's hosts have in their file with the secrets; ours are settings.
 PREFIX = "ENGINEERING_LOOP_GITHUB_"
 GITHUB = "https://api.github.com"
@@ -86,11 +89,20 @@ def app_of(settings: Mapping[str, Any], environment: Mapping[str, str], api_url:
 
 def forge_token(settings: Mapping[str, Any], environment: Mapping[str, str], api_url: str, path: str) -> Token:
     """A token for the forge: the App's, else the break-glass one of the file at ``path``, which is said aloud."""
-    spare = next((environment[key] for key in TOKEN_KEYS if environment.get(key)), "")
+    return choose(lambda: app_of(settings, environment, api_url), mint, spare_token(environment), path)
+
+
+def spare_token(environment: Mapping[str, str]) -> str:
+    """The break-glass token of the file with the secrets; empty where it has none."""
+    return next((environment[key] for key in TOKEN_KEYS if environment.get(key)), "")
+
+
+def choose(find: Callable[[], App | None], ask: Callable[[App], Token], spare: str, path: str) -> Token:
+    """What the App that ``find`` gives is given when ``ask`` asks; where there is none, or it fails, ``spare``."""
     try:
-        app = app_of(settings, environment, api_url)
+        app = find()
         if app is not None:
-            return mint(app)
+            return ask(app)
     except LoopError as error:
         if not spare:
             raise
@@ -102,7 +114,8 @@ def forge_token(settings: Mapping[str, Any], environment: Mapping[str, str], api
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets without what lets somebody in at the forge: the token goes its own way."""
-    return {key: value for key, value in environment.items() if key not in TOKEN_KEYS and not key.startswith(PREFIX)}
+    names = (*TOKEN_KEYS, *OTHER_TOKENS)
+    return {key: value for key, value in environment.items() if key not in names and not key.startswith(PREFIX)}
 
 
 def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
@@ -123,12 +136,17 @@ def acting(config: Mapping[str, Any], path: str) -> tuple[str, str]:
     environment = env_file.load(path, config["forbidden_environment"])
     token = forge_token(config["github_app"], environment, config["api_url"], path)
     app = app_of(config["github_app"], environment, config["api_url"]) if token.kind == "app" else None
+    if app and origin_of(app.api_url) != origin_of(config["api_url"]):
+        raise LoopError(
+            f"{path} says that the GitHub App is one of {app.api_url}, and engineering_loop_github_api_url that the "
+            f"forge is {config['api_url']}: let both name the same, an App's token is for its own forge only"
+        )
     return token.token, identity(app) if app else ""
 
 
-def mint(app: App) -> Token:
-    """An installation token, for an hour."""
-    answer = Forge(app.api_url, signed(app)).installation_token(int(app.installation_id))
+def mint(app: App, key: bytes | None = None) -> Token:
+    """An installation token, for an hour. ``key`` is the App's, where it was brought to us."""
+    answer = Forge(app.api_url, signed(app, key)).installation_token(int(app.installation_id))
     return Token(str(answer["token"]), "app", expires_at=str(answer.get("expires_at", "")))
 
 
@@ -137,14 +155,14 @@ def identity(app: App) -> str:
     return f"{Forge(app.api_url, signed(app)).app()['slug']}[bot]"
 
 
-def signed(app: App) -> str:
+def signed(app: App, key: bytes | None = None) -> str:
     """The JSON web token that says who the App is, signed with its key."""
     if jwt is None:
         raise LoopError("the Python library PyJWT is missing on this host; Debian's package is python3-jwt")
     now = int(time.time())
     claims = {"iat": now - 60, "exp": now + SECONDS, "iss": app.id}
     try:
-        return jwt.encode(claims, _key(app.private_key_file), algorithm="RS256")
+        return jwt.encode(claims, key or key_of(app), algorithm="RS256")
     except (PyJWTError, ValueError, TypeError, NotImplementedError):
         # Not the library's words: they could show what the file holds.
         raise LoopError(
@@ -153,8 +171,9 @@ def signed(app: App) -> str:
         ) from None
 
 
-def _key(path: str) -> bytes:
+def key_of(app: App) -> bytes:
     """The key, where nobody but root can have it."""
+    path = app.private_key_file
     real = os.path.realpath(path)
     key = read_bytes(real, 1 << 16)
     if key is None:

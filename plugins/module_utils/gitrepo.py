@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import loose
 from .errors import LoopError
-from .gitcmd import git
+from .gitcmd import git, rows
 
 OBJECT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 # A component that git, a shell and a path all read the same way.
@@ -194,8 +194,8 @@ def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )
-    rows = (line.split("\0") for line in out.splitlines())
-    return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in rows}
+    found = (row.split("\0") for row in rows(out))
+    return {ref.removeprefix("refs/heads/"): (commit, symref) for ref, commit, symref in found}
 
 
 def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -228,8 +228,8 @@ def _ask_objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
     for name in re.findall(r"refname '(.*)' is ambiguous", err):
         if not OBJECT.fullmatch(name):
             raise LoopError(f"{name!r} is ambiguous in {repo.path}: write refs/heads/{name} or refs/tags/{name}")
-    rows = (line.rpartition(" ") for line in out.splitlines())
-    return [(name, kind) if OBJECT.fullmatch(name) and kind != "missing" else ("", "") for name, _size, kind in rows]
+    found = (row.rpartition(" ") for row in rows(out))
+    return [(name, kind) if OBJECT.fullmatch(name) and kind != "missing" else ("", "") for name, _size, kind in found]
 
 
 def commits(repo: Repo, names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What root hands to a cycle, once: the secrets, the token, and which cell it is.
+"""What root hands to a cycle, once: the provider's keys, and which cell it is.
 
 One file in the unit's runtime directory: in memory, readable by the loop's user alone, gone as soon as the cycle has
 read it. A person who opens a kept cell gets the same as a credential of systemd's.

@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import cells, env_file, receipts, records, rollout, settings, timer
+from . import cells, env_file, gateway_receive, receipts, records, rollout, settings, timer
 from .errors import LoopError
-from .untrusted import show
+from .untrusted import show, shown
 
 
 def _run(command: Sequence[str]) -> str:
@@ -112,9 +112,20 @@ def _timer(unit: str) -> dict[str, Any]:
     return timer.Timer()._asdict()
 
 
+def kept_pushes(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the gateway keeps: pushes that were refused, and branches that made room; as ``kept`` tells of cells."""
+    return [
+        {
+            "id": one["id"], "kind": "push", "outcome": "kept by the gateway", "detail": one["why"], "made": one["at"],
+            "size": 0, "files": 0, "path": one["path"], "title": "", "what": f"{one['repo']} {one['branch']}",
+        }
+        for one in shown(gateway_receive.kept(config))
+    ]  # fmt: skip
+
+
 def kept(runs_dir: str) -> list[dict[str, Any]]:
     """Cells with work in them, newest last: ``id what issue outcome detail made size files path``."""
-    found = []
+    found: list[dict[str, Any]] = []
     for one in cells.listing(runs_dir):
         if not cells.is_kept(one):
             continue
@@ -123,11 +134,11 @@ def kept(runs_dir: str) -> list[dict[str, Any]]:
         if one["kind"] == "adopted":
             what = "what an older layout left"
         wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
-        found.append({**wanted, "what": show(str(what)), "title": show(str(issue.get("title", "")))})
+        found.append({**wanted, "what": show(what), "title": show(issue.get("title", ""))})
         for name, seen in cells.earlier(cells.Cell(one["path"])):
             told = {"id": name, "outcome": "adopted", "detail": f"was kept below {seen}", "what": "quarantined before"}
             found.append({**wanted, "size": 0, "files": 0, "title": "", **told})
-    return found
+    return list(shown(found))
 
 
 # What a kernel may be told so that nobody but root makes namespaces: file, the value that forbids it, what allows it.
@@ -172,5 +183,5 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "back": rollout.back(config),
         "timer": _timer(config["unit"]),
         "cycles": records.read(config["cycles_dir"], last),
-        "kept": kept(config["runs_dir"]),
+        "kept": kept(config["runs_dir"]) + kept_pushes(config),
     }

@@ -139,12 +139,12 @@ def _homes(config: Mapping[str, Any]) -> list[str]:
 def _unit_files(config: Mapping[str, Any], unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
     found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config['unit'])}*"))
-    return [path for path in found if path.endswith((".timer", ".service", ".socket")) and units.ours(path)]
+    return [path for path in found if path.endswith((".timer", ".socket", ".service")) and units.ours(path)]
 
 
 def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> None:
     ours = _unit_files(config, unit_dir)
-    for path in sorted(ours, key=lambda path: not path.endswith(".timer")):
+    for path in sorted(ours, key=lambda path: not path.endswith((".timer", ".socket"))):
         plan.go(f"{path}, stopped and disabled before", partial(_remove_unit, path))
     stamp = STAMP.format(unit=config["unit"])
     if ours:
@@ -159,7 +159,7 @@ def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> Non
 
 def _remove_unit(path: str) -> None:
     name = os.path.basename(path)
-    if path.endswith(".timer") or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+    if path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
         units.systemctl("disable", "--now", name)
     _unlink(path)
 
@@ -179,7 +179,7 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:
     """The package goes last: while it is there, what stands beside it under these names is ours."""
-    names = ("bin", "engine", "hooks", "git-askpass", "loop", runtime.PACKAGE)
+    names = ("bin", "engine", "hooks", "gateway-client", "git-askpass", "loop", runtime.PACKAGE)
     ours = [each for name in names for each in (_doomed(f"{lib_dir}/{name}"), f"{lib_dir}/{name}")]
     ours = [path for path in ours if os.path.lexists(path)]
     if not ours or runtime.PACKAGE not in ours[-1]:

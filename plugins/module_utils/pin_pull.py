@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from . import version_pin
 from .errors import LoopError
 from .forge import Forge
-from .gitcmd import credentials
+from .gitcmd import credentials, told_branch, told_refs
 
 GREEN = ("success", "neutral", "skipped")
 SECONDS = 300.0
@@ -93,10 +93,9 @@ def base_of(path: str, token: str, forge_url: str, remote: str = "origin") -> Ba
         raise LoopError(f"{path} is not in a git repository with a remote {remote}: a pull request needs one") from None
     access = {**mine, **_access(url, token, forge_url, int(mine.get("GIT_CONFIG_COUNT") or 0))}
     listed = _git(top, access, "ls-remote", "--symref", remote, "HEAD")
-    found = re.search(r"^ref: refs/heads/(\S+)\tHEAD\n([0-9a-f]{40})\tHEAD$", listed, re.MULTILINE)
-    if found is None:
+    branch, commit = told_branch(listed), told_refs(listed).get("HEAD", "")
+    if not branch or not commit:
         raise LoopError(f"{version_pin.redact(url)} has no default branch")
-    branch, commit = found[1], found[2]
     _fetch(top, remote, branch, access)
     name = os.path.relpath(real, os.path.realpath(top))
     entry = _git(top, access, "ls-tree", commit, "--", name).split()
@@ -115,10 +114,11 @@ def branch_for(base: Base, sha: str) -> str:
 def push(base: Base, sha: str, message: str) -> bool:
     """Have the branch with the bump on the remote; False where it was there already."""
     branch = branch_for(base, sha)
-    tip = _git(base.top, base.access, "ls-remote", base.remote, f"refs/heads/{branch}").split()
+    ref = f"refs/heads/{branch}"
+    tip = told_refs(_git(base.top, base.access, "ls-remote", base.remote, ref)).get(ref)
     if tip:
         _fetch(base.top, base.remote, branch, base.access)
-        content = _git(base.top, base.access, "cat-file", "blob", f"{tip[0]}:{base.path}").encode(
+        content = _git(base.top, base.access, "cat-file", "blob", f"{tip}:{base.path}").encode(
             "utf-8", "surrogateescape"
         )
         if version_pin.parse(content, base.path).value != sha:
@@ -126,8 +126,7 @@ def push(base: Base, sha: str, message: str) -> bool:
         return False
     commit = _commit(base, sha, message)
     # By its address, so that no remote-tracking branch is made; only where nobody made that branch meanwhile.
-    lease = f"--force-with-lease=refs/heads/{branch}:"
-    _git(base.top, base.access, "push", "--quiet", lease, base.url, f"{commit}:refs/heads/{branch}")
+    _git(base.top, base.access, "push", "--quiet", f"--force-with-lease={ref}:", base.url, f"{commit}:{ref}")
     return True
 
 
@@ -195,9 +194,7 @@ def body_of(bump: version_pin.Bump, repo: str, host: str, checks: list[str]) -> 
 
 def _access(url: str, token: str, forge_url: str, count: int) -> dict[str, str]:
     """The token for the forge's own address, beside the ``count`` settings and the credentials that are there."""
-    if not token or not url.startswith(f"{forge_url.rstrip('/')}/"):
-        return {}
-    settings = credentials(url, token)[1]
+    settings = credentials(url, token, forge=forge_url)[1]
     access = {"GIT_CONFIG_COUNT": str(count + len(settings))}
     for number, (key, value) in enumerate(settings.items(), count):
         access.update({f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value})

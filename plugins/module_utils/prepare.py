@@ -16,12 +16,25 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from . import budget, cells, env_file, gate_policy, github_app, handover, pristine, receipts, records, settings, watch
+from . import (
+    budget,
+    cells,
+    env_file,
+    gate_policy,
+    gateway_record,
+    github_app,
+    handover,
+    receipts,
+    records,
+    settings,
+    watch,
+    wire,
+)  # fmt: skip
 from .cells import Cell
 from .clock import today, utc_now
 from .egress import check_upstream, host_namespace, shut
 from .errors import LoopError
-from .files import write_atomic
+from .files import read_bytes, write_atomic
 from .journal import say
 from .sizes import number_of
 from .users import account
@@ -32,6 +45,8 @@ Record: TypeAlias = dict[str, Any]
 # Fewer free inodes than this and a checkout or an environment may not fit any more.
 MIN_INODES = 10_000
 HANDOFF = "HYRULE_HANDOFF_DIR"
+# All clones together, and what the forge takes to let us in.
+REFRESH_SECONDS = 1000.0
 
 
 class OverBudget(LoopError):
@@ -70,7 +85,7 @@ def _prepare(config: Config, invocation: str) -> handover.Handed:
         "trigger": trigger(),
     }
     records.write(config["cycles_dir"], record)
-    handed: handover.Handed = {"refused": "", "over_budget": "", "cell": "", "environment": {}, "token": ""}
+    handed: handover.Handed = {"refused": "", "over_budget": "", "cell": "", "environment": {}}
     try:
         _fill(config, record, handed)
     except OverBudget as error:
@@ -103,12 +118,8 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     shut(config)
     handed["network"] = host_namespace()
     check_proven(config, record["trigger"])
-    token = github_app.forge_token(config["github_app"], environment, config["api_url"], config["env_file"])
-    if token.note:
-        say(f"{token.note}\n")
-    record["token"] = {"kind": token.kind, "note": token.note, "expires": token.expires_at}
     record["purged"] = make_room(config)
-    refreshed = pristine.refresh(config, token.token)
+    refreshed = refresh(config, record)
     record["clones"] = [one for one in refreshed if one["status"] != "current"]
     for one in refreshed:
         if one["status"] in ("failed", "replaced"):
@@ -120,8 +131,38 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     cell = cells.make(config, record["cycle"], manifest)
     write_ledger(config, cell)
     watch.point_at(config, cell)
+    gateway_record.open_session(config, f"{config['unit']}.service", cell.id)
     record["cell"] = cell.path
-    handed.update(environment=github_app.without_credentials(environment), token=token.token, cell=cell.path)
+    environment = github_app.without_credentials(environment)
+    handed.update(environment={**environment, **model_policy(config, cell, environment)}, cell=cell.path)
+
+
+def model_policy(config: Config, cell: Cell, environment: Mapping[str, str]) -> dict[str, str]:
+    """The model policy that the host names, where a cycle finds it: only what is a release's is not hidden there."""
+    name = "HYRULE_MODEL_POLICY_FILE"
+    path = environment.get(name, "")
+    if not path or path.startswith(f"{config['install_dir']}/"):
+        return {}
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(
+            f"{name} in {config['env_file']} names {path}, where nothing is: the engine would play its mock"
+        )
+    user, place = account(config["user"]), f"{cell.part('state')}/model-policy.yml"
+    write_atomic(place, content, mode=0o400, uid=user.pw_uid, gid=user.pw_gid)
+    return {name: place}
+
+
+def refresh(config: Config, record: Record) -> list[dict[str, Any]]:
+    """Have the gateway bring all clones to what the forge has: it finds out whether the forge lets it in."""
+    asked = {"what": "refresh", "cycle": record["cycle"]}
+    answer = wire.ask(gateway_record.socket_of(config), asked, "the gateway to the forge", REFRESH_SECONDS)
+    token = answer["token"]
+    if token["note"]:
+        say(f"{token['note']}\n")
+    record["token"] = token
+    found: list[dict[str, Any]] = answer["clones"]
+    return found
 
 
 def write_ledger(config: Config, cell: Cell) -> None:

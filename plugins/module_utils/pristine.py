@@ -15,14 +15,14 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .clock import stamp
 from .errors import LoopError
-from .files import write_atomic
+from .files import flocked, write_atomic
 from .gitcmd import credentials, git
 from .remotes import remote_of
 from .users import as_user
@@ -94,11 +94,26 @@ def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS
     limits = Limits(seconds)
 
     def work() -> list[Json]:
-        with ThreadPoolExecutor(JOBS) as pool:
+        with alone(config), ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
 
     found: list[Json] = as_user(config["gate_user"], work)
     return found
+
+
+def refresh_one(config: Config, one: Clone, token: str) -> Json:
+    """The same for one of them, as the gate's user that we are."""
+    with alone(config):
+        return _refresh(one, token, Limits(), False)
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Hold the lock under which clones are changed. Where cycles read the clones, they cannot reach it."""
+    place = f"{config['pristine_dir']}/.private"
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    with flocked(f"{place}/lock"):
+        yield
 
 
 def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
@@ -185,7 +200,7 @@ def _whole(ask: Callable[[], str]) -> str:
 
 
 def _unlock(path: str) -> None:
-    """Locks that a killed git left. Nobody else works here: refreshing is done under the lock of the cells."""
+    """Locks that a killed git left. Nobody else works here: we hold the lock of the clones."""
     tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
     for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
         with contextlib.suppress(OSError):

@@ -29,6 +29,7 @@ from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .errors import LoopError
 from .files import alone_in, remove_tree, size_of, write_atomic
+from .gitcmd import rows
 from .gitrepo import (
     OBJECT,
     Denied,
@@ -640,7 +641,7 @@ def _branch_to_restore(repo: Repo, manifest: dict[str, Any], name: str) -> tuple
     """The branch's name and commit: from the manifest, or from the salvage refs alone."""
     prefix = f"{SALVAGE}/{name}/"
     _status, out, _err = repo.git(["for-each-ref", "--format=%(objectname) %(refname)", prefix])
-    refs = {ref.removeprefix(prefix): commit for commit, ref in (line.split(" ", 1) for line in out.splitlines())}
+    refs = {ref.removeprefix(prefix): commit for commit, ref in (row.split(" ", 1) for row in rows(out))}
     for ref, commit in refs.items():
         if ref.startswith("heads/"):
             return ref.removeprefix("heads/"), commit
@@ -876,7 +877,7 @@ def _let_go(thing: dict[str, Any], broken: dict[str, str], roots: bool) -> None:
             unlock(repo, thing["id"])
             _status, out, _err = repo.git(["for-each-ref", "--format=%(refname)", f"{SALVAGE}/{thing['id']}"])
             if out:
-                lines = "".join(f"delete {ref}\0\0" for ref in out.splitlines())
+                lines = "".join(f"delete {ref}\0\0" for ref in rows(out))
                 repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode(lines))
         except LoopError as error:
             broken[repo.path] = str(error)

@@ -132,14 +132,24 @@ def unit_digest(config: Config, root: str = "") -> str:
 
 def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
-    services = [os.path.join(UNIT_DIR, f"{config['unit']}{kind}.service") for kind in ("", "-watch")]
-    missing = [path for path in services if not os.path.exists(root + path)]
-    way_out = [os.path.join(UNIT_DIR, f"{config['unit']}-egress.{kind}") for kind in ("service", "socket")]
-    services += [path for path in way_out if os.path.exists(root + path)]
+    units = unit_paths(config)
+    missing = [path for path in units if not os.path.exists(root + path)]
+    units += [path for path in way_out_paths(config) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
-    drop_ins = [path for service in services for path in _tree(root, f"{service}.d")]
-    return [*services, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
+    drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
+    return [*units, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
+
+
+def unit_paths(config: Config) -> list[str]:
+    """The units of a cycle: its own, the watch beside it, and the gateway with its socket."""
+    kinds = (".service", "-watch.service", "-gate.service", "-gate.socket")
+    return [os.path.join(UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
+
+
+def way_out_paths(config: Config) -> list[str]:
+    """Those that are there only where the hosts that a cycle may reach are named."""
+    return [os.path.join(UNIT_DIR, f"{config['unit']}-egress.{kind}") for kind in ("service", "socket")]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:

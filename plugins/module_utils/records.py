@@ -103,13 +103,11 @@ def ended(record: dict[str, Any], outcome: str, detail: str) -> dict[str, Any]:
 
 def sentence(record: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
-    report = record.get("report")
-    report = report if isinstance(report, dict) else {}
-    issue = report.get("issue")
+    issue = record.get("issue")
     words = [f"cycle {record['outcome']} after {record.get('seconds', 0)} s"]
     if isinstance(issue, dict) and issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
-    words += [str(text) for text in (report.get("pr_url"), record.get("detail")) if text]
+    words += [str(text) for text in (record.get("pr_url"), record.get("detail")) if text]
     network = record.get("network")
     if isinstance(network, dict) and EXIT_STATUS.get(record["outcome"]) not in (0, NOTHING_DONE):
         words += [f"({advice})" for advice in (egress.advice(network.get("refused", [])),) if advice]

@@ -33,7 +33,8 @@ from typing import Any
 from .alive import cycle_in_progress, wait_until_idle
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
-from .gitcmd import credentials, git
+from .gitcmd import credentials, git, rows, told_branch, told_refs
+from .untrusted import show
 from .users import account, end_with_parent
 
 Json = dict[str, Any]
@@ -85,6 +86,7 @@ class Settings:
     timeout: float = 1800.0
     askpass: str = ""
     token: str = field(default="", repr=False)
+    git_url: str = ""  # the forge that the token is for; empty where it is the repository's own
     before_switch: Callable[[], None] | None = None  # called once another release is about to become active
 
 
@@ -754,7 +756,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
     if git(mirror, ["cat-file", "-e", f"{sha}^{{commit}}"], ok=range(-128, 256))[0]:
         raise LoopError(f"{repo} has no commit {sha} on any branch: was it pushed, is it the right repository?")
     found = git(mirror, ["for-each-ref", "--contains", sha, "--format=%(refname:lstrip=2)", "refs/heads"])[1]
-    on = found.split("\n")[:-1]
+    on = rows(found)
     wanted = settings.branches or _default_branches(settings, mirror)
     allowed = [name for name in on if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted)]
     if not allowed:
@@ -764,7 +766,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
         )
     if settings.allowed_signers or settings.keyring:
         _check_signature(settings, mirror, sha)
-    return allowed[0]
+    return show(allowed[0])
 
 
 def _default_branches(settings: Settings, mirror: str) -> list[str]:
@@ -774,12 +776,12 @@ def _default_branches(settings: Settings, mirror: str) -> list[str]:
         mirror, ["ls-remote", "--symref", "--", settings.repo, "HEAD"],
         environment=environment, config=config, timeout=NETWORK_SECONDS,
     )[1]  # fmt: skip
-    if named := re.search(r"^ref: refs/heads/(\S+)\tHEAD$", told, re.MULTILINE):
-        return [named[1]]
-    if at := re.search(r"^([0-9a-f]+)\tHEAD$", told, re.MULTILINE):
-        tips = git(mirror, ["for-each-ref", "--points-at", at[1], "--format=%(refname:lstrip=2)", "refs/heads"])[1]
+    if branch := told_branch(told):
+        return [branch]
+    if at := told_refs(told).get("HEAD"):
+        tips = git(mirror, ["for-each-ref", "--points-at", at, "--format=%(refname:lstrip=2)", "refs/heads"])[1]
         if tips:
-            return tips.split("\n")[:-1]
+            return rows(tips)
     raise LoopError(
         f"{settings.repo} does not say which branch is its default one (a bundle does if it was made with"
         " `git bundle create FILE HEAD main`): name those that may hold the engine in `branches`"
@@ -788,7 +790,7 @@ def _default_branches(settings: Settings, mirror: str) -> list[str]:
 
 def _access(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
     """Environment and configuration for git where it goes to the repository; a stalled transfer ends."""
-    environment, config = credentials(settings.repo, settings.token, settings.askpass)
+    environment, config = credentials(settings.repo, settings.token, settings.askpass, settings.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

@@ -147,9 +147,9 @@ def _files(config_file: str, config: Json, root: str = "") -> list[str]:
 
 
 def _covered(path: str, config_file: str, config: Json) -> bool:
-    service = os.path.join(receipts.UNIT_DIR, f"{config['unit']}.service")
-    above = (f"{service}.d/", f"{config['lib_dir']}/")
-    return path in (config_file, config["policy_file"], service) or path.startswith(above)
+    units = receipts.unit_paths(config)
+    above = (*(f"{unit}.d/" for unit in units), f"{config['lib_dir']}/")
+    return path in (config_file, config["policy_file"], *units) or path.startswith(above)
 
 
 def _prune(install_dir: str, known: Json) -> None:

@@ -11,7 +11,21 @@ import pkgutil
 import shlex
 from collections.abc import Iterable
 
-from . import canary, cycle, egress_proxy, enter, prepare, push_gate, sandbox, settings, settle, watch, workspaces
+from . import (
+    canary,
+    cycle,
+    egress_proxy,
+    enter,
+    gateway,
+    gateway_access,
+    gateway_client,
+    gateway_receive,
+    prepare,
+    sandbox,
+    settings,
+    settle,
+    watch,
+)  # fmt: skip
 from .errors import LoopError
 from .hostfiles import Entry
 
@@ -21,7 +35,19 @@ VERSION = "0.2.0"
 PACKAGE = "engineering_loop_core"
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (canary, cycle, egress_proxy, enter, prepare, push_gate, sandbox, settle, watch)
+PROGRAMS = (
+    canary,
+    cycle,
+    egress_proxy,
+    enter,
+    gateway,
+    gateway_access,
+    gateway_client,
+    prepare,
+    sandbox,
+    settle,
+    watch,
+)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -56,60 +82,17 @@ match sys.argv[1:]:
         from engineering_loop_core.enter import worktrees as main
     case ["pack", *words] if len(words) == 3:
         from engineering_loop_core.enter import pack as main
-    case ["pre-push", *words] if len(words) == 2:
-        from engineering_loop_core.push_gate import pre_push as main
-    case ["askpass", *words] if len(words) == 1:
-        from engineering_loop_core.push_gate import askpass as main
-    case ["git", *words]:
-        from engineering_loop_core.push_gate import guarded_git as main
+    case ["access", *words] if len(words) <= 1:
+        from engineering_loop_core.gateway_access import bring as main
+    case ["gateway", *words] if len(words) <= 1:
+        from engineering_loop_core.gateway import main
     case _:
         sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
 sys.exit(main(*words))
 """
 
-# The one hook that git runs for the engine.
-PRE_PUSH = """\
-#!/bin/sh
-exec {lib_dir}/loop pre-push "$@"
-"""
-
-# git asks for a name first and for a password second; the token never stands in an argument.
-ASKPASS = """\
-#!/bin/sh
-case "$1" in
-  Username*) echo x-access-token ;;
-  *) exec {lib_dir}/loop askpass "$1" ;;
-esac
-"""
-
-# What the engine finds as git. Filters and the like are programs that a repository's configuration names, and git
-# cannot be told to leave them all alone; so it does not run where there is a key that a checkout does not need. Bash
-# asks, since Python would take longer than git itself; where it finds one, Python looks again and says why.
-GIT = """\
-#!/bin/bash
-unset -v $ENGINEERING_LOOP_SECRETS ENGINEERING_LOOP_SECRETS
-options=() value=
-for word in "$@"; do
-  [[ $value || $word == -* ]] || break
-  options+=("$word")
-  [[ ! $value && $word =~ ^(-C|-c|--git-dir|--work-tree|--namespace)$ ]] && value=yes || value=
-done
-keys() {{ /usr/bin/git "${{options[@]}}" config --local --no-includes --list --name-only -z 2>/dev/null; }}
-if [[ -v {settings} ]] && keys | LC_ALL=C grep -qzvxE {harmless}; then
-  lib={lib_dir}
-  PATH=${{PATH//"$lib/bin:"/}} exec "$lib/loop" git "$@"  # which runs git itself, and must not come back here
-fi
-exec /usr/bin/git "$@"
-"""
-# gh reaches the forge, and has no use for the other secrets. A shell, since it is called many times.
-GH = """\
-#!/bin/sh
-PATH=${{PATH#{lib_dir}/bin:}}
-# Words of a list of names:
-unset -v $ENGINEERING_LOOP_SECRETS
-unset -v ENGINEERING_LOOP_SECRETS
-exec gh "$@"
-"""
+# The cycle's side of the gateway's socket. Nothing but Python itself is loaded: it is started for every request.
+CLIENT = "#!/usr/bin/python3 -IS\n"
 # What runs generated code: the agent, and the policy's gate commands.
 ALONE = """\
 #!/bin/sh
@@ -121,7 +104,7 @@ ENGINE_PYTHON = """\
 exec {lib_dir}/loop alone {name} "$@"
 """
 GATE_COMMANDS = ("pytest", "python", "python3", "uv")
-DOORS = ("gh", "git")
+DOORS = ("gh",)
 
 
 def sources() -> dict[str, bytes]:
@@ -142,28 +125,22 @@ def sources() -> dict[str, bytes]:
     return found
 
 
-def git_door(lib_dir: str) -> str:
-    """The program that stands before git."""
-    harmless = shlex.quote(workspaces.HARMLESS.pattern)
-    return GIT.format(lib_dir=shlex.quote(lib_dir), settings=push_gate.SETTINGS, harmless=harmless)
-
-
 def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.DEFAULT_PATH) -> list[Entry]:
-    """What must stand below ``lib_dir``: core, launcher, askpass, hook, programs. What is no longer ours goes."""
+    """What must stand below ``lib_dir``: core, launcher, client, hook, programs. What is no longer ours goes."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
+    client = CLIENT.encode() + content["gateway_client.py"]
     launcher = LAUNCHER.format(lib_dir=lib_dir, config=config)
     wanted = [
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
         Entry(f"{lib_dir}/loop", content=launcher.encode(), mode=0o755),
-        Entry(f"{lib_dir}/git-askpass", content=ASKPASS.format(lib_dir=quoted).encode(), mode=0o755),
         Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
-        Entry(f"{lib_dir}/hooks/pre-push", content=PRE_PUSH.format(lib_dir=quoted).encode(), mode=0o755),
+        Entry(f"{lib_dir}/hooks/pre-receive", content=gateway_receive.PRE_RECEIVE.encode(), mode=0o755),
         Entry(f"{lib_dir}/bin", "directory", mode=0o755),
-        Entry(f"{lib_dir}/bin/git", content=git_door(lib_dir).encode(), mode=0o755),
-        Entry(f"{lib_dir}/bin/gh", content=GH.format(lib_dir=quoted).encode(), mode=0o755),
+        Entry(f"{lib_dir}/bin/gh", content=client, mode=0o755),
+        Entry(f"{lib_dir}/gateway-client", content=client, mode=0o755),
     ]
     names = sorted({*GATE_COMMANDS, *(os.path.basename(program) for program in programs)} - {*DOORS})
     alone = ALONE.format(lib_dir=quoted).encode()
@@ -172,7 +149,9 @@ def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.D
     wanted.append(Entry(f"{lib_dir}/engine", "directory", mode=0o755))
     wanted.append(Entry(f"{lib_dir}/engine/python", content=own, mode=0o755))
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
-    for directory, known in ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names})):
+    ours = ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names}), (f"{lib_dir}/hooks", {"pre-receive"}))
+    wanted.append(Entry(f"{lib_dir}/git-askpass", "absent"))  # an earlier version's
+    for directory, known in ours:
         if os.path.isdir(directory):
             wanted += [
                 Entry(f"{directory}/{name}", "absent")

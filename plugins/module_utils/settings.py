@@ -27,6 +27,7 @@ KEYS: dict[str, type] = {
     "lib_dir": str,
     "state_dir": str,
     "gate_user": str,
+    "gate_dir": str,
     "pristine_dir": str,
     "runs_dir": str,
     "memory_dir": str,

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """After a cycle, as root, when all of its processes are gone: judge how it ended, take memory back, close its cell.
 
-What the cycle reported is a claim. What root saw (whether an agent was started, how systemd ended it, who stopped it)
-stands above it.
+What the cycle reported is a claim. What the gateway wrote down (what was taken, pushed and opened) and what root saw
+(whether an agent was started, how systemd ended it, who stopped it) stand above it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from . import budget, cells, egress, pristine, records, settings
+from . import budget, cells, egress, gateway_record, pristine, records, settings
 from .cells import Cell
 from .errors import LoopError
+from .gateway_record import Story
 from .journal import say
 from .sizes import limits_of
 from .untrusted import show
@@ -26,6 +27,8 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
+# How long a push that had begun may take to reach the forge.
+PUSH_SECONDS = 120.0
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:
@@ -33,6 +36,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     invocation = os.environ.get("INVOCATION_ID", "")
     try:
         config = settings.load(config_path)
+        close_gateway(config)
         with cells.alone(config):
             running = [one for one in records.running(config["cycles_dir"]) if one.get("invocation_id") == invocation]
             ended = [_settle(config, record) for record in running]
@@ -45,6 +49,13 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     return int(status not in (0, records.NOTHING_DONE) and told in ("0", str(records.NOTHING_DONE)))
 
 
+def close_gateway(config: Config) -> None:
+    """Nobody asks any more; what is on its way to the forge gets there, or not, before anybody judges."""
+    gateway_record.close_session(config, f"{config['unit']}.service")
+    if not gateway_record.quiet(config, PUSH_SECONDS):
+        say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
+
+
 def _settle(config: Config, record: Json) -> Json:
     cell = Cell(f"{config['runs_dir']}/{record['cycle']}")
     try:
@@ -54,20 +65,21 @@ def _settle(config: Config, record: Json) -> Json:
         records.write(config["cycles_dir"], record)
         return record
     claim = claimed(cells.report_of(cell))
+    story = gateway_record.story(gateway_record.read(config, cell.id))
     outcome, detail = judge(manifest, claim, os.environ)
-    record.update({key: claim[key] for key in ("report", "exit_status", "pushes", "checkouts") if key in claim})
-    record = {**records.ended(record, outcome, detail), "agents": manifest["agents"]}
+    outcome, detail = against_record(outcome, detail, claim, story)
+    record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
+    record = {**records.ended(record, outcome, detail), **told_by(story), "agents": manifest["agents"]}
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
-    if not manifest["agents"] and outcome in WORKED:  # an engine whose agent is none of our programs
+    # An engine whose agent is none of our programs:
+    if not manifest["agents"] and (outcome in WORKED or story.pushes):
         budget.take(config, manifest["invocation"], manifest["trigger"])
     record["budget"] = budget.figures(config)
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
     _mark_damaged(config, claim)
-    issue = claim.get("report", {}).get("issue")
-    issue = records.bounded(issue) if isinstance(issue, dict) else None
-    manifest.update(outcome=outcome, detail=records.bounded(detail), issue=issue)
+    manifest.update(outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
     if outcome in cells.NOTHING_IN_IT and not manifest["agents"]:
         _remove(cell)
         record.pop("cell", None)
@@ -76,6 +88,8 @@ def _settle(config: Config, record: Json) -> Json:
         record["kept"] = cells.is_kept(manifest)
     record["numbers"] = numbers(config, record, claim, manifest)
     records.write(config["cycles_dir"], record)
+    for url in record["finished"]:
+        say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
     say(f"{records.sentence(record)}\n")
     return record
 
@@ -83,12 +97,11 @@ def _settle(config: Config, record: Json) -> Json:
 def claimed(report: Mapping[str, Any]) -> Json:
     """Of what the cycle reported, what has the kind that it should have."""
     kinds: dict[str, type] = {
-        "report": dict, "pushes": list, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+        "report": dict, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
         "network": str,
     }  # fmt: skip
     found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
-    for key in ("pushes", "checkouts"):
-        found[key] = [one for one in found.get(key, []) if isinstance(one, dict)]
+    found["checkouts"] = [one for one in found.get("checkouts", []) if isinstance(one, dict)]
     return {**found, "outcome": report.get("outcome"), "detail": report.get("detail", "")}
 
 
@@ -111,6 +124,50 @@ def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mappin
     if manifest["agents"] and outcome in cells.NOTHING_IN_IT:
         return "error", f"the cycle says {outcome}, but an agent was started: {detail}"
     return outcome, detail
+
+
+def against_record(outcome: str, detail: str, claim: Mapping[str, Any], story: Story) -> tuple[str, str]:
+    """The outcome where what the engine says and what the gateway wrote down are held together."""
+    report = claim.get("report", {})
+    url = str(story.own_pull.get("url", ""))
+    issue = report.get("issue")
+    issue = issue if isinstance(issue, dict) else {}
+    refused = [str(one.get("reason", "")) for one in story.pushes if not one.get("allowed")]
+    if outcome == "published" and not url:
+        return "error", f"the engine says published, but no pull request was opened{_because(refused)}"
+    if outcome == "published" and story.taken and issue and (issue.get("repo"), issue.get("number")) != story.taken:
+        told = show(f"{issue.get('repo')}#{issue.get('number')}")
+        return "error", f"the engine reports {told}, but it took {story.issue}; its pull request is {url}"
+    if outcome == "published" and report.get("pr_url") not in (None, "", url):
+        return "error", f"the engine reports {show(str(report['pr_url']))}, but it opened {url}"
+    if outcome in ("idle", "over_budget", "locked", "needs_triage", "refused", "refused_ci"):
+        if url:
+            return "error", f"the engine says {outcome}, but it opened {url}: {detail}"
+        if story.pushes and outcome != "needs_triage":
+            return "error", f"the engine says {outcome}, but it pushed: {detail}{_because(refused)}"
+    if outcome != "published":
+        detail = f"{refused[-1]}; {detail}" if refused and refused[-1] not in detail else detail
+        detail = f"{detail}; its pull request {url} is open" if url else detail
+    return outcome, detail
+
+
+def _because(refused: list[str]) -> str:
+    return f": {refused[-1]}" if refused else ""
+
+
+def told_by(story: Story) -> Json:
+    """What the gateway's record says, for the cycle's own."""
+    keys = ("at", "repo", "branch", "new", "old", "allowed", "reason", "kept", "seconds", "judged")
+    told: Json = {
+        "issue": None, "pr_url": str(story.own_pull.get("url", "")),
+        "pushes": [{key: one[key] for key in keys if key in one} for one in story.pushes],
+        "finished": [str(one.get("url")) for one in story.opened if one.get("finished")],
+        "held": story.held, "refusals": story.refusals, "asked": story.entries,
+    }  # fmt: skip
+    if story.taken:
+        repo, number = story.taken
+        told["issue"] = {"repo": repo, "number": number, "title": story.titles.get(story.issue, "")}
+    return told
 
 
 def _memory_back(config: Config, cell: Cell) -> Json:
@@ -150,7 +207,7 @@ def let_go(config: Config) -> None:
 
 def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
     """What can be counted of a cycle, flat, for whoever draws curves."""
-    report, pushes, given = claim.get("report", {}), claim["pushes"], claim.get("numbers", {})
+    report, pushes, given = claim.get("report", {}), record["pushes"], claim.get("numbers", {})
     disk = os.statvfs(config["cycles_dir"])
     names = ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")
     counted = {name: _number(given.get(name)) for name in names}

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .errors import LoopError
+from .errors import LoopError, printable
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -25,13 +25,8 @@ MAX_SHOWN = 200
 def show(text: object, limit: int = MAX_SHOWN) -> str:
     """A name or a line for a message: printable, on one line, not longer than it needs to be."""
     whole = str(text)
-    plain = "".join(char if char.isprintable() else _escaped(char) for char in whole[:limit])
+    plain = printable(whole[:limit])
     return plain if len(plain) <= limit and len(whole) <= limit else f"{plain[:limit]}..."
-
-
-def _escaped(char: str) -> str:
-    byte = ord(char) - 0xDC00  # a byte that was no text
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
 def shown(value: Any, limit: int = 5000) -> Any:

@@ -114,13 +114,21 @@ def write(path: str, pin: Pin, sha: str) -> None:
 
 
 def resolve(
-    repo: str, before: str, to: str = "", *, token: str = "", allow_downgrade: bool = False, any_branch: bool = False
+    repo: str,
+    before: str,
+    to: str = "",
+    *,
+    token: str = "",
+    forge: str = "",
+    allow_downgrade: bool = False,
+    any_branch: bool = False,
 ) -> Bump:
     """What a bump from the SHA ``before`` to ``to`` is: a SHA (7 digits or more), a tag or a branch of ``repo``.
 
     Without ``to``, the tip of the default branch. The commit must be on the default branch unless
-    ``any_branch``, and descend from ``before`` unless ``allow_downgrade``. Fetches history only, no files,
-    into a directory that is gone afterwards. Raises LoopError, never with a credential in it.
+    ``any_branch``, and descend from ``before`` unless ``allow_downgrade``. The token goes to ``forge`` alone.
+    Fetches history only, no files, into a directory that is gone afterwards. Raises LoopError, never with a
+    credential in it.
     """
     shown = redact(repo)
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
@@ -128,7 +136,7 @@ def resolve(
     if re.match(r"https?://[^/]*@|\w+://[^@]*:[^@]*@", repo):
         raise LoopError(f"repo {shown} holds a password, which every user of this machine could read: use GH_TOKEN")
     with tempfile.TemporaryDirectory() as directory:
-        environment, config = credentials(repo, token)
+        environment, config = credentials(repo, token, forge=forge)
         config.update({"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"})
         clone = ["clone", "--quiet", "--bare", "--filter=tree:0", "--template=", "--", repo, "engine.git"]
         try:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The socket between a cycle and root's watch beside it: one JSON object each way, bounded."""
+"""Sockets between a cycle, root's watch beside it and the gateway: one JSON object each way, bounded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .errors import LoopError
 
 Config: TypeAlias = Mapping[str, Any]
 
-MAX_MESSAGE = 256 * 1024
+MAX_MESSAGE = 1024 * 1024
 SECONDS = 10.0
 # A host under load may take long to answer, and a cycle that gives up is a cycle lost.
 PATIENCE = 30.0
@@ -54,10 +54,10 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid, uid)
 
 
-def receive(connection: socket.socket) -> dict[str, Any]:
+def receive(connection: socket.socket, begun: bytes = b"", seconds: float = SECONDS) -> dict[str, Any]:
     """One message, up to its end. LoopError where it is too long, too slow or no JSON object."""
-    connection.settimeout(SECONDS)
-    deadline, content = time.monotonic() + SECONDS, b""
+    connection.settimeout(seconds)
+    deadline, content = time.monotonic() + seconds, begun
     while not content.endswith(b"\n"):
         if time.monotonic() > deadline:
             raise LoopError("a message did not end in time")
@@ -70,28 +70,33 @@ def receive(connection: socket.socket) -> dict[str, Any]:
         content += chunk
         if len(content) > MAX_MESSAGE:
             raise LoopError(f"a message is longer than {MAX_MESSAGE} bytes")
-    return untrusted.parse(content, "a message to the watch")
+    return untrusted.parse(content, "a message")
 
 
 def tell(config: Config, message: Mapping[str, Any], seconds: float = PATIENCE) -> dict[str, Any]:
     """Tell the watch and wait for its answer. LoopError where it does not take it: then nothing may go on."""
+    return ask(place(config), message, "the watch beside the cycle", seconds)
+
+
+def ask(path: str, message: Mapping[str, Any], whom: str, seconds: float) -> dict[str, Any]:
+    """Send a message to the socket at ``path`` and return the answer. LoopError where ``whom`` says no, or nothing."""
     content = json.dumps(message).encode() + b"\n"
     deadline = time.monotonic() + seconds
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(max(0.1, deadline - time.monotonic()))
-                connection.connect(place(config))
+                connection.connect(path)
                 connection.sendall(content)
                 connection.shutdown(socket.SHUT_WR)
-                answer = receive(connection)
+                answer = receive(connection, seconds=max(SECONDS, deadline - time.monotonic()))
                 break
         except OSError as error:
             if time.monotonic() > deadline:
-                raise LoopError(f"the watch beside the cycle does not answer ({error}); is it running?") from error
+                raise LoopError(f"{whom} does not answer ({error}); is it running?") from error
             time.sleep(0.1)  # it is being started anew
     if not answer.get("ok"):
-        raise LoopError(f"the watch beside the cycle says: {untrusted.show(str(answer.get('why', 'no')))}")
+        raise LoopError(f"{whom} says: {untrusted.show(str(answer.get('why', 'no')), 1000)}")
     return answer
 
 

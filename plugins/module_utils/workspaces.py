@@ -28,10 +28,11 @@ from typing import Any
 from .alive import cycle_in_progress, lock_holder, processes
 from .errors import LoopError
 from .files import alone_in, remove_tree, write_atomic
-from .gitcmd import available, credentials, git
+from .gitcmd import available, credentials, git, told_refs
 from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
 from .quarantine import move, needs_root
 from .remotes import remote_of
+from .untrusted import shown
 from .users import account, as_user
 
 Json = dict[str, Any]
@@ -183,7 +184,8 @@ def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json
         outcome.update(status="failed", detail=re.sub(r"://[^/\s@]+@", "://***@", str(error)))
     except OSError as error:
         outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
-    return outcome
+    # Names of branches, files and settings are the agent's to choose.
+    return dict(shown(outcome))
 
 
 def _outcome(one: Checkout, status: str) -> Json:
@@ -340,8 +342,7 @@ def _check_refs(path: str) -> None:
 
 def _remote_tip(settings: Settings, one: Checkout) -> str:
     wanted = f"refs/heads/{one.version}"
-    rows = (line.split("\t") for line in _ask(settings, one, ["ls-remote"], wanted).splitlines())
-    tip = next((row[0] for row in rows if row[1:] == [wanted]), "")  # git answers with every name that ends so
+    tip = told_refs(_ask(settings, one, ["ls-remote"], wanted)).get(wanted)
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
     return tip
@@ -370,7 +371,7 @@ def _reached(path: str, commit: str, tip: str) -> bool:
 
 
 def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, settings.token, settings.askpass)
+    environment, config = credentials(one.url, settings.token, settings.askpass, settings.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

@@ -141,6 +141,12 @@ options:
       - The host's settings, C(loop.json). Given them, the timer is held before another release is switched to, until
         M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes back.
     type: path
+  git_url:
+    description:
+      - The forge that the token of O(env_file) or O(github_app) is for. Where O(repo) is elsewhere, it is not sent.
+        Empty where the token is one for O(repo), wherever that is.
+    type: str
+    default: ""
   token_env:
     description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
     type: str
@@ -219,6 +225,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, releases, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import show, shown
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
@@ -251,6 +258,7 @@ OPTIONS = {
     "timeout": {"type": "float", "default": 1800},
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
+    "git_url": {"type": "str", "default": ""},
     "token_env": {"type": "str", "no_log": False},
     "github_app": github_app.OPTION,
     "askpass": {"type": "path"},
@@ -274,6 +282,8 @@ def main() -> None:
     wanted = dict(module.params)
     state, version = wanted.pop("state"), wanted.pop("version")
     try:
+        if wanted["token_env"]:
+            wanted["git_url"] = ""  # a token that was given for this repository
         secret = token(wanted.pop("env_file"), wanted.pop("token_env"), wanted.pop("github_app"))
         given = {key: value for key, value in wanted.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
@@ -287,7 +297,8 @@ def main() -> None:
     except LoopError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or wanted['install_dir']}: {error.strerror}; nothing was switched")
+        module.fail_json(msg=f"{show(error.filename or wanted['install_dir'])}: {error.strerror}; nothing was switched")
+    result = shown(result)
     if result["damaged"]:
         module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")
     if module._diff:

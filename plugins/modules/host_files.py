@@ -68,7 +68,8 @@ options:
   lib_dir:
     description:
       - Also install the collection's own code here, owned by root, as the last of the set.
-      - The systemd unit runs that code before every cycle, so it is the code that this module was shipped with.
+      - The systemd units run that code before, in, beside and after every cycle, the gateway to the forge included, so
+        it is the code that this module was shipped with.
     type: path
   programs:
     description:

@@ -47,7 +47,7 @@ options:
     description:
       - The file on the host that holds the forge token as E(GH_TOKEN) or E(ENGINEERING_LOOP_GITHUB_TOKEN). Where the
         settings or this file name a GitHub App, its installation token is used instead.
-      - Proxies and CA bundles that it names, such as E(HTTPS_PROXY) and E(REQUESTS_CA_BUNDLE), are used as the cycle
+      - Proxies and CA bundles that it names, such as E(HTTPS_PROXY) and E(REQUESTS_CA_BUNDLE), are used as the gateway
         uses them.
       - Defaults to the one that O(config) names.
     type: path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_cell
-short_description: Open a kept cell of the loop, or bring its work out
+short_description: Open a kept cell of the loop, or bring kept work out
 version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
@@ -23,19 +23,22 @@ options:
       - The cell's id, or a part of it that fits one cell only.
       - V(memory) stands for the memory that goes from cycle to cycle. It is swapped with the one before the last
         change.
+      - The id of what the gateway keeps, a refused push or a branch that made room, tells of that; with O(to) it is
+        brought as well. It must be given in full.
       - The id of something that an older layout had in its quarantine puts that back, in the cell that took it in.
     type: str
     required: true
   run:
     description:
       - A command to run in the cell, as words. Without it, and without O(to), the state of each worktree is shown.
+      - Refused for what the gateway keeps, where nothing can be run.
     type: list
     elements: str
     default: []
   as_engine:
     description:
-      - Hand the command what the engine gets, forge token and keys included. For the engine's own commands on the run's
-        state file, such as C(hyrule-engineering-loop pr).
+      - Hand the command what the engine gets, the provider's keys and the way to the gateway included. For the engine's
+        own commands on the run's state file, such as C(hyrule-engineering-loop pr). What they push is judged as ever.
     type: bool
     default: false
   to:
@@ -73,20 +76,26 @@ EXAMPLES = r"""
 
 RETURN = r"""
 id:
-  description: The cell.
+  description: The cell, or what the gateway keeps.
   returned: success
   type: str
+enters:
+  description: Whether something can be run in it; not in what the gateway keeps.
+  returned: where it is false
+  type: bool
 exit_status:
   description: Exit status of the command.
   returned: when something was run
   type: int
 lines:
-  description: What it said, made harmless for a terminal.
+  description:
+    - What it said, or of what the gateway keeps repository, branch, commit, cycle and the reason; made harmless for a
+      terminal.
   returned: success
   type: list
   elements: str
 brought:
-  description: One entry for each worktree that was brought.
+  description: One entry for each worktree that was brought, or the one of what the gateway kept.
   returned: with O(to)
   type: list
   elements: dict
@@ -100,8 +109,15 @@ brought:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    cells,
+    enter,
+    gateway_receive,
+    settings,
+    untrusted,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 # In the sandbox: what a person asks first.
 LOOK = """
@@ -130,7 +146,7 @@ def main() -> None:
     if module.params["run"] and module.params["to"]:
         module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
     try:
-        result = act(settings.load(module.params["config"]), module.params, module.check_mode)
+        result = shown(act(settings.load(module.params["config"]), module.params, module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))
     if module._diff and result.get("brought"):
@@ -150,6 +166,23 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
         if done is None:
             raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
+    push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
+    if push is not None:
+        if given["run"]:
+            raise LoopError(f"{push['id']} is a push that the gateway keeps: nothing runs in it; bring it with to")
+        if given["to"]:
+            return {
+                "id": push["id"],
+                "lines": [],
+                **gateway_receive.restore(config, push["id"], given["to"], check=check),
+            }
+        told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
+        return {
+            "changed": False,
+            "id": push["id"],
+            "enters": False,
+            "lines": [f"{key}: {value}" for key, value in told.items()],
+        }
     cell = cells.find(config, given["what"])
     if given["to"]:
         return {"id": cell.id, "lines": [], **enter.bring(config, cell, given["to"], check=check)}

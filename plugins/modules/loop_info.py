@@ -214,12 +214,15 @@ loop:
       type: dict
       returned: always
     cycles:
-      description: The last cycles, oldest first.
+      description:
+        - The last cycles, oldest first. C(issue), C(pr_url), C(pushes), C(held) and C(refusals) of each are from the
+          gateway's record, C(report) is what the engine says of itself.
       type: list
       returned: always
     kept:
       description:
-        - Cells of cycles that did not end well, and what an older layout left, oldest first.
+        - Cells of cycles that did not end well, and what an older layout left, oldest first; after them, with
+          C(kind=push), pushes that the gateway refused and branches that made room for others.
         - Each has C(id), C(what), C(title), C(outcome), C(detail), C(made), C(size), C(files), C(path) and C(kind).
       type: list
       elements: dict
@@ -231,6 +234,7 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -264,7 +268,7 @@ def main() -> None:
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
-            takeover=[item.path for item in theirs],
+            takeover=shown([item.path for item in theirs]),
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),

@@ -34,7 +34,8 @@ options:
   remove:
     description:
       - What else goes, for good.
-      - V(work) is the cells of cycles, kept ones as well, pristine clones, memory and records of cycles.
+      - V(work) is the cells of cycles, kept ones as well, pristine clones, what the gateway keeps and its records,
+        memory and records of cycles.
       - V(config) is policy and settings; V(secrets) the env file and the key; V(taken_over) what an older layout had.
       - V(user) is the users and their groups, which needs V(work).
     type: list
@@ -72,6 +73,7 @@ kept:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import leave, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 
 def main() -> None:
@@ -89,7 +91,7 @@ def main() -> None:
     try:
         config = leave.deployed(given["config"], given["settings"])
         key = given["key_file"] or ""
-        result = leave.leave(config, given["remove"], given["wait"], key_file=key, check=module.check_mode)
+        result = shown(leave.leave(config, given["remove"], given["wait"], key_file=key, check=module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))
     if module._diff:

@@ -170,6 +170,7 @@ beside:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 LAYOUT = {
     "install_dir": {"type": "path", "required": True},
@@ -220,6 +221,7 @@ def main() -> None:
             result = {"lines": [], "aside": "", "items": [], **made}
     except LoopError as error:
         module.fail_json(msg=str(error))
+    result = shown(result)
     if module._diff:
         result["diff"] = {side: "".join(f"{item[key]}\n" for item in result["items"]) for side, key in SIDES}
     module.exit_json(**result)

@@ -15,7 +15,8 @@ description:
   - Clones the repositories that are missing under O(root), bare, and fetches all branches of the others, all at once.
   - Each cycle borrows the objects of these clones, so none of them is ever removed, also not when a clone is damaged
     and made anew.
-  - The loop does the same before each cycle. Here it is found early which repository cannot be reached.
+  - The gateway does the same before each cycle, and compares there what a cycle pushes. Here it is found early which
+    repository cannot be reached.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 options:
@@ -41,7 +42,7 @@ options:
         type: str
         default: main
   user:
-    description: Whose clones these are, who runs nothing else. All git work is done as this user.
+    description: Whose clones these are, who runs the gateway and nothing else. All git work is done as this user.
     type: str
     default: loop-gate
   git_url:

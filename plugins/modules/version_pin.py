@@ -154,7 +154,7 @@ import dataclasses
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, version_pin
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, untrusted, version_pin
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
 
@@ -167,8 +167,8 @@ def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[
         repo,
         before,
         wanted["to"],
-        # The token is the forge's: no other host gets to see it.
-        token=wanted["token"] if repo.startswith(f"{forge_url}/") else "",
+        token=wanted["token"],
+        forge=forge_url,
         allow_downgrade=wanted["allow_downgrade"],
         any_branch=wanted["any_branch"],
     )
@@ -215,7 +215,7 @@ def propose(module: AnsibleModule) -> None:
 
 def leave(module: AnsibleModule, found: version_pin.Bump, **more: Any) -> None:
     """Exit with what was found; in diff mode with the value before and after."""
-    result = {**dataclasses.asdict(found), **more}
+    result = untrusted.shown({**dataclasses.asdict(found), **more})
     if module._diff:
         # Only the value: the rest of the file may hold what is nobody's business in a log.
         old, new = (f"{version_pin.KEY}: {sha}\n" for sha in (found.before, found.after))

@@ -48,7 +48,7 @@ options:
     type: str
     default: loop
   git_url:
-    description: Where C(OWNER/NAME.git) is found.
+    description: Where C(OWNER/NAME.git) is found. The token of O(env_file) goes there and nowhere else.
     type: str
     default: https://github.com
   jobs:

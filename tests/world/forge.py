@@ -42,6 +42,7 @@ def create_app(store: Store) -> Flask:
     except FileNotFoundError:
         raise ForgeError(f"GitHub's description of its API is missing at {openapi.FILE}: run make setup") from None
     app = Flask("forge")
+    app.extensions["forge"] = store
     app.json.sort_keys = False  # type: ignore[attr-defined]
     add_gate(app, store, description)
     add_reading(app, store)
@@ -56,8 +57,48 @@ class _Handler(WSGIRequestHandler):
     # git sends large packs in chunks, which HTTP/1.0 does not have.
     protocol_version = "HTTP/1.1"
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """What an answer is dated: by the forge's own clock."""
+        app = self.server.app
+        assert isinstance(app, Flask)
+        return super().date_time_string(app.extensions["forge"].time() if timestamp is None else timestamp)
+
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing: ``requests.jsonl`` is the log."""
+
+
+class _Place:
+    """Where the forge listens. It can leave for a while, when connections are refused, and come back to its port."""
+
+    def __init__(self, app: Flask, port: int) -> None:
+        self._app = app
+        self.port = port
+        self._lock = threading.Lock()
+        self._over = False
+        self._open()
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._server = make_server("127.0.0.1", self.port, self._app, threaded=True, request_handler=_Handler)
+            self._server.daemon_threads = True  # type: ignore[attr-defined]
+            self.port = self._server.server_port
+            serve = {"poll_interval": 0.02}
+            self._thread = threading.Thread(target=self._server.serve_forever, kwargs=serve, name="forge", daemon=True)
+            self._thread.start()
+
+    def close(self, *, for_good: bool = False) -> None:
+        with self._lock:
+            self._over = self._over or for_good
+            self._server.shutdown()  # which closes it; what is being answered is answered
+            self._thread.join()
+
+    def leave(self, seconds: float) -> None:
+        self.close()
+        back = threading.Timer(seconds, self._open)
+        back.daemon = True
+        back.start()
 
 
 @dataclass(frozen=True)
@@ -82,18 +123,12 @@ def running(
     ForgeError at its end where something was sent or answered that GitHub does not know.
     """
     store = Store(root).open(seed, token)
-    server = make_server("127.0.0.1", port, create_app(store), threaded=True, request_handler=_Handler)
-    server.daemon_threads = True  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="forge", daemon=True)
-    thread.start()
+    place = _Place(create_app(store), port)
+    store.leave = place.leave
     try:
-        yield Running(
-            f"http://127.0.0.1:{server.server_port}", (root / "token").read_text(encoding="utf-8").strip(), store
-        )
+        yield Running(f"http://127.0.0.1:{place.port}", (root / "token").read_text(encoding="utf-8").strip(), store)
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        place.close(for_good=True)
     if store.violations:
         raise ForgeError("\n".join(["not as GitHub describes it:", *dict.fromkeys(store.violations)]))
 

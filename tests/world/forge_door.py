@@ -13,6 +13,16 @@ from flask import Flask, jsonify
 from forge_http import Refusal, body_of
 from forge_store import Store, branches, commit_files
 
+KINDS = ("down", "drop", "slow", "rate_limit", "expire_token", "refuse_push", "closed")
+APP_PERMISSIONS = {
+    "checks": "write",
+    "contents": "write",
+    "issues": "write",
+    "metadata": "read",
+    "pull_requests": "write",
+    "statuses": "write",
+}
+
 
 def add_side_door(app: Flask, store: Store) -> None:
     @app.get("/_forge/state")
@@ -76,8 +86,8 @@ def add_side_door(app: Flask, store: Store) -> None:
 
     @app.post("/_forge/apps")
     def add_app() -> Any:
-        """app_id, installation_id; and login, token_seconds. Answers with the app's new private key."""
-        asked = body_of(app_id=int, installation_id=int, login=str, token_seconds=int)
+        """app_id, installation_id; and what ``change_app`` takes, login. Answers with the app's new private key."""
+        asked = body_of(app_id=int, installation_id=int, login=str, token_seconds=int, permissions=dict)
         private, public = _key_pair()
         with store.lock:
             store.state["apps"][str(asked["app_id"])] = {
@@ -85,21 +95,47 @@ def add_side_door(app: Flask, store: Store) -> None:
                 "installation_id": asked["installation_id"],
                 "login": asked.get("login", store.state["bot"]),
                 "token_seconds": asked.get("token_seconds", 3600),
+                "permissions": asked.get("permissions", APP_PERMISSIONS),
+                "suspended": False,
                 "public_key": public,
             }
             store.save()
         return {**asked, "private_key": private}, 201
 
+    @app.patch("/_forge/apps/<int:number>")
+    def change_app(number: int) -> Any:
+        """token_seconds, how long a token lives that is minted from now on; permissions, suspended, installation_id."""
+        asked = body_of(token_seconds=int, permissions=dict, suspended=bool, installation_id=int)
+        with store.lock:
+            if str(number) not in store.state["apps"]:
+                raise Refusal(404, f"no app {number}")
+            store.state["apps"][str(number)].update(asked)
+            store.save()
+        return asked
+
+    @app.post("/_forge/clock")
+    def set_clock() -> Any:
+        """seconds: how far the forge's clock is ahead of this machine's; behind where it is negative."""
+        with store.lock:
+            store.state["clock"] = body_of(seconds=(int, float))["seconds"]
+            store.save()
+        return {"clock": store.state["clock"]}, 201
+
     @app.post("/_forge/faults")
     def add_fault() -> Any:
-        """kind: down (status), drop, slow (seconds), rate_limit (which, retry_after), expire_token (login, after).
+        """kind: down (status), drop, slow (seconds), rate_limit (which, retry_after), expire_token (login, after),
+        refuse_push (words), closed (seconds).
 
-        Each takes path (a regular expression), methods and times; a token expires at once where none is given,
-        or after so many requests.
+        Each but the last takes path (a regular expression), methods and times; a token expires, or is revoked, at
+        once where none is given, or after so many requests. A push is refused by a hook, whose words the client sees.
+        A closed forge refuses connections for so long; it is the one fault that nothing takes back.
         """
-        fault = body_of(kind=str)
-        if fault.get("kind") not in ("down", "drop", "slow", "rate_limit", "expire_token"):
+        fault = body_of(kind=str, words=str, seconds=(int, float))
+        if fault.get("kind") not in KINDS:
             raise Refusal(422, f"no such fault: {fault.get('kind')}")
+        if fault["kind"] == "closed":
+            store.leave(fault["seconds"])
+            return fault, 201
         with store.lock:
             if fault["kind"] == "expire_token" and "path" not in fault:
                 store.limit_tokens(str(fault.get("login", store.state["bot"])), fault.get("after", 0))
@@ -111,7 +147,7 @@ def add_side_door(app: Flask, store: Store) -> None:
     @app.delete("/_forge/faults")
     def clear_faults() -> Any:
         with store.lock:
-            store.state["faults"] = []
+            store.state.update(faults=[], clock=0)
             for login in store.state["users"]:
                 store.limit_tokens(login, None)
             store.save()

@@ -31,6 +31,9 @@ def add_git(app: Flask, store: Store) -> None:
         role = store.state["users"][g.login]["role"] if g.login else "read"
         if pushing and role == "read":
             raise Refusal(403, f"Permission to {full_name}.git denied to {g.login}.")
+        app = store.app_of(g.record)
+        if pushing and app and app["permissions"].get("contents") != "write":
+            raise Refusal(403, f"Permission to {full_name}.git denied to {g.login}.")
         body = request.get_data()
         response = _http_backend(store, full_name, rest, body, [] if role == "admin" else record["protected"])
         if rest == "git-receive-pack":
@@ -53,6 +56,7 @@ def _http_backend(store: Store, full_name: str, rest: str, body: bytes, protecte
         "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
         "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
         "REMOTE_USER": g.login or "",
+        "FORGE_REFUSES": g.refuses,
         "FORGE_PROTECTED": " ".join(f"refs/heads/{branch}" for branch in protected),
     }
     done = subprocess.run(["git", "http-backend"], input=body, capture_output=True, check=False, env=environment)

@@ -48,7 +48,7 @@ def invalid(resource: str, code: str, field: str | None = None, message: str | N
 def add_gate(app: Flask, store: Store, description: Description) -> None:
     @app.before_request
     def enter() -> Response | None:
-        g.login, g.record, g.git_commands, g.faulty = None, None, [], False
+        g.login, g.record, g.git_commands, g.faulty, g.drops, g.refuses = None, None, [], False, False, ""
         if request.path.startswith("/_forge/"):
             return None
         g.shapes = Shapes(store, request.host_url.rstrip("/"))
@@ -81,6 +81,8 @@ def add_gate(app: Flask, store: Store, description: Description) -> None:
             _judge(store, description, response)
             _add_api_headers(response)
         store.record(_account(response))
+        if g.drops:  # after the account of it: whoever notices may look at that at once
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return response
 
 
@@ -94,6 +96,7 @@ def _due_faults(store: Store) -> list[Record]:
             and request.method in fault.get("methods", [request.method])
             and fault.get("times", 1) > 0
             and (fault["kind"] != "rate_limit" or request.path.startswith(API))
+            and (fault["kind"] != "refuse_push" or request.path.endswith("/git-receive-pack"))
         ]
         for fault in due:
             if "times" in fault:
@@ -110,8 +113,10 @@ def _suffer(store: Store, fault: Record) -> None:
         with store.lock:
             store.limit_tokens(str(fault.get("login", store.state["bot"])), 0)
             store.save()
+    elif fault["kind"] == "refuse_push":
+        g.refuses = fault["words"]
     elif fault["kind"] == "drop":
-        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        g.drops = True
         raise Refusal(503, "The connection is gone")
     elif fault["kind"] == "down":
         raise Refusal(fault.get("status", 503), "No server is currently available to service your request.")
@@ -152,6 +157,9 @@ def _identify(store: Store) -> None:
             record["uses"] -= 1
             store.save()
         g.login, g.record = record["login"], record
+        app = store.app_of(record)
+        if app and app["suspended"]:
+            raise Refusal(403, "This installation has been suspended")
 
 
 def _add_api_headers(response: Response) -> None:
@@ -217,7 +225,25 @@ def writer(store: Store) -> str:
         raise Refusal(401, "Requires authentication")
     if store.state["users"][g.login]["role"] == "read":
         raise Refusal(403, "Resource not accessible by integration")
+    app = store.app_of(g.record)
+    if app and not any(app["permissions"].get(name) == "write" for name in _permissions()):
+        needed = "; ".join(f"{name}=write" for name in _permissions())
+        raise Refusal(403, "Resource not accessible by integration", headers={"X-Accepted-GitHub-Permissions": needed})
     return str(g.login)
+
+
+def _permissions() -> list[str]:
+    """The permissions of an app of which one is needed to write what this request writes."""
+    part = request.path.removeprefix(f"{API}/repos/").split("/")[2]
+    known = {
+        "issues": ["issues", "pull_requests"],  # a comment or a label may be one on a pull request
+        "labels": ["issues", "pull_requests"],
+        "pulls": ["pull_requests"],
+        "git": ["contents"],
+        "statuses": ["statuses"],
+        "check-runs": ["checks"],
+    }
+    return known[part]
 
 
 def issue_of(repo: Record, number: int, *, pull: bool = False) -> Record:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from typing import Any
 
@@ -33,6 +34,8 @@ from forge_http import (
     writer,
 )
 from forge_store import ForgeError, Record, Store, all_refs, branches, git, now, resolve
+
+CLIENT_OR_APP_ID = re.compile(r"[0-9]+|Iv[0-9A-Za-z.]+")
 
 
 def add_reading(app: Flask, store: Store) -> None:
@@ -446,14 +449,18 @@ def add_app_tokens(app: Flask, store: Store) -> None:
         known = _signed_app(store)
         if known["installation_id"] != installation:
             raise not_found()
+        if known["suspended"]:
+            raise Refusal(403, "This installation has been suspended")
         with store.lock:
-            token = store.add_token(known["login"], seconds=known["token_seconds"], kind="installation")
+            token = store.add_token(
+                known["login"], seconds=known["token_seconds"], kind="installation", app=str(known["app_id"])
+            )
             expires = store.token_record(token)
         return {
             "token": token,
             "expires_at": expires and expires["expires_at"],
             "repository_selection": "all",
-            "permissions": {"contents": "write", "issues": "write", "metadata": "read", "pull_requests": "write"},
+            "permissions": known["permissions"],
         }, 201
 
     @app.get(f"{API}/app")
@@ -463,26 +470,38 @@ def add_app_tokens(app: Flask, store: Store) -> None:
 
 
 def _signed_app(store: Store) -> Record:
-    """The app whose key signed this request's JSON web token, judged as GitHub does."""
+    """The app whose key signed this request's JSON web token, judged as GitHub does, and refused in its words."""
     header, _unused, rest = request.headers.get("Authorization", "").removeprefix("Bearer ").partition(".")
     claims_part, _unused, signature = rest.partition(".")
+    undecodable = Refusal(401, "A JSON web token could not be decoded")
     try:
         algorithm, claims = json.loads(_unbase64(header))["alg"], json.loads(_unbase64(claims_part))
-        known: Record = store.state["apps"][str(claims["iss"])]
+        issuer = str(claims["iss"])
+    except (ValueError, KeyError, TypeError):
+        raise undecodable from None
+    if not CLIENT_OR_APP_ID.fullmatch(issuer):
+        raise Refusal(401, "'Issuer' claim ('iss') must be an Integer")
+    known: Record | None = store.state["apps"].get(issuer)
+    if known is None:
+        raise Refusal(404, "Integration not found")
+    try:
         if algorithm != "RS256":
             raise ValueError
         key = load_pem_public_key(known["public_key"].encode())
         assert isinstance(key, RSAPublicKey)
         key.verify(_unbase64(signature), f"{header}.{claims_part}".encode(), PKCS1v15(), SHA256())
-    except (ValueError, KeyError, TypeError, InvalidSignature):
-        raise Refusal(401, "A JSON web token could not be decoded") from None
-    moment = time.time()
-    if claims.get("exp", 0) < moment:
-        raise Refusal(401, "'Expiration time' claim ('exp') must be a numeric value in the future")
-    if claims["exp"] > moment + 600 + 30:
+    except (ValueError, InvalidSignature):  # the id of another app than the key's looks just the same
+        raise undecodable from None
+    moment = store.time()
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if not isinstance(expires, int) or expires <= moment:
+        future = "must be a numeric value representing the future time at which the assertion expires"
+        raise Refusal(401, f"'Expiration time' claim ('exp') {future}")
+    if expires > moment + 600:
         raise Refusal(401, "'Expiration time' claim ('exp') is too far in the future")
-    if claims.get("iat", moment) > moment + 30:
-        raise Refusal(401, "'Issued at' claim ('iat') must be an Integer in the past")
+    if not isinstance(issued, int) or issued > moment:
+        issuing = "must be an Integer representing the time that the assertion was issued"
+        raise Refusal(401, f"'Issued at' claim ('iat') {issuing}")
     return known
 
 

@@ -14,7 +14,8 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ case " $FORGE_PROTECTED " in
 esac
 """
 
+# What an owner's own rules, or a hook of a GitHub Enterprise host, have against any push.
+REFUSING_HOOK = """\
+#!/bin/sh
+[ -z "$FORGE_REFUSES" ] && exit 0
+printf '%s\\n' "$FORGE_REFUSES" >&2
+exit 1
+"""
+
 GIT_ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -135,14 +144,14 @@ def resolve(directory: Path, ref: str) -> str | None:
 
 
 def branches(directory: Path) -> dict[str, str]:
-    lines = git(directory, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads/").splitlines()
-    return dict(line.split(" ", 1) for line in lines)
+    lines = git(directory, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads/").split("\n")
+    return dict(line.split(" ", 1) for line in lines[:-1])
 
 
 def all_refs(directory: Path) -> dict[str, str]:
     """Branches and tags by their full names."""
     lines = git(directory, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/", "refs/tags/")
-    return dict(line.split(" ", 1) for line in lines.splitlines())
+    return dict(line.split(" ", 1) for line in lines.split("\n")[:-1])
 
 
 def commit_files(directory: Path, branch: str, files: Mapping[str, str], message: str, when: int) -> str:
@@ -197,8 +206,8 @@ def import_source(root: Path, full_name: str, source: str) -> dict[str, str]:
 
 
 def _remote_head(directory: Path, source: str) -> str | None:
-    line = git(directory, "ls-remote", source, "HEAD").strip()
-    return line.split("\t", 1)[0] if line else None
+    rows = (row.split("\t") for row in git(directory, "ls-remote", source, "HEAD").split("\n"))
+    return next((row[0] for row in rows if row[1:] == ["HEAD"]), None)
 
 
 def _newest(directory: Path) -> list[str]:
@@ -214,6 +223,7 @@ class Store:
         self._state_file = root / "state.json"
         self._requests_file = root / "requests.jsonl"
         self.state: Record = {}
+        self.leave: Callable[[float], None] = lambda seconds: None  # stop listening for so long
         self.violations: list[str] = []  # of GitHub's published description, by client or forge
 
     def open(self, seed: Mapping[str, Any] | None = None, token: str | None = None) -> Store:
@@ -287,13 +297,20 @@ class Store:
         seconds: int | None = None,
         uses: int | None = None,
         kind: str = "personal",
+        app: str = "",
     ) -> str:
         """A token for ``login``, which ends after ``seconds`` or ``uses`` requests if told. Only its digest is kept."""
         token = token or f"{'ghs' if kind == 'installation' else 'ghp'}_{secrets.token_hex(18)}"
         if login not in self.state["users"]:
             self.add_user(login)
         ends = None if seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
-        self.state["tokens"][_digest(token)] = {"login": login, "kind": kind, "expires_at": ends, "uses": uses}
+        self.state["tokens"][_digest(token)] = {
+            "login": login,
+            "kind": kind,
+            "app": app,
+            "expires_at": ends,
+            "uses": uses,
+        }
         self.save()
         return token
 
@@ -303,6 +320,15 @@ class Store:
         if record is None or (record["expires_at"] and record["expires_at"] <= now()) or record["uses"] == 0:
             return None
         return record
+
+    def app_of(self, record: Record | None) -> Record | None:
+        """The app whose installation a token is of; None for a person's token."""
+        found: Record | None = self.state["apps"].get(record["app"]) if record and record["app"] else None
+        return found
+
+    def time(self) -> float:
+        """The present by the forge's own clock, which a test may set."""
+        return time.time() + float(self.state.get("clock", 0))
 
     def limit_tokens(self, login: str, uses: int | None) -> None:
         """From now on the tokens of ``login`` are good for so many requests; None for any number."""
@@ -325,10 +351,11 @@ class Store:
         git(directory, "init", "--quiet", "--bare", "--initial-branch=main", "--template=", ".")
         with (directory / "config").open("a", encoding="utf-8") as config:
             config.write(REPOSITORY_CONFIG)
-        hook = directory / "hooks" / "update"
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text(PROTECTION_HOOK, encoding="utf-8")
-        hook.chmod(0o755)
+        (directory / "hooks").mkdir(exist_ok=True)
+        for kind, script in (("update", PROTECTION_HOOK), ("pre-receive", REFUSING_HOOK)):
+            hook = directory / "hooks" / kind
+            hook.write_text(script, encoding="utf-8")
+            hook.chmod(0o755)
         name = full_name.split("/", 1)[1]
         content = files or {
             "README.md": f"# {name}\n\nThe {name} repository of AS215932.\n",

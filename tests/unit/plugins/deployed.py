@@ -196,8 +196,8 @@ def deployed(top: Path, forge: Running) -> Host:
     (release / ".release.json").write_text(json.dumps({"sha": SHA, "lock_digest": "1" * 64}), encoding="utf-8")
     (top / "opt" / "current").symlink_to(release)
     (top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# the runner\n", encoding="utf-8")
-    for name, kind in (("hyrule-engineering-loop", "oneshot"), ("hyrule-engineering-loop-watch", "notify")):
-        (top / "systemd" / f"{name}.service").write_text(f"[Service]\nType={kind}\n", encoding="utf-8")
+    for name in (".service", "-watch.service", "-gate.service", "-gate.socket"):
+        (top / "systemd" / f"hyrule-engineering-loop{name}").write_text(f"# {name}\n", encoding="utf-8")
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
     (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
     (top / "etc" / "env").chmod(0o600)

@@ -118,6 +118,11 @@ def everything(forge: Forge, url: str) -> None:
     assert forge.compare(REPO, "main", BRANCH)["status"] == "ahead" and forge.checks(REPO, tips[BRANCH]) == {}
     (pull,) = forge.pulls(REPO, state="open", head=BRANCH)
     assert forge.pull(REPO, pull["number"])["draft"] and forge.pull_files(REPO, pull["number"])
+    assert forge.branch_tip(REPO, BRANCH) == tips[BRANCH] and forge.branch_tip(REPO, "nowhere") is None
+    forge.request_reviewers(REPO, number, ["AS215932"])
+    assert forge.comment(REPO, number, "seen")["id"] and [one["body"] for one in forge.comments(REPO, number)]
+    forge.add_labels(REPO, number, ["docs"])
+    assert "docs" in forge.labels(REPO)
     forge.close_pull(REPO, pull["number"])
     forge.delete_branch(REPO, BRANCH)
     forge.delete_branch(REPO, BRANCH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,66 @@ def test_faults_come_and_go(client: Client) -> None:
         client.rest("GET", "/user")
     client.door("faults", {"kind": "expire_token", "after": 1})
     assert [client.rest("GET", "/user").status_code for _unused in range(2)] == [200, 401]
+
+
+def commit_in(client: Client, directory: Path) -> Path:
+    checkout = client.clone(REPO, directory)
+    (checkout / "docs" / "new.md").write_text("new\n", encoding="utf-8")
+    client.git(checkout, "add", ".")
+    client.git(checkout, "commit", "--quiet", "-m", "New")
+    return checkout
+
+
+def test_a_push_is_refused_with_words(client: Client, tmp_path: Path) -> None:
+    checkout = commit_in(client, tmp_path / "checkout")
+    words = f"error: GH013: Repository rule violations found for refs/heads/{BRANCH}.\n- Push cannot contain secrets"
+    client.door("faults", {"kind": "refuse_push", "words": words, "times": 1})
+    client.git(checkout, "fetch", "--quiet", "origin")  # is no push, and wears nothing out
+    refused = client.run("git", "push", "origin", f"HEAD:{BRANCH}", cwd=checkout)
+    assert refused.returncode == 1
+    assert "remote: - Push cannot contain secrets" in refused.stderr
+    assert f"! [remote rejected] HEAD -> {BRANCH} (pre-receive hook declined)" in refused.stderr
+    assert client.requests()[-1]["push"][0]["accepted"] is False
+    client.git(checkout, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
+
+
+def test_a_token_is_revoked_in_the_middle_of_a_push(client: Client, tmp_path: Path) -> None:
+    checkout = commit_in(client, tmp_path / "checkout")
+    client.door("faults", {"kind": "expire_token", "path": "/git-receive-pack$", "times": 1})
+    refused = client.run("git", "push", "origin", f"HEAD:{BRANCH}", cwd=checkout)
+    assert refused.returncode
+    last = client.requests()[-1]
+    assert (last["method"], last["status"], last["path"].rpartition("/")[2]) == ("POST", 401, "git-receive-pack")
+    assert client.rest("GET", "/user").status_code == 401
+
+
+def test_a_forge_that_is_closed_refuses_connections_and_comes_back(client: Client) -> None:
+    before = client.requests()
+    client.door("faults", {"kind": "closed", "seconds": 0.5})
+    with pytest.raises(requests.ConnectionError, match="refused"):
+        client.rest("GET", "/user")
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            assert client.rest("GET", "/user").status_code == 200
+            break
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    assert len(client.requests()) == len(before) + 1
+
+
+def test_a_forge_that_ends_while_it_is_closed_stays_closed(tmp_path: Path) -> None:
+    with running(tmp_path / "forge") as served:
+        requests.post(f"{served.url}/_forge/faults", json={"kind": "closed", "seconds": 0.2}, timeout=30)
+    time.sleep(0.5)
+    with pytest.raises(requests.ConnectionError):
+        requests.get(served.url, timeout=30)
+
+
+def test_the_forges_clock_may_be_another(client: Client) -> None:
+    client.door("clock", {"seconds": 3600})
+    date = parsedate_to_datetime(client.rest("GET", "/rate_limit").headers["Date"])
+    assert 3590 < date.timestamp() - time.time() < 3610
 
 
 def test_importing_replaces_a_repository(client: Client, tmp_path: Path) -> None:

@@ -289,6 +289,52 @@ def test_a_colleague_may_work_on_meanwhile(host: Host) -> None:
     ]
 
 
+HOSTILE = "x\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp\u2066" + "\x1b" * 65536
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in plain data."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_whatever_forge_and_engine_say_tells_no_terminal_what_to_do(host: Host) -> None:
+    token = host.side("tokens", {"login": "ali\u202ece", "role": "write"})["token"]
+    branch = "hyrule-feature/\u202eod\x9b1m\u2028"
+
+    def cycle(host: Host) -> dict[str, Any]:
+        host.post(f"/repos/{OTHER}/issues", {"title": HOSTILE}, token)
+        host.post(f"/repos/{REPO}/issues/{ISSUE}", {"title": HOSTILE}, token, method="PATCH")
+        host.push({"docs/\u202e\x1b[2J.md": "x\n", "docs/a.md": "a\n"}, branch)
+        host.pull(branch)
+        host.journal = [f"engine: {HOSTILE}"]
+        return {**published(host), "outcome": "published", "pr_url": HOSTILE, "detail": HOSTILE}
+
+    said: list[str] = []
+    host.cycle = cycle
+    result = docs(host, say=said.append, cleanup=True)
+    assert {"nothing else", "one pull request", "report"} <= set(failed(result))
+    result["evidence"].pop("account")  # what root wrote: this host of the tests writes it as it comes
+    assert len(said) > 10 and result["cleanup"] and result["evidence"]["bystanders"]
+    for text in texts([said, result]):
+        assert text.isprintable(), text[:200]
+        assert len(text) <= 5003
+    assert any("x\\x1b[2J\\x1b]0;owned" in text for text in said)
+    assert "hyrule-feature/\\u202eod\\x9b1m\\u2028" in [pull["branch"] for pull in result["evidence"]["pulls"]]
+
+
+def test_the_title_of_an_issue_in_a_refusal_tells_no_terminal_what_to_do(host: Host) -> None:
+    approve(host, title=HOSTILE, labels=["loop:approved", "critical"])
+    with pytest.raises(LoopError, match=r"\(x\\x1b\[2J.*stands before") as error:
+        docs(host)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
 def test_a_cycle_that_hangs_is_given_up_but_not_stopped(host: Host) -> None:
     def hang(host: Host) -> dict[str, Any]:
         host.running = "activating"

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import forge as client
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, redact
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused, redact
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
 from forge import create_app
 
@@ -95,6 +95,65 @@ def test_writing(forge: Forge, host: Host) -> None:
         forge.delete_branch(REPO, BRANCH)
         forge.remove_label(REPO, ISSUE, "loop:approved")
     assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
+
+
+def test_the_tip_of_a_branch_is_that_of_its_whole_name(forge: Forge, host: Host) -> None:
+    published(host)
+    tips = forge.branches(REPO)
+    assert forge.branch_tip(REPO, BRANCH) == tips[BRANCH] and forge.branch_tip(REPO, "main") == tips["main"]
+    for part in ("hyrule-feature", BRANCH[:-1], f"refs/heads/{BRANCH}", "infra", BRANCH.rpartition("/")[2]):
+        assert forge.branch_tip(REPO, part) is None
+    host.push({"docs/other.md": "other"}, branch="backup/refs/heads/main")
+    host.push({"docs/odd.md": "odd"}, branch="a+b%c#d")
+    tips = forge.branches(REPO)
+    assert forge.branch_tip(REPO, "main") == tips["main"] != tips["backup/refs/heads/main"]
+    assert forge.branch_tip(REPO, "a+b%c#d") == tips["a+b%c#d"]
+    with pytest.raises(LoopError, match="HTTP 404"):
+        forge.branch_tip("AS215932/none", "main") or forge.repository("AS215932/none")
+
+
+@pytest.mark.parametrize("answer", [{"ref": "refs/heads/main2", "object": {"sha": "1" * 40}}, [{"ref": "x"}]])
+def test_a_forge_that_takes_a_name_for_a_prefix_is_not_believed(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    monkeypatch.setattr(requests.Response, "json", lambda response: answer)
+    assert forge.branch_tip(REPO, "main") is None
+
+
+@pytest.mark.parametrize("branch", ["", "../../issues/1", "a//b", "/a", "a/", "./a", "a\x1bb"])
+def test_a_branch_that_cannot_be_one(forge: Forge, host: Host, branch: str) -> None:
+    before = len(host.forge.store.requests())
+    for call in (forge.branch_tip, forge.delete_branch):
+        with pytest.raises(LoopError, match="is not the name of a branch"):
+            call(REPO, branch)
+    assert len(host.forge.store.requests()) == before
+
+
+def test_talking_on_an_issue(forge: Forge, host: Host) -> None:
+    for number in range(120):
+        with host.forge.store.lock:
+            issue = host.forge.store.state["repos"][REPO]["issues"][str(ISSUE)]
+            entry = {"id": number + 1, "body": f"text {number}", "user": "AS215932", "created_at": issue["created_at"]}
+            issue["comments"].append(entry)
+    made = forge.comment(REPO, ISSUE, "seen, *thank* you")
+    assert made["user"]["login"] == BOT
+    found = forge.comments(REPO, ISSUE)
+    assert [one["body"] for one in found] == [*(f"text {number}" for number in range(120)), "seen, *thank* you"]
+    forge.add_labels(REPO, ISSUE, ["loop:held", "loop:approved"])
+    assert [label["name"] for label in (forge.issue(REPO, ISSUE) or {})["labels"]] == ["loop:approved", "loop:held"]
+    assert forge.labels(REPO) == ["loop:approved", "loop:candidate", "loop:held"]
+    with pytest.raises(LoopError, match="HTTP 422"):
+        forge.comment(REPO, ISSUE, "")
+
+
+def test_reviewers_are_asked_for(forge: Forge, host: Host) -> None:
+    published(host)
+    number = ISSUE + 1
+    forge.request_reviewers(REPO, number, ["AS215932"])
+    assert [user["login"] for user in forge.pull(REPO, number)["requested_reviewers"]] == ["AS215932"]
+    with pytest.raises(Refused, match=r"HTTP 422 .Reviews may only be requested from collaborators") as error:
+        forge.request_reviewers(REPO, number, ["nobody"])
+    assert error.value.status == 422
 
 
 def test_every_page_is_read_and_the_newest_without_the_rest(forge: Forge, host: Host) -> None:
@@ -367,6 +426,70 @@ def test_a_proxys_password_is_not_told(host: Host, pauses: list[float], monkeypa
         Forge(host.forge.api_url, host.forge.token).identity()
     assert "the proxy (HTTPS_PROXY) does not answer" in str(error.value) and "hunter2" not in str(error.value)
     assert error.value.__cause__ is None
+
+
+class Leading(http.server.BaseHTTPRequestHandler):
+    """Answers every request by leading on to the address that it is told, and remembers who came with what."""
+
+    to: ClassVar[str] = ""
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.headers.get("Authorization", ""))
+        self.send_response(302 if self.command == "GET" else 307)
+        self.send_header("Location", self.to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def leading(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Leading, "seen", [])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leading) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_nothing_goes_where_a_redirect_leads_to_another_host(
+    host: Host, leading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leading, "to", f"{host.forge.api_url}/user\x1b[2J")
+    before = len(host.forge.store.requests())
+    forge = Forge(leading, host.forge.token)
+    for call in (forge.identity, lambda: forge.comment(REPO, ISSUE, "x"), lambda: forge.issues(REPO)):
+        with pytest.raises(LoopError, match=r"HTTP 30[27]; it has moved to http://127.0.0.1:\d+/api/v3/user") as error:
+            call()
+        assert "\x1b" not in str(error.value)
+    monkeypatch.setattr(forge, "repository", lambda repo: {})
+    with pytest.raises(LoopError, match="it has moved to http"):
+        forge.may_push(REPO, leading)
+    assert len(host.forge.store.requests()) == before
+    assert len(Leading.seen) == 4
+
+
+def test_a_redirect_within_the_forge_is_followed_and_not_for_ever(
+    host: Host, leading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge = Forge(leading, host.forge.token)
+    monkeypatch.setattr(Leading, "to", "/repositories/1")  # as GitHub leads on from a repository's old name
+    with pytest.raises(LoopError, match="it has moved to /repositories/1"):
+        forge.repository(REPO)
+    assert Leading.seen == [f"Bearer {host.forge.token}"] * client.REDIRECTS
+
+
+@pytest.mark.parametrize("git_url", ["https://github.example", "http://127.0.0.1:9", "http://localhost:9"])
+def test_git_is_asked_at_the_forge_of_the_token_only(
+    forge: Forge, git_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forge, "repository", lambda repo: {})
+    with pytest.raises(LoopError, match=r"git_url .* is not the forge of api_url .*, whose token this is"):
+        forge.may_push(REPO, git_url)
 
 
 def test_a_netrc_does_not_replace_the_token(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,16 +5,25 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, TimedOut
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import credentials, git, safe_environment
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import (
+    credentials,
+    git,
+    safe_environment,
+    told_branch,
+    told_refs,
+)
 
 IDENTITY = {f"GIT_{who}_{what}": f"{who}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -44,6 +53,21 @@ def test_an_error_is_gits_reason_and_not_its_advice(repo: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(LoopError, match="ended with 1: no message"):
         git(str(repo), ["config", "--get", "no.such"])
+
+
+def test_a_push_that_is_refused_tells_why_in_the_remotes_words(repo: Path, tmp_path: Path) -> None:
+    remote = tmp_path / "remote.git"
+    git("/", ["init", "-q", "--bare", str(remote)])
+    words = "error: GH006: Protected branch update failed.\n\n\x1b[2Jchanges\n" + "x" * 9000
+    (remote / "words").write_text(words)
+    hook = remote / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ncat {remote}/words >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(LoopError) as caught:
+        git(str(repo), ["push", "--receive-pack=git -c core.hooksPath=hooks receive-pack", str(remote), "HEAD:main"])
+    said = r"ended with 1: the remote says: error: GH006: Protected branch update failed\. \\x1b\[2Jchanges x+\.\.\.$"
+    assert re.search(said, str(caught.value)) and len(str(caught.value)) < 1000
 
 
 def test_what_it_is_given_arrives_whole(repo: Path) -> None:
@@ -224,6 +248,23 @@ def test_what_git_says_is_one_line_that_can_be_printed(repo: Path) -> None:
 # --- credentials
 
 
+def test_what_a_remote_tells_is_told_by_whole_names(repo: Path) -> None:
+    path, other = str(repo), git(str(repo), ["commit-tree", "-m", "x", "HEAD^{tree}"], environment=IDENTITY)[1].strip()
+    tip = git(path, ["rev-parse", "HEAD"])[1].strip()
+    forged = f"refs/heads/x\u2028{other}\u00a0refs/heads/main"
+    tails = ["refs/a/refs/heads/main", "refs/heads/a/refs/heads/main", "refs/remotes/o/HEAD", "refs/heads/z/HEAD"]
+    for name in [forged, *tails]:
+        git(path, ["update-ref", name, other])
+    told = git("/", ["ls-remote", "--symref", path, "refs/heads/main", "HEAD", "refs/heads/x*"])[1]
+    assert told_refs(told) == {"HEAD": tip, "refs/heads/main": tip, **dict.fromkeys([forged, *tails], other)}
+    assert told_branch(told) == "main"
+    git(path, ["symbolic-ref", "refs/remotes/o/HEAD", "refs/heads/a/refs/heads/main"])
+    git(path, ["checkout", "--quiet", "--detach"])
+    told = git("/", ["ls-remote", "--symref", path])[1]
+    assert told_branch(told) == "" and told_refs(told)["HEAD"] == tip
+    assert told_refs("") == {}
+
+
 def header(repo: Path, url: str, config: dict[str, str]) -> str:
     """What git itself would send to a URL."""
     return git(str(repo), ["config", "--get-urlmatch", "http.extraHeader", url], config=config, ok=(0, 1))[1].strip()
@@ -239,6 +280,80 @@ def test_the_token_goes_to_its_own_host_only(repo: Path) -> None:
         "https://git.example.org:8443/x", "https://evil.example/git.example.org/",
     ):  # fmt: skip
         assert header(repo, url, config) == ""
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A server that leads on, or takes what comes; ``seen`` has who came with which credentials."""
+
+    leads_to: ClassVar[str] = ""
+    seen: ClassVar[list[tuple[str, str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.headers["Host"], self.path, self.headers.get("Authorization", "")))
+        if self.leads_to and not self.leads_to.endswith(f":{self.server.server_address[1]}"):
+            self.send_response(301)
+            self.send_header("Location", self.leads_to + self.path)
+            self.end_headers()
+            return
+        service = self.path.rpartition("=")[2]
+        body = f"001e# service={service}\n0000".encode() + b"0000"
+        self.send_response(200)
+        self.send_header("Content-Type", f"application/x-{service}-advertisement")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_a_redirect_takes_no_token_along(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "x").write_text("x")
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as first,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as second,
+    ):
+        for server in (first, second):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(Elsewhere, "leads_to", f"http://127.0.0.1:{second.server_port}")
+        monkeypatch.setattr(Elsewhere, "seen", [])
+        url = f"http://127.0.0.1:{first.server_port}/a/b.git"
+        environment, config = credentials(url, "s3cret")
+        for words in (["ls-remote", url], ["push", url, "HEAD:refs/heads/x"]):
+            with pytest.raises(LoopError, match="it has moved, and the token does not go along"):
+                git(str(repo), words, environment=environment, config=config)
+        asked = {(host, bool(sent)) for host, _path, sent in Elsewhere.seen}
+        assert asked == {(f"127.0.0.1:{first.server_port}", True)}
+        first.shutdown()
+        second.shutdown()
+
+
+def test_a_token_in_the_clear_is_refused() -> None:
+    with pytest.raises(LoopError, match=r"http://git\.example\.org would get the token in the clear: use https"):
+        credentials("http://git.example.org/x.git", "t")
+    assert credentials("http://git.example.org/x.git")[1] == {}
+    assert credentials("http://127.0.0.1:1/x.git", "t")[1] and credentials("http://[::1]:1/x.git", "t")[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://h/x", True),
+        ("https://H/x", True),
+        ("https://me@h/x", True),
+        ("https://h:8443/x", False),
+        ("http://h/x", False),
+        ("https://h.evil/x", False),
+        ("https://h@evil/x", False),
+        ("https://h\\@evil/x", False),
+        ("https://evil/https://h/x", False),
+    ],
+)
+def test_a_token_is_for_the_forge_that_it_was_given_for(url: str, sent: bool) -> None:
+    for forge in ("https://h", "https://h/"):
+        assert bool(credentials(url, "t", forge=forge)[1]) == sent
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,23 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
-from deployed import BOT, REPO, SEED, Host, Running, deployed, running
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused
+from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, running
 
 ROOT = os.geteuid() == 0
 NOT_ROOTS = "can be read by others than root"  # whoever else runs these tests can only make such a key
@@ -87,10 +90,23 @@ def test_root_gets_a_token_and_the_name_it_acts_as(host: Host) -> None:
     assert github_app.acting(host.config, host.config["env_file"]) == (host.forge.token, "")
 
 
+def test_an_apps_token_is_for_its_own_forge_only(host: Host) -> None:
+    if only_for_root(host):
+        return
+    path = Path(host.config["env_file"])
+    path.write_text(f"{path.read_text()}ENGINEERING_LOOP_GITHUB_API_URL={host.forge.api_url}\n")
+    assert github_app.acting(host.config, str(path))[1] == BOT
+    host.config["api_url"] = "https://github.example/api/v3"
+    with pytest.raises(
+        LoopError, match=r"and engineering_loop_github_api_url that the forge is https://github\.example"
+    ):
+        github_app.acting(host.config, str(path))
+
+
 @pytest.mark.parametrize(
     ("app", "reason"),
     [
-        ({"id": "13"}, "HTTP 401"),
+        ({"id": "13"}, "HTTP 404 (Integration not found); no App has the id"),
         ({"installation_id": "346"}, "HTTP 404"),
         ({"installation_id": "x"}, "engineering_loop_github_app_installation_id must be a number"),
         ({"installation_id": ""}, "lacks its installation_id: set engineering_loop_github_app_installation_id"),
@@ -120,6 +136,139 @@ def test_without_an_app_the_token_is_nothing_special(host: Host) -> None:
         LoopError, match="no forge token: put GH_TOKEN into /etc/env, or set engineering_loop_github_app_id"
     ):
         token(host, {"GH_TOKEN": ""}, **none)
+
+
+def change(host: Host, **what: Any) -> None:
+    """The App as its owner changes it on the forge."""
+    requests.patch(f"{host.forge.url}/_forge/apps/12", json=what, timeout=10).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said", "way"),
+    [
+        (-300, "'Expiration time' claim ('exp') is too far in the future", "ahead of"),
+        (-90, "'Expiration time' claim ('exp') is too far in the future", "ahead of"),
+        (700, "('exp') must be a numeric value representing the future time", "behind"),
+        (7200, "('exp') must be a numeric value", "behind"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_said_with_by_how_much(host: Host, seconds: int, said: str, way: str) -> None:
+    if only_for_root(host):
+        return
+    host.side("clock", {"seconds": seconds})
+    with pytest.raises(LoopError) as caught:
+        token(host)
+    assert "HTTP 401" in str(caught.value) and said in str(caught.value)
+    means = rf"; the clock of this host is (\d+) s {way} the forge's: set it right with timedatectl"
+    off = re.search(means, str(caught.value))
+    assert off and abs(int(off[1]) - abs(seconds)) < 20
+    host.side("clock", {"seconds": 0})
+    assert token(host).kind == "app"
+
+
+@pytest.mark.parametrize("seconds", [-55, 500])
+def test_a_clock_that_is_a_little_off_is_no_matter(host: Host, seconds: int) -> None:
+    if only_for_root(host):
+        return
+    host.side("clock", {"seconds": seconds})
+    assert token(host).kind == "app"
+
+
+def test_an_app_without_a_date_in_the_answer_blames_no_clock_by_number(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if only_for_root(host):
+        return
+    host.side("clock", {"seconds": -900})
+    ask = requests.Session.request
+
+    def undated(session: requests.Session, *arguments: Any, **more: Any) -> requests.Response:
+        answer = ask(session, *arguments, **more)
+        answer.headers.pop("Date")
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", undated)
+    with pytest.raises(LoopError, match=r"the clock of this host is wrong, or the forge's: see timedatectl$"):
+        token(host)
+
+
+def another_key(host: Host) -> None:
+    made = host.side("apps", {"app_id": 99, "installation_id": 1})
+    Path(host.config["github_app"]["private_key_file"]).write_text(made["private_key"], encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "said", "means"),
+    [
+        (
+            another_key,
+            401,
+            "A JSON web token could not be decoded",
+            "the private key is not one of the App with the id",
+        ),
+        (
+            lambda host: host.config["github_app"].update(id="12x"),
+            401,
+            "'Issuer' claim ('iss') must be an Integer",
+            "engineering_loop_github_app_id is not the id of an App: copy it from the App's own page",
+        ),
+        (
+            lambda host: host.config["github_app"].update(id="13"),
+            404,
+            "Integration not found",
+            "no App has the id engineering_loop_github_app_id: copy it from the App's own page",
+        ),
+        (
+            lambda host: change(host, installation_id=346),
+            404,
+            "Not Found",
+            "the App has no installation of this number: engineering_loop_github_app_installation_id is the number at",
+        ),
+        (
+            lambda host: change(host, suspended=True),
+            403,
+            "This installation has been suspended",
+            "the App's installation is suspended: its owner can lift that on its page",
+        ),
+        (
+            lambda host: host.side("faults", {"kind": "rate_limit", "retry_after": 3000}),
+            403,
+            "API rate limit exceeded for user ID 1.",
+            "the rate limit is used up: try again after 20",
+        ),
+    ],
+)
+def test_each_cause_of_a_refusal_is_told_apart(
+    host: Host, spoil: Callable[[Host], object], status: int, said: str, means: str
+) -> None:
+    if only_for_root(host):
+        return
+    spoil(host)
+    with pytest.raises(Refused) as caught:
+        token(host)
+    assert caught.value.status == status
+    assert f": HTTP {status} ({said}); {means}" in str(caught.value)
+
+
+def test_a_minted_token_that_ends_or_may_too_little_says_so(host: Host) -> None:
+    if only_for_root(host):
+        return
+    change(host, permissions={"contents": "read", "issues": "write", "metadata": "read"}, token_seconds=3600)
+    minted = Forge(host.forge.api_url, token(host).token)
+    minted.comment(REPO, ISSUE, "may")
+    needed = r"HTTP 403 \(Resource not accessible by integration\); .*the permission pull_requests=write \(to an"
+    with pytest.raises(LoopError, match=needed):
+        minted.request_reviewers(REPO, ISSUE, [BOT])
+    assert not minted.may_open_pulls(REPO, "main")
+    change(host, suspended=True)
+    with pytest.raises(LoopError, match="the App's installation is suspended"):
+        minted.labels(REPO)
+    change(host, suspended=False, token_seconds=1)
+    short = Forge(host.forge.api_url, token(host).token)
+    time.sleep(1.2)
+    with pytest.raises(LoopError, match=r"HTTP 401 \(Bad credentials\); the token is wrong or has expired"):
+        short.labels(REPO)
+    assert minted.labels(REPO)  # the older one lives for an hour
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])

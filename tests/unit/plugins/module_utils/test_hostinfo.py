@@ -114,7 +114,7 @@ def test_kept_cells_are_told_with_what_is_harmless_to_a_terminal(host: Host) -> 
         "20260101T000002Z-00000002": {"outcome": "published", "kind": "cycle"},
         "20260101T000003Z-00000003": {"outcome": "idle", "kind": "cycle"},
         "20260101T000004Z-00000004": {"outcome": "running", "kind": "cycle"},
-        "20260101T000005Z-00000005": {"outcome": "adopted", "kind": "adopted"},
+        "20260101T000005Z-00000005": {"outcome": "adopted", "kind": "adopted", "detail": "\x1b[2J\u202e"},
         "20260101T000006Z-00000006": None,
     }
     for name, manifest in wanted.items():
@@ -127,6 +127,7 @@ def test_kept_cells_are_told_with_what_is_harmless_to_a_terminal(host: Host) -> 
         ("1", "o/r#7", "error"), ("5", "what an older layout left", "adopted"), ("6", "", "damaged"),
     ]  # fmt: skip
     assert seen["kept"][0]["title"] == "\\x1b]0;pwned\\x07"
+    assert seen["kept"][1]["detail"] == "\\x1b[2J\\u202e"
     assert (seen["kept"][0]["size"], seen["kept"][0]["files"]) == (5, 2)
     assert "it has no cell.json" in seen["kept"][2]["detail"]
 

@@ -43,6 +43,14 @@ def test_it_reads_what_git_reads(world: World, name: str) -> None:
     assert objects(repo, names) == objects(asked, names)
 
 
+def test_a_branch_may_have_a_line_separator_in_its_name(world: World) -> None:
+    odd = f"{BRANCH}/x\u2028y\u00a0z"
+    git(world.repo, "update-ref", f"refs/heads/{odd}", world.base)
+    repo = open_repo(str(world.repo))
+    for way in (repo, dataclasses.replace(repo, simple=False)):
+        assert refs_below(way, [BRANCH]) == {odd: (world.base, "")}
+
+
 def test_a_damaged_packed_ref_is_left_to_git(world: World, common: str) -> None:
     Path(common, "packed-refs").write_text(f"# pack-refs with: peeled\nzz {REF}\n")
     assert loose.branches(common, BRANCH) is None

@@ -223,6 +223,26 @@ def test_a_name_is_shown_so_that_nothing_obeys_it(text: str, shown: str) -> None
     assert len(untrusted.show(text, 10)) <= 13
 
 
+HOSTILE = {
+    "escapes": "\x1b[2J\x1b]0;owned\x07\x9b31m",
+    "bidi": "a\u202eb\u2066c\u200fd",
+    "lines": "a\nb\rc\u2028d\x85e",
+    "no text": "\udcff\ud800\0",
+    "much": "\x1b" * 65536,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_is_in_an_error_can_be_printed(text: str) -> None:
+    once = LoopError(f"the issue {text} is wrong")
+    again = LoopError(f"not done: {once}")
+    for error in (once, again):
+        assert str(error).isprintable() and len(str(error)) <= 10_003
+        str(error).encode()
+    assert str(once).startswith("the issue ") and str(again) == f"not done: {once}"[:10_000] + "..." * (len(text) > 999)
+    assert untrusted.show(text, 500).isprintable() and len(untrusted.show(text, 500)) <= 503
+
+
 def test_plain_data_is_shown_in_depth() -> None:
     found = untrusted.shown({"a\ud800": ["\udcff", ("b", 1, None, True)]})
     assert found == {"a\\ud800": ["\\xff", ["b", 1, None, True]]}

@@ -278,6 +278,16 @@ def test_configuration_that_could_run_something_is_removed(ready: World, tmp_pat
     assert not ready.update()["changed"]
 
 
+def test_names_of_an_agents_making_tell_no_terminal_what_to_do(ready: World) -> None:
+    path = ready.root / "one"
+    odd = "a\u202eb\x9b31m"
+    sh(path, "git", "config", "--file", ".git/config", f"filter.{odd}\x1b[2J.clean", "cat")
+    sh(path, "git", "checkout", "--quiet", "-b", odd)
+    done = ready.update()["repositories"][0]
+    assert done["removed_config"] == ["filter.a\\u202eb\\x9b31m\\x1b[2J.clean"]
+    assert done["detail"] == "it is on a\\u202eb\\x9b31m instead of main"
+
+
 def test_left_lock_files_and_killed_clones_are_cleared(ready: World) -> None:
     for name in ("index.lock", "HEAD.lock", "refs/heads/main.lock", "refs/remotes/origin/main.lock"):
         (ready.root / "one/.git" / name).write_text("")

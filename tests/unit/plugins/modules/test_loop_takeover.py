@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 from collections.abc import Callable
@@ -50,6 +51,19 @@ def test_check_and_diff_tell_what_then_happens_once(task: Callable[..., dict[str
     again = task(loop_takeover, layout=given)
     assert (again["changed"], again["items"], again["diff"]) == (False, [], {"before": "", "after": ""})
     assert task(loop_info, details=False, takeover=given)["takeover"] == []
+
+
+def test_names_of_somebodys_making_tell_no_terminal_what_to_do(
+    task: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    given = layout(tmp_path)
+    (tmp_path / "config_dir").mkdir()
+    (tmp_path / "install_dir").mkdir()
+    for name in ("pyproject.toml", "x\x1b[2J\u202e\n"):
+        (tmp_path / "install_dir" / name).write_text("[project]\n")
+    told = [task(loop_info, details=False, takeover=given)["takeover"], task(loop_takeover, layout=given)]
+    assert f"{tmp_path}/install_dir/x\\x1b[2J\\u202e\\n" in told[0]
+    assert all(letter not in json.dumps(told, ensure_ascii=False) for letter in ("\x1b", "\\u001b", "\u202e"))
 
 
 def test_what_stands_in_the_way_is_one_line(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

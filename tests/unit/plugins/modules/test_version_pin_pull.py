@@ -80,8 +80,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             world.shas.append(world.door("commits", {"repo": ENGINE, "branch": "main", "files": files})["sha"])
         world.door("commits", {"repo": INVENTORY, "branch": "main", "files": {PIN_FILE: TEXT.format(world.shas[0])}})
         url = f"{forge.url}/{INVENTORY}.git"
-        access = f"http.{forge.url}/.extraHeader=" + pin_pull.credentials(url, world.operator)[1].popitem()[1]
-        command = ["git", "-c", access, "clone", "--quiet", url, str(world.clone)]
+        settings = pin_pull.credentials(url, world.operator)[1].items()
+        access = [word for key, value in settings for word in ("-c", f"{key}={value}")]
+        command = ["git", *access, "clone", "--quiet", url, str(world.clone)]
         subprocess.run(command, check=True, capture_output=True)
         yield world
 
@@ -154,6 +155,16 @@ def test_killed_between_push_and_pull_request(world: World, propose: Task, monke
     assert done["changed"] and done["pull_request"].endswith("/pull/1")
 
 
+def test_a_branch_whose_name_only_ends_so_is_another(world: World, propose: Task) -> None:
+    branch = f"engineering-loop/bump-host_vars-loop-{world.shas[2][:12]}"
+    store = world.forge.store.directory(INVENTORY)
+    for name in (f"refs/a/refs/heads/{branch}", f"refs/heads/backup/refs/heads/{branch}"):
+        subprocess.run(["git", "update-ref", name, "main"], cwd=store, check=True)
+    done = propose()
+    assert done["changed"] and done["pull_request"].endswith("/pull/1")
+    assert world.ask("GET", f"{INVENTORY}/pulls/1")["head"]["ref"] == branch
+
+
 def test_what_was_refused_or_taken_by_hand_is_left_alone(world: World, propose: Task) -> None:
     done = propose()
     number = done["pull_request"].rpartition("/")[2]
@@ -181,6 +192,9 @@ def test_checks(world: World, propose: Task) -> None:
     assert done["checks"] == ["unit"]
     pull = world.ask("GET", f"{INVENTORY}/pulls/{done['pull_request'].rpartition('/')[2]}")
     assert "| checks | unit passed |" in pull["body"]
+    odd = "\x1b[2J\u202e"
+    world.ask("POST", f"{ENGINE}/statuses/{sha}", {"context": odd, "state": "failure"})
+    assert "\\x1b[2J\\u202e (failure)" in propose(checks=["all"])["msg"]
     plain = propose(pull_request=False, checks=["unit"])
     assert plain["changed"] and (world.clone / PIN_FILE).read_bytes() == TEXT.format(sha).encode()
 

@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one door to the forge: ``loop gateway``, as the gate's user, started by its socket and stopped after each cycle.
+
+A process for each connection. Who speaks is the kernel's word: a process of the loop's user in a unit that root
+opened a session for, or root. Everything else is answered in one line and nothing done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import socketserver
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from . import gateway_access, gateway_receive, gateway_record, gateway_requests, pristine, settings, untrusted, wire
+from .errors import LoopError
+from .gateway_requests import Asking
+from .gitcmd import whole_environment
+from .journal import say
+from .users import account, end_with_parent
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+# Without a session and a question for so long it ends; the socket starts it again.
+IDLE_SECONDS = 20.0
+SERVE_SECONDS = 600.0
+FIRST_SOCKET = 3  # systemd's
+GIT_REQUEST = re.compile(
+    rb"(git-upload-pack|git-receive-pack) /([\w.-]{1,200})\.git\0host=[^\0]*\0(?:\0version=([12])\0)?"
+)
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Answer until there is no session and nobody has asked for a while."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        sys.stderr.write("the gateway is started by its socket\n")
+        return 2
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    os.umask(0o027)
+    config = settings.load(config_path)
+    for name in ("inbox", "kept", "records"):
+        os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
+    gateway_access.take(config)
+    server = _Server(config)
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < IDLE_SECONDS:
+        server.asked = False
+        server.handle_request()
+        if server.asked or server.active_children or gateway_record.sessions(config):
+            quiet_since = time.monotonic()
+    return 0
+
+
+class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Over systemd's socket."""
+
+    timeout = 5
+    max_children = 32
+
+    def __init__(self, config: Config) -> None:
+        super().__init__("", socketserver.BaseRequestHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.socket(fileno=FIRST_SOCKET)
+        self.config = config
+        self.asked = False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.asked = True
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the child."""
+        end_with_parent()
+        serve(self.config, request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        traceback.print_exc()
+
+
+# --- one connection -----------------------------------------------------------------------------
+
+
+def serve(config: Config, connection: socket.socket) -> None:
+    """Answer one question, which begins with a line of JSON or as git begins."""
+    connection.settimeout(wire.SECONDS)
+    first = b""
+    try:
+        peer = wire.peer_of(connection)
+        if peer.uid == 0:
+            answer = root_asks(config, wire.receive(connection))
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+            return
+        asking = _who(config, peer)
+        first = _exactly(connection, 4)
+        if first[:1] == b"{":
+            asked = wire.receive(connection, first)
+            words = asked.get("words")
+            if asked.get("what") != "gh" or not isinstance(words, list):
+                raise LoopError("nothing that the gateway does")
+            began = time.monotonic()
+            answer = gateway_requests.answer(asking, words)
+            connection.sendall(json.dumps(answer).encode())
+            _tell_slow(words, time.monotonic() - began)
+        else:
+            _git(asking, connection, first)
+    except (LoopError, OSError) as error:
+        refuse(connection, first, str(error))
+    except Exception:  # noqa: BLE001 - whoever waits must hear something
+        traceback.print_exc()
+        refuse(connection, first, "the gateway failed, see its journal")
+
+
+def _tell_slow(words: list[Any], seconds: float) -> None:
+    if seconds > 10:
+        say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
+
+
+def refuse(connection: socket.socket, first: bytes, why: str) -> None:
+    """In the words that the other end understands."""
+    say(f"refused: {untrusted.show(why, 500)}\n")
+    told = f"the gateway: {why}"
+    with contextlib.suppress(OSError):
+        if first[:1] == b"{" or not first:
+            connection.sendall(
+                json.dumps({"status": 1, "stdout": "", "stderr": f"{told}\n", "why": why}).encode() + b"\n"
+            )
+        else:
+            text = f"ERR {untrusted.show(told, 2000)}\n".encode()
+            connection.sendall(b"%04x" % (len(text) + 4) + text)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        chunk = connection.recv(size - len(found))
+        if not chunk:
+            raise LoopError("a request broke off")
+        found += chunk
+    return found
+
+
+def _who(config: Config, peer: wire.Peer) -> Asking:
+    """The session of the unit that this process belongs to."""
+    if peer.uid != account(config["user"]).pw_uid:
+        raise LoopError(f"uid {peer.uid} is not {config['user']}, and nobody else may ask")
+    session = gateway_record.session_of(config, unit_of(peer.pid))
+    return Asking(
+        config, str(session.get("cycle")), session.get("bound") is not False, lambda: gateway_access.token(config).token
+    )
+
+
+def unit_of(pid: int) -> str:
+    """The systemd service that a process belongs to, by its control group; empty where it is none's."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
+        for line in handle:
+            place = line.rstrip("\n").split(":", 2)[-1]
+            if line.startswith("0::") or ":name=systemd:" in line:
+                found = re.search(r"/([^/]+\.service)(?=/|\Z)", place)
+                if found:
+                    return found[1]
+    return ""
+
+
+def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
+    """git's own protocol, as git: URLs speak it."""
+    size = int(first, 16) if re.fullmatch(rb"[0-9a-fA-F]{4}", first) else 0
+    asked = GIT_REQUEST.fullmatch(_exactly(connection, size - 4) if 4 < size < 1000 else b"")
+    if asked is None:
+        raise LoopError("nothing that git asks for")
+    service, dest, version = asked[1].decode(), asked[2].decode(), (asked[3] or b"").decode()
+    clone = next((one for one in pristine.clones(asking.config) if one.dest == dest), None)
+    if clone is None:
+        raise LoopError(f"{untrusted.show(dest)} is no repository of this loop")
+    connection.settimeout(None)
+    protocol = f"version={version}" if version else ""
+    if service == "git-receive-pack":
+        gateway_receive.receive(asking, clone, connection, protocol)
+        return
+    refreshed = pristine.refresh_one(asking.config, clone, gateway_access.token(asking.config).token)
+    if refreshed["status"] == "failed":
+        raise LoopError(f"{clone.repo} cannot be fetched: {refreshed['detail']}")
+    asking.note("fetch", repo=clone.repo, dest=dest)
+    environment = whole_environment({"GIT_PROTOCOL": protocol}, {"uploadpack.allowFilter": "true"})
+    subprocess.run(
+        ["git", "upload-pack", "--strict", "--timeout=60", clone.path], env=environment,
+        stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,
+        timeout=SERVE_SECONDS, check=False, preexec_fn=end_with_parent,
+    )  # fmt: skip
+
+
+# --- root ---------------------------------------------------------------------------------------
+
+
+def root_asks(config: Config, asked: Json) -> Json:
+    """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
+    if asked.get("what") != "refresh":
+        raise LoopError("nothing that root asks")
+    gateway_receive.tidy(config)
+    gateway_record.forget_old(config)
+    found = gateway_access.token(config)
+    refreshed = pristine.refresh(config, found.token)
+    tips = {one["dest"]: one["after"] for one in refreshed if one["after"]}
+    gateway_record.append(config, str(asked.get("cycle")), {"what": "refresh", "tips": tips})
+    token = {"kind": found.kind, "note": found.note, "expires": found.expires_at}
+    return {"ok": True, "clones": refreshed, "token": token}

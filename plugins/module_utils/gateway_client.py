@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cycle's side of the gateway's socket: what the engine finds as ``gh``, and what its git reaches out with.
+
+A program of its own, with nothing of the core in it: it is started for every request. Called as ``gh`` it sends the
+words and shows the answer; else it connects git, which gave it a host and a port, and copies both ways.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+from typing import NoReturn
+
+SOCKET = "ENGINEERING_LOOP_GATEWAY"
+LATEST = 16 * 1024 * 1024
+
+
+def fail(text: str) -> NoReturn:
+    sys.stderr.write(f"{text}\n")
+    sys.exit(1)
+
+
+def connected() -> socket.socket:
+    path = os.environ.get(SOCKET, "")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        server.connect(path)
+    except OSError as error:
+        fail(f"the gateway to the forge does not answer at {path or 'no socket'} ({error.strerror}); {SOCKET} names it")
+    return server
+
+
+def gh(words: list[str]) -> int:
+    """One request: the words, with a file that they name read here, where it is."""
+    for option in ("--body-file", "-F"):
+        if option in words[:-1]:
+            at = words.index(option)
+            try:
+                with open(0 if words[at + 1] == "-" else words[at + 1], encoding="utf-8", errors="replace") as handle:
+                    words[at : at + 2] = ["--body", handle.read(1 << 20)]
+            except OSError as error:
+                fail(f"{words[at + 1]}: {error.strerror}")
+    with connected() as server:
+        try:
+            server.sendall(json.dumps({"what": "gh", "words": words}).encode() + b"\n")
+            server.shutdown(socket.SHUT_WR)
+            answer = b""
+            while len(answer) < LATEST and (chunk := server.recv(1 << 16)):
+                answer += chunk
+            told = json.loads(answer)
+        except (OSError, ValueError):
+            fail("the gateway to the forge broke off: see its journal")
+    sys.stdout.write(told["stdout"])
+    sys.stderr.write(told["stderr"])
+    return int(told["status"])
+
+
+def copy() -> int:
+    """git's own protocol, both ways, until the gateway has said all."""
+    with connected() as server:
+        ways = {0: server.fileno(), server.fileno(): 1}
+        try:
+            while server.fileno() in ways:
+                for source in select.select(list(ways), [], [])[0]:
+                    chunk = os.read(source, 1 << 17)
+                    if not chunk:
+                        del ways[source]
+                        if source == 0:
+                            server.shutdown(socket.SHUT_WR)
+                    while chunk:
+                        chunk = chunk[os.write(ways[source], chunk) :]
+        except OSError:  # git went away, or the gateway did
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(gh(sys.argv[1:]) if os.path.basename(sys.argv[0]) == "gh" else copy())

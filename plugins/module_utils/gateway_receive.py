@@ -1,0 +1,439 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A push of the cycle: received into a repository of the gateway's own, judged there, and only then sent on.
+
+git itself receives: every object is hashed and checked, and waits in git's quarantine while the hook asks what to do.
+What is judged is what was received, and exactly that is forwarded, against the exact old value. What is refused is
+kept in ``gate_dir/kept``, where a person finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from . import gate_check, gate_policy, gateway_record, journal, pristine, untrusted
+from .clock import age_of, stamp, utc_now
+from .errors import LoopError
+from .files import remove_tree, write_atomic
+from .gate_check import Violation
+from .gateway_requests import HEADS, Asking
+from .gitcmd import credentials, git, whole_environment
+from .pristine import Clone
+from .settings import change_id
+from .sizes import limits_of
+from .untrusted import show
+from .users import as_user, end_with_parent
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+# One for each line that may be shown to the engine while its push waits.
+Say: TypeAlias = Callable[[str], None]
+
+DEFAULT_PREFIXES = ["docs"]  # the engine's own
+REASONS_TOLD = 3
+NONE = re.compile(r"0{40}|0{64}")
+MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
+# What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
+BOMB = 8
+MAX_OBJECTS = 200_000
+# Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
+KEPT_PER_CYCLE = 5
+MAX_MEMORY = 1024**3
+RECEIVE_SECONDS = 600.0
+FORWARD_SECONDS = 300.0
+HOOK_FD = "LOOP_GATEWAY_FD"
+
+# git's hook. Bash, since the descriptor's number may have more than one digit.
+PRE_RECEIVE = f"""\
+#!/bin/bash
+# Say what was received to the gateway, which holds the other end, and end as it says.
+{{ printf '%s\\n' "$GIT_QUARANTINE_PATH"; cat; echo; }} >&"${HOOK_FD}"
+while IFS= read -r -u "${HOOK_FD}" line; do
+  case $line in
+    yes) exit 0 ;;
+    no) exit 1 ;;
+    *) printf '%s\\n' "$line" >&2 ;;
+  esac
+done
+exit 1
+"""
+
+RECEIVING = {
+    "receive.fsckObjects": "true", "receive.unpackLimit": "1", "receive.maxInputSize": str(MAX_INPUT),
+    "receive.autogc": "false", "receive.denyDeletes": "true", "receive.updateServerInfo": "false",
+    "receive.advertisePushOptions": "false", "core.logAllRefUpdates": "false", "core.bigFileThreshold": "16m",
+    "pack.threads": "1", "gc.auto": "0", **pristine.LENDERS_ARE_MUTE,
+}  # fmt: skip
+
+
+class Update(NamedTuple):
+    """One line that git gives its hook."""
+
+    old: str
+    new: str
+    ref: str
+
+
+class NotAllowed(LoopError):
+    """The judge, or the forge, said no to what was received."""
+
+
+# --- receiving ----------------------------------------------------------------------------------
+
+
+def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: str) -> None:
+    """Serve one ``git push`` on the connection, from git's greeting to its report."""
+    config = asking.config
+    disk = os.statvfs(config["gate_dir"])
+    if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
+        raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
+    with gateway_record.turn(config):
+        home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
+        try:
+            ours, hooks = socket.socketpair()
+            with ours, hooks:
+                environment = whole_environment(
+                    {"GIT_PROTOCOL": protocol, HOOK_FD: str(hooks.fileno())},
+                    {**RECEIVING, "core.hooksPath": f"{config['lib_dir']}/hooks"},
+                )
+                process = subprocess.Popen(
+                    ["git", "receive-pack", home], env=environment, stdin=connection.fileno(),
+                    stdout=connection.fileno(), stderr=subprocess.DEVNULL, pass_fds=(hooks.fileno(),),
+                    start_new_session=True, preexec_fn=_bounded,
+                )  # fmt: skip
+                try:
+                    hooks.close()
+                    _answer_hook(asking, clone, home, ours)
+                    process.wait(RECEIVE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    asking.note("refused", asked=f"push to {clone.repo}", why="it did not end in its time")
+                finally:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        finally:
+            remove_tree(home)
+
+
+def _bounded() -> None:
+    """In git, before it is git: a pack that unpacks to more than this fails, and not the host."""
+    end_with_parent()
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MAX_INPUT, 2 * MAX_INPUT))
+
+
+def make_inbox(config: Config, clone: Clone, start: str) -> str:
+    """A bare repository for one push, which borrows from the clone and shows the client where work starts from.
+
+    ``start`` is the base's commit when the cycle began: the client has that one, whatever the forge has by now.
+    """
+    home = f"{config['gate_dir']}/inbox/{stamp()}-{os.urandom(4).hex()}.git"
+    tip = pristine.tip_of(clone.path, clone.version)
+    if not tip:
+        raise LoopError(f"the gateway has no {clone.version} of {clone.repo} to compare with")
+    refs = {f"{HEADS}{clone.version}": tip}
+    if start and start != tip:
+        refs["refs/start"] = start
+    for name in ("objects/info", "refs"):
+        os.makedirs(f"{home}/{name}", mode=0o700)
+    sha256 = len(tip) == 64
+    _put(f"{home}/HEAD", f"ref: {HEADS}{clone.version}\n")
+    _put(f"{home}/objects/info/alternates", f"{clone.path}/objects\n")
+    _put(
+        f"{home}/packed-refs",
+        "# pack-refs with: sorted \n" + "".join(f"{refs[name]} {name}\n" for name in sorted(refs)),
+    )
+    _put(
+        f"{home}/config",
+        f"[core]\n\trepositoryformatversion = {int(sha256)}\n\tbare = true\n"
+        + "[extensions]\n\tobjectformat = sha256\n" * sha256,
+    )
+    return home
+
+
+def _put(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as handle:
+        handle.write(text)
+
+
+def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -> None:
+    """Wait for the hook, decide, and tell it; nothing comes where the push broke off before."""
+    ours.settimeout(RECEIVE_SECONDS)
+    with contextlib.suppress(TimeoutError), ours.makefile("rw", encoding="utf-8", errors="surrogateescape") as pipe:
+        quarantine = pipe.readline().rstrip("\n")
+        updates = []
+        while line := pipe.readline().rstrip("\n"):
+            updates.append(Update(*line.split(" ", 2)))
+        if not updates:
+            asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
+            return
+        said: list[str] = []
+        allowed = decide(asking, clone, home, quarantine, updates, said.append)
+        with contextlib.suppress(OSError):
+            pipe.write("".join(f"{show(line, 2000)}\n" for line in said) + ("yes\n" if allowed else "no\n"))
+            pipe.flush()
+
+
+# --- deciding -----------------------------------------------------------------------------------
+
+
+def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say) -> bool:
+    """Judge what was received and send it on; whether the forge has it now. Every answer is in the record."""
+    began = time.monotonic()
+    first = updates[0]
+    entry: Json = {
+        "dest": clone.dest, "repo": clone.repo, "branch": show(first.ref.removeprefix(HEADS)), "new": first.new,
+    }  # fmt: skip
+    inside = {
+        "GIT_DIR": home, "GIT_OBJECT_DIRECTORY": quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{home}/objects",
+    }  # fmt: skip
+    try:
+        _check_asked(asking, clone, updates)
+        found = judge(asking.config, clone, home, inside, first)
+        entry["judged"] = round(time.monotonic() - began, 3)
+        if found:
+            raise NotAllowed(_told(found))
+        _forward(asking, clone, home, inside, first, entry)
+    except (LoopError, OSError) as error:
+        reason = f"push refused: {error}"
+        kept = _keep(asking, clone, home, quarantine, first, reason)
+        asking.note(
+            "push", **entry, allowed=False, reason=show(reason, 2000), kept=kept,
+            seconds=round(time.monotonic() - began, 3),
+        )  # fmt: skip
+        told = f"{reason}; nothing was published" + (f", the gateway keeps it as {kept}" if kept else "")
+        say(told)
+        journal.say(f"{clone.repo}: {show(told, 2000)}\n")
+        return False
+    asking.note("push", **entry, allowed=True, reason="", seconds=round(time.monotonic() - began, 3))
+    return True
+
+
+def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> None:
+    """Refuse what is not this cycle's to push, before anybody looks into it."""
+    if len(updates) != 1:
+        names = ", ".join(show(update.ref) for update in updates[:3])
+        raise NotAllowed(f"one branch is published at a time, not {len(updates)} refs ({names})")
+    update = updates[0]
+    if NONE.fullmatch(update.new):
+        raise NotAllowed(f"{show(update.ref)} would be deleted")
+    if not update.ref.startswith(HEADS):
+        raise NotAllowed(f"{show(update.ref)} is no branch")
+    branch, story = update.ref.removeprefix(HEADS), asking.story()
+    prefixes = asking.config["branch_prefixes"]
+    own = next((prefix for prefix in prefixes if branch.startswith(f"{prefix}/")), None)
+    if own is None:
+        raise NotAllowed(f"{show(branch)} is not the loop's own, allowed: below {', '.join(prefixes)}")
+    change = branch.removeprefix(f"{own}/").split("/")[0]
+    if asking.bound:
+        if story.taken is None:
+            raise NotAllowed("this cycle has taken no issue, so it has nothing to publish")
+        if clone.repo != story.taken[0]:
+            raise NotAllowed(f"this cycle took {story.issue}, so it publishes nothing to {clone.repo}")
+        wanted = change_id(*story.taken)
+        if change != wanted:
+            raise NotAllowed(f"{show(branch)} is not of the issue that this cycle took, allowed: {own}/{wanted}/...")
+        other = next((one for one in story.forwarded if one != branch), None)
+        if other:
+            raise NotAllowed(f"this cycle has published {other} already, and publishes one branch")
+
+
+def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], update: Update) -> list[Violation]:
+    """Every reason why what was received may not be published; an empty list lets it through."""
+    policy = gate_policy.load_file(config["policy_file"])
+    if gate_policy.digest(policy) != config["policy_sha256"]:
+        raise LoopError(f"the policy {config['policy_file']} is not the one that was deployed; run apply.yml")
+    found = gate_check.judge_branch(policy, update.ref.removeprefix(HEADS))
+    if found:
+        return found
+    base = pristine.tip_of(clone.path, clone.version)
+    _check_size(policy, clone, home, inside, update.new, base)
+    prefixes = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
+    changes = gate_check.changes_between(home, base, update.new, environment=inside)
+    found += gate_check.judge_changes(policy, clone.dest, changes, prefixes)
+    texts = gate_check.commits_between(home, base, update.new, environment=inside)
+    found += gate_check.judge_text(policy, clone.dest, "a commit", texts)
+    return found
+
+
+def _check_size(
+    policy: gate_policy.Policy, clone: Clone, home: str, inside: Mapping[str, str], new: str, base: str
+) -> None:
+    """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
+    most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
+    words = ["rev-list", "--objects", f"--max-count={MAX_OBJECTS + 1}", new, f"^{base}"]
+    status, listed, _err = git(home, words, environment=inside, ok=(0, 128))
+    if status:
+        raise NotAllowed(f"{show(new[:12])} is no commit on top of what {clone.repo} has")
+    names = [line[: len(new)] for line in listed.splitlines()]
+    if len(names) > MAX_OBJECTS:
+        raise NotAllowed(f"more than {MAX_OBJECTS} objects were received")
+    asked = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
+    told = git(home, asked, environment=inside, stdin="".join(f"{one}\n" for one in names).encode())[1]
+    if names and not told.startswith("commit "):
+        raise NotAllowed(f"{new[:12]} is no commit")
+    total = sum(int(line.split(" ")[1]) for line in told.splitlines() if line[:1] in "btc" and " missing" not in line)
+    if total > most:
+        raise NotAllowed(
+            f"{total} bytes would be unpacked, more than {BOMB} times what a change may add [max_patch_bytes]"
+        )
+
+
+def _told(found: Sequence[Violation]) -> str:
+    more = f" and {len(found) - REASONS_TOLD} more" if len(found) > REASONS_TOLD else ""
+    return "; ".join(map(str, found[:REASONS_TOLD])) + more
+
+
+# --- sending on ---------------------------------------------------------------------------------
+
+
+def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str], update: Update, entry: Json) -> None:
+    """Exactly what was judged goes to the forge, if it still has there what we think; else NotAllowed, in its words."""
+    branch = update.ref.removeprefix(HEADS)
+    before = asking.story().forwarded.get(branch, {}).get("new", "")
+    old = before or pristine.tip_of(clone.path, branch)
+    if before and git(home, ["merge-base", "--is-ancestor", before, update.new], environment=inside, ok=(0, 1, 128))[0]:
+        raise NotAllowed(f"{show(branch)} has {before[:12]}, which this cycle published and which would be lost")
+    if old and not before:
+        _give_way(asking, clone, branch, old)
+    asking.note("forward", **entry, old=old)
+    access, settings = credentials(clone.url, asking.token())
+    words = ["push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"]
+    words += [f"--force-with-lease={update.ref}:{old}", "--", clone.url, f"{update.new}:{update.ref}"]
+    limits = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **pristine.LENDERS_ARE_MUTE}
+    status, out, err = git(
+        home, words, environment={**access, **inside}, config={**settings, **limits}, ok=pristine.ANY,
+        timeout=FORWARD_SECONDS,
+    )  # fmt: skip
+    if status:
+        raise NotAllowed(f"the forge refuses it: {_forge_words(out, err)}")
+    entry["old"] = old
+
+
+def _give_way(asking: Asking, clone: Clone, branch: str, old: str) -> None:
+    """A branch of ours that stands on the forge without an open pull request is kept here and makes room."""
+    pulls = asking.forge().pulls(clone.repo, state="open", head=branch)
+    if pulls:
+        raise NotAllowed(f"{show(branch)} has the open pull request {pulls[0]['html_url']}")
+    why = "an earlier cycle published it, and no pull request is open for it"
+    kept = keep(asking, clone, branch, old, why, [])
+    asking.note("replaced", repo=clone.repo, branch=branch, old=old, kept=kept)
+
+
+def _forge_words(out: str, err: str) -> str:
+    """What the forge said, for a person: its own lines first, then git's."""
+    said = [line.removeprefix("remote: ").strip() for line in err.splitlines() if line.startswith("remote: ")]
+    rejected = [line.split("\t")[-1] for line in out.splitlines() if line.startswith("!")]
+    fatal = [line for line in err.splitlines() if line.startswith(("fatal:", "error:"))]
+    lines = [line for line in [*rejected, *said, *fatal[:1]] if line] or ["no message"]
+    return show(re.sub(r"://[^/\s@]+@", "://***@", "; ".join(lines[:6])), 1000)
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Update, reason: str) -> str:
+    """Keep what was refused; its name, or empty where there is nothing to keep or no room for it."""
+    if NONE.fullmatch(update.new) or not re.fullmatch(r"[0-9a-f]{40,64}", update.new):
+        return ""
+    kept_before = [one for one in asking.story().pushes if one.get("kept")]
+    same = next((str(one["kept"]) for one in kept_before if one.get("new") == update.new), "")
+    if same or len(kept_before) >= KEPT_PER_CYCLE:
+        return same
+    packs = f"{quarantine}/pack"
+    with contextlib.suppress(OSError, LoopError):
+        files = [f"{packs}/{name}" for name in os.listdir(packs)] if os.path.isdir(packs) else []
+        return keep(asking, clone, update.ref.removeprefix(HEADS), update.new, reason, files)
+    return ""
+
+
+def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs: Sequence[str]) -> str:
+    """A small repository in ``kept`` with this commit as its branch ``kept``; the name of what is kept."""
+    config = asking.config
+    name = f"{stamp()}-{os.urandom(4).hex()}"
+    making = make_inbox(config, clone, "")
+    try:
+        os.makedirs(f"{making}/objects/pack", mode=0o700)
+        for path in packs:
+            os.link(path, f"{making}/objects/pack/{os.path.basename(path)}")
+        git(making, ["update-ref", f"{HEADS}kept", commit], environment={"GIT_DIR": making})
+        told = {
+            "id": name, "at": utc_now(), "cycle": asking.cycle, "repo": clone.repo, "dest": clone.dest,
+            "branch": show(branch), "commit": commit, "why": show(why, 1000),
+        }  # fmt: skip
+        write_atomic(f"{making}/kept.json", (json.dumps(told, indent=1) + "\n").encode(), 0o600)
+        os.rename(making, f"{config['gate_dir']}/kept/{name}.git")
+    except (LoopError, OSError):
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return name
+
+
+def kept(config: Config) -> list[Json]:
+    """What is kept, oldest first: ``{id at cycle repo dest branch commit why path}``."""
+    place = f"{config['gate_dir']}/kept"
+    found: list[Json] = []
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+        with contextlib.suppress(LoopError):
+            content = untrusted.read(f"{place}/{name}/kept.json", config["gate_dir"], 65536) or b""
+            one = untrusted.parse(content, name)
+            if {"at", "cycle", "repo", "dest", "branch", "commit", "why"} <= one.keys():
+                found.append({**one, "id": name.removesuffix(".git"), "path": f"{place}/{name}"})
+    return found
+
+
+def restore(config: Config, name: str, branch: str, *, check: bool = False) -> Json:
+    """As root: what is kept under this name as ``branch`` of a fresh clone for a person; ``{path branch ...}``."""
+    git("/", ["check-ref-format", "--branch", branch], timeout=60)
+    one = next((one for one in kept(config) if one["id"] == name), None)
+    if one is None:
+        raise LoopError(f"the gateway keeps nothing as {show(name)}: ansible-playbook playbooks/restore.yml lists it")
+    clone = next((clone for clone in pristine.clones(config) if clone.dest == one["dest"]), None)
+    if clone is None:
+        raise LoopError(f"{name} is of {show(str(one['dest']))}, which is no repository of this loop any more")
+    home = f"{config['state_dir']}/restored/{name}"
+    place, making = f"{home}/{clone.dest}", f"{config['pristine_dir']}/.bringing-{name}"
+    if os.path.lexists(home):
+        raise LoopError(f"{home} is there already: move it away")
+    brought = {"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}
+    if check:
+        return {"changed": True, "brought": [brought]}
+
+    def work() -> None:
+        words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--dissociate"]
+        git("/", [*words, "--", one["path"], making], config=pristine.LENDERS_ARE_MUTE, timeout=600)
+        git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
+        git(making, ["update-ref", f"{HEADS}{branch}", str(one["commit"])], timeout=60)
+        git(making, ["checkout", "--quiet", branch], timeout=600)
+
+    try:
+        remove_tree(making)
+        as_user(config["gate_user"], work)
+        os.makedirs(home, mode=0o750)
+        subprocess.run(["chown", "-hR", "root:root", making], check=True)
+        os.rename(making, place)
+    finally:
+        remove_tree(making)
+    return {"changed": True, "brought": [brought]}
+
+
+def tidy(config: Config) -> None:
+    """As the gateway, before a cycle: half-received pushes go, and what was kept long enough."""
+    with gateway_record.turn(config):
+        for name in os.listdir(f"{config['gate_dir']}/inbox"):
+            remove_tree(f"{config['gate_dir']}/inbox/{name}")
+    age = limits_of(config["quarantine_keep"])["age"]
+    for one in kept(config):
+        if age is not None and age_of(one["id"]) > age:
+            remove_tree(one["path"])
