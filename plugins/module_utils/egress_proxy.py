@@ -33,7 +33,7 @@ MAX_HEAD = 64 * 1024
 MAX_CONNECTIONS = 500
 CHUNK = 64 * 1024
 HEAD_SECONDS, DIAL_SECONDS = 60.0, 20.0
-AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-][A-Za-z0-9._-]*)(?::([0-9]{1,5}))?")
 ABSOLUTE = re.compile(r"(?i)http://([^\s/?#@]+)([/?]\S*)?")
 # About one connection, so not to be passed on; Host is written anew from what was asked for.
 NOT_PASSED = ("connection", "proxy-connection", "proxy-authorization", "keep-alive", "host")
@@ -146,7 +146,6 @@ async def answer(way: Way, client: Streams) -> None:
     there = await reach(way, host, port)
     if method == "CONNECT":
         client[1].write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await client[1].drain()
     else:
         there[1].write(rewritten(method, target, path, headers))
     await pass_on(client, there)
@@ -227,21 +226,23 @@ async def dial_local(port: int) -> Streams:
 async def dial_through(through: egress.Upstream, host: str, port: int) -> Streams:
     """Through another proxy, always by CONNECT: it would take a second request on a plain one for another host."""
     context = ssl.create_default_context() if through.tls else None
-    try:
-        opened = asyncio.open_connection(through.host, through.port, ssl=context, limit=MAX_HEAD)
-        reader, writer = await asyncio.wait_for(opened, DIAL_SECONDS)
-        login = ""
-        if through.login:
-            login = f"Proxy-Authorization: Basic {base64.b64encode(through.login.encode()).decode()}\r\n"
-        writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n".encode())
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
-    except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, ssl.SSLError):
-        raise Refused(f"502 the host's own proxy does not let us through to {host}:{port}") from None
-    status = head.split(b"\r\n")[0].decode("latin-1")
-    if not re.match(r"HTTP/1\.[01] 2\d\d\b", status):
-        writer.close()
-        raise Refused(f"502 the host's own proxy says to {host}:{port}: {untrusted.show(status)}")
-    return reader, writer
+    login = ""
+    if through.login:
+        login = f"Proxy-Authorization: Basic {base64.b64encode(through.login.encode()).decode()}\r\n"
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = asyncio.open_connection(through.host, through.port, ssl=context, limit=MAX_HEAD)
+            reader, writer = await asyncio.wait_for(opened, DIAL_SECONDS)
+            stack.callback(writer.close)
+            writer.write(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{login}\r\n".encode())
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
+        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, ssl.SSLError):
+            raise Refused(f"502 the host's own proxy does not let us through to {host}:{port}") from None
+        status = head.split(b"\r\n")[0].decode("latin-1")
+        if not re.match(r"HTTP/1\.[01] 2\d\d\b", status):
+            raise Refused(f"502 the host's own proxy says to {host}:{port}: {untrusted.show(status)}")
+        stack.pop_all()
+        return reader, writer
 
 
 async def pass_on(one: Streams, other: Streams) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import re
 import socket
 import sys
@@ -58,24 +59,33 @@ def served(serve: Serve) -> Iterator[int]:
 @contextmanager
 def proxy(way: egress_proxy.Way, *local: socket.socket) -> Iterator[int]:
     """The proxy in a thread; its port. It knows which socket is its own by the port."""
+    begun: queue.Queue[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = queue.Queue()
+
+    async def body() -> None:
+        task = asyncio.current_task()
+        assert task
+        begun.put((asyncio.get_running_loop(), task))
+        with suppress(asyncio.CancelledError):
+            await egress_proxy.serve(way, [one.dup() for one in (own, *local)])
+        while way.connections > known:  # each is served to its end
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+
+    def work() -> None:
+        asyncio.run(body())
+
+    known = way.connections
+
     with listener() as own:
-        loop = asyncio.new_event_loop()
         before, egress.PORT = egress.PORT, own.getsockname()[1]
-        task = loop.create_task(egress_proxy.serve(way, [own.dup(), *(one.dup() for one in local)]))
-
-        def work() -> None:
-            with suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
-
         thread = threading.Thread(target=work)
         thread.start()
+        loop, task = begun.get(timeout=30)
         try:
             yield own.getsockname()[1]
         finally:
             loop.call_soon_threadsafe(task.cancel)
-            thread.join(10)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            thread.join(30)
             egress.PORT = before
 
 
