@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import budget, gate_check, gate_policy, receipts, records, releases, settings, untrusted
+from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, untrusted
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
@@ -243,11 +243,9 @@ def check_target(config: Config, forge: Forge, target: _Target) -> None:
     ]
     if taken:
         raise LoopError(
-            f"{target} already has the pull request {taken[0]['html_url']}: close it and delete its branch "
-            f"{taken[0]['head']['ref']}, which engineering_loop_canary.cleanup: true does after the next proof"
+            f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it,"
+            " which engineering_loop_canary.cleanup: true does after the next proof"
         )
-    if target.branch in forge.branches(target.repo):
-        raise LoopError(f"the branch {target.branch} is still in {target.repo}, so the push would fail: delete it")
 
 
 def score(issue: Json, now: datetime.datetime) -> float:
@@ -417,7 +415,7 @@ def whats_new(forge: Forge, before: Mapping[str, Json], identity: str, prefixes:
         changes += [
             f"{repo}: branch {name} changed: {_difference(then['branches'], now['branches'], name)}"
             for name in _differing(then["branches"], now["branches"])
-            if name in then["branches"] or expected.get(name) != now["branches"].get(name)
+            if expected.get(name) != now["branches"].get(name)
         ]
     return {"pulls": sorted(pulls, key=lambda item: int(item["number"])), "changes": changes, "bystanders": bystanders}
 
@@ -513,14 +511,14 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
             f"{head['ref']} of {home}",
         ),
         expect("base", pull["base"]["ref"] == target.default_branch, target.default_branch, pull["base"]["ref"]),
-        expect("report", told, f"the engine reports {target} and {pull['html_url']}", seen_report),
+        expect("report", told, f"the cycle took {target} and opened {pull['html_url']}", seen_report),
     ]
 
 
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
-    outside = [name for name in work["files"] if not any(_below(name, prefix) for prefix in prefixes)]
+    outside = [name for name in work["files"] if not gate_paths.is_below(name, prefixes)]
     seen = ", ".join(outside or work["files"]) or "no changed file"
     violations = work["violations"] if work["files"] else ["nothing to judge"]
     return [
@@ -577,15 +575,10 @@ def _prefixes(config: Config, target: _Target) -> list[str]:
     return list(config["allowed_paths"].get(target.checkout) or ["docs"])
 
 
-def _below(name: str, prefix: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return prefix == "." or name == prefix or name.startswith(f"{prefix}/")
-
-
 def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
     """The changed paths as the forge lists them, old names included, and what the policy has against the commits.
 
-    The commits are fetched and judged by the code of the pre-push gate: a list of files or a
+    The commits are fetched and judged by the code of the gateway: a list of files or a
     diff from the forge would hide file modes, and what one commit adds and the next takes away.
     """
     listed = forge.pull_files(target.repo, pull["number"])

@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import egress, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
+from . import egress, gate_paths, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
 from .cells import Cell, settings_in
 from .errors import LoopError
 from .gitcmd import safe_environment
@@ -71,8 +71,8 @@ def engine_command(config: dict[str, Any], program: str, help_text: str) -> list
     if config["allowed_paths"] and "--allow" in _flags(help_text):
         for checkout, prefixes in sorted(config["allowed_paths"].items()):
             for prefix in prefixes:
-                command += ["--allow", f"{checkout}={prefix}"]
-    elif any(prefixes != ["docs"] for prefixes in config["allowed_paths"].values()):
+                command += ["--allow", f"{checkout}={gate_paths.normal_prefix(prefix)}"]
+    elif any([*map(gate_paths.normal_prefix, prefixes)] != ["docs"] for prefixes in config["allowed_paths"].values()):
         raise LoopError(
             "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
         )

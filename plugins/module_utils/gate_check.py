@@ -24,7 +24,18 @@ from typing import NamedTuple
 
 from .errors import LoopError
 from .files import read_bytes
-from .gate_patterns import deadline, prepare
+from .gate_paths import (
+    MAX_PATH,
+    PROTECTED,
+    is_below,
+    is_git_itself,
+    is_inside,
+    normal_prefix,
+    odd_character,
+    on_windows,
+    protector,
+)
+from .gate_patterns import Pattern, deadline, prepare
 from .gate_policy import Policy, admits_handoff, effective, guards
 from .gitcmd import git
 from .untrusted import show
@@ -32,6 +43,10 @@ from .untrusted import show
 JUDGE_SECONDS = 60.0
 GIT_SECONDS = 120.0
 MAX_COMMITS = 1000
+# A few objects can be made into a difference without end: trees in trees in trees.
+MAX_SAID = 128 * 1024 * 1024
+MAX_PARENTS = 16
+MAX_ARGUMENTS = 100_000  # bytes; a host may allow more
 MAX_READ = 64 * 1024 * 1024
 
 LINK, MODULE, PROGRAM = "120000", "160000", "100755"
@@ -40,33 +55,6 @@ MODES = ("", "000000", "100644", PROGRAM, LINK, MODULE)
 
 def _words(text: str) -> list[str]:
     return text.split()
-
-
-# Matched without regard to case. A name without a slash stands for the file in any directory.
-PROTECTED: dict[str, list[str]] = {
-    "ci": _words("""
-        .github/workflows/* .github/actions/* .github/dependabot.y*ml .gitlab-ci.y*ml .gitlab/ci/* .circleci/*
-        .buildkite/* .woodpecker/* .woodpecker.y*ml .forgejo/workflows/* .gitea/workflows/* .drone.y*ml .travis.yml
-        .ci/* jenkinsfile* azure-pipelines*.y*ml bitbucket-pipelines.yml .pre-commit-config.yaml renovate.json*
-        .renovaterc*"""),
-    "codeowners": ["codeowners"],
-    "agent_instructions": _words("""
-        agents.md agents.override.md claude.md claude.local.md gemini.md warp.md skill.md copilot-instructions.md
-        *.instructions.md *.prompt.md .cursorrules .windsurfrules .clinerules .mcp.json .aider.conf.yml
-        .github/agents/* .github/instructions/* .agents/* */.agents/* .claude/* */.claude/* .clinerules/*
-        */.clinerules/* .codex/* */.codex/* .cursor/* */.cursor/* .gemini/* */.gemini/* .pi/* */.pi/* .windsurf/*
-        */.windsurf/*"""),
-    "dependency_manifests": _words("""
-        pyproject.toml setup.py setup.cfg requirements*.txt requirements*.in requirements/*.txt */requirements/*.txt
-        requirements.y*ml constraints*.txt pipfile uv.toml pip.conf environment.y*ml package.json .npmrc .yarnrc*
-        pnpm-workspace.yaml bunfig.toml deno.json* go.mod go.work cargo.toml gemfile *.gemspec composer.json pom.xml
-        build.gradle* settings.gradle* *.csproj *.fsproj packages.config nuget.config directory.packages.props
-        mix.exs pubspec.yaml package.swift podfile conanfile.* vcpkg.json flake.nix"""),
-    "lock_files": _words("""
-        *.lock *.lockb *.lockfile package-lock.json npm-shrinkwrap.json pnpm-lock.yaml go.sum go.work.sum
-        packages.lock.json package.resolved pylock*.toml"""),
-    "git_settings": [".gitattributes", ".gitmodules", ".lfsconfig"],
-}
 
 
 class Violation(NamedTuple):
@@ -94,6 +82,7 @@ class Change(NamedTuple):
     size: int = 0  # of the file after the change; at least what was added where nothing more is known
     blob: str = ""
     commit: str = ""
+    since: str = ""  # of what is changed on the whole: the common ancestor with the base that it is told from
 
 
 # --- reading a unified diff ------------------------------------------------------------------------------
@@ -348,48 +337,115 @@ def _read_binary_patch(reader: _Reader) -> int:
 DIFF = _words("""
     -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
     --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""")
+OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+# Of a merge, what differs from every parent.
+OWN_FILES = _words("--stdin -r -c --raw -z --always --no-abbrev --no-renames --no-relative --ignore-submodules=none")
 PLAIN = {"core.quotePath": "true", "diff.noprefix": "false", "core.fileMode": "true"}
 
 
-def _git(directory: str, *arguments: str, stdin: bytes | None = None, extra: Mapping[str, str] | None = None) -> str:
-    return git(directory, arguments, stdin=stdin, environment=extra, config=PLAIN, timeout=GIT_SECONDS)[1]
+def _git(
+    directory: str,
+    *arguments: str,
+    stdin: bytes | None = None,
+    extra: Mapping[str, str] | None = None,
+    ok: Sequence[int] = (0,),
+) -> str:
+    return git(
+        directory, arguments, stdin=stdin, environment=extra, config=PLAIN, ok=ok, timeout=GIT_SECONDS, most=MAX_SAID
+    )[1]
+
+
+class Work(NamedTuple):
+    """What is published with a branch: its changes, and its commits' own text, which no diff shows."""
+
+    changes: list[Change]
+    commits: str
+
+
+def work_between(directory: str, base: str, head: str = "HEAD", environment: Mapping[str, str] | None = None) -> Work:
+    """Everything that ``base..head`` publishes or would change in ``base``, and nothing that ``base`` itself did.
+
+    Each commit with what it has that none of its parents has: a file that differs from that of every parent, and of
+    it the lines that every parent lacks. So what one commit adds and the next removes is there, and a merge counts with
+    what somebody wrote while merging. Whatever ``head`` holds got in by one of these commits, or stood in ``base``
+    before.
+
+    That does not say what is lost: a merge may keep an older side of a file, and so undo what ``base`` has, without
+    a line of its own. Only merges can. So where there is one, the difference from the common ancestor with ``base``
+    to ``head`` is there too, as a pull request shows it (``Change.since``). A merge into ``base`` changes just what
+    is in that difference; and what came from ``base`` by an honest merge is in the ancestor as well, so not in it.
+    Of several common ancestors (a criss-cross of merges) each is looked at; a file that is as in ``base`` is left
+    alone, since there it changes nothing. Without any, every file of ``head`` came in by a commit of its own.
+
+    Runs git in ``directory``, bare or not, as the user that calls; ``environment`` is for git, such as the variables
+    of a push that is still in quarantine. Three git processes; with merges five, and one more where somebody wrote
+    something while merging.
+    """
+    base, listing = _commits(directory, base, head, environment)
+    merges = {commit: parents for commit, *parents in listing if len(parents) > 1}
+    pairs = [(commit, parents[0] if parents else "") for commit, *parents in listing if commit not in merges]
+    ancestors: list[str] = []
+    tip = listing[-1][0] if listing else ""
+    if merges:
+        ancestors = _git(directory, "merge-base", "--all", base, tip, extra=environment, ok=(0, 1)).split()
+        pairs += [(tip, older) for older in ([*ancestors, base] if len(ancestors) > 1 else ancestors)]
+    sides = _diffs(directory, pairs, environment)
+    plain = len(listing) - len(merges)
+    own, whole = sides[:plain], sides[plain:]
+    changes = [
+        change._replace(commit=pair[0]) for pair, side in zip(pairs[:plain], own, strict=True) for change in side
+    ]
+    changes += _written_while_merging(directory, merges, environment)
+    differing = {change.path for change in whole[-1]} if whole else set()  # from the only ancestor, or from the base
+    for ancestor, side in zip(ancestors, whole[: len(ancestors)], strict=True):
+        changes += [change._replace(commit=tip, since=ancestor) for change in side if change.path in differing]
+    return _complete(directory, changes, [entry[0] for entry in listing], environment)
 
 
 def changes_between(
-    directory: str, base: str, head: str = "HEAD", *, environment: Mapping[str, str] | None = None
+    directory: str, base: str, head: str = "HEAD", environment: Mapping[str, str] | None = None
 ) -> list[Change]:
-    """What each commit in ``base..head`` changes: what one adds and the next removes is published too.
-
-    A merge counts with what differs from every parent of it. Runs git in ``directory``
-    as the user that calls.
-    """
-    first, last = (_commit(directory, name, environment) for name in (base, head))
-    listing = _git(
-        directory, "rev-list", "--reverse", "--topo-order", "--parents", last, f"^{first}", extra=environment
-    ).splitlines()
-    if len(listing) > MAX_COMMITS:
-        raise LoopError(f"{directory}: {len(listing)} commits from {base} to {head}, allowed: {MAX_COMMITS}")
-    changes: list[Change] = []
-    for entry in listing:
-        commit, *parents = entry.split()
-        sides = [_diff(directory, parent, commit, environment) for parent in parents] or [
-            _diff(directory, "", commit, environment)
-        ]
-        own = set.intersection(*({change.path for change in side} for side in sides))
-        changes += [change._replace(commit=commit) for change in sides[0] if change.path in own]
-    return _with_sizes(directory, changes, environment)
+    """The changes of ``work_between``, which says what they are."""
+    return work_between(directory, base, head, environment).changes
 
 
-def commits_between(
-    directory: str, base: str, head: str = "HEAD", *, environment: Mapping[str, str] | None = None
-) -> str:
+def commits_between(directory: str, base: str, head: str = "HEAD", environment: Mapping[str, str] | None = None) -> str:
     """The commits in ``base..head`` as they are published, header and message, which no diff shows."""
-    first, last = (_commit(directory, name, environment) for name in (base, head))
-    listing = _git(directory, "rev-list", last, f"^{first}", extra=environment)
-    return _git(directory, "cat-file", "--batch", stdin=listing.encode(), extra=environment)
+    _base, listing = _commits(directory, base, head, environment)
+    return _complete(directory, [], [entry[0] for entry in listing], environment).commits
 
 
-def _commit(directory: str, name: str, environment: Mapping[str, str] | None = None) -> str:
+def _commits(
+    directory: str, base: str, head: str, environment: Mapping[str, str] | None
+) -> tuple[str, list[list[str]]]:
+    """git's name of ``base``, and the commits in ``base..head``, each followed by its parents, oldest first."""
+    first, last = (name if OID.fullmatch(name) else _commit(directory, name, environment) for name in (base, head))
+    options = ["--reverse", "--topo-order", "--parents", f"--max-count={MAX_COMMITS + 1}"]
+    ends = [f"{last}^{{commit}}", f"^{first}^{{commit}}"]
+    status, out, _err = git(
+        directory,
+        ["rev-list", *options, *ends],
+        environment=environment,
+        config=PLAIN,
+        ok=(0, 128),
+        timeout=GIT_SECONDS,
+    )
+    if status:
+        for name in (base, head):
+            _commit(directory, name, environment)
+        raise LoopError(f"{directory}: the commits from {show(base)} to {show(head)} cannot be told")
+    listing = [line.split() for line in out.splitlines()]
+    if len(listing) > MAX_COMMITS:
+        raise LoopError(
+            f"{directory}: more than {MAX_COMMITS} commits from {show(base)} to {show(head)}, allowed: fewer"
+        )
+    for commit, *parents in listing:
+        if len(parents) > MAX_PARENTS:
+            raise LoopError(f"{directory}: {commit} has {len(parents)} parents, allowed: {MAX_PARENTS}")
+    return first, listing
+
+
+def _commit(directory: str, name: str, environment: Mapping[str, str] | None) -> str:
     arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
     status, out, _err = git(directory, arguments, environment=environment, config=PLAIN, ok=(0, 1, 128))
     if status:
@@ -397,19 +453,99 @@ def _commit(directory: str, name: str, environment: Mapping[str, str] | None = N
     return out.strip()
 
 
-def _diff(directory: str, old: str, new: str, environment: Mapping[str, str] | None = None) -> list[Change]:
-    sides = [old, new] if old else ["--root", "--no-commit-id", new]
-    return changes_in_diff(
-        _git(directory, "diff-tree", *DIFF, *sides, extra=environment).encode("utf-8", "surrogateescape")
-    )
+def _diffs(
+    directory: str, pairs: Sequence[tuple[str, str]], environment: Mapping[str, str] | None, only: Sequence[str] = ()
+) -> list[list[Change]]:
+    """For each (commit, older one) what differs, if need be in some paths only; '' is older than the first commit."""
+    if not pairs:
+        return []
+    asked = "".join(f"{commit} {older}".rstrip() + "\n" for commit, older in pairs)
+    options = ["--stdin", "--root", "--always", *DIFF]
+    extra = {**(environment or {}), "GIT_LITERAL_PATHSPECS": "1"}
+    text = _git(directory, "diff-tree", *options, "--", *only, stdin=asked.encode(), extra=extra)
+    reader = _Reader(_bytes(text))
+    sides: list[list[Change]] = []
+    for commit, _older in pairs:
+        if reader.line != commit:
+            raise reader.refuse(f"found {show(reader.line)!r} where the changes of {commit} begin")
+        reader.at += 1
+        found: list[Change] = []
+        while reader.line.startswith("diff --git "):
+            found.append(_read_file(reader))
+        sides.append(found)
+    if reader.line:
+        raise reader.refuse(f"found {show(reader.line)!r} where all changes have been told")
+    return sides
 
 
-def _with_sizes(directory: str, changes: list[Change], extra: Mapping[str, str] | None = None) -> list[Change]:
-    """The changes with the whole size of each file, which a diff does not tell."""
+def _written_while_merging(
+    directory: str, merges: Mapping[str, Sequence[str]], environment: Mapping[str, str] | None
+) -> list[Change]:
+    """What merges have that none of their parents has. What an honest one brings in is not even read."""
+    if not merges:
+        return []
+    asked = "".join(f"{commit} {' '.join(parents)}\n" for commit, parents in merges.items())
+    words = iter(_git(directory, "diff-tree", *OWN_FILES, stdin=asked.encode(), extra=environment).split("\0"))
+    written: dict[str, list[str]] = {}
+    commit = ""
+    for word in words:
+        if word.startswith(":"):
+            written.setdefault(commit, []).append(next(words))
+        else:
+            commit = word
+    if not written:
+        return []
+    paths = set().union(*written.values())
+    # More names than a command may have are left out: then all is read, and the same found in it.
+    only = sorted(paths) if sum(map(len, paths)) < MAX_ARGUMENTS else []
+    pairs = [(commit, parent) for commit in written for parent in merges[commit]]
+    sides = iter(_diffs(directory, pairs, environment, only))
+    changes: list[Change] = []
+    for commit in written:
+        first, *others = [next(sides) for _parent in merges[commit]]
+        known = [_by_path(side) for side in others]
+        for change in first:
+            same = [side.get(change.path, []) for side in known]
+            if all(same):
+                changes.append(_without_the_known(change, same)._replace(commit=commit))
+    return changes
+
+
+def _by_path(side: Sequence[Change]) -> dict[str, list[Change]]:
+    found: dict[str, list[Change]] = {}
+    for change in side:  # a file that becomes a link is there twice: removed, and added
+        found.setdefault(change.path, []).append(change)
+    return found
+
+
+def _without_the_known(change: Change, sides: Sequence[Sequence[Change]]) -> Change:
+    """A merge's change to one file, without the lines and the mode that another parent has."""
+    for side in sides:
+        if any(other.old_mode == change.mode for other in side):
+            change = change._replace(old_mode=change.mode)
+        if not change.binary:
+            added = {line for other in side for line in other.added}
+            strays = {line for other in side for line in other.strays}
+            change = change._replace(
+                added=tuple(line for line in change.added if line in added),
+                strays=tuple(line for line in change.strays if line in strays),
+            )
+    return change
+
+
+def _complete(
+    directory: str, changes: list[Change], commits: Sequence[str], environment: Mapping[str, str] | None
+) -> Work:
+    """The changes with the whole size of each file, which a diff does not tell, and the commits' text."""
     blobs = sorted({change.blob for change in changes if change.blob and change.mode != MODULE})
-    answer = _git(directory, "cat-file", "--batch-check", stdin="".join(f"{b}\n" for b in blobs).encode(), extra=extra)
-    sizes = {words[0]: int(words[2]) for words in map(str.split, answer.splitlines()) if len(words) == 3}
-    return [change._replace(size=sizes.get(change.blob, change.size)) for change in changes]
+    asked = "".join([*(f"info {blob}\n" for blob in blobs), *(f"contents {commit}\n" for commit in commits)])
+    if not asked:
+        return Work(changes, "")
+    answer = _git(directory, "cat-file", "--batch-command", stdin=asked.encode(), extra=environment)
+    lines = answer.split("\n", len(blobs))
+    sizes = {words[0]: int(words[2]) for words in map(str.split, lines[: len(blobs)]) if len(words) == 3}
+    whole = [change._replace(size=sizes.get(change.blob, change.size)) for change in changes]
+    return Work(whole, lines[-1] if commits else "")
 
 
 def changes_in_worktree(directory: str) -> list[Change]:
@@ -442,7 +578,7 @@ def changes_in_worktree(directory: str) -> list[Change]:
         lines = "".join(f"{mode} {blob}\t{path}\0" for mode, blob, path in sorted(index))
         _git(directory, "update-index", "-z", "--index-info", stdin=_bytes(lines), extra=extra)
         text = _git(directory, "diff-index", "--cached", *DIFF, "HEAD", extra=extra)
-        return too_big + _with_sizes(directory, changes_in_diff(_bytes(text)), extra)
+        return too_big + _complete(directory, changes_in_diff(_bytes(text)), [], extra).changes
 
 
 def _bytes(text: str) -> bytes:
@@ -525,11 +661,11 @@ def judge_changes(
     list allows nothing. LoopError where judging would take too long.
     """
     for prefix in prefixes or ():
-        if not prefix or prefix.startswith("/") or ".." in prefix.split("/"):
-            raise LoopError(f"allowed paths: found {prefix!r}, allowed: a path inside the repository ('.' for all)")
+        normal_prefix(prefix)
     engine, ours = effective(policy, repo), guards(policy, repo)
     with deadline(JUDGE_SECONDS, f"judging {len(changes)} changes took longer than {JUDGE_SECONDS:.0f} s: refused"):
         found = _judge_totals(engine, ours, changes)
+        found += _judge_names(engine, [change.path for change in changes if not change.deleted])
         judge_paths = _path_judge(engine, ours, prefixes)
         judge_text = _text_judge(engine, ours)
         for change in changes:
@@ -552,7 +688,11 @@ def _judge_totals(engine: Policy, ours: Policy, changes: Sequence[Change]) -> li
     if len(paths) > engine["max_changed_files"]:
         reason = f"{len(paths)} files are changed, allowed: {engine['max_changed_files']}"
         found.append(Violation("max_changed_files", "the change", reason))
-    size = sum(max(change.size if change.binary else 0, _bytes_in(change.added)) for change in changes)
+    sizes: dict[str, int] = {}  # what is changed on the whole is there commit by commit as well, and not more for it
+    for change in changes:
+        added = max(change.size if change.binary else 0, _bytes_in(change.added))
+        sizes[change.since] = sizes.get(change.since, 0) + added
+    size = max(sizes.values(), default=0)
     if size > ours["max_patch_bytes"]:
         reason = f"{size} bytes are added, allowed: {ours['max_patch_bytes']}"
         found.append(Violation("guards.max_patch_bytes", "the change", reason))
@@ -569,9 +709,9 @@ Matcher = Callable[[str], str]
 
 def _any_of(globs: Sequence[str]) -> Matcher:
     """One search for all globs, and only where it finds something one for each; '' matches nothing."""
-    rules = [(re.compile(fnmatch.translate(glob)).match, glob) for glob in globs if glob]
-    together = re.compile("|".join(fnmatch.translate(glob) for glob in globs if glob) or "(?!)").match
-    return lambda path: next((glob for match, glob in rules if match(path)), "") if together(path) else ""
+    rules = [glob for glob in globs if glob]
+    together = re.compile("|".join(map(fnmatch.translate, rules)) or "(?!)").match
+    return lambda path: next((glob for glob in rules if fnmatch.fnmatchcase(path, glob)), "") if together(path) else ""
 
 
 def _matcher(patterns: Iterable[str], *, exact: bool = False) -> Matcher:
@@ -607,9 +747,25 @@ def _readings(path: str) -> list[str]:
     return [path, str(pathlib.PurePosixPath(status))]
 
 
+def _oddities(path: str) -> list[Violation]:
+    """What no honest name has."""
+    name = show(path)
+    found: list[Violation] = []
+    if not is_inside(path):
+        found.append(Violation("paths", name, "not a path inside the repository"))
+    if is_git_itself(path):
+        found.append(Violation("paths", name, "git's own directory"))
+    odd = odd_character(path)
+    if odd:
+        found.append(Violation("names", name, f"has {odd}"))
+    if len(path) > MAX_PATH:
+        found.append(Violation("names", name, f"has {len(path)} characters, allowed: {MAX_PATH}"))
+    return found
+
+
 def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> Callable[[Change], list[Violation]]:
     denied = _matcher(engine.get("denied_path_globs", []))
-    sets = [(name, _matcher(globs), ours[name]) for name, globs in PROTECTED.items() if ours[name] is not False]
+    sets = [(name, protector(name), ours[name]) for name in PROTECTED if ours[name] is not False]
     spared = {name: _matcher(switch if isinstance(switch, list) else [], exact=True) for name, _match, switch in sets}
 
     def judge(change: Change) -> list[Violation]:
@@ -617,30 +773,21 @@ def _path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) ->
         for path in (change.path, change.origin):
             if not path:
                 continue
-            name = show(path)
-            parts = path.split("/")
-            if path.startswith("/") or "\0" in path or not {"", ".", ".."}.isdisjoint(parts):
-                found.append(Violation("paths", name, "not a path inside the repository"))
-            if any(part.casefold() == ".git" for part in parts):
-                found.append(Violation("paths", name, "git's own directory"))
-            for reading in _readings(path):
+            found += _oddities(path)
+            name, disguised = show(path), on_windows(path)
+            for reading in dict.fromkeys((*_readings(path), disguised)):
                 glob = denied(reading)
                 if glob:
                     found.append(Violation("denied_path_globs", name, f"denied by {glob}"))
-                if prefixes is not None and not any(_under(reading, prefix) for prefix in prefixes):
+                if prefixes is not None and not is_below(reading, prefixes):
                     allowed = ", ".join(prefixes) or "nothing"
                     found.append(Violation("allowed_paths", name, f"outside of what may be changed ({allowed})"))
             for guard, match, _switch in sets:
-                if match(path) and not spared[guard](path):
+                if (match(path) or (disguised != path and match(disguised))) and not spared[guard](path):
                     found.append(Violation(f"guards.{guard}", name, f"is protected ({guard.replace('_', ' ')})"))
         return found
 
     return judge
-
-
-def _under(path: str, prefix: str) -> bool:
-    top = posixpath.normpath(prefix)
-    return top == "." or path == top or path.startswith(f"{top}/")
 
 
 def _judge_kind(engine: Policy, ours: Policy, change: Change) -> list[Violation]:
@@ -673,9 +820,26 @@ def _spares(switch: bool | list[str], path: str) -> bool:
     return any(fnmatch.fnmatchcase(path, glob) for glob in switch)
 
 
+def _patterns(engine: Policy) -> list[Pattern]:
+    return [prepare(text) for text in engine.get("denied_content_patterns", [])]
+
+
+def _judge_names(engine: Policy, paths: Iterable[str]) -> list[Violation]:
+    """Text that is denied in a file may not stand in its name, nor in a directory's."""
+    whose: dict[str, str] = {}
+    for path in paths:
+        if len(path) <= MAX_PATH:
+            for text in (path, *path.split("/")):
+                whose.setdefault(text, path)
+    return [
+        Violation("denied_content_patterns", show(whose[text]), f"has a name denied by {pattern.text}")
+        for pattern, text in _matches(_patterns(engine), list(whose))
+    ]
+
+
 def _text_judge(engine: Policy, ours: Policy) -> Callable[[Change], list[Violation]]:
     """Searches what a change adds, line by line as the engine does, and only where a match can be."""
-    patterns = [prepare(text) for text in engine.get("denied_content_patterns", [])]
+    patterns = _patterns(engine)
     longest = ours["max_line_length"]
 
     def judge(change: Change) -> list[Violation]:
@@ -689,18 +853,25 @@ def _text_judge(engine: Policy, ours: Policy) -> Callable[[Change], list[Violati
             reason = f"adds a line of {length} characters, allowed: {longest}"
             found.append(Violation("guards.max_line_length", name, reason))
             lines = [line for line in lines if len(line) <= longest]
-        text = "\n".join(lines)
-        low = text.lower() if text.isascii() else ""
-        for pattern in patterns:
-            whole = low if pattern.fold else text
-            known = pattern.literals if whole else ()
-            if known and not any(literal in whole for literal in known):
-                continue
-            if any(map(pattern.search, _candidates(lines, known, pattern.fold))):
-                found.append(Violation("denied_content_patterns", name, f"adds text denied by {pattern.text}"))
+        denied = dict.fromkeys(pattern.text for pattern, _line in _matches(patterns, lines))
+        found += [Violation("denied_content_patterns", name, f"adds text denied by {text}") for text in denied]
         return found
 
     return judge
+
+
+def _matches(patterns: Iterable[Pattern], lines: Sequence[str]) -> Iterator[tuple[Pattern, str]]:
+    """Each pattern with the lines that it is found in."""
+    text = "\n".join(lines)
+    low = text.lower() if text.isascii() else ""
+    for pattern in patterns:
+        whole = low if pattern.fold else text
+        known = pattern.literals if whole else ()
+        if known and not any(literal in whole for literal in known):
+            continue
+        for line in _candidates(lines, known, pattern.fold):
+            if pattern.search(line):
+                yield pattern, line
 
 
 def _lines(change: Change, longest: int) -> list[str]:
@@ -764,18 +935,22 @@ def judge_gate_command(policy: Policy, command: str | Sequence[str]) -> list[Vio
     return []
 
 
-def judge_branch(policy: Policy, branch: str) -> list[Violation]:
-    """Whether a branch, or a prefix of branches, keeps out of the protected ones."""
+def judge_branch(policy: Policy, branch: str, repo: str = "") -> list[Violation]:
+    """Whether a branch, or a prefix of branches, keeps out of the protected ones and says nothing that is denied."""
     name = branch.removeprefix("refs/").removeprefix("heads/")
     bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|\.lock(/|$)|\.$|^@?$", name)
-    if bad:
+    if bad or len(name) > MAX_PATH:
         return [Violation("branch", show(branch), "is not a branch name")]
     low = name.casefold()
     for prefix in effective(policy).get("protected_branch_prefixes", []):
         held = prefix.casefold()
         if branch == prefix or branch.startswith(f"{prefix}/") or low == held or low.startswith(f"{held}/"):
             return [Violation("protected_branch_prefixes", show(branch), f"is protected by {prefix}")]
-    return []
+    odd = odd_character(branch)
+    if odd:
+        return [Violation("names", show(branch), f"has {odd}")]
+    with deadline(JUDGE_SECONDS, f"judging a branch's name took longer than {JUDGE_SECONDS:.0f} s: refused"):
+        return _judge_names(effective(policy, repo), [name])
 
 
 def judge_remote(policy: Policy, remote: str, url: str | None = None, expected: str | None = None) -> list[Violation]:

@@ -11,6 +11,7 @@ makes no pattern slow.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 import signal
@@ -146,6 +147,7 @@ class Pattern(NamedTuple):
     fold: bool
 
 
+@functools.lru_cache(maxsize=1024)
 def prepare(text: str) -> Pattern:
     """A pattern ready to search with, and what can be looked for first because it is so much faster."""
     fold = re.search(r"\(\?[a-zA-Z]*i", text) is not None

@@ -254,16 +254,15 @@ def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], up
     policy = gate_policy.load_file(config["policy_file"])
     if gate_policy.digest(policy) != config["policy_sha256"]:
         raise LoopError(f"the policy {config['policy_file']} is not the one that was deployed; run apply.yml")
-    found = gate_check.judge_branch(policy, update.ref.removeprefix(HEADS))
+    found = gate_check.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
     if found:
         return found
     base = pristine.tip_of(clone.path, clone.version)
     _check_size(policy, clone, home, inside, update.new, base)
     prefixes = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
-    changes = gate_check.changes_between(home, base, update.new, environment=inside)
-    found += gate_check.judge_changes(policy, clone.dest, changes, prefixes)
-    texts = gate_check.commits_between(home, base, update.new, environment=inside)
-    found += gate_check.judge_text(policy, clone.dest, "a commit", texts)
+    work = gate_check.work_between(home, base, update.new, inside)
+    found += gate_check.judge_changes(policy, clone.dest, work.changes, prefixes)
+    found += gate_check.judge_text(policy, clone.dest, "a commit", work.commits)
     return found
 
 
@@ -272,11 +271,11 @@ def _check_size(
 ) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
-    words = ["rev-list", "--objects", f"--max-count={MAX_OBJECTS + 1}", new, f"^{base}"]
+    words = ["rev-list", "--objects", "--no-object-names", f"--max-count={MAX_OBJECTS + 1}", new, f"^{base}"]
     status, listed, _err = git(home, words, environment=inside, ok=(0, 128))
     if status:
         raise NotAllowed(f"{show(new[:12])} is no commit on top of what {clone.repo} has")
-    names = [line[: len(new)] for line in listed.splitlines()]
+    names = listed.splitlines()
     if len(names) > MAX_OBJECTS:
         raise NotAllowed(f"more than {MAX_OBJECTS} objects were received")
     asked = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
@@ -308,7 +307,7 @@ def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str],
     if old and not before:
         _give_way(asking, clone, branch, old)
     asking.note("forward", **entry, old=old)
-    access, settings = credentials(clone.url, asking.token())
+    access, settings = credentials(clone.url, asking.token(), forge=clone.forge)
     words = ["push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"]
     words += [f"--force-with-lease={update.ref}:{old}", "--", clone.url, f"{update.new}:{update.ref}"]
     limits = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **pristine.LENDERS_ARE_MUTE}

@@ -20,7 +20,7 @@ from . import gate_check, gate_policy, gateway_record, pristine
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused
 from .gateway_record import Story
-from .gitcmd import git
+from .gitcmd import git, rows
 from .journal import say
 from .settings import change_id
 from .untrusted import show
@@ -223,7 +223,7 @@ def branches_of(config: Config, clone: pristine.Clone, repo: str, number: int) -
     patterns = [f"{HEADS}{prefix}/{change}" for prefix in config["branch_prefixes"]]
     words = ["for-each-ref", "--format=%(objectname) %(refname)", *patterns]
     listed = git(clone.path, words, environment={"GIT_DIR": clone.path}, ok=pristine.ANY)[1]
-    pairs = [line.split(" ", 1) for line in listed.splitlines()]
+    pairs = [line.split(" ", 1) for line in rows(listed)]
     return [(name.removeprefix(HEADS), tip) for tip, name in pairs]
 
 

@@ -133,7 +133,7 @@ def git(
         told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
         if arguments[0] == "push":  # that it failed says little: why it was refused is in the remote's own words
             remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
-            told = [f"the remote says: {' '.join(said)}"] if (said := [line for line in remote if line]) else told
+            told = [f"the remote says: {' '.join(words)}"] if (words := [line for line in remote if line]) else told
         hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
         raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}{hint}")
     return status, text, err

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from .clock import stamp
 from .errors import LoopError
 from .files import flocked, write_atomic
-from .gitcmd import credentials, git
+from .gitcmd import credentials, git, rows
 from .remotes import remote_of
 from .users import as_user
 
@@ -50,6 +50,7 @@ class Clone:
     dest: str
     path: str
     version: str
+    forge: str = ""  # whose token it is fetched with, where it is one of that forge's
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def clones(config: Config) -> list[Clone]:
 
 def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
     remote = remote_of(given, config["git_url"])
-    return Clone(remote.repo, remote.url, remote.dest, f"{config['pristine_dir']}/{remote.dest}.git", remote.version)
+    path = f"{config['pristine_dir']}/{remote.dest}.git"
+    return Clone(remote.repo, remote.url, remote.dest, path, remote.version, str(config["git_url"]))
 
 
 # --- refreshing, as the gate's user -----------------------------------------------------------
@@ -255,7 +257,7 @@ def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
 
 
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, token)
+    environment, config = credentials(one.url, token, forge=one.forge)
     # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
     told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
     return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
@@ -350,7 +352,8 @@ def _skeleton(config: Config, one: Clone, path: str) -> None:
     trust = {"safe.directory": one.path}
     listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
     refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
-    branches = {name.removeprefix(HEADS): commit for commit, name in map(str.split, refs.splitlines())}
+    pairs = (row.split(" ", 1) for row in rows(refs))
+    branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
     tip = branches.get(one.version)
     if tip is None:
         raise LoopError(f"{_plain(one.url)} has no branch {one.version}")

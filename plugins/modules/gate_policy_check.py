@@ -42,7 +42,9 @@ options:
     description: The same from a file on the host, for a diff that is not UTF-8 or too big for an argument.
     type: path
   worktree:
-    description: A worktree on the host. Each commit since O(base) is judged, with its message, and the uncommitted.
+    description:
+      - A worktree on the host. Each commit since O(base) is judged, with its message, and the uncommitted.
+      - Where one is a merge, so is what all of them together would change in O(base).
     type: path
   base:
     description: The commit that the work in O(worktree) began with.
@@ -50,6 +52,7 @@ options:
   allowed_paths:
     description:
       - The only path prefixes that O(paths), O(diff), O(diff_file) and O(worktree) may touch.
+      - V(.) is the whole repository.
       - Not asked about by default. An empty list allows none.
     type: list
     elements: str
@@ -58,7 +61,7 @@ options:
     type: list
     elements: raw
   branch_prefix:
-    description: A branch to publish to, or the prefix of such.
+    description: A branch to publish to, or the prefix of such. Its name may hold no text that is denied in O(repo).
     type: str
   remote:
     description: The remote to publish to, by its name.
@@ -162,9 +165,10 @@ def judge_worktree(policy: gate_policy.Policy, params: dict[str, Any]) -> list[s
         raise LoopError(f"{directory} (worktree) is not a directory")
 
     def judge() -> list[str]:
-        changes = core.changes_between(directory, params["base"]) + core.changes_in_worktree(directory)
+        work = core.work_between(directory, params["base"])
+        changes = work.changes + core.changes_in_worktree(directory)
         found = core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
-        found += core.judge_text(policy, params["repo"], "a commit", core.commits_between(directory, params["base"]))
+        found += core.judge_text(policy, params["repo"], "a commit", work.commits)
         return list(map(str, found))
 
     owner = os.stat(directory).st_uid
@@ -188,7 +192,7 @@ def ask(params: dict[str, Any]) -> list[str]:
     for command in params["gate_commands"] or ():
         found += core.judge_gate_command(policy, command)
     if params["branch_prefix"] is not None:
-        found += core.judge_branch(policy, params["branch_prefix"])
+        found += core.judge_branch(policy, params["branch_prefix"], params["repo"])
     if params["remote"] is not None:
         found += core.judge_remote(policy, params["remote"], params["remote_url"], params["expected_url"])
     if params["repo_root"] is not None:

@@ -109,6 +109,8 @@ class Host:
             "detail": report.get("detail", ""),
             "exit_status": 0,
             "report": report,
+            "issue": report.get("issue"),  # both as the gateway wrote them down
+            "pr_url": report.get("pr_url"),
         }
         path = Path(self.config["cycles_dir"]) / f"{name}.json"
         path.write_text(json.dumps(record), encoding="utf-8")

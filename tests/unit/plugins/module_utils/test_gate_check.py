@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_paths, gate_policy
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gate_check import Change
 from hypothesis import HealthCheck, given, settings
@@ -193,8 +193,9 @@ def test_odd_names_are_judged_whole(repo: Repo, name: str) -> None:
     repo.write(f"secrets/{name}", "x\n")
     repo.write(f"docs/{name}", f"{KEY}\n")
     found = repo.rules()
-    assert {rule for subject, rule in found if subject.startswith("secrets/")} == {"denied_path_globs"}
-    assert {rule for subject, rule in found if subject.startswith("docs/")} == {"denied_content_patterns"}
+    odd = set() if name.isprintable() else {"names"}
+    assert {rule for subject, rule in found if subject.startswith("secrets/")} == {"denied_path_globs"} | odd
+    assert {rule for subject, rule in found if subject.startswith("docs/")} == {"denied_content_patterns"} | odd
     assert all(subject.isprintable() for subject, _unused in found)
     before = repo.base
     repo.base = repo.commit()
@@ -213,6 +214,335 @@ def test_sizes_are_of_the_whole_file(repo: Repo) -> None:
     assert repo.rules(policy=policy) == {("docs/big.md", "max_file_bytes")}
 
 
+CI = ".github/workflows/ci.yml"
+UNDONE = {(CI, "guards.ci"), (CI, "allowed_paths")}
+
+
+class History(Repo):
+    """A base branch that has moved on since the work began, and the work on a branch of its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.write(CI, "on: push\n")
+        self.write("src/x.py", "token = 'of main itself'\n")
+        self.write("docs/both.md", "".join(f"{number}\n" for number in range(9)))
+        self.old = self.commit()
+        self.git("checkout", "--quiet", "-b", "work")
+        self.page = 0
+        self.work()
+        self.git("checkout", "--quiet", "main")
+        self.move()
+        self.git("checkout", "--quiet", "work")
+
+    def work(self) -> None:
+        """One more commit of honest work."""
+        self.page += 1
+        self.write(f"docs/page{self.page}.md", "page\n")
+        self.tip = self.commit()
+
+    def move(self) -> None:
+        """The base moves on in places where the work may not go."""
+        self.write(CI, f"{(self.path / CI).read_text()}# {self.page}\n")
+        self.write(f"src/y{self.page}.py", "y\n")
+        (self.path / f"src/y{self.page}.py").chmod(0o755)
+        self.write("docs/both.md", f"token = 'of main itself'\n{(self.path / 'docs/both.md').read_text()}")
+        (self.path / "src/x.py").unlink(missing_ok=True)
+        self.base = self.commit()
+
+    def merge(self, other: str, *options: str) -> None:
+        self.git("merge", "--quiet", "--no-edit", *options, other)
+
+    def forge(self, tree: str, *parents: str) -> None:
+        """A merge commit with any tree and any parents."""
+        options = [word for parent in parents for word in ("-p", parent)]
+        self.git("reset", "--quiet", "--hard", self.git("commit-tree", f"{tree}^{{tree}}", *options, "-m", "x"))
+
+    def without(self, tree: str, path: str) -> str:
+        self.git("checkout", "--quiet", "--detach", tree)
+        self.git("rm", "--quiet", path)
+        return self.commit()
+
+    def found(self) -> set[tuple[str, str]]:
+        changes = gate_check.changes_between(str(self.path), self.base)
+        return {(v.subject, v.rule) for v in gate_check.judge_changes(POLICY, "app", changes, ["docs"])}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "app")
+
+
+def test_an_honest_merge_is_not_refused_for_what_the_base_did(history: History) -> None:
+    assert history.found() == set()
+    history.merge("main")
+    assert history.found() == set()
+    history.work()
+    history.git("checkout", "--quiet", "main")
+    history.move()  # and the base moves on once more
+    history.git("checkout", "--quiet", "work")
+    assert history.found() == set()
+    history.merge("main")
+    history.work()
+    assert history.found() == set()
+
+
+def test_an_honest_merge_the_other_way_round(history: History) -> None:
+    history.git("checkout", "--quiet", "--detach", "main")
+    history.merge("work", "--no-ff")
+    assert history.found() == set()
+
+
+def test_an_honest_merge_with_a_conflict_counts_with_the_lines_that_are_new(history: History) -> None:
+    history.write("docs/both.md", "work\n0\n")
+    history.commit()
+    with pytest.raises(subprocess.CalledProcessError):
+        history.merge("main")
+    history.write("docs/both.md", "token = 'of main itself'\nwork\nmended\n0\n")
+    history.commit()
+    assert history.found() == set()
+    changes = gate_check.changes_between(str(history.path), history.base)
+    assert [c.added for c in changes if c.path == "docs/both.md" and not c.since] == [("work",), ("mended",)]
+    history.write("docs/both.md", "token = 'of the merge'\nwork\n0\n")
+    history.git("add", "--all")
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    assert history.found() == {("docs/both.md", "denied_content_patterns")}
+
+
+def test_a_program_and_a_link_of_the_base_come_with_an_honest_merge(history: History) -> None:
+    history.git("checkout", "--quiet", "main")
+    history.write("docs/run", "one\ntwo\nthree\n").chmod(0o644)
+    history.base = history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("main")
+    history.write("docs/run", "one\ntwo\nwork\n")
+    history.commit()
+    history.git("checkout", "--quiet", "main")
+    (history.path / "docs/run").chmod(0o755)
+    (history.path / "docs/link").symlink_to("page1.md")
+    history.base = history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("main")
+    assert history.found() == set()
+    (history.path / "docs/page1.md").chmod(0o755)
+    history.git("commit", "--quiet", "--all", "--amend", "--no-edit")
+    assert history.found() == {("docs/page1.md", "guards.executables")}
+
+
+def test_a_merge_that_keeps_its_own_side_undoes_the_base(history: History) -> None:
+    history.merge("main", "--strategy=ours")
+    undone = {("src/x.py", "allowed_paths"), ("src/y1.py", "allowed_paths")}
+    assert history.found() - {("src/x.py", "denied_content_patterns")} == UNDONE | undone
+    assert ("src/x.py", "denied_content_patterns") in history.found()  # which the base had got rid of
+    history.work()
+    assert history.found() >= UNDONE
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_older_commit_of_the_base_as_a_parent_hides_nothing(history: History, swapped: bool) -> None:
+    bare = history.without(history.base, CI)
+    older = history.git("rev-parse", f"{history.old}~1")  # which had no workflow yet
+    history.git("checkout", "--quiet", "-B", "work", history.base)
+    history.work()
+    tree = history.without("HEAD", CI)
+    parents = [history.git("rev-parse", "work"), older]
+    history.forge(tree, *(parents[::-1] if swapped else parents))
+    assert history.found() == UNDONE
+    history.forge(bare, history.base, older)
+    assert history.found() == UNDONE
+
+
+def test_a_change_that_a_merge_drops_again_is_still_judged(history: History) -> None:
+    history.write("docs/k.md", f"{KEY}\n")
+    with_key = history.commit()
+    history.forge(history.base, with_key, history.base)
+    assert history.found() == {("docs/k.md", "denied_content_patterns")}
+    changes = gate_check.changes_between(str(history.path), history.base)
+    assert not [change for change in changes if change.since]  # on the whole nothing is changed
+
+
+def test_somebodys_unmerged_branch_is_no_base(history: History) -> None:
+    history.git("checkout", "--quiet", "-b", "other", history.base)
+    history.write(CI, "on: never\n")
+    history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("other")
+    assert history.found() == UNDONE
+
+
+def test_a_merge_of_many(history: History) -> None:
+    for name in ("one", "two"):
+        history.git("checkout", "--quiet", "-b", name, history.old)
+        history.write(f"docs/{name}.md", f"{name}\n")
+        history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("main")
+    history.git("merge", "--quiet", "--no-edit", "one", "two")
+    assert len(history.git("rev-list", "--parents", "-1", "HEAD").split()) == 4
+    assert history.found() == set()
+    history.forge(history.without("HEAD", CI), "work", "one", "two", history.base)
+    assert history.found() == UNDONE
+    history.write("docs/evil.md", f"{KEY}\n")
+    tree = history.commit()
+    history.forge(tree, "work", "one", "two")
+    assert ("docs/evil.md", "denied_content_patterns") in history.found()
+
+
+def criss_cross(history: History) -> None:
+    """The base took in an earlier commit of the work while the work took in the base."""
+    work, main = history.tip, history.base
+    history.git("checkout", "--quiet", "main")
+    history.merge(work)
+    history.base = history.git("rev-parse", "HEAD")
+    history.git("checkout", "--quiet", "work")
+    history.merge(main)
+    history.work()
+    assert len(history.git("merge-base", "--all", history.base, "HEAD").split()) == 2
+
+
+def test_a_criss_cross_of_honest_merges(history: History) -> None:
+    criss_cross(history)
+    assert history.found() == set()
+
+
+def test_a_criss_cross_hides_no_change_that_one_of_the_ancestors_has(history: History) -> None:
+    criss_cross(history)
+    tree = history.git("rev-parse", "HEAD")
+    history.git("checkout", "--quiet", "--detach", tree)
+    history.git("checkout", "--quiet", history.old, "--", CI)
+    undone = history.commit()
+    work, main = history.git("rev-parse", f"{tree}~1^1", f"{tree}~1^2").split()
+    history.forge(undone, work, main)
+    assert len(history.git("merge-base", "--all", history.base, "HEAD").split()) == 2
+    assert history.found() == UNDONE
+    history.forge(history.without(tree, "docs/page1.md"), work, main)  # which only the work has had
+    changes = gate_check.changes_between(str(history.path), history.base)
+    assert ("docs/page1.md", work) in {(change.path, change.since) for change in changes if change.deleted}
+
+
+def test_a_merge_is_not_counted_twice(history: History) -> None:
+    history.write("docs/long.md", "x" * 60 + "\n")
+    history.commit()
+    history.merge("main")
+    changes = gate_check.changes_between(str(history.path), history.base)
+    assert [change.path for change in changes if change.since] == ["docs/long.md", "docs/page1.md"]
+    assert gate_check.judge_changes(with_guards(max_patch_bytes=66), "app", changes) == []
+    found = gate_check.judge_changes(with_guards(max_patch_bytes=65), "app", changes)
+    assert [violation.rule for violation in found] == ["guards.max_patch_bytes"]
+
+
+def test_a_merge_with_what_has_nothing_in_common(history: History) -> None:
+    history.git("checkout", "--quiet", "--orphan", "alone")
+    history.git("rm", "--quiet", "-r", "--force", ".")
+    history.write("docs/alone.md", "alone\n")
+    history.commit()
+    assert history.found() == set()
+    history.write(CI, "on: push\n")
+    history.commit()
+    assert history.found() == UNDONE
+    history.git("checkout", "--quiet", "work")
+    history.merge("alone", "--allow-unrelated-histories", "--strategy=ours")
+    assert history.found() == UNDONE
+
+
+def test_a_push_in_quarantine_is_judged_where_it_is(history: History, tmp_path: Path) -> None:
+    """As git runs a hook: the objects of the push lie in a directory that only its variables name."""
+    history.merge("main")
+    store = tmp_path / "store.git"
+    git = [
+        "git",
+        "clone",
+        "--quiet",
+        "--bare",
+        "--single-branch",
+        "--branch=main",
+        f"file://{history.path}",
+        str(store),
+    ]
+    subprocess.run(git, env=GIT, check=True)
+    hook = store / "hooks/pre-receive"
+    hook.write_text(f"#!/bin/sh\nenv | grep ^GIT_ > {tmp_path}/variables\ncp -r . {tmp_path}/held.git\nexit 1\n")
+    hook.chmod(0o755)
+    refused = subprocess.run(["git", "push", "--quiet", str(store), "work"], cwd=history.path, env=GIT, check=False)
+    assert refused.returncode == 1
+    lines = (tmp_path / "variables").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines)
+    names = ("GIT_DIR", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
+    held = {name: told[name].replace(str(store), f"{tmp_path}/held.git") for name in names}
+    head = history.git("rev-parse", "HEAD")
+    work = gate_check.work_between(f"{tmp_path}/held.git", history.base, head, held)
+    assert [change.path for change in work.changes] == ["docs/page1.md", "docs/page1.md"]
+    assert work.commits.count("tree ") == 2
+    assert gate_check.changes_between(f"{tmp_path}/held.git", history.base, head, held) == work.changes
+    assert gate_check.commits_between(f"{tmp_path}/held.git", history.base, head, held) == work.commits
+    with pytest.raises(LoopError, match="there is no commit"):
+        gate_check.changes_between(f"{tmp_path}/held.git", history.base, head)
+
+
+def test_few_processes_judge_a_push(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    run = gate_check.git
+
+    def count(directory: str, arguments: Any, **options: Any) -> Any:
+        started.append(arguments[0])
+        return run(directory, arguments, **options)
+
+    monkeypatch.setattr(gate_check, "git", count)
+    for _commit in range(5):
+        history.work()
+    gate_check.work_between(str(history.path), history.base, history.tip)
+    assert started == ["rev-list", "diff-tree", "cat-file"]
+    history.merge("main")
+    started.clear()
+    gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
+    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "cat-file"]
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    history.write("docs/page9.md", "while merging\n")
+    history.git("add", "--all")
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    started.clear()
+    gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
+    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "diff-tree", "cat-file"]
+
+
+def test_what_an_honest_merge_brings_in_is_not_read(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    reader = gate_check._Reader
+
+    def count(content: bytes) -> Any:
+        read.append(len(content))
+        return reader(content)
+
+    monkeypatch.setattr(gate_check, "_Reader", count)
+    history.git("checkout", "--quiet", "main")
+    history.write("src/big.py", "x\n" * 100_000)
+    history.base = history.commit()
+    history.git("checkout", "--quiet", "work")
+    history.merge("main")
+    assert history.found() == set()
+    odd = ":!while*merging.md"  # to git's commands this says which files not to look at
+    history.write(odd, f"{KEY}\n")
+    history.git("add", "--all")
+    history.git("commit", "--quiet", "--amend", "--no-edit")
+    assert (odd, "denied_content_patterns") in history.found()
+    assert sum(read) < 10_000
+    monkeypatch.setattr(gate_check, "MAX_ARGUMENTS", 10)
+    assert (odd, "denied_content_patterns") in history.found()
+    assert sum(read) > 100_000
+
+
+def test_a_merge_of_more_than_anybody_merges_is_refused(history: History) -> None:
+    many = [history.git("commit-tree", f"{history.base}^{{tree}}", "-p", history.base, "-m", f"{n}") for n in range(17)]
+    history.forge(history.base, *many)
+    with pytest.raises(LoopError, match="has 17 parents, allowed: 16"):
+        history.found()
+    history.forge(history.base, *many[1:])
+    assert history.found() == set()
+
+
+def test_nothing_new_is_no_work(repo: Repo) -> None:
+    assert gate_check.work_between(str(repo.path), repo.base) == gate_check.Work([], "")
+
+
 def test_a_merge_counts_with_what_is_in_none_of_its_parents(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "-b", "side")
     repo.write("docs/side.md", "side\n")
@@ -224,8 +554,10 @@ def test_a_merge_counts_with_what_is_in_none_of_its_parents(repo: Repo) -> None:
     repo.write("docs/evil.md", f"{KEY}\n")
     repo.commit()
     assert repo.rules() == {("docs/evil.md", "denied_content_patterns")}
-    names = [change.path for change in gate_check.changes_between(str(repo.path), repo.base)]
-    assert sorted(names) == ["docs/evil.md", "docs/main.md", "docs/side.md"]
+    changes = gate_check.changes_between(str(repo.path), repo.base)
+    names = ["docs/evil.md", "docs/main.md", "docs/side.md"]
+    assert sorted(change.path for change in changes if not change.since) == names
+    assert sorted(change.path for change in changes if change.since == repo.base) == names
 
 
 def test_a_root_commit_and_an_unknown_base(repo: Repo) -> None:
@@ -345,6 +677,45 @@ def test_no_diff_is_no_change() -> None:
         ("docs/requirements.txt", "guards.dependency_manifests"),
         ("uv.lock", "guards.lock_files"),
         ("docs/.gitattributes", "guards.git_settings"),
+        (".vscode/mcp.json", "guards.agent_instructions"),
+        (".vscode/mcp.json", "guards.workspace_settings"),
+        # git's own directory in disguise: for macOS, for Windows
+        ("docs/.g\u200cit/x", "paths"),
+        ("docs/.g\ufe0fit/x", "paths"),
+        ("docs/\uff0egit/x", "paths"),
+        ("docs/GIT~1/x", "paths"),
+        ("docs/.git /x", "paths"),
+        ("docs/.git./x", "paths"),
+        ("docs/.git . ./x", "paths"),
+        ("docs/.git::$INDEX_ALLOCATION/x", "paths"),
+        ("docs\\.git\\x", "paths"),
+        ("docs\\..\\src\\x", "paths"),
+        ("docs/.../x", "paths"),
+        # other names in disguise
+        ("docs/.env.", "denied_path_globs"),
+        ("docs/server.key::$DATA", "denied_path_globs"),
+        ("docs\\secrets\\x", "denied_path_globs"),
+        ("AGENTS.md ", "guards.agent_instructions"),
+        (".github./workflows/ci.yml", "guards.ci"),
+        # what a reader does not see
+        ("docs/a\nb.md", "names"),
+        ("docs/a\x7f.md", "names"),
+        ("docs/a\x9b.md", "names"),
+        ("docs/a\u202egnp.md", "names"),
+        ("docs/a\u2066.md", "names"),
+        ("docs/a\u200b.md", "names"),
+        ("docs/a\u00ad.md", "names"),
+        ("docs/a\ufeff.md", "names"),
+        ("docs/a\u3164.md", "names"),
+        ("docs/a\ufe0f.md", "names"),
+        ("docs/a\U000e0061.md", "names"),
+        ("docs/a\u2028.md", "names"),
+        ("docs/a\xa0.md", "names"),
+        ("docs/a\udcff.md", "names"),
+        ("docs/" + "a/" * 2100 + "x", "names"),
+        # denied text
+        ("docs/AKIA0123456789ABCDEF.md", "denied_content_patterns"),
+        ("docs/AKIA0123456789ABCDEF/a.md", "denied_content_patterns"),
     ],
 )
 def test_paths_that_are_refused(path: str, rule: str) -> None:
@@ -353,10 +724,91 @@ def test_paths_that_are_refused(path: str, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["docs/a.md", "src/keys.py", "docs/environment.md", "secret/x", ".gitignore", "a/b c.md"]
+    "path",
+    [
+        *("docs/a.md", "src/keys.py", "docs/environment.md", "secret/x", ".gitignore", "a/b c.md", "docs/a:b.md"),
+        *("docs/é ü/日本語.md", "docs/.gitkeep", "docs/digit~1.md", "docs/git/x.md", "docs/😀.md", "docs/a..b.md"),
+        *("docs/hooks/useful.ts", "docs/agent.md", "docs/building.md", "docs/make/it.md", "docs/rules.md", "x/ci.md"),
+    ],
 )
 def test_paths_that_are_not(path: str) -> None:
     assert gate_check.judge_changes(POLICY, "app", [Change(path)]) == []
+
+
+def test_a_name_that_goes_is_not_searched_for_denied_text() -> None:
+    assert gate_check.judge_changes(POLICY, "app", [Change("docs/AKIA0123456789ABCDEF.md", deleted=True)]) == []
+
+
+def test_a_denied_text_that_is_a_whole_name() -> None:
+    policy = copy.deepcopy(POLICY)
+    policy["defaults"]["denied_content_patterns"] = ["^hush$"]
+    changes = [Change("docs/hush/a.md"), Change("docs/hush/b.md"), Change("docs/hushed.md")]
+    found = gate_check.judge_changes(policy, "app", changes)
+    assert [(v.subject, v.rule) for v in found] == [("docs/hush/a.md", "denied_content_patterns")]  # told once
+
+
+@pytest.mark.parametrize(
+    ("guard", "paths"),
+    {
+        "ci": """.gitlab-ci.yml .forgejo/workflows/a.yaml .gitea/workflows/a.yml .woodpecker/a.yml .drone.yml .build.yml
+            sub/Jenkinsfile .cirrus.star .tekton/a.yaml azure-pipelines-nightly.yml .pre-commit-config.yaml netlify.toml
+            .github/dependabot.yaml renovate.json5 .buildkite/pipeline.yml dangerfile.ts""",
+        "agent_instructions": """agents.md docs/GEMINI.md opencode.json .opencode/agent/x.md .roo/rules/a.md .mcp.json
+            .cursor/mcp.json .junie/guidelines.md .goosehints .kiro/steering/a.md .github/prompts/a.prompt.md
+            .amazonq/rules/a.md crush.md .crush.json firebender.json .clinerules/a.md docs/.claude/skills/x/SKILL.md
+            skills/x/SKILL.md .trae/rules/a.md .aider.conf.yml .openhands/microagents/repo.md .augment/rules/a.md""",
+        "git_hooks": """.husky/pre-commit .githooks/pre-push lefthook.yml .lefthook-local.toml .config/lefthook.json
+            .overcommit.yml .lintstagedrc.js .simple-git-hooks.cjs prek.toml""",
+        "workspace_settings": """.envrc docs/.envrc .vscode/tasks.json .vscode/settings.json mise.toml
+            .devcontainer/devcontainer.json .devcontainer.json .idea/runConfigurations/x.xml app.code-workspace
+            .config/mise/config.toml .nvim.lua docs/.dir-locals.el .gitpod.yml .zed/tasks.json .run/a.run.xml""",
+        "build_settings": """docs/conf.py .readthedocs.yaml docs/.readthedocs.yml mkdocs.yml mkdocs.en.yml docs/hooks.py
+            docs/_ext/a.py docs/hooks/a.py .cargo/config.toml build.rs Makefile docs/Makefile docs/make.bat Dockerfile
+            docker-compose.yml CMakeLists.txt justfile Taskfile.yml tox.ini noxfile.py conftest.py gradlew .mvn/x
+            docusaurus.config.ts .eleventy.js .vitepress/config.mts _config.yml book.toml ansible.cfg .eslintrc.cjs
+            Directory.Build.props gradle/wrapper/gradle-wrapper.properties .yarn/releases/yarn.cjs release.config.js""",
+        "dependency_manifests": "global.json bunfig.toml .config/dotnet-tools.json pixi.toml docs/requirements.txt",
+        "lock_files": "uv.lock bun.lockb .terraform.lock.hcl",
+        "codeowners": ".github/CODEOWNERS docs/OWNERS",
+        "git_settings": ".gitattributes docs/.gitmodules .lfsconfig .mailmap",
+    }.items(),
+)
+def test_what_each_guard_protects(guard: str, paths: str) -> None:
+    policy = with_guards(**{guard: False})
+    for path in paths.split():
+        found = gate_check.judge_changes(POLICY, "app", [Change(path)])
+        assert [violation.rule for violation in found] == [f"guards.{guard}"], path
+        assert gate_check.judge_changes(policy, "app", [Change(path)]) == [], path
+
+
+@given(st.sampled_from(sorted(gate_paths.PROTECTED)), st.data())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_looking_names_up_finds_what_fnmatch_does(guard: str, data: st.DataObject) -> None:
+    entry = data.draw(st.sampled_from(gate_paths.PROTECTED[guard]))
+    path = entry.replace("*", data.draw(st.sampled_from(["", "x", "a", "x/y", "."]))).rstrip("/")
+    path = data.draw(st.sampled_from(["", "docs/", "x"])) + path + data.draw(st.sampled_from(["", "x", "/x", "l"]))
+    parts = path.split("/")
+
+    def named(glob: str) -> bool:
+        if glob.endswith("/"):
+            return glob[:-1] in parts
+        return fnmatch.fnmatchcase(path if "/" in glob else parts[-1], glob)
+
+    both = [glob.replace("y*ml", end) for glob in gate_paths.PROTECTED[guard] for end in ("yml", "yaml")]
+    assert gate_paths.protector(guard)(path) == any(map(named, both))
+
+
+def test_guards_are_what_a_policy_can_name_and_no_name_is_in_two() -> None:
+    assert set(gate_paths.PROTECTED) <= set(gate_policy.GUARD_KEYS)
+    entries = [entry for entries in gate_paths.PROTECTED.values() for entry in entries]
+    assert sorted(entries) == sorted(set(entries))
+    assert all(entry == entry.casefold() and "?" not in entry for entry in entries)
+    for entry in entries:
+        path = f"{entry}x" if entry.endswith("/") else entry.replace("y*ml", "yml").replace("*", "x")
+        assert [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(path)] != [], entry
+        if "/" not in entry.rstrip("/"):
+            guards = [guard for guard in gate_paths.PROTECTED if gate_paths.protector(guard)(f"docs/{path}")]
+            assert len(guards) == 1, entry
 
 
 def test_a_guard_is_switched_for_one_repo_with_its_exceptions() -> None:
@@ -374,7 +826,7 @@ def test_a_guard_is_switched_for_one_repo_with_its_exceptions() -> None:
 
 
 def test_a_guard_that_is_off_leaves_the_engines_rules_on() -> None:
-    policy = {**POLICY, "guards": {"defaults": dict.fromkeys(gate_check.PROTECTED, False)}}
+    policy = {**POLICY, "guards": {"defaults": dict.fromkeys(gate_paths.PROTECTED, False)}}
     found = gate_check.judge_changes(policy, "app", [Change("secrets/AGENTS.md")])
     assert [violation.rule for violation in found] == ["denied_path_globs"]
 
@@ -385,7 +837,10 @@ def test_prefixes() -> None:
 
     assert allowed("docs/a", "docs") and allowed("docs/a", "docs/") and allowed("docs", "docs") and allowed("x", ".")
     assert not allowed("docs2/a", "docs") and not allowed("Docs/a", "docs") and not allowed("docs/a")
-    for prefix in ("", "/docs", "../docs"):
+    for prefix in ("./docs", "docs/", "docs//", "././docs/."):
+        assert allowed("docs/a", prefix) and not allowed("docs2/a", prefix), prefix
+    assert allowed("docs/x/a", "docs//x") and not allowed("docs/y/a", "docs//x") and allowed("x", "./")
+    for prefix in ("", "/docs", "../docs", "docs/../..", "docs\0"):
         with pytest.raises(LoopError, match="allowed paths"):
             allowed("docs/a", prefix)
 
@@ -443,7 +898,7 @@ def test_an_odd_line_end_hides_nothing(end: str) -> None:
 def test_looking_for_a_part_first_changes_no_verdict(pattern: str, line: str) -> None:
     policy = copy.deepcopy(POLICY)
     policy["defaults"]["denied_content_patterns"] = [pattern]
-    found = gate_check.judge_changes(policy, "app", [Change("docs/a", added=(line,))])
+    found = gate_check.judge_changes(policy, "app", [Change("0", added=(line,))])
     assert bool(found) == bool(re.search(pattern, line))
 
 
@@ -639,6 +1094,13 @@ def test_gate_commands(command: str | list[str], allowed: bool) -> None:
         ("a b", False),
         ("a.lock", False),
         ("main\n", False),
+        ("hyrule-feature/é", True),
+        ("hyrule-feature/AKIA0123456789ABCDEF", False),
+        ("hyrule-feature/AKIA0123456789ABCDEF/app", False),
+        ("hyrule-feature/a\u202eb", False),
+        ("hyrule-feature/a\u200bb", False),
+        ("hyrule-feature/a\udcffb", False),
+        ("x/" * 3000 + "x", False),
     ],
 )
 def test_branches(branch: str, allowed: bool) -> None:
