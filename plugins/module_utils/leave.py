@@ -175,6 +175,9 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
         for kind in ("Allow", "Deny"):
             _unlink(f"{control}/50-IPAddress{kind}.conf")
         _rmdir(control)
+        runtime_link = f"/run/{os.path.basename(path).removesuffix('.service')}"
+        if os.path.islink(runtime_link):  # systemd leaves it of a user of its own making
+            _unlink(runtime_link)
 
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:
