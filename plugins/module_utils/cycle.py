@@ -111,8 +111,9 @@ def _model_policy(config: Mapping[str, Any], current: str, environment: Mapping[
     LoopError where nothing stands there: the engine would take its mock for the agent, and publish what that makes.
     """
     path = environment.get("HYRULE_MODEL_POLICY_FILE") or f"{current}/configs/loop/model-policy.production.yml"
-    if not os.path.isfile(path) and path.startswith(f"{config['install_dir']}/"):
-        path = f"{current}/{path.removeprefix(config['install_dir'] + '/')}"
+    of_old = f"{current}/{path.removeprefix(config['install_dir'] + '/')}"
+    if not os.path.isfile(path) and path.startswith(f"{config['install_dir']}/") and os.path.isfile(of_old):
+        return of_old
     if not os.path.isfile(path):
         raise LoopError(f"HYRULE_MODEL_POLICY_FILE names {path}, which a cycle does not find")
     return path

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import socket
 import socketserver
 import subprocess
@@ -101,8 +102,8 @@ def serve(config: Config, connection: socket.socket) -> None:
             answer = root_asks(config, wire.receive(connection))
             connection.sendall(json.dumps(answer).encode() + b"\n")
             return
+        first = _exactly(connection, 4)  # it tells in which words the other end wants to hear no
         asking = _who(config, peer)
-        first = _exactly(connection, 4)
         if first[:1] == b"{":
             asked = wire.receive(connection, first)
             words = asked.get("words")
@@ -138,11 +139,19 @@ def refuse(connection: socket.socket, first: bytes, why: str) -> None:
         else:
             text = f"ERR {untrusted.show(told, 2000)}\n".encode()
             connection.sendall(b"%04x" % (len(text) + 4) + text)
+        # Who still speaks would be cut off before it has heard us.
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1.0)
+        unheard = 0
+        while unheard < 4 * wire.MAX_MESSAGE and (chunk := connection.recv(1 << 16)):
+            unheard += len(chunk)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
-    found = b""
+    found, deadline = b"", time.monotonic() + wire.SECONDS
     while len(found) < size:
+        if time.monotonic() > deadline:
+            raise LoopError("a request did not end in time")
         chunk = connection.recv(size - len(found))
         if not chunk:
             raise LoopError("a request broke off")
@@ -154,10 +163,14 @@ def _who(config: Config, peer: wire.Peer) -> Asking:
     """The session of the unit that this process belongs to."""
     if peer.uid != account(config["user"]).pw_uid:
         raise LoopError(f"uid {peer.uid} is not {config['user']}, and nobody else may ask")
-    session = gateway_record.session_of(config, unit_of(peer.pid))
-    return Asking(
-        config, str(session.get("cycle")), session.get("bound") is not False, lambda: gateway_access.token(config).token
-    )
+    unit = unit_of(peer.pid)
+    session = gateway_record.session_of(config, unit)
+
+    def still() -> bool:
+        return gateway_record.session_of(config, unit) == session
+
+    cycle, bound = str(session.get("cycle")), session.get("bound") is not False
+    return Asking(config, cycle, bound, lambda: gateway_access.token(config).token, still)
 
 
 def unit_of(pid: int) -> str:
@@ -185,6 +198,8 @@ def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
     connection.settimeout(None)
     protocol = f"version={version}" if version else ""
     if service == "git-receive-pack":
+        # What is judged here, and with what: a change that grows under git's or our hands ends this process.
+        resource.setrlimit(resource.RLIMIT_DATA, (gateway_receive.MAX_MEMORY,) * 2)
         gateway_receive.receive(asking, clone, connection, protocol)
         return
     refreshed = pristine.refresh_one(asking.config, clone, gateway_access.token(asking.config).token)

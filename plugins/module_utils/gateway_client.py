@@ -50,11 +50,13 @@ def gh(words: list[str]) -> int:
             while len(answer) < LATEST and (chunk := server.recv(1 << 16)):
                 answer += chunk
             told = json.loads(answer)
-        except (OSError, ValueError):
+            out, err = (told[name].encode("utf-8", "replace") for name in ("stdout", "stderr"))
+            status = int(told["status"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             fail("the gateway to the forge broke off: see its journal")
-    sys.stdout.write(told["stdout"])
-    sys.stderr.write(told["stderr"])
-    return int(told["status"])
+    sys.stdout.buffer.write(out)
+    sys.stderr.buffer.write(err)
+    return status
 
 
 def copy() -> int:

@@ -28,7 +28,7 @@ from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_requests import HEADS, Asking
-from .gitcmd import credentials, git, whole_environment
+from .gitcmd import credentials, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -43,12 +43,14 @@ Say: TypeAlias = Callable[[str], None]
 DEFAULT_PREFIXES = ["docs"]  # the engine's own
 REASONS_TOLD = 3
 NONE = re.compile(r"0{40}|0{64}")
+BRANCH = re.compile(r"[!-~]{1,200}")
 MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
 BOMB = 8
 MAX_OBJECTS = 200_000
+MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
-KEPT_PER_CYCLE = 5
+KEPT_PER_CYCLE, KEPT_BYTES = 5, 64 * 1024 * 1024
 MAX_MEMORY = 1024**3
 RECEIVE_SECONDS = 600.0
 FORWARD_SECONDS = 300.0
@@ -98,7 +100,7 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
     disk = os.statvfs(config["gate_dir"])
     if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
         raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
-    with gateway_record.turn(config):
+    with asking.turn():
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
             ours, hooks = socket.socketpair()
@@ -174,7 +176,7 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
         quarantine = pipe.readline().rstrip("\n")
         updates = []
         while line := pipe.readline().rstrip("\n"):
-            updates.append(Update(*line.split(" ", 2)))
+            updates.append(Update(*[*line.split(" ", 2), "", ""][:3]))
         if not updates:
             asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
             return
@@ -205,7 +207,9 @@ def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Se
         if found:
             raise NotAllowed(_told(found))
         _forward(asking, clone, home, inside, first, entry)
-    except (LoopError, OSError) as error:
+    except (LoopError, OSError, MemoryError, ValueError) as error:
+        if isinstance(error, MemoryError):
+            error = NotAllowed("it needs more memory to be judged than any change does")
         reason = f"push refused: {error}"
         kept = _keep(asking, clone, home, quarantine, first, reason)
         asking.note(
@@ -231,6 +235,8 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
     if not update.ref.startswith(HEADS):
         raise NotAllowed(f"{show(update.ref)} is no branch")
     branch, story = update.ref.removeprefix(HEADS), asking.story()
+    if not BRANCH.fullmatch(branch):
+        raise NotAllowed(f"{show(branch)} is no name that a person can read, allowed: at most 200 letters of ASCII")
     prefixes = asking.config["branch_prefixes"]
     own = next((prefix for prefix in prefixes if branch.startswith(f"{prefix}/")), None)
     if own is None:
@@ -263,6 +269,10 @@ def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], up
     work = gate_check.work_between(home, base, update.new, inside)
     found += gate_check.judge_changes(policy, clone.dest, work.changes, prefixes)
     found += gate_check.judge_text(policy, clone.dest, "a commit", work.commits)
+    most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"])
+    if len(work.commits) > most:
+        reason = f"are {len(work.commits)} letters, allowed: {most}"
+        found.append(Violation("guards.max_patch_bytes", "the commits", reason))
     return found
 
 
@@ -271,22 +281,52 @@ def _check_size(
 ) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
-    words = ["rev-list", "--objects", "--no-object-names", f"--max-count={MAX_OBJECTS + 1}", new, f"^{base}"]
-    status, listed, _err = git(home, words, environment=inside, ok=(0, 128))
+    words = ["rev-list", "--objects", "--no-object-names", new, f"^{base}"]
+    status, listed, _err = git(home, words, environment=inside, ok=(0, 128), most=MAX_LISTED)
     if status:
         raise NotAllowed(f"{show(new[:12])} is no commit on top of what {clone.repo} has")
-    names = listed.splitlines()
+    names = rows(listed)
     if len(names) > MAX_OBJECTS:
         raise NotAllowed(f"more than {MAX_OBJECTS} objects were received")
     asked = ["cat-file", "--batch-check=%(objecttype) %(objectsize)"]
     told = git(home, asked, environment=inside, stdin="".join(f"{one}\n" for one in names).encode())[1]
-    if names and not told.startswith("commit "):
+    if names and (names[0] != new or not told.startswith("commit ")):
         raise NotAllowed(f"{new[:12]} is no commit")
-    total = sum(int(line.split(" ")[1]) for line in told.splitlines() if line[:1] in "btc" and " missing" not in line)
+    lines = list(zip(names, rows(told), strict=True))
+    total = sum(int(line.split(" ")[1]) for _name, line in lines if " missing" not in line)
+    if total <= most:
+        commits = [name for name, line in lines if line.startswith("commit ")]
+        total, lost = _written_out(clone, home, inside, commits)
+        if lost > MAX_LISTED:
+            raise NotAllowed(f"{lost} bytes would be taken away, allowed: {MAX_LISTED}")
     if total > most:
         raise NotAllowed(
             f"{total} bytes would be unpacked, more than {BOMB} times what a change may add [max_patch_bytes]"
         )
+
+
+def _written_out(clone: Clone, home: str, inside: Mapping[str, str], commits: Sequence[str]) -> tuple[int, int]:
+    """How many bytes of files these commits bring, and take away, when they are written out.
+
+    A few trees can name a file a million times. git lists what changes in memory first, which is bounded.
+    """
+    words = ["diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames"]
+    given = "".join(f"{name}\n" for name in commits).encode()
+    try:
+        listed = git(home, words, environment=inside, stdin=given, most=MAX_LISTED)[1]
+    except LoopError as error:
+        raise NotAllowed(f"more files would be changed in {clone.repo} than git can list: {error}") from error
+    new, old = [], []
+    for line in rows(listed):
+        parents = len(line) - len(line.lstrip(":"))
+        if parents:  # :MODE MODE SHA SHA STATUS; of a merge as many as it has parents, and the result
+            *before, after = line[parents:].split(" ")[parents + 1 : 2 * parents + 2]
+            new.append(after)
+            old += before[:1]
+    asked = "".join(f"{name}\n" for name in {*new, *old}).encode()
+    told = git(home, ["cat-file", "--batch-check"], environment=inside, stdin=asked)[1]
+    sizes = {words[0]: int(words[2]) for words in map(str.split, rows(told)) if len(words) == 3}
+    return sum(sizes.get(name, 0) for name in new), sum(sizes.get(name, 0) for name in old)
 
 
 def _told(found: Sequence[Violation]) -> str:
@@ -353,6 +393,8 @@ def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Upda
     packs = f"{quarantine}/pack"
     with contextlib.suppress(OSError, LoopError):
         files = [f"{packs}/{name}" for name in os.listdir(packs)] if os.path.isdir(packs) else []
+        if sum(os.stat(path).st_size for path in files) > KEPT_BYTES:
+            return ""  # no work is that large, and the cell has it
         return keep(asking, clone, update.ref.removeprefix(HEADS), update.new, reason, files)
     return ""
 
@@ -432,7 +474,10 @@ def tidy(config: Config) -> None:
     with gateway_record.turn(config):
         for name in os.listdir(f"{config['gate_dir']}/inbox"):
             remove_tree(f"{config['gate_dir']}/inbox/{name}")
-    age = limits_of(config["quarantine_keep"])["age"]
-    for one in kept(config):
-        if age is not None and age_of(one["id"]) > age:
+    limits = limits_of(config["quarantine_keep"])
+    age, room = limits["age"], limits["size"]
+    for one in reversed(kept(config)):  # the newest first
+        size = sum(os.lstat(f"{top}/{name}").st_size for top, _names, files in os.walk(one["path"]) for name in files)
+        room = None if room is None else room - size
+        if (age is not None and age_of(one["id"]) > age) or (room is not None and room < 0):
             remove_tree(one["path"])

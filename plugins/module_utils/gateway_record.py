@@ -29,6 +29,8 @@ Json: TypeAlias = dict[str, Any]
 KEEP = 200
 # One cycle asks some hundred things; whoever asks more often is not one.
 MAX_ENTRIES, MAX_BYTES = 5000, 4 * 1024 * 1024
+# What has reached the forge is written down also where all else finds no room any more.
+SPARE, DONE = 256 * 1024, ("push", "open")
 
 
 # --- who may ask: root's word -------------------------------------------------------------------
@@ -79,7 +81,8 @@ def session_of(config: Config, unit: str) -> Json:
 def sessions(config: Config) -> list[str]:
     """The units that may ask now."""
     with contextlib.suppress(OSError):
-        return sorted(os.listdir(f"{directory(config)}/sessions"))
+        names = os.listdir(f"{directory(config)}/sessions")
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
     return []
 
 
@@ -126,7 +129,7 @@ def append(config: Config, cycle: str, entry: Mapping[str, Any]) -> None:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "r+b", buffering=0) as handle:
                 size = os.fstat(descriptor).st_size
-                if size + len(line) > MAX_BYTES:
+                if size + len(line) > MAX_BYTES - SPARE * (entry["what"] not in DONE):
                     raise LoopError("this cycle has asked for too much: it is answered no more")
                 # A line that a full disk or a kill cut short must not swallow the next one.
                 broken = size and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -195,7 +198,7 @@ def story(entries: list[Json]) -> Story:
     told = Story(entries=len(entries))
     for entry in entries:
         what = entry["what"]
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
             if what == "list":
                 for one in entry["offered"]:
                     told.offered.append((str(entry["repo"]), int(one["number"])))

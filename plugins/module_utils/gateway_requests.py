@@ -9,10 +9,11 @@ them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -44,7 +45,7 @@ FIELDS: dict[str, Callable[[Json], Any]] = {
     ],
     "number": lambda issue: issue["number"],
     "state": lambda issue: issue["state"].upper(),
-    "title": lambda issue: issue["title"],
+    "title": lambda issue: show(issue["title"], MAX_TITLE - 3),  # it becomes the pull request's
     "updatedAt": lambda issue: issue["updated_at"],
     "url": lambda issue: issue["html_url"],
 }
@@ -58,10 +59,19 @@ class Asking:
     cycle: str
     bound: bool  # a cycle works on the issue that it took, a person on what they want
     token: Callable[[], str]  # one that is good for a while
+    still: Callable[[], bool] = lambda: True  # whether its cycle runs still
 
     def forge(self) -> Forge:
         """The forge, as we may see it."""
         return Forge(self.config["api_url"], self.token())
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """One at a time reaches the forge, and nobody whose cycle has ended while it waited: its record is closed."""
+        with gateway_record.turn(self.config):
+            if not self.still():
+                raise LoopError("the cycle has ended")
+            yield
 
     def note(self, what: str, **more: Any) -> None:
         """Into the record of the cycle."""
@@ -242,8 +252,9 @@ def _finish(asking: Asking, clone: pristine.Clone, branch: str, tip: str, issue:
         f"Work on #{issue['number']}. The cycle {cycle} that did it was cut off after its branch was published and"
         " before it could open this pull request, so there is no report of its reviews and gates here.\n"
     )
-    pull = open_pull(asking, clone, branch, str(issue["title"])[:MAX_TITLE], body)
-    asking.note("open", repo=clone.repo, branch=branch, new=tip, url=pull["html_url"], finished=cycle)
+    with asking.turn():
+        pull = open_pull(asking, clone, branch, show(issue["title"], MAX_TITLE - 3), body)
+        asking.note("open", repo=clone.repo, branch=branch, new=tip, url=pull["html_url"], finished=cycle)
     return f"its pull request {pull['html_url']} was opened now: the cycle {cycle} was cut off before it could"
 
 
@@ -251,6 +262,11 @@ def _finish(asking: Asking, clone: pristine.Clone, branch: str, tip: str, issue:
 
 
 def _create(asking: Asking, asked: argparse.Namespace) -> str:
+    with asking.turn():
+        return _open(asking, asked)
+
+
+def _open(asking: Asking, asked: argparse.Namespace) -> str:
     story = asking.story()
     pushed = story.forwarded.get(asked.head)
     if pushed is None:
@@ -262,6 +278,8 @@ def _create(asking: Asking, asked: argparse.Namespace) -> str:
         raise LoopError("the gateway opens drafts only: --draft is missing")
     if asked.base not in ("", clone.version):
         raise LoopError(f"the work starts from {clone.version}, so its pull request goes there, not to {asked.base}")
+    if asking.bound and (asked.label or asked.reviewer):
+        raise LoopError("a cycle's pull request has no label and no reviewer: what they set off is a person's to say")
     if story.own_pull and asking.bound:
         raise LoopError(f"this cycle has opened its pull request already: {story.own_pull.get('url')}")
     policy = gate_policy.load_file(asking.config["policy_file"])

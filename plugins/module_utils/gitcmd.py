@@ -22,6 +22,7 @@ from .untrusted import show
 from .users import end_with_parent
 
 MAX_TOLD = 500
+MAX_MEMORY = 1024**3  # of a git whose answer is bounded
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MOVED = "; it has moved, and the token does not go along: write the repository's new name"
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
@@ -144,6 +145,7 @@ def _begin(most: int | None) -> None:
     end_with_parent()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))  # what it would say is in memory first
 
 
 def rows(listing: str) -> list[str]:

@@ -96,7 +96,7 @@ def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS
     limits = Limits(seconds)
 
     def work() -> list[Json]:
-        with alone(config), ThreadPoolExecutor(JOBS) as pool:
+        with contextlib.nullcontext() if check else alone(config), ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
 
     found: list[Json] = as_user(config["gate_user"], work)
@@ -113,7 +113,10 @@ def refresh_one(config: Config, one: Clone, token: str) -> Json:
 def alone(config: Config) -> Iterator[None]:
     """Hold the lock under which clones are changed. Where cycles read the clones, they cannot reach it."""
     place = f"{config['pristine_dir']}/.private"
-    os.makedirs(place, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise LoopError(f"{place} cannot be made: {error.strerror}") from error
     with flocked(f"{place}/lock"):
         yield
 

@@ -74,12 +74,20 @@ def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def fitting(record: dict[str, Any], limit: int = MAX_BYTES) -> dict[str, Any]:
-    """The record as ``bounded`` makes it; where that is larger than ``limit`` bytes, without its lists and objects."""
+    """The record as ``bounded`` makes it; where it is larger than ``limit`` bytes, without what makes it so.
+
+    What the engine says goes first: it must not push out what was pushed.
+    """
     whole: dict[str, Any] = bounded(record)
-    if len(json.dumps(whole, indent=2)) <= limit:
-        return whole
-    plain = {key: value for key, value in whole.items() if key == "numbers" or not isinstance(value, (dict, list))}
-    return {**plain, "left_out": sorted(whole.keys() - plain.keys())}
+    sizes = {key: len(json.dumps({key: value}, indent=2)) for key, value in whole.items()}
+    room, left_out = sum(sizes.values()) - limit, []
+    large = [key for key, value in whole.items() if isinstance(value, (dict, list)) and key != "numbers"]
+    for key in sorted(large, key=lambda key: (key != "report", -sizes[key])):
+        if room > 0:
+            room -= sizes[key]
+            left_out.append(key)
+            del whole[key]
+    return {**whole, "left_out": sorted(left_out)} if left_out else whole
 
 
 def write(cycles_dir: str, record: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
+# Of what the gateway wrote down, so much is in the cycle's record: asking without end must not push out the rest.
+TOLD, WORDS = 40, 600
 # How long a push that had begun may take to reach the forge.
 PUSH_SECONDS = 120.0
 
@@ -158,12 +160,18 @@ def _because(refused: list[str]) -> str:
 def told_by(story: Story) -> Json:
     """What the gateway's record says, for the cycle's own."""
     keys = ("at", "repo", "branch", "new", "old", "allowed", "reason", "kept", "seconds", "judged")
+    # What is on the forge, in any case; of what was refused, the last.
+    standing = [id(one) for one in story.forwarded.values()]
+    pushes = [one for one in story.pushes[:-TOLD] if id(one) in standing] + story.pushes[-TOLD:]
     told: Json = {
         "issue": None, "pr_url": str(story.own_pull.get("url", "")),
-        "pushes": [{key: one[key] for key in keys if key in one} for one in story.pushes],
-        "finished": [str(one.get("url")) for one in story.opened if one.get("finished")],
-        "held": story.held, "refusals": story.refusals, "asked": story.entries,
+        "pushes": [{key: one[key] for key in keys if key in one} for one in pushes],
+        "pushed": len(story.pushes), "pushes_refused": sum(not one.get("allowed") for one in story.pushes),
+        "finished": [str(one.get("url")) for one in story.opened if one.get("finished")][:TOLD],
+        "held": story.held[:TOLD], "refusals": story.refusals[-TOLD:], "asked": story.entries,
     }  # fmt: skip
+    for one in told["pushes"]:
+        one["reason"] = str(one.get("reason", ""))[:WORDS]
     if story.taken:
         repo, number = story.taken
         told["issue"] = {"repo": repo, "number": number, "title": story.titles.get(story.issue, "")}
@@ -207,7 +215,7 @@ def let_go(config: Config) -> None:
 
 def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
     """What can be counted of a cycle, flat, for whoever draws curves."""
-    report, pushes, given = claim.get("report", {}), record["pushes"], claim.get("numbers", {})
+    report, given = claim.get("report", {}), claim.get("numbers", {})
     disk = os.statvfs(config["cycles_dir"])
     names = ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")
     counted = {name: _number(given.get(name)) for name in names}
@@ -218,8 +226,8 @@ def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Ma
         "agents": record["agents"],
         "cell_bytes": manifest.get("size", 0),
         "clones_failed": sum(one["status"] == "failed" for one in record.get("clones", [])),
-        "pushes": len(pushes),
-        "pushes_refused": sum(not one.get("allowed") for one in pushes),
+        "pushes": record["pushed"],
+        "pushes_refused": record["pushes_refused"],
         **record["budget"],
         "free_bytes": disk.f_bavail * disk.f_frsize,
     }

@@ -86,6 +86,7 @@ CHECKS = {
     ],
     "molecule": [scenario(name) for name in SCENARIOS],
     "cells": [scenario("cells")],
+    "attacks": [scenario("agent")],
 }
 
 

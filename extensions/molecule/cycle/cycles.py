@@ -25,6 +25,7 @@ import requests
 UNIT = "hyrule-engineering-loop"
 STATE = Path("/var/lib/engineering-loop")
 ETC = Path("/etc/engineering-loop")
+LIB = Path("/usr/local/lib/engineering-loop")
 KEY, ENV, SETTINGS = ETC / "github-app.private-key.pem", ETC / "env", ETC / "loop.json"
 BUDGET = Path("/opt/engineering-loop/budget.json")
 ISSUE = ETC / "rebooted.issue"
@@ -164,35 +165,34 @@ def the_loops_user_reads_neither_key_nor_secrets() -> None:
 
 
 def each_child_gets_its_own() -> None:
-    """A git and a gh that tell their environment, before the real ones on PATH; the agent tells its own."""
-    real = {"git": "/usr/bin/git", "gh": "/usr/local/bin/gh.real"}
-    Path("/usr/local/bin/gh").rename(real["gh"])
+    """A git before the real one, and the engine's gh, tell their environment; the agent tells its own."""
     git = Path("/usr/bin/git").rename("/usr/bin/git.real")
-    real["git"] = str(git)
-    places = {"git": Path("/usr/bin/git"), "gh": Path("/usr/local/bin/gh")}
-    hook = Path("/usr/local/lib/engineering-loop/hooks/pre-push")
-    hook_before = hook.read_text(encoding="utf-8")
+    door = LIB / "bin/gh"
+    real, before = LIB / "gh.real", door.read_text(encoding="utf-8")
+    real.write_text(before.replace("os.path.basename(sys.argv[0])", "'gh'"), encoding="utf-8")
+    real.chmod(0o755)
     tell = 'case $HOME in */state) env | cut -d= -f1 >> "$HOME/seen-{}";; esac\n'  # where the engine is at home
     try:
-        for name, place in places.items():
-            place.write_text(f'#!/bin/sh\n{tell.format(name)}exec {real[name]} "$@"\n', encoding="utf-8")
+        for name, place, actual in (("git", Path("/usr/bin/git"), git), ("gh", door, real)):
+            place.write_text(f'#!/bin/sh\n{tell.format(name)}exec {actual} "$@"\n', encoding="utf-8")
             place.chmod(0o755)
-        hook.write_text(hook_before.replace("#!/bin/sh\n", f"#!/bin/sh\n{tell.format('hook')}"), encoding="utf-8")
         look = f"grep -rlE 'gh[sp]_[0-9a-f]{{36}}' /run {STATE} > $HOME/seen-disk || true"
         with approved("What the agent has", f"pi: run env | cut -d= -f1 > $HOME/seen-agent; {look}"):
             cell = Path(published(cycle())["cell"])
     finally:
-        git.rename(places["git"])
-        Path(real["gh"]).rename(places["gh"])
-        hook.write_text(hook_before, encoding="utf-8")
+        git.rename("/usr/bin/git")
+        door.write_text(before, encoding="utf-8")
+        real.unlink()
     told = [path for part in ("home", "state") for path in (cell / part).glob("seen-*")]
     seen = {path.name.removeprefix("seen-"): path for path in told}
-    names = {name: set(seen[name].read_text(encoding="utf-8").split()) for name in ("git", "gh", "hook", "agent")}
+    names = {name: set(seen[name].read_text(encoding="utf-8").split()) for name in ("git", "gh", "agent")}
     for name, found in names.items():
-        must(("OPENAI_API_KEY" in found) == (name == "agent"), f"{name}: {sorted(found)}")
-        must("HYRULE_ICINGA_PASSWORD" not in found, f"{name}: {sorted(found)}")
-        must(("GH_TOKEN" in found) == (name != "agent"), f"{name}: {sorted(found)}")
+        must("HYRULE_ICINGA_PASSWORD" not in found or name != "agent", f"{name}: {sorted(found)}")
+        must(not [one for one in found if "TOKEN" in one or "PRIVATE_KEY" in one], f"{name}: {sorted(found)}")
+    must("OPENAI_API_KEY" in names["agent"], sorted(names["agent"]))
     must(seen["disk"].read_text(encoding="utf-8") == "", "a token is on a disk")
+    record = json.loads(max((STATE / "gate/records").glob("*.jsonl")).read_text(encoding="utf-8").splitlines()[-1])
+    must(record["what"] == "open", record)
 
 
 def what_a_cell_is_given() -> None:

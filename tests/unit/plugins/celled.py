@@ -108,7 +108,8 @@ class Box:
         self.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(str(policy)))
         write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
         (self.top / "etc/env").chmod(0o600)
-        write(self.release, {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})})
+        release = {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})}
+        write(self.release, {**release, "configs/loop/model-policy.production.yml": "{}\n"})
         (self.top / "opt/current").symlink_to(self.release)
         self.write_config()
 
@@ -190,13 +191,15 @@ def box() -> Iterator[Box]:
         top.chmod(0o755)
         state = top / "var"
         for name in ("etc", "opt", "lib", "run", "remotes", "work", "var", "var/runs", "var/cycles", "var/memory",
-                     "var/pristine"):  # fmt: skip
+                     "var/pristine", "var/gate"):  # fmt: skip
             (top / name).mkdir()
         (state / "runs").chmod(0o711)
         (state / "memory").chmod(0o750)
         os.chown(state / "memory", 0, gid(LOOP))
         os.chown(state / "pristine", uid(GATE), gid(LOOP))
         (state / "pristine").chmod(0o2750)
+        give(state / "gate", GATE)
+        (state / "gate").chmod(0o700)
         config: dict[str, Any] = {
             "user": LOOP,
             "group": LOOP,
@@ -211,6 +214,7 @@ def box() -> Iterator[Box]:
             "lib_dir": str(top / "lib"),
             "state_dir": str(state),
             "pristine_dir": str(state / "pristine"),
+            "gate_dir": str(state / "gate"),
             "runs_dir": str(state / "runs"),
             "memory_dir": str(state / "memory"),
             "cycles_dir": str(state / "cycles"),

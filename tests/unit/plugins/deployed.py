@@ -189,7 +189,7 @@ def deployed(top: Path, forge: Running) -> Host:
         shutil.rmtree(forge.store.root)
         shutil.copytree(seeded, forge.store.root)
         forge.store.open(SEED, forge.token)
-    names = ("runs", "cycles", "pristine", "memory")
+    names = ("runs", "cycles", "pristine", "memory", "gate")
     paths = {name: top / "var" / name for name in names}
     for path in [*paths.values(), top / "etc", top / "lib" / "engineering_loop_core", top / "systemd"]:
         path.mkdir(parents=True)
@@ -217,6 +217,7 @@ def deployed(top: Path, forge: Running) -> Host:
         "lib_dir": str(top / "lib"),
         "state_dir": str(top / "var"),
         "pristine_dir": str(paths["pristine"]),
+        "gate_dir": str(paths["gate"]),
         "runs_dir": str(paths["runs"]),
         "memory_dir": str(paths["memory"]),
         "cycles_dir": str(paths["cycles"]),

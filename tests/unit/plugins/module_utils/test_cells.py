@@ -286,7 +286,7 @@ def test_what_was_learned_is_the_next_ones_memory(host: Box) -> None:
     # Unchanged, so the one before the last change stays to be had.
     assert cells.take_memory_back(host.config, host.cell("20260131T120001Z-1a2b3c4d"))["changed"] is False
     assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
-    assert sorted(os.listdir(host.memory.parent)) == ["cycles", "memory", "memory.previous", "pristine", "runs"]
+    assert sorted(os.listdir(host.memory.parent)) == ["cycles", "gate", "memory", "memory.previous", "pristine", "runs"]
 
 
 def test_a_hostile_memory_brings_no_link_and_no_pipe(host: Box) -> None:

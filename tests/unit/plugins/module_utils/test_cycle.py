@@ -42,10 +42,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors i
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import LOOP, NEEDS_ROOT, Box, box
 from deployed import OTHER, REPO, SEED, SHA, Host, Running, deployed, running
+from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-HANDED: dict[str, Any] = {"environment": {}, "token": "t", "network": 0}
+HANDED: dict[str, Any] = {"environment": {}, "network": 0}
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -81,10 +82,19 @@ def inside(host: Host) -> dict[str, Any]:
     return cells.settings_in(host.config, Cell(f"{host.config['runs_dir']}/20260131T120000Z-1a2b3c4d"))
 
 
+def model_policy(release: Path) -> Path:
+    """What an engine brings along: without it, it would take its mock for the agent."""
+    path = release / "configs/loop/model-policy.production.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}\n")
+    return path
+
+
 def play_engine(host: Host, script: str, help_text: str = HELP) -> None:
     """Have a shell script stand in for the engine; its help is that of an old one."""
     program = host.top / "opt/releases" / SHA / ".venv/bin" / cycle.ENGINE
     program.parent.mkdir(parents=True, exist_ok=True)
+    model_policy(host.top / "opt/releases" / SHA)
     text = f'#!/bin/sh\nif [ "$2" = --help ]; then printf %s {shlex.quote(help_text)}; exit 0; fi\n{script}\n'
     program.write_text(text)
     program.chmod(0o755)
@@ -133,18 +143,64 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
 
 def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://proxy:3128"}
-    handed = {**HANDED, "environment": secrets, "token": host.forge.token}
-    seen = cycle.engine_environment(inside(host), "/current", handed)
-    assert (seen["OPENAI_API_KEY"], seen["GH_TOKEN"]) == ("k", host.forge.token)
+    handed = {**HANDED, "environment": secrets}
+    policy = model_policy(current := host.top / "opt/releases" / SHA)
+    seen = cycle.engine_environment(inside(host), str(current), handed)
+    assert seen["OPENAI_API_KEY"] == "k" and "GH_TOKEN" not in seen
     assert seen["HYRULE_POLICY_FILE"] == host.config["policy_file"]
-    assert seen["HYRULE_MODEL_POLICY_FILE"] == "/current/configs/loop/model-policy.production.yml"
+    assert seen["HYRULE_MODEL_POLICY_FILE"] == str(policy)
     assert seen["GIT_AUTHOR_EMAIL"] == seen["GIT_COMMITTER_EMAIL"] == "loop@as215932.net"
-    assert seen["ENGINEERING_LOOP_SECRETS"] == "OPENAI_API_KEY"
+    assert seen["ENGINEERING_LOOP_GATEWAY"] == "/run/hyrule-engineering-loop-gate/socket"
+    assert seen["GIT_PROXY_COMMAND"] == f"{host.top}/lib/gateway-client" and seen["GIT_ALLOW_PROTOCOL"] == "git"
     assert seen["PATH"].split(":")[0] == f"{host.top}/lib/bin"
     assert seen["PATH"].split(":")[-1] == f"{host.top}/opt/uv/bin"
-    assert host.forge.token not in "".join(value for key, value in seen.items() if key != "GH_TOKEN")
-    monkeypatch.setenv("HYRULE_MODEL_POLICY_FILE", "/etc/mine.yml")
-    assert cycle.engine_environment(inside(host), "/current", HANDED)["HYRULE_MODEL_POLICY_FILE"] == "/etc/mine.yml"
+    assert host.forge.token not in "".join(seen.values())
+
+
+def test_the_model_policy_is_there_or_nothing_starts(host: Host) -> None:
+    """The engine's own, one that the host names, and one in the checkout of old, which is the release of today."""
+    current = host.top / "opt/releases" / SHA
+    policy, mine = model_policy(current), host.top / "etc/mine.yml"
+    mine.write_text("{}\n")
+
+    def named(path: str) -> str:
+        handed = {"environment": {"HYRULE_MODEL_POLICY_FILE": path}}
+        return cycle.engine_environment(inside(host), str(current), handed)["HYRULE_MODEL_POLICY_FILE"]
+
+    assert named(str(mine)) == str(mine)
+    assert named(f"{host.top}/opt/configs/loop/model-policy.production.yml") == str(policy)
+    for missing in (f"{host.top}/etc/none.yml", f"{host.top}/opt/none.yml", str(host.top)):
+        with pytest.raises(LoopError, match=f"HYRULE_MODEL_POLICY_FILE names {missing}, which a cycle does not find"):
+            named(missing)
+    policy.unlink()
+    with pytest.raises(LoopError, match="which a cycle does not find"):
+        cycle.engine_environment(inside(host), str(current), HANDED)
+
+
+@pytest.mark.parametrize("key", ["env_file", "private_key_file"])
+def test_what_lets_somebody_in_at_the_forge_is_hidden_or_nothing_starts(host: Host, key: str) -> None:
+    file = host.top / "etc/secret"
+    file.write_text("x")
+    file.chmod(0o644)
+    config = {"env_file": "/none", "github_app": {}, **({key: str(file)} if key == "env_file" else {})}
+    if key != "env_file":
+        config["github_app"] = {key: str(file)}
+    with pytest.raises(LoopError, match=f"{file} can be read by what runs generated code; .*chmod 0600 {file}"):
+        cycle.check_hidden(config)
+    cycle.check_hidden({"env_file": "/none", "github_app": {}})
+
+
+def test_whatever_origin_says_git_goes_to_the_gateway(host: Host, tmp_path: Path) -> None:
+    seen = {"PATH": os.environ["PATH"], **cycle.way_out(inside(host))}
+    subprocess.run(["git", "init", "-q", str(tmp_path / "r")], check=True)
+    for url in (f"{host.forge.url}/{REPO}.git", "https://github.com/x/y.git", "ssh://git@github.com/x", str(tmp_path)):
+        words = ["git", "ls-remote", url]
+        done = subprocess.run(words, cwd=tmp_path / "r", env=seen, capture_output=True, text=True, check=False)
+        assert done.returncode
+        if REPO not in url:
+            assert "not allowed" in done.stderr, done.stderr
+        else:  # there is no program of ours here
+            assert "gateway-client" in done.stderr, done.stderr
 
 
 # --- the engine runs
@@ -169,6 +225,7 @@ def test_it_stands_in_the_release_that_was_active_at_its_start(host: Host) -> No
 
 def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
     broken = "does not start .*; run apply.yml"
+    model_policy(host.top / "opt/releases" / SHA)
     with pytest.raises(LoopError, match=f"{broken}"):
         cycle.run_engine(inside(host), HANDED)  # there is none
     play_engine(host, "echo never")
@@ -261,7 +318,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         signal.signal(signal.SIGTERM, cycle._stop)
         try:
             config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
-            cycle.run_engine(config, {"environment": {}, "token": "t"})
+            cycle.run_engine(config, {"environment": {}})
         except cycle.LoopError as error:
             print(error)
     """
@@ -330,13 +387,15 @@ WATCH = """if True:
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     """A host on which a cycle can be started, with a repository and the watch beside it."""
-    with box() as found:
+    with box() as found, contextlib.ExitStack() as stack:
         found.deploy()
         found.repository("app")
-        found.write_config()
         monkeypatch.setattr(wire, "place", lambda _config: f"{found.top}/run/socket")
         for name, value in found.unit().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HYRULE_MODEL_POLICY_FILE", raising=False)
+        gate = stack.enter_context(gateway_of(found))
+        assert gate
         (found.top / "run/pid").write_text("0")
         command = [sys.executable, "-c", WATCH, f"{found.top}/run/socket", f"{found.top}/run/pid", found.config_file]
         watch = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(COLLECTIONS)})
@@ -358,7 +417,7 @@ def engine(host: Box, script: str) -> None:
     program.chmod(0o755)
 
 
-def whole(host: Box) -> tuple[int, dict[str, Any]]:
+def whole(host: Box, settled: int = 0) -> tuple[int, dict[str, Any]]:
     """One cycle as the unit runs it; what systemd is told, and the record."""
     assert prepare.main(host.config_file) == 0
 
@@ -368,9 +427,10 @@ def whole(host: Box) -> tuple[int, dict[str, Any]]:
 
     (host.top / "run/pid").chmod(0o666)
     (host.top / "run/unit").chmod(0o777)  # systemd gives it to the unit's user
-    status = int(as_user(LOOP, as_the_unit))
+    with in_unit(f"{host.config['unit']}.service"):
+        status = int(as_user(LOOP, as_the_unit))
     os.environ.update(EXIT_CODE="exited", EXIT_STATUS=str(status), SERVICE_RESULT="success")
-    assert settle.main(host.config_file) == 0
+    assert settle.main(host.config_file) == settled
     assert not os.listdir(host.top / "run/unit")
     return status, records.read(host.config["cycles_dir"])[-1]
 
@@ -392,7 +452,6 @@ NEEDS_BWRAP = pytest.mark.skipif(not can_shut_in(), reason="bubblewrap cannot ru
 @pytest.mark.parametrize(
     ("script", "outcome", "status"),
     [
-        ("""echo '{"outcome": "published", "pr_url": "http://forge/1"}'""", "published", 0),
         ("""echo '{"outcome": "idle"}'""", "idle", 10),
         ("""echo '{"outcome": "needs_triage", "detail": "a person"}'""", "needs_triage", 3),
         ("""echo '{"outcome": "refused_ci"}'; exit 1""", "refused_ci", 4),
@@ -416,6 +475,43 @@ def test_every_end_of_an_engine(
 
 @NEEDS_ROOT
 @NEEDS_BWRAP
+def test_an_engine_that_says_published_and_opened_nothing(ready: Box) -> None:
+    engine(ready, """echo '{"outcome": "published", "pr_url": "http://forge/1"}'""")
+    status, record = whole(ready, settled=1)
+    assert (status, record["outcome"], record["pr_url"]) == (0, "error", "")
+    assert record["detail"] == "the engine says published, but no pull request was opened"
+
+
+@NEEDS_ROOT
+@NEEDS_BWRAP
+def test_a_cycle_that_publishes(ready: Box, forge: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of it: an issue is listed and read, work is pushed and a pull request opened, by a gh and a git of ours."""
+    deployed(tmp_path, forge)  # a fresh forge
+    (ready.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\nOPENAI_API_KEY=k\n")
+    ready.config.update(
+        unit=f"{ready.config['unit']}-p", git_url=forge.url, api_url=forge.api_url, repos=[REPO],
+        workspace_repositories=[{"repo": REPO, "dest": "hyrule-infra"}],
+    )  # fmt: skip
+    engine(
+        ready,
+        """set -e; cell=$(dirname "$HOME"); cd "$cell/workspace/hyrule-infra"
+        gh issue list --repo $R --state open --label loop:approved --json number,title,body,labels,url,updatedAt >&2
+        gh issue view 235 --repo $R --json body >&2
+        echo page >docs/page.md; git add -A; git commit -qm Page; git push -q origin HEAD:$B >&2
+        url=$(gh pr create --repo $R --draft --title Docs --body Why. --head $B --base main)
+        printf '{"outcome": "published", "pr_url": "%s", "issue": {"repo": "%s", "number": 235}}' "$url" $R
+        """.replace("$R", REPO).replace("$B", "hyrule-feature/ISSUE_NETWORK_OPERATIONS_235/hyrule-infra"),
+    )
+    with gateway_of(ready):
+        status, record = whole(ready)
+    assert (status, record["outcome"]) == (0, "published"), record
+    assert record["pr_url"].startswith(f"{forge.url}/{REPO}/pull/") and record["issue"]["number"] == 235
+    assert [one["allowed"] for one in record["pushes"]] == [True]
+    assert record["token"]["kind"] == "break-glass" and forge.token not in json.dumps(record)
+
+
+@NEEDS_ROOT
+@NEEDS_BWRAP
 def test_what_the_engine_finds(ready: Box) -> None:
     """Its cell, whole and its own, with the checkouts and the day's ledger; and nothing else that it could write."""
     engine(
@@ -425,11 +521,11 @@ def test_what_the_engine_finds(ready: Box) -> None:
         touch "$cell/x" 2>/dev/null && echo wrote; touch "$cell/cell.json" 2>/dev/null && echo wrote
         touch "$cell"/home/a "$cell"/state/a "$cell"/memory/lesson.md || exit 1
         cat "$cell"/state/ledger-*.json >"$cell/runs/ledger"
-        printf '{"outcome": "needs_triage", "detail": "%s"}' "$GH_TOKEN-$OPENAI_API_KEY"
+        printf '{"outcome": "needs_triage", "detail": "%s"}' "$GH_TOKEN$GITHUB_TOKEN-$OPENAI_API_KEY"
         """,
     )
     status, record = whole(ready)
-    assert (status, record["outcome"], record["detail"]) == (3, "needs_triage", "t-k")
+    assert (status, record["outcome"], record["detail"]) == (3, "needs_triage", "-k")
     cell = Path(ready.runs, record["cycle"])
     assert len((cell / "runs/log").read_text().splitlines()) == 2
     assert json.loads((cell / "runs/ledger").read_text()) == {"runs": 0, "cost_usd": 0, "wall_clock_seconds": 0}

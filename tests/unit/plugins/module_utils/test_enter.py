@@ -18,7 +18,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter, pristine, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    cells,
+    enter,
+    gateway_record,
+    pristine,
+    sandbox,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import number_of
@@ -44,6 +50,12 @@ def options(words: list[str]) -> list[str]:
     return [words[at + 1] for at, word in enumerate(words) if word == "-p"]
 
 
+def unit_in(words: list[str]) -> str:
+    """The unit that a command starts."""
+    assert words[1].startswith("--unit=") and words[1].endswith(".service")
+    return words[1].removeprefix("--unit=")
+
+
 def secrets(host: Box) -> Path:
     return Path(f"/run/{host.config['unit']}-enter")
 
@@ -56,10 +68,12 @@ def test_the_command_that_opens_it(host: Box) -> None:
     with enter.opened(host.config, cell, ["git", "log"]) as words:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
-        assert given == {"environment": {}, "token": "", "cell": cell.path, "network": NETWORK}
+        assert given == {"environment": {}, "cell": cell.path, "network": NETWORK}
+        assert gateway_record.sessions(host.config) == [] and "gate.socket" not in "".join(words)
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
-    assert words[:5] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
+    assert words[:1] + words[2:6] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
+    assert unit_in(words).startswith(f"{host.config['unit']}-enter-{NAME}-")
     at = words.index("--")
     assert words[at + 1 :] == [f"{host.top}/lib/loop", "inside", host.config_file, cell.path, "git", "log"]
     told = options(words)
@@ -78,7 +92,11 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
     with enter.opened(host.config, cell, [], as_engine=True) as words:
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert "t" not in words and "k" not in words
-    assert given == {"environment": {"OPENAI_API_KEY": "k"}, "token": "t", "cell": cell.path, "network": NETWORK}
+        assert gateway_record.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
+        assert f"Wants={host.config['unit']}-gate.socket" in options(words)
+    assert given == {"environment": {"OPENAI_API_KEY": "k"}, "cell": cell.path, "network": NETWORK}
+    assert gateway_record.sessions(host.config) == []  # nobody asks after the end
+    subprocess.run(["rm", "-r", gateway_record.directory(host.config)], check=True)
     secrets(host).rmdir()
 
 
@@ -218,7 +236,7 @@ def test_work_is_brought_as_a_branch(played: Box) -> None:
     }  # fmt: skip
     assert git(place, "remote", "get-url", "origin") == f"{played.top}/remotes/app.git"
     assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(place)} == {0}
-    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
     with pytest.raises(LoopError, match="is there already: move it away"):
         enter.bring(played.config, cell, "rescue/7")
 
@@ -255,7 +273,7 @@ def test_what_cannot_be_packed_is_one_line(played: Box, monkeypatch: pytest.Monk
     with pytest.raises(LoopError, match="cannot be packed: ") as caught:
         enter.bring(played.config, cell, "rescue/7")
     assert str(caught.value).isprintable()
-    assert sorted(os.listdir(played.config["pristine_dir"])) == ["app.git"]
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
 
 
 def test_files_come_out_of_a_worktree_whose_repository_is_gone(played: Box) -> None:
@@ -332,10 +350,7 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
 
 def test_the_environment_in_it(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     cell = host.cell()
-    write(
-        host.top / "run",
-        {enter.HANDED: json.dumps({"environment": {"OPENAI_API_KEY": "k"}, "token": "t", "network": 0})},
-    )
+    write(host.top / "run", {enter.HANDED: json.dumps({"environment": {"OPENAI_API_KEY": "k"}, "network": 0})})
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(host.top / "run"))
     seen: dict[str, Any] = {}
     monkeypatch.setattr(os, "execve", lambda program, words, environment: seen.update(

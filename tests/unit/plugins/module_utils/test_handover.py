@@ -17,7 +17,6 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors i
 
 HANDED: dict[str, Any] = {
     "environment": {"A": "caf\u00e9"},
-    "token": "t",
     "cell": "/c",
     "refused": "",
     "over_budget": "",

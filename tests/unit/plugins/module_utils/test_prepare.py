@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     budget,
     cells,
+    gateway_record,
     handover,
     prepare,
     receipts,
@@ -29,6 +30,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
+from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
 REFUSED = "must be a regular file that only root can write; run apply.yml"
@@ -43,6 +45,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
         for name, value in found.unit().items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(wire, "place", lambda _config: f"{found.top}/run/socket")
+        monkeypatch.setattr(prepare, "REFRESH_SECONDS", 2.0)  # where no gateway is started
         yield found
 
 
@@ -189,8 +192,8 @@ def test_an_engine_is_the_release_that_was_recorded(host: Box) -> None:
 def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "UNIT_DIR", str(host.top / "systemd"))
     host.config["canary_required"] = True
-    for kind in ("", "-watch"):
-        write(host.top / "systemd", {f"{host.config['unit']}{kind}.service": "[Service]\n"})
+    for kind in (".service", "-watch.service", "-gate.service", "-gate.socket"):
+        write(host.top / "systemd", {f"{host.config['unit']}{kind}": "[Service]\n"})
     write(host.top / "lib", {"engineering_loop_core/cycle.py": "# the runner\n"})
     host.write_config()
     prepare.check_proven(host.config, "manual")
@@ -238,12 +241,14 @@ def test_what_a_cycle_gets(host: Box, capfd: pytest.CaptureFixture[str]) -> None
     (host.top / "etc/env").write_text(text)
     host.repository("app")
     host.config["workspace_repositories"].append({"repo": f"{host.top}/remotes/none.git", "dest": "none"})
-    host.write_config()
-    assert prepare.main(host.config_file) == 0
+    with gateway_of(host):
+        assert prepare.main(host.config_file) == 0
+        assert gateway_record.session_of(host.config, f"{host.config['unit']}.service")["bound"] is True
     file = Path(handover.place(host.config))
     assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o400, uid(LOOP))
     found = handover.take(host.config)
-    assert (found["environment"], found["token"], found["refused"]) == ({"OPENAI_API_KEY": "k"}, "t", "")
+    assert (found["environment"], found["refused"]) == ({"OPENAI_API_KEY": "k"}, "") and "token" not in found
+    assert gateway_record.read(host.config, last(host)["cycle"])[0]["what"] == "refresh"
     record = last(host)
     assert (record["outcome"], record["cell"], record["trigger"]) == ("running", found["cell"], "manual")
     assert (record["engine"], record["token"]["kind"]) == ({"sha": SHA}, "break-glass")
@@ -279,7 +284,6 @@ def test_the_ledger_is_roots_count(host: Box) -> None:
         ("GH_TOKEN\n", 0o600, "line 1: no KEY=value"),
         ("GH_TOKEN=hunter2\n", 0o644, "is world-readable"),
         ("GH_TOKEN=hunter2\nVAULT_TOKEN=hunter2\n", 0o600, "holds VAULT_TOKEN, which must not be where generated code"),
-        ("OTHER=1\n", 0o600, "no forge token: put GH_TOKEN into"),
     ],
 )
 def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(host: Box, text: str | None, mode: int, reason: str) -> None:
@@ -290,9 +294,30 @@ def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(host: Box, text: str 
         file.write_text(text)
         file.chmod(mode)
     found = handed(host)
-    assert reason in found["refused"] and (found["environment"], found["token"], found["cell"]) == ({}, "", "")
+    assert reason in found["refused"] and (found["environment"], found["cell"]) == ({}, "")
     assert "hunter2" not in json.dumps([found, last(host)])
     assert (last(host)["outcome"], budget.today(host.config)["runs"], os.listdir(host.runs)) == ("refused", [], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("OTHER=1\n", "the gateway to the forge says: no forge token: put GH_TOKEN into"),
+        ("ENGINEERING_LOOP_GITHUB_APP_ID=1\n", "the GitHub App lacks its installation_id"),
+    ],
+)
+def test_a_gateway_that_the_forge_would_not_let_in(host: Box, text: str, reason: str) -> None:
+    (host.top / "etc/env").write_text(text)
+    with gateway_of(host):
+        found = handed(host)
+    assert reason in found["refused"] and found["cell"] == "" and last(host)["outcome"] == "refused"
+    assert gateway_record.sessions(host.config) == [] and budget.today(host.config)["runs"] == []
+
+
+def test_without_a_gateway_there_is_no_cycle(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "REFRESH_SECONDS", 0.2)
+    found = handed(host)
+    assert "the gateway to the forge does not answer" in found["refused"] and os.listdir(host.runs) == []
 
 
 def test_secrets_in_a_directory_of_anothers_could_be_anothers(host: Box) -> None:
@@ -304,7 +329,7 @@ def test_the_day_is_used_up(host: Box, capfd: pytest.CaptureFixture[str]) -> Non
     for invocation in ("a", "b"):
         budget.take(host.config, invocation, "manual")
     found = handed(host)
-    assert found["over_budget"].startswith("2 of 2 runs were started today") and found["token"] == ""
+    assert found["over_budget"].startswith("2 of 2 runs were started today") and found["environment"] == {}
     assert last(host)["outcome"] == "over_budget" and os.listdir(host.runs) == []
     assert capfd.readouterr().out.startswith("cycle over_budget after 0 s: 2 of 2 runs were started today")
 
@@ -334,11 +359,9 @@ def test_every_refusal_is_a_record_and_one_line(
 def test_a_crash_of_our_own_is_a_refusal(
     host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    host.config["workspace_repositories"] = [5]  # settings that no role would write
+    host.config["home_files"] = [5]  # settings that no role would write
     found = handed(host)
-    assert (
-        found["refused"] == "the cycle could not be prepared (AttributeError), see the journal" == last(host)["detail"]
-    )
+    assert found["refused"] == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
     assert "Traceback" in capfd.readouterr().err and os.listdir(host.runs) == []
 
 

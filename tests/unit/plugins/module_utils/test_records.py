@@ -124,8 +124,8 @@ def test_a_record_of_others_making_is_written_and_read(tmp_path: Path) -> None:
 
 
 def test_the_sentence_is_one_line() -> None:
-    report = {"issue": {"repo": "acme/one", "number": 7}, "pr_url": "http://forge/1"}
-    whole = {"cycle": "c", "outcome": "published", "seconds": 12.5, "report": report, "detail": "two\nlines"}
+    told = {"issue": {"repo": "acme/one", "number": 7}, "pr_url": "http://forge/1"}
+    whole = {"cycle": "c", "outcome": "published", "seconds": 12.5, **told, "detail": "two\nlines"}
     assert records.sentence(whole) == "cycle published after 12.5 s: acme/one#7 http://forge/1 two lines"
     assert records.sentence({"outcome": "idle"}) == "cycle idle after 0 s"
     run = {**whole, "agents": 2, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True}

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +56,7 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
     for wrong in (
         (), ("heal",), ("alone",), *((name, "a", "b") for name in ("cycle", "prepare", "settle", "watch")),
-        ("inside", "a"), ("worktrees",), ("pack", "a", "b"), ("pre-push", "origin"), ("askpass",),
+        ("inside", "a"), ("worktrees",), ("pack", "a", "b"), ("gateway", "a", "b"), ("access", "a", "b"),
     ):  # fmt: skip
         assert launch(*wrong).returncode == 1
         assert launch(*wrong).stderr.startswith("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
@@ -70,11 +69,11 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
 
 def test_each_program_that_runs_generated_code_is_shut_in(tmp_path: Path) -> None:
     lib = tmp_path / "it's a lib"
-    programs = ["pi", "/opt/x/make", "git", "gh"]
+    programs = ["pi", "/opt/x/make", "git", "gh"]  # gh is the gateway's, whoever asks for it
     entries = {entry.path: entry for entry in runtime.entries(str(lib), programs)}
     doors = {os.path.basename(path): entry for path, entry in entries.items() if os.path.dirname(path) == f"{lib}/bin"}
     assert set(doors) == {*runtime.GATE_COMMANDS, "pi", "make", "git", "gh"}
-    assert doors["git"].content != doors["pi"].content != doors["gh"].content  # these two keep doors of their own
+    assert doors["git"].content == doors["pi"].content != doors["gh"].content
     (lib / "bin").mkdir(parents=True)
     (lib / "loop").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')  # stands in for the launcher
     (lib / "loop").chmod(0o755)
@@ -115,77 +114,23 @@ def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> N
         assert (package / "notes.txt").read_text() == "an operator's"
 
 
-@pytest.mark.parametrize(
-    ("program", "kept"),
-    [("gh", ["GH_TOKEN"])],
-)
-def test_a_child_of_the_engine_gets_no_secret_that_it_has_no_use_for(
-    tmp_path: Path, program: str, kept: list[str]
-) -> None:
-    lib, real = tmp_path / "it's a lib", tmp_path / "real"
-    for directory in (lib / "bin", real):
-        directory.mkdir(parents=True)
-    (real / program).write_text('#!/bin/sh\nprintf "%s|" "$@" >&2\nenv\n')
-    (real / program).chmod(0o755)
-    entry = {entry.path: entry for entry in runtime.entries(str(lib), ["make"])}[f"{lib}/bin/{program}"]
-    child = Path(entry.path)
-    child.write_bytes(entry.content)
-    child.chmod(entry.mode)
-    secrets = {"OPENAI_API_KEY": "k", "HYRULE_DISCORD_WEBHOOK": "w", "GH_TOKEN": "t"}
-
-    def seen(**ours: str) -> set[str]:
-        environment = {"PATH": f"{lib}/bin:{real}:/usr/bin:/bin", **secrets, **ours}
-        done = subprocess.run(
-            [program, "-m", "a b"], env=environment, capture_output=True, text=True, check=True, executable=child
-        )
-        assert done.stderr == "-m|a b|"
-        found = dict(line.split("=", 1) for line in done.stdout.splitlines())
-        assert found["PATH"] == f"{real}:/usr/bin:/bin"
-        return set(found) - {"PATH", "PWD", "_"}
-
-    engine = {"ENGINEERING_LOOP_SECRETS": "OPENAI_API_KEY HYRULE_DISCORD_WEBHOOK", "ENGINEERING_LOOP_SETTINGS": "/s"}
-    assert seen(**engine) == {*kept, "ENGINEERING_LOOP_SETTINGS"}
-    assert seen() == set(secrets)  # the agent's own child: there is nothing of ours to take off
-
-
-def test_git_gets_the_token_and_no_other_secret(tmp_path: Path) -> None:
-    door = tmp_path / "git"
-    door.write_text(runtime.git_door(str(tmp_path)))
-    door.chmod(0o755)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "OPENAI_API_KEY": "k",
-        "GH_TOKEN": "t",
-        "ENGINEERING_LOOP_SECRETS": "OPENAI_API_KEY",
-        "ENGINEERING_LOOP_SETTINGS": "/s",
-    }
-    seen = subprocess.run(
-        [door, "-c", "alias.seen=!env", "seen"], env=environment, cwd="/", capture_output=True, text=True, check=True
-    ).stdout
-    assert "GH_TOKEN=t\n" in seen and "ENGINEERING_LOOP_SETTINGS=/s\n" in seen
-    assert "OPENAI_API_KEY" not in seen and "ENGINEERING_LOOP_SECRETS" not in seen
+def test_the_gateways_client_is_a_program_of_its_own(tmp_path: Path) -> None:
+    """As gh and as what git reaches out with: it needs nothing of the core, and says where it found nobody."""
+    lib = tmp_path / "it's a lib"
+    entries = {entry.path: entry for entry in runtime.entries(str(lib), ["make"])}
+    (lib / "bin").mkdir(parents=True)
+    for name in ("bin/gh", "gateway-client"):
+        entry = entries[f"{lib}/{name}"]
+        Path(entry.path).write_bytes(entry.content)
+        Path(entry.path).chmod(entry.mode)
+        seen = {"ENGINEERING_LOOP_GATEWAY": "/none", "PATH": "/usr/bin:/bin"}
+        words = [entry.path, "issue", "list"]
+        done = subprocess.run(words, env=seen, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith("the gateway to the forge does not answer at /none (No such file or directory)")
 
 
 def test_a_file_where_the_package_must_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / runtime.PACKAGE).write_text("")
     with pytest.raises(LoopError, match=f"{runtime.PACKAGE} is in the way"):
         install(str(tmp_path))
-
-
-def test_git_is_told_the_name_and_asks_our_program_for_the_token(tmp_path: Path) -> None:
-    lib = tmp_path / "it's a lib"
-    lib.mkdir()
-    (lib / "loop").write_text(
-        '#!/bin/sh\nprintf "%s|" "$@"\n'
-    )  # stands in for the launcher, and says how it was called
-    (lib / "loop").chmod(0o755)
-    script = lib / "git-askpass"
-    script.write_text(runtime.ASKPASS.format(lib_dir=shlex.quote(str(lib))))
-    script.chmod(0o755)
-
-    def ask(prompt: str) -> str:
-        return subprocess.run([script, prompt], capture_output=True, text=True, check=True).stdout
-
-    assert ask("Username for 'https://github.com': ") == "x-access-token\n"
-    password = "Password for 'https://x-access-token@github.com': "
-    assert ask(password) == f"askpass|{password}|"

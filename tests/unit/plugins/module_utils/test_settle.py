@@ -15,10 +15,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, cells, pristine, records, settle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    budget,
+    cells,
+    gateway_record,
+    pristine,
+    records,
+    settle,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.clock import utc_now
-from celled import LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway_record import Story
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
 
 INVOCATION = "i" * 32
 
@@ -70,10 +79,65 @@ def test_what_became_of_it(
 
 
 def test_what_is_not_of_its_kind_is_no_claim() -> None:
-    odd = {"report": [1], "pushes": {}, "checkouts": [1, {"dest": "a"}], "numbers": 3, "exit_status": "0",
-           "engine_ended": "yes", "outcome": {}, "more": 1}  # fmt: skip
-    assert settle.claimed(odd) == {"pushes": [], "checkouts": [{"dest": "a"}], "outcome": {}, "detail": ""}
-    assert settle.claimed({}) == {"pushes": [], "checkouts": [], "outcome": None, "detail": ""}
+    odd = {"report": [1], "pushes": [{"allowed": True}], "checkouts": [1, {"dest": "a"}], "numbers": 3,
+           "exit_status": "0", "engine_ended": "yes", "outcome": {}, "more": 1}  # fmt: skip
+    assert settle.claimed(odd) == {"checkouts": [{"dest": "a"}], "outcome": {}, "detail": ""}
+    assert settle.claimed({}) == {"checkouts": [], "outcome": None, "detail": ""}
+
+
+URL = "http://forge/1"
+SENT: dict[str, Any] = {"what": "push", "repo": "o/r", "branch": "b", "new": "1" * 40, "allowed": True, "reason": ""}
+REFUSED = {**SENT, "allowed": False, "reason": "push refused: src/x.py: outside"}
+OPENED = {"what": "open", "repo": "o/r", "branch": "b", "new": "1" * 40, "url": URL}
+TOOK = [
+    {"what": "list", "repo": "o/r", "offered": [{"number": 7, "title": "\\x1b[2J"}], "held": []},
+    {"what": "view", "repo": "o/r", "number": 7, "body": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "report", "entries", "told", "detail"),
+    [
+        ("published", {"pr_url": URL, "issue": {"repo": "o/r", "number": 7}}, [SENT, OPENED], "published", "d"),
+        ("published", {}, [SENT, OPENED], "published", "d"),
+        ("published", {"pr_url": URL}, [], "error", "the engine says published, but no pull request was opened"),
+        ("published", {"pr_url": URL}, [REFUSED], "error",
+         "the engine says published, but no pull request was opened: push refused: src/x.py: outside"),
+        ("published", {"pr_url": URL}, [SENT, {**OPENED, "finished": "another"}], "error",
+         "the engine says published, but no pull request was opened"),
+        ("published", {"pr_url": "http://forge/2"}, [SENT, OPENED], "error",
+         f"the engine reports http://forge/2, but it opened {URL}"),
+        ("published", {"issue": {"repo": "o/r", "number": 8}}, [SENT, OPENED], "error",
+         f"the engine reports o/r#8, but it took o/r#7; its pull request is {URL}"),
+        ("idle", {}, [], "idle", "d"),
+        ("idle", {}, [{**OPENED, "finished": "another"}], "idle", "d"),
+        ("idle", {}, [SENT], "error", "the engine says idle, but it pushed: d"),
+        ("over_budget", {}, [REFUSED], "error",
+         "the engine says over_budget, but it pushed: d: push refused: src/x.py: outside"),
+        ("needs_triage", {}, [REFUSED], "needs_triage", "push refused: src/x.py: outside; d"),
+        ("needs_triage", {}, [SENT, OPENED], "error", f"the engine says needs_triage, but it opened {URL}: d"),
+        ("error", {}, [REFUSED], "error", "push refused: src/x.py: outside; d"),
+        ("error", {}, [SENT, OPENED], "error", f"d; its pull request {URL} is open"),
+        ("interrupted", {}, [SENT, OPENED], "interrupted", f"d; its pull request {URL} is open"),
+    ],
+)  # fmt: skip
+def test_what_the_gateway_wrote_down_stands_above_what_the_engine_says(
+    outcome: str, report: dict[str, Any], entries: list[dict[str, Any]], told: str, detail: str
+) -> None:
+    story = gateway_record.story([*TOOK, *entries])
+    assert settle.against_record(outcome, "d", {"report": report}, story) == (told, detail)
+
+
+def test_what_the_record_of_a_cycle_has_of_it() -> None:
+    held = [{"number": 9, "why": "open"}]
+    more = [{**TOOK[0], "held": held}, SENT, {**OPENED, "url": "http://forge/9", "finished": "x"}, OPENED]
+    told = settle.told_by(gateway_record.story([*TOOK, *more, {"what": "refused", "why": "no"}]))
+    assert told["issue"] == {"repo": "o/r", "number": 7, "title": "\\x1b[2J"}
+    assert (told["pr_url"], told["finished"], told["refusals"], told["asked"]) == (URL, ["http://forge/9"], ["no"], 7)
+    assert told["held"] == [{"repo": "o/r", "number": 9, "why": "open"}]
+    assert told["pushes"] == [{key: SENT[key] for key in SENT if key != "what"}]
+    nothing = settle.told_by(Story())
+    assert nothing["issue"] is None and nothing["pr_url"] == "" and nothing["pushes"] == []
 
 
 # --- the whole, on files
@@ -99,9 +163,22 @@ def begun(host: Box, name: str = NAME, agents: int = 0, invocation: str = INVOCA
     return cell
 
 
+def tell(host: Box, cell: Cell) -> None:
+    """What the gateway writes down of a cycle that publishes."""
+
+    def write_down() -> None:
+        os.makedirs(f"{host.config['gate_dir']}/records", exist_ok=True)
+        for entry in [*TOOK, REFUSED, SENT, OPENED]:
+            gateway_record.append(host.config, cell.id, entry)
+
+    as_user(GATE, write_down)
+
+
 def settled(host: Box, claim: dict[str, Any] | None, cell: Cell) -> dict[str, Any]:
     if claim is not None:
         cells.write_report(cell, claim)
+        if claim.get("outcome") == "published":
+            tell(host, cell)
     assert settle.main(host.config_file) == 0
     return records.read(host.config["cycles_dir"])[-1]
 
@@ -110,7 +187,6 @@ PUBLISHED = {
     "outcome": "published", "detail": "", "engine_ended": True, "exit_status": 0,
     "report": {"outcome": "published", "pr_url": "http://forge/1", "cost_usd": 0.5,
                "issue": {"repo": "o/r", "number": 7, "title": "\x1b[2J"}},
-    "pushes": [{"allowed": True}, {"allowed": False, "reason": "r"}],
     "numbers": {"cpu_seconds": 3.5, "memory_max_bytes": 1e6, "seconds_before_engine": 0.2},
 }  # fmt: skip
 
@@ -200,7 +276,7 @@ ODD: list[Any] = [
 @pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
 def test_whatever_a_cycle_reports_it_is_settled(host: Box, capfd: pytest.CaptureFixture[str], value: Any) -> None:
     for number, key in enumerate(
-        ("report", "pushes", "checkouts", "numbers", "exit_status", "engine_ended", "outcome", "detail")
+        ("report", "checkouts", "numbers", "exit_status", "engine_ended", "outcome", "detail")
     ):
         cell = begun(host, f"{TODAY}T00000{number}Z-1a2b3c4d")
         record = settled(host, {**PUBLISHED, key: value}, cell)
@@ -230,7 +306,7 @@ def test_a_clone_that_gave_no_checkout_is_marked(host: Box) -> None:
     pristine.refresh(host.config)
     claim = {**PUBLISHED, "checkouts": [{"dest": name, "status": "failed"} for name in ("app", "../x", None, "other")]}
     settled(host, claim, begun(host))
-    (path,) = Path(host.config["pristine_dir"]).iterdir()
+    (path,) = Path(host.config["pristine_dir"]).glob("*.git")
     assert (path / "rebuild").exists()
     host.config["gate_user"] = "no-such-user"
     host.write_config()
@@ -257,7 +333,11 @@ def test_only_the_cycle_of_this_invocation(host: Box) -> None:
 def test_systemd_is_told_no_better_end_than_it_had(
     host: Box, monkeypatch: pytest.MonkeyPatch, claim: str, told: str, status: int
 ) -> None:
-    cells.write_report(begun(host), {"outcome": claim})
+    cell = begun(host)
+    cells.write_report(cell, {"outcome": claim})
+    tell(host, cell)
+    if claim != "published":
+        os.unlink(gateway_record.path_of(host.config, cell.id))
     monkeypatch.setenv("EXIT_STATUS", told)
     assert settle.main(host.config_file) == status
 

@@ -140,7 +140,7 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
         with socket.socket(socket.AF_UNIX) as rude:
             rude.connect(f"{host.top}/run/socket")
             rude.sendall(b"nonsense\n")
-            assert json.loads(rude.recv(1000)) == {"ok": False, "why": "a message to the watch is not JSON"}
+            assert json.loads(rude.recv(1000)) == {"ok": False, "why": "a message is not JSON"}
         silent = [socket.socket(socket.AF_UNIX) for _unused in range(20)]
         for one in silent:
             one.connect(f"{host.top}/run/socket")

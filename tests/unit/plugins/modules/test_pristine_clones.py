@@ -81,7 +81,7 @@ def test_one_that_fails_is_named_and_the_others_are_there(host: Box, run: Run) -
         ({"repositories": [{"repo": "app"}]}, "is not a repository: write OWNER/NAME or a URL"),
         ({"repositories": [{"repo": "o/a"}, {"repo": "p/a"}]}, "two repositories have the same dest: a"),
         ({"env_file": "ENV"}, "line 1: no KEY=value"),
-        ({"root": "/dev/null/x"}, "1 of 1 clones failed: app: "),
+        ({"root": "/dev/null/x"}, "/dev/null/x/.private cannot be made: Not a directory"),
     ],
 )
 def test_bad_input_is_one_line(host: Box, run: Run, options: dict[str, Any], words: str) -> None:
