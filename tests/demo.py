@@ -239,7 +239,6 @@ class Operator:
                 {
                     "engineering_loop_repo": f"{forge.url}/{stage.ENGINE_REPO}.git",
                     "engineering_loop_git_url": forge.url,
-                    "engineering_loop_egress_local": [int(forge.url.rsplit(":", 1)[1])],
                     "engineering_loop_github_api_url": forge.api_url,
                     "engineering_loop_environment": {"GH_TOKEN": forge.bot_token},
                     "engineering_loop_max_runs_per_day": 20,

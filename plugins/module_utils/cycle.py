@@ -256,10 +256,10 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
+        check_hidden(config)
         claim["network"] = egress.check(config, handed["network"])
         if claim["network"]:
             say(f"{claim['network']}\n")
-        check_hidden(config)
         sandbox.bound_files(config)
         sandbox.check(config, cell)
         made = pristine.check_out(inside, cell.part("workspace"))

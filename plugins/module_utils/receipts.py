@@ -30,10 +30,6 @@ Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
 
 UNIT_DIR = "/etc/systemd/system"
-UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
-WAY_OUT = (
-    "-egress.service", "-egress.socket", "-egress-proxy.service", "-egress-local@.service", "-egress-local@.socket",
-)  # fmt: skip
 KEY_NAME = ".key"
 PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
 # A proof of publishing is also a proof of being idle, never the other way round.
@@ -136,17 +132,27 @@ def unit_digest(config: Config, root: str = "") -> str:
 
 def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
-    way_out = [path for path in unit_paths(config, WAY_OUT) if os.path.exists(root + path)]
-    units = [*unit_paths(config, UNITS), *way_out]
+    units = unit_paths(config)
     missing = [path for path in units if not os.path.exists(root + path)]
+    units += [path for path in way_out_paths(config) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
     return [*units, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
 
 
-def unit_paths(config: Config, kinds: Iterable[str] = (*UNITS, *WAY_OUT)) -> list[str]:
-    """The units of a cycle: its own, the watch beside it, the gateway, and the way out where there is one."""
+def unit_paths(config: Config) -> list[str]:
+    """The units of a cycle: its own, the watch beside it, the gateway."""
+    return _paths(config, ".service", "-watch.service", "-gate.service", "-gate.socket")
+
+
+def way_out_paths(config: Config) -> list[str]:
+    """Those that are there only where the hosts that a cycle may reach are named."""
+    way = (".service", ".socket", "-proxy.service", "-local@.service", "-local@.socket")
+    return _paths(config, *(f"-egress{kind}" for kind in way))
+
+
+def _paths(config: Config, *kinds: str) -> list[str]:
     return [os.path.join(UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
 
 

@@ -99,7 +99,8 @@ def _settle(config: Config, record: Json) -> Json:
 def claimed(report: Mapping[str, Any]) -> Json:
     """Of what the cycle reported, what has the kind that it should have."""
     kinds: dict[str, type] = {
-        "report": dict, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool, "network": str,
+        "report": dict, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+        "network": str,
     }  # fmt: skip
     found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
     found["checkouts"] = [one for one in found.get("checkouts", []) if isinstance(one, dict)]

@@ -25,7 +25,9 @@ PAGES = (
     "https://six.example.test/",
     "http://198.51.100.2:8080/page",
 )
-DIRECT = ("198.51.100.2:8080", "198.51.100.1:PORT", "127.0.0.1:PORT", "127.0.0.2:PORT", "[::1]:PORT")
+DIRECT = (
+    "198.51.100.2:8080", "198.51.100.1:PORT", "127.0.0.1:PORT", "127.0.0.2:PORT", "[::1]:PORT", "127.0.0.1:7711",
+)  # fmt: skip
 
 
 def fetched(url: str) -> str:

@@ -67,7 +67,6 @@ def pin(sha: str, **more: Any) -> None:
                 "engineering_loop_repo": stage["engine"],
                 "engineering_loop_allowed_branches": ["main", "bad"],
                 "engineering_loop_git_url": stage["url"],
-                "engineering_loop_egress_local": [int(stage["url"].rsplit(":", 1)[1])],  # the forge
                 "engineering_loop_github_api_url": stage["api_url"],
                 "engineering_loop_environment": {"GH_TOKEN": stage["token"]},
                 "engineering_loop_timer_enabled": True,

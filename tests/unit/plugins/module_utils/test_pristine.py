@@ -31,9 +31,10 @@ def clones(*entries: dict[str, Any]) -> list[pristine.Clone]:
 
 
 def test_where_they_come_from_and_stand() -> None:
+    forge = "https://forge.example/"
     assert clones({"repo": "o/app"}, {"repo": "/srv/x.git", "dest": "x", "version": "release/1"}) == [
-        pristine.Clone("o/app", "https://forge.example/o/app.git", "app", "/p/app.git", "main"),
-        pristine.Clone("/srv/x.git", "/srv/x.git", "x", "/p/x.git", "release/1"),
+        pristine.Clone("o/app", "https://forge.example/o/app.git", "app", "/p/app.git", "main", forge),
+        pristine.Clone("/srv/x.git", "/srv/x.git", "x", "/p/x.git", "release/1", forge),
     ]
     assert clones({"repo": "https://other.example/o/y.git/"})[0].dest == "y"
 
@@ -316,7 +317,7 @@ def test_one_that_fails_stops_no_other(host: Box) -> None:
     found = pristine.refresh(host.config, "secret-token")
     assert [one["status"] for one in found] == ["cloned", "failed", "failed"]
     assert "secret-token" not in str(found) and "user@" not in found[2]["detail"]
-    assert os.listdir(host.config["pristine_dir"]) == ["app.git"]
+    assert sorted(os.listdir(host.config["pristine_dir"])) == [".private", "app.git"]
 
 
 def test_no_time_is_left(host: Box) -> None:
@@ -350,7 +351,7 @@ def test_what_a_killed_one_left_is_made_anew(host: Box) -> None:
     (aside / "objects").mkdir(parents=True)
     give(aside, GATE)
     assert refresh(host) == [("app", "cloned")]
-    assert os.listdir(host.config["pristine_dir"]) == ["app.git"]
+    assert sorted(os.listdir(host.config["pristine_dir"])) == [".private", "app.git"]
 
 
 def test_who_is_already_that_user_needs_nobody_else(host: Box) -> None:
