@@ -60,7 +60,7 @@ def test_through_the_operator_s_proxy() -> None:
     """It resolves the names, so they are not looked up here."""
     lines = through("", login="u@x:s:p %", tls=True)
     options = "parent 3128 0 default no-query no-digest no-netdb-exchange"
-    assert f"cache_peer p.example {options} login=u%40x:s:p%20%25 tls" in lines
+    assert f"cache_peer p.example {options} login=u%40x:s:p%20%25 tls tls-options=NORMAL:-VERS-TLS1.3" in lines
     assert "never_direct allow all" in lines
     assert access(lines)[2:] == ["deny !named unnamed", "allow all"]
 
