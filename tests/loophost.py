@@ -8,8 +8,10 @@ lives in that namespace and every process in that group, so a host's end, howeve
 it comes, leaves no mount behind, and its group finds all that still runs.
 
 The root file system is bare on purpose: what a loop host needs beyond it is the
-role's work. A host shares this machine's network, and is given what the machine
-knows about reaching it: proxies, CA bundle, pip's index settings, resolver.
+role's work. A host shares this machine's network, may make networks of its own and
+filter what units say (which takes rights on this machine's network too, so whatever
+would set that up by itself is masked), and is given what the machine knows about
+reaching it: proxies, CA bundle, pip's index settings, resolver.
 ``UV_SYSTEM_CERTS`` is not set: real hosts do not have it either.
 """
 
@@ -69,6 +71,11 @@ for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service sshd-k
   ln -sfn /dev/null "$1/etc/systemd/system/$unit"
 done
 """
+# What a host must not do to the network that it shares.
+NETWORK_UNITS = (
+    "NetworkManager.service", "networking.service", "nftables.service", "systemd-networkd.service",
+    "systemd-networkd.socket",
+)  # fmt: skip
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 # The settings by which pip reaches an index; the rest of a user's configuration is a matter of taste.
 PIP_SETTINGS = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert", "proxy", "timeout")
@@ -97,6 +104,7 @@ while [ $status = 133 ]; do
   status=0
   sh -c 'echo $$ >"$0"; exec systemd-nspawn "$@"' $group/machine/cgroup.procs --quiet --keep-unit --register=no \
     --boot --directory="$PWD/merged" --machine="$name" --console=pipe --resolv-conf=copy-host --link-journal=no \
+    --capability=CAP_NET_ADMIN,CAP_BPF --system-call-filter=bpf \
     || status=$?
 done
 exit $status
@@ -281,6 +289,9 @@ def _prepare(name: str, lower: Path, port: int) -> None:
         pairs = " ".join(f'"{key}={value}"' for key, value in proxies.items()).replace("%", "%%")
         put("etc/systemd/system.conf.d/proxies.conf", f"[Manager]\nDefaultEnvironment={pairs}\n")
     put("etc/locale.conf", "LANG=C.UTF-8\n")
+    _directory(upper, lower, Path("etc/systemd/system"))
+    for unit in NETWORK_UNITS:
+        (upper / "etc/systemd/system" / unit).symlink_to("/dev/null")
     _directory(upper, lower, Path("var/log/journal"))  # its being there makes the journal outlive a reboot
     _directory(upper, lower, Path("var/cache/apt/archives/partial"))
     for package in ARCHIVES.glob("*.deb"):

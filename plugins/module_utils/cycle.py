@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import gate_paths, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
+from . import egress, gate_paths, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
 from .cells import Cell, settings_in
 from .errors import LoopError
 from .gitcmd import safe_environment
@@ -89,7 +89,7 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
     there (see sandbox.py), and gh is the gateway's. HOME is a directory that they cannot write.
     """
-    environment = {**os.environ, **handed["environment"], **way_out(config)}
+    environment = egress.over(config, {**os.environ, **handed["environment"], **way_out(config)})
     path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)
     environment.update(
         HOME=config["daemon_state_dir"],
@@ -257,6 +257,9 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     try:
         wire.tell(config, {"what": "here"})
         check_hidden(config)
+        claim["network"] = egress.check(config, handed["network"])
+        if claim["network"]:
+            say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
         made = pristine.check_out(inside, cell.part("workspace"))

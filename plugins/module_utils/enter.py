@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import cells, cycle, gateway_record, github_app, pristine, quarantine, sandbox, settings, untrusted
+from . import cells, cycle, egress, gateway_record, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import remove_tree, write_atomic
@@ -89,6 +89,7 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
             "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
             "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
+            *egress.joined(config),
             *_places(config, cell, manifest),
             *(["-p", f"Wants={config['unit']}-gate.socket", "-p", f"After={config['unit']}-gate.socket"] * as_engine),
             "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
@@ -109,7 +110,7 @@ def _forget(path: str) -> None:
 
 def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
     environment = github_app.without_credentials(read_secrets(config)) if as_engine else {}
-    return {"environment": environment, "cell": cell.path}
+    return {"environment": environment, "cell": cell.path, "network": egress.host_namespace()}
 
 
 def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
@@ -243,6 +244,11 @@ def inside(config_path: str, path: str, *command: str) -> int:
     credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
     with open(f"{credentials}/{HANDED}", encoding="utf-8") as handle:
         handed = json.load(handle)
+    try:
+        egress.check(config, handed["network"])
+    except LoopError as error:
+        sys.stderr.write(f"loop: {error}\n")
+        return 1
     current = os.path.realpath(f"{config['install_dir']}/current")
     environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
     environment["PATH"] += f":{current}/.venv/bin"

@@ -23,7 +23,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 BETWEEN = re.compile(r"(?:[ \t\r\n]+|[#;][^\r\n]*)*")
 # How the network is reached: for everything that a cycle starts. All else in the file is for the engine,
 # and for the agent as far as the engine hands it on.
-NETWORK = re.compile(r"(?i)[a-z]+_proxy|ssl_cert_(file|dir)|(requests|curl)_ca_bundle|git_ssl_\w+|node_extra_ca_certs")
+NETWORK = re.compile(
+    r"(?i)[a-z]+_proxy|ssl_cert_(file|dir)|(requests|curl)_ca_bundle|git_ssl_\w+|node_(extra_ca_certs|use_env_proxy)"
+)
 SHAPES = {
     "plain": re.compile(r"((?:[^\\\n]|\\.)*)(\n|\Z)", re.DOTALL),
     "'": re.compile(r"'([^']*)'"),

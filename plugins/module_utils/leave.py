@@ -40,6 +40,7 @@ NEEDED = (
 CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
 # Where memory stands as well, while it is exchanged and after that.
 BESIDE_MEMORY = (".previous", ".new", ".swap")
+CONTROL = "/run/systemd/system.control"
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -158,7 +159,10 @@ def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> Non
 
 def _remove_unit(path: str) -> None:
     name = os.path.basename(path)
-    if path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in ("enabled", "enabled-runtime"):
+    enabled = ("enabled", "enabled-runtime")
+    if "@." in name:
+        pass  # what was made of a template ends with the cycle that needs it
+    elif path.endswith((".timer", ".socket")) or units.state(name).get("UnitFileState") in enabled:
         units.systemctl("disable", "--now", name)
     _unlink(path)
 
@@ -169,6 +173,11 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
         with contextlib.suppress(LoopError):  # it knows only what failed
             units.systemctl("reset-failed", os.path.basename(path))
     _unlink(stamp)
+    for path in paths:  # what was set at run time
+        control = f"{CONTROL}/{os.path.basename(path)}.d"
+        for kind in ("Allow", "Deny"):
+            _unlink(f"{control}/50-IPAddress{kind}.conf")
+        _rmdir(control)
 
 
 def _leave_code(plan: Leaving, lib_dir: str) -> None:

@@ -32,6 +32,7 @@ from . import (
 )  # fmt: skip
 from .cells import Cell
 from .clock import today, utc_now
+from .egress import check_upstream, host_namespace, shut
 from .errors import LoopError
 from .files import read_bytes, write_atomic
 from .journal import say
@@ -113,6 +114,9 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
         raise OverBudget(used_up)
     environment = read_secrets(config)
     check_host(config, environment)
+    check_upstream(config, environment)
+    shut(config)
+    handed["network"] = host_namespace()
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)

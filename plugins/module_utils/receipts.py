@@ -134,6 +134,7 @@ def unit_files(config: Config, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
     units = unit_paths(config)
     missing = [path for path in units if not os.path.exists(root + path)]
+    units += [path for path in way_out_paths(config) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
@@ -141,8 +142,17 @@ def unit_files(config: Config, root: str = "") -> list[str]:
 
 
 def unit_paths(config: Config) -> list[str]:
-    """The units of a cycle: its own, the watch beside it, and the gateway with its socket."""
-    kinds = (".service", "-watch.service", "-gate.service", "-gate.socket")
+    """The units of a cycle: its own, the watch beside it, the gateway."""
+    return _paths(config, ".service", "-watch.service", "-gate.service", "-gate.socket")
+
+
+def way_out_paths(config: Config) -> list[str]:
+    """Those that are there only where the hosts that a cycle may reach are named."""
+    way = (".service", ".socket", "-proxy.service", "-local@.service", "-local@.socket")
+    return _paths(config, *(f"-egress{kind}" for kind in way))
+
+
+def _paths(config: Config, *kinds: str) -> list[str]:
     return [os.path.join(UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
 
 

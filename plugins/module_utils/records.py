@@ -12,6 +12,7 @@ import json
 import os
 from typing import Any
 
+from . import egress
 from .clock import utc_now
 from .errors import LoopError
 from .files import read_bytes, write_atomic
@@ -115,6 +116,9 @@ def sentence(record: dict[str, Any]) -> str:
     if isinstance(issue, dict) and issue:
         words.append(f"{issue.get('repo')}#{issue.get('number')}")
     words += [str(text) for text in (record.get("pr_url"), record.get("detail")) if text]
+    network = record.get("network")
+    if isinstance(network, dict) and EXIT_STATUS.get(record["outcome"]) not in (0, NOTHING_DONE):
+        words += [f"({advice})" for advice in (egress.advice(network.get("refused", [])),) if advice]
     if record.get("agents") and record.get("budget"):
         words.append(f"(run {record['budget']['runs_today']} of {record['budget']['max_runs']} today)")
     told = ": ".join([words[0], " ".join(words[1:])] if words[1:] else words)

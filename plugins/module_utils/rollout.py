@@ -147,7 +147,7 @@ def _files(config_file: str, config: Json, root: str = "") -> list[str]:
 
 
 def _covered(path: str, config_file: str, config: Json) -> bool:
-    units = receipts.unit_paths(config)
+    units = [*receipts.unit_paths(config), *receipts.way_out_paths(config)]
     above = (*(f"{unit}.d/" for unit in units), f"{config['lib_dir']}/")
     return path in (config_file, config["policy_file"], *units) or path.startswith(above)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from . import (
     canary,
     cycle,
+    egress_squid,
     enter,
     gateway,
     gateway_access,
@@ -34,7 +35,19 @@ VERSION = "0.2.0"
 PACKAGE = "engineering_loop_core"
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (canary, cycle, enter, gateway, gateway_access, gateway_client, prepare, sandbox, settle, watch)
+PROGRAMS = (
+    canary,
+    cycle,
+    egress_squid,
+    enter,
+    gateway,
+    gateway_access,
+    gateway_client,
+    prepare,
+    sandbox,
+    settle,
+    watch,
+)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -52,6 +65,8 @@ match sys.argv[1:]:
         from engineering_loop_core.settle import main
     case ["watch", *words] if len(words) <= 1:
         from engineering_loop_core.watch import main
+    case ["egress-settings", *words] if len(words) <= 1:
+        from engineering_loop_core.egress_squid import prepare as main
     case ["alone", *words] if words:
         from engineering_loop_core.sandbox import alone as main
     case ["enter", *words]:

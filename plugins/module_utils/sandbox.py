@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import env_file, settings, untrusted, wire
+from . import egress, env_file, settings, untrusted, wire
 from .cells import ID, Cell
 from .errors import LoopError
 from .sizes import number_of
@@ -154,6 +154,7 @@ def alone(name: str, *arguments: str) -> int:
             environment = agent_environment(environment)
         else:
             environment = gate_environment(environment)
+        environment.update(egress.environment(config))
         words = command(config, cell, os.getcwd(), [program, *arguments])
     except (LoopError, OSError) as error:
         sys.stderr.write(f"{name} was not started: {error}\n")

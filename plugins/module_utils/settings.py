@@ -44,6 +44,8 @@ KEYS: dict[str, type] = {
     "agent_programs": list,
     "home_files": list,
     "caches": list,
+    "egress": list,
+    "egress_local": list,
     "cell_max_size": str,
     "cell_max_files": int,
     "quarantine_keep": dict,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from . import budget, cells, gateway_record, pristine, records, settings
+from . import budget, cells, egress, gateway_record, pristine, records, settings
 from .cells import Cell
 from .errors import LoopError
 from .gateway_record import Story
@@ -73,6 +73,7 @@ def _settle(config: Config, record: Json) -> Json:
     record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
     record = {**records.ended(record, outcome, detail), **told_by(story), "agents": manifest["agents"]}
     record["seconds"] = _seconds_since(record["started"])
+    record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
     # An engine whose agent is none of our programs:
     if not manifest["agents"] and (outcome in WORKED or story.pushes):
         budget.take(config, manifest["invocation"], manifest["trigger"])
@@ -99,6 +100,7 @@ def claimed(report: Mapping[str, Any]) -> Json:
     """Of what the cycle reported, what has the kind that it should have."""
     kinds: dict[str, type] = {
         "report": dict, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+        "network": str,
     }  # fmt: skip
     found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
     found["checkouts"] = [one for one in found.get("checkouts", []) if isinstance(one, dict)]

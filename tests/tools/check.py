@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
-SCENARIOS = ("faults", "rollout", "cells", "canary", "cycle", "default", "takeover", "agent", "worktrees")
+SCENARIOS = ("faults", "rollout", "cells", "canary", "cycle", "default", "takeover", "agent", "egress", "worktrees")
 AT_ONCE = 2
 INTERRUPTS: list[int] = []
 

@@ -230,6 +230,8 @@ def box() -> Iterator[Box]:
             "agent_programs": ["pi"],
             "home_files": [],
             "caches": [],
+            "egress": [],
+            "egress_local": [],
             "cell_max_size": "20G",
             "cell_max_files": 1_000_000,
             "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},

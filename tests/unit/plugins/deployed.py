@@ -236,6 +236,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "agent_programs": ["pi"],
         "home_files": [],
         "caches": [],
+        "egress": [],
+        "egress_local": [],
         "cell_max_size": "20G",
         "cell_max_files": 1_000_000,
         "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},

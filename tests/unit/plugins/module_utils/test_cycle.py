@@ -46,7 +46,7 @@ from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-HANDED: dict[str, Any] = {"environment": {}}
+HANDED: dict[str, Any] = {"environment": {}, "network": 0}
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable

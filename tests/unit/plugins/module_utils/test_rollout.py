@@ -120,6 +120,7 @@ def new_everything(host: Host, sha: str = BAD) -> None:
     drop_ins = host.top / "systemd" / "hyrule-engineering-loop.service.d"
     drop_ins.mkdir(exist_ok=True)
     (drop_ins / "more.conf").write_text("[Service]\nUser=root\n")
+    (host.top / "systemd" / "hyrule-engineering-loop-egress.socket").write_text("[Socket]\nListenStream=1\n")
     (host.top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# another runner\n")
     (host.top / "lib" / "hooks").mkdir(exist_ok=True)
     (host.top / "lib" / "hooks" / "pre-push").write_text("exit 0\n")
@@ -166,6 +167,16 @@ def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: H
     prove(host, systemd)
     assert ledger(host)["open"] is None
     assert [event["sha"] for event in ledger(host)["history"]] == [SHA, BAD]
+
+
+def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = receipts.installed(host.config)["unit_digest"]
+    socket = host.top / "systemd" / "hyrule-engineering-loop-egress.socket"
+    rollout.begin(str(host.config_file), [str(socket)])
+    assert not systemd.on
+    socket.write_text("[Socket]\nListenStream=1\n")
+    assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
 
 
 def test_a_host_that_is_not_deployed_has_nothing_to_remember(host: Host, systemd: Systemd) -> None:

@@ -48,6 +48,7 @@ class Inside:
             os.makedirs(self.cell.part(part))
         self.config: dict[str, Any] = {
             "runs_dir": str(self.runs), "lib_dir": str(top / "lib"), "home_files": [], "caches": [],
+            "egress": [],
             "agent_programs": ["pi"], "unit": "u",
         }  # fmt: skip
         self.checkout = Path(self.cell.part("workspace"), "app")
