@@ -360,15 +360,16 @@ class Cycle:
 
 
 @contextmanager
-def door(forge: Running, **config: Any) -> Iterator[Door]:
-    """A host as the role leaves it, whose gateway leads to this forge."""
+def door(forge: Running, secrets: str = "", **config: Any) -> Iterator[Door]:
+    """A host as the role leaves it, whose gateway leads to this forge; ``secrets`` are more lines for its env file."""
     with box() as host:
         host.deploy()
-        (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n")
+        (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n{secrets}")
         host.config.update(
-            unit=f"{host.config['unit']}-{next(NAMES)}", git_url=forge.url, api_url=forge.api_url, repos=[REPO, OTHER],
+            unit=f"{host.config['unit']}-{next(NAMES)}", repos=[REPO, OTHER],
             workspace_repositories=[{"repo": REPO, "dest": "app"}, {"repo": OTHER, "dest": "other"}],
-            branch_prefixes=["hyrule-feature", "hyrule-loop"], **config,
+            branch_prefixes=["hyrule-feature", "hyrule-loop"],
+            **{"git_url": forge.url, "api_url": forge.api_url, **config},
         )  # fmt: skip
         with gateway_of(host) as pid:
             yield Door(host, forge, pid)

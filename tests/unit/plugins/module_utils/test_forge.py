@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import http.server
-import ipaddress
 import sys
 import threading
 import time
@@ -17,12 +15,6 @@ from typing import Any, ClassVar
 
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
-from werkzeug.serving import make_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,7 +22,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import f
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused, redact
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
-from forge import create_app
+from tls import over_tls
 
 
 @pytest.fixture(scope="module")
@@ -326,33 +318,9 @@ def test_git_has_the_last_word_on_pushing(forge: Forge, host: Host, monkeypatch:
 
 @pytest.fixture
 def secure(served: Running, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The forge over TLS under a certificate of its own; its URL and the CA bundle that trusts it."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "The network's own authority")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    bundle, private = tmp_path / "ca.pem", tmp_path / "key.pem"
-    bundle.write_bytes(certificate.public_bytes(Encoding.PEM))
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    server = make_server(
-        "127.0.0.1", 0, create_app(served.store), threaded=True, ssl_context=(str(bundle), str(private))
-    )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}/api/v3", bundle
-    server.shutdown()
-    thread.join()
+    """The forge over TLS; the address of its API and the CA bundle that trusts it."""
+    with over_tls(served, tmp_path) as (url, bundle):
+        yield f"{url}/api/v3", bundle
 
 
 def test_a_ca_bundle_comes_from_the_environment(

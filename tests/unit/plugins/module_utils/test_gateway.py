@@ -30,6 +30,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors i
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
 from gated import APPROVED, REPO, SEED, Cycle, Door, Running, commit_files, door, in_unit, journal, running
+from tls import over_tls
 
 pytestmark = NEEDS_ROOT
 LIST = ["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number"]
@@ -394,3 +395,26 @@ def test_the_fixture_is_a_host_as_the_role_leaves_it(shared: Door) -> None:
     status = Path(f"/proc/{shared.pid}/status").read_text()
     uids = next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
     assert set(uids) == {str(uid(GATE))}
+
+
+def test_a_forge_with_a_ca_of_its_own(forge: Running, tmp_path: Path) -> None:
+    """A GitHub Enterprise: what trusts it stands in the file with the secrets, for the API and for git."""
+    with over_tls(forge, tmp_path) as (url, bundle):
+        os.chmod(bundle, 0o644)
+        trusted = Path(f"/run/test-ca-{os.getpid()}.pem")
+        trusted.write_bytes(bundle.read_bytes())
+        trusted.chmod(0o644)
+        trust = f"REQUESTS_CA_BUNDLE={trusted}\nGIT_SSL_CAINFO={trusted}\n"
+        try:
+            with door(forge, trust, git_url=url, api_url=f"{url}/api/v3") as gate:
+                number = gate.issue()
+                with gate.cycle(number) as ours:
+                    new = ours.commit()
+                    assert ours.push().returncode == 0 and gate.branches()[ours.branch] == new
+                    assert ours.open().returncode == 0 and len(gate.pulls(ours.branch)) == 1
+                gate.close_all()
+            with door(forge, git_url=url, api_url=f"{url}/api/v3") as gate:
+                found = gate.refresh("20260131T120000Z-1a2b3c4d")["clones"]
+                assert {one["status"] for one in found} == {"failed"} and "certificate" in found[0]["detail"]
+        finally:
+            trusted.unlink()
