@@ -53,6 +53,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     for name in ("inbox", "kept", "records"):
         os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
     gateway_access.take(config)
+    with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
+        gateway_requests.deployed_policy(config)
     server = _Server(config)
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < IDLE_SECONDS:

@@ -6,34 +6,35 @@ A program of its own, with nothing of the core in it: it is started for every re
 words and shows the answer; else it connects git, which gave it a host and a port, and copies both ways.
 """
 
-import json
+import _socket  # socket itself, json and typing take longer to load than an answer takes
 import os
 import select
-import socket
 import sys
-from typing import NoReturn
 
 SOCKET = "ENGINEERING_LOOP_GATEWAY"
 LATEST = 16 * 1024 * 1024
 
 
-def fail(text: str) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
-    sys.exit(1)
+class Failed(Exception):
+    """What is said instead of an answer."""
 
 
-def connected() -> socket.socket:
+def connected() -> _socket.socket:
     path = os.environ.get(SOCKET, "")
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         server.connect(path)
     except OSError as error:
-        fail(f"the gateway to the forge does not answer at {path or 'no socket'} ({error.strerror}); {SOCKET} names it")
+        raise Failed(
+            f"the gateway to the forge does not answer at {path or 'no socket'} ({error.strerror}); {SOCKET} names it"
+        ) from error
     return server
 
 
 def gh(words: list[str]) -> int:
     """One request: the words, with a file that they name read here, where it is."""
+    import json
+
     for option in ("--body-file", "-F"):
         if option in words[:-1]:
             at = words.index(option)
@@ -41,19 +42,19 @@ def gh(words: list[str]) -> int:
                 with open(0 if words[at + 1] == "-" else words[at + 1], encoding="utf-8", errors="replace") as handle:
                     words[at : at + 2] = ["--body", handle.read(1 << 20)]
             except OSError as error:
-                fail(f"{words[at + 1]}: {error.strerror}")
-    with connected() as server:
-        try:
-            server.sendall(json.dumps({"what": "gh", "words": words}).encode() + b"\n")
-            server.shutdown(socket.SHUT_WR)
-            answer = b""
-            while len(answer) < LATEST and (chunk := server.recv(1 << 16)):
-                answer += chunk
-            told = json.loads(answer)
-            out, err = (told[name].encode("utf-8", "replace") for name in ("stdout", "stderr"))
-            status = int(told["status"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            fail("the gateway to the forge broke off: see its journal")
+                raise Failed(f"{words[at + 1]}: {error.strerror}") from error
+    server = connected()
+    try:
+        server.sendall(json.dumps({"what": "gh", "words": words}).encode() + b"\n")
+        server.shutdown(_socket.SHUT_WR)
+        answer = b""
+        while len(answer) < LATEST and (chunk := server.recv(1 << 16)):
+            answer += chunk
+        told = json.loads(answer)
+        out, err = (told[name].encode("utf-8", "replace") for name in ("stdout", "stderr"))
+        status = int(told["status"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Failed("the gateway to the forge broke off: see its journal") from error
     sys.stdout.buffer.write(out)
     sys.stderr.buffer.write(err)
     return status
@@ -61,22 +62,25 @@ def gh(words: list[str]) -> int:
 
 def copy() -> int:
     """git's own protocol, both ways, until the gateway has said all."""
-    with connected() as server:
-        ways = {0: server.fileno(), server.fileno(): 1}
-        try:
-            while server.fileno() in ways:
-                for source in select.select(list(ways), [], [])[0]:
-                    chunk = os.read(source, 1 << 17)
-                    if not chunk:
-                        del ways[source]
-                        if source == 0:
-                            server.shutdown(socket.SHUT_WR)
-                    while chunk:
-                        chunk = chunk[os.write(ways[source], chunk) :]
-        except OSError:  # git went away, or the gateway did
-            return 1
+    server = connected()
+    ways = {0: server.fileno(), server.fileno(): 1}
+    try:
+        while server.fileno() in ways:
+            for source in select.select(list(ways), [], [])[0]:
+                chunk = os.read(source, 1 << 17)
+                if not chunk:
+                    del ways[source]
+                    if source == 0:
+                        server.shutdown(_socket.SHUT_WR)
+                while chunk:
+                    chunk = chunk[os.write(ways[source], chunk) :]
+    except OSError:  # git went away, or the gateway did
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(gh(sys.argv[1:]) if os.path.basename(sys.argv[0]) == "gh" else copy())
+    try:
+        sys.exit(gh(sys.argv[1:]) if os.path.basename(sys.argv[0]) == "gh" else copy())
+    except Failed as problem:
+        sys.exit(str(problem))

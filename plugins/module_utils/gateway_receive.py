@@ -27,7 +27,7 @@ from .clock import age_of, stamp, utc_now
 from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
-from .gateway_requests import HEADS, Asking
+from .gateway_requests import HEADS, Asking, deployed_policy
 from .gitcmd import credentials, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
@@ -47,6 +47,8 @@ BRANCH = re.compile(r"[!-~]{1,200}")
 MAX_INPUT = 256 * 1024 * 1024  # of a pack, as it comes
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.
 BOMB = 8
+# A pack up to this size is not looked into before: what git says of it is bounded, and so is its memory.
+SMALL = 65_536
 MAX_OBJECTS = 200_000
 MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
@@ -125,6 +127,8 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         finally:
+            with contextlib.suppress(OSError):  # nobody has to wait for what follows
+                connection.shutdown(socket.SHUT_RDWR)
             remove_tree(home)
 
 
@@ -257,16 +261,17 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
 
 def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], update: Update) -> list[Violation]:
     """Every reason why what was received may not be published; an empty list lets it through."""
-    policy = gate_policy.load_file(config["policy_file"])
-    if gate_policy.digest(policy) != config["policy_sha256"]:
-        raise LoopError(f"the policy {config['policy_file']} is not the one that was deployed; run apply.yml")
+    policy = deployed_policy(config)
     found = gate_check.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
     if found:
         return found
-    base = pristine.tip_of(clone.path, clone.version)
-    _check_size(policy, clone, home, inside, update.new, base)
+    base = base_of(home, clone)
+    if sum(os.path.getsize(path) for path in _packs(inside["GIT_OBJECT_DIRECTORY"])) > SMALL:
+        _check_size(policy, clone, home, inside, update.new, base)
     prefixes = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
     work = gate_check.work_between(home, base, update.new, inside)
+    if f"{update.new} commit " not in work.commits:
+        raise NotAllowed(f"{update.new[:12]} is no commit on top of what {clone.repo} has")
     found += gate_check.judge_changes(policy, clone.dest, work.changes, prefixes)
     found += gate_check.judge_text(policy, clone.dest, "a commit", work.commits)
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"])
@@ -274,6 +279,19 @@ def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], up
         reason = f"are {len(work.commits)} letters, allowed: {most}"
         found.append(Violation("guards.max_patch_bytes", "the commits", reason))
     return found
+
+
+def base_of(home: str, clone: Clone) -> str:
+    """The base's commit when the inbox was made, which is what the client was shown."""
+    with open(f"{home}/packed-refs", encoding="utf-8") as handle:
+        lines = [line.rstrip("\n").split(" ", 1) for line in handle]
+    return next(line[0] for line in lines if line[1:] == [f"{HEADS}{clone.version}"])
+
+
+def _packs(objects: str) -> list[str]:
+    """The files in which git keeps what it has received."""
+    place = f"{objects}/pack"
+    return [f"{place}/{name}" for name in os.listdir(place)] if os.path.isdir(place) else []
 
 
 def _check_size(
@@ -390,9 +408,8 @@ def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Upda
     same = next((str(one["kept"]) for one in kept_before if one.get("new") == update.new), "")
     if same or len(kept_before) >= KEPT_PER_CYCLE:
         return same
-    packs = f"{quarantine}/pack"
     with contextlib.suppress(OSError, LoopError):
-        files = [f"{packs}/{name}" for name in os.listdir(packs)] if os.path.isdir(packs) else []
+        files = _packs(quarantine)
         if sum(os.stat(path).st_size for path in files) > KEPT_BYTES:
             return ""  # no work is that large, and the cell has it
         return keep(asking, clone, update.ref.removeprefix(HEADS), update.new, reason, files)

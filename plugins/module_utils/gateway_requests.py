@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from . import gate_check, gate_policy, gateway_record, pristine
 from .errors import LoopError
+from .files import read_bytes
 from .forge import APPROVED, Forge, Refused
 from .gateway_record import Story
 from .gitcmd import git, rows
@@ -82,6 +83,23 @@ class Asking:
         if told.entries > gateway_record.MAX_ENTRIES:
             raise LoopError("this cycle has asked for too much: it is answered no more")
         return told
+
+
+def deployed_policy(config: Config) -> gate_policy.Policy:
+    """The policy in force. LoopError where it is not the one that was deployed, to the digest."""
+    path = config["policy_file"]
+    content = read_bytes(path, gate_policy.MAX_BYTES)
+    policy, digest = _loaded(content, path) if content is not None else (gate_policy.load_file(path), "")
+    if digest != config["policy_sha256"]:
+        raise LoopError(f"the policy {path} is not the one that was deployed; run apply.yml")
+    return policy
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(content: bytes, path: str) -> tuple[gate_policy.Policy, str]:
+    """Read once: the gateway loads it before it answers anybody."""
+    policy = gate_policy.load(content, path)
+    return policy, gate_policy.digest(policy)
 
 
 # --- the words ----------------------------------------------------------------------------------
@@ -281,7 +299,7 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
         raise LoopError("a cycle's pull request has no label and no reviewer: what they set off is a person's to say")
     if story.own_pull and asking.bound:
         raise LoopError(f"this cycle has opened its pull request already: {story.own_pull.get('url')}")
-    policy = gate_policy.load_file(asking.config["policy_file"])
+    policy = deployed_policy(asking.config)
     text = f"{asked.title}\n{asked.body}"
     found = gate_check.judge_text(policy, clone.dest, "the pull request", text)
     if len(asked.title) > MAX_TITLE or len(asked.body) > MAX_BODY:

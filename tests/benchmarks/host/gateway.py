@@ -31,9 +31,12 @@ from engineering_loop_core import (  # type: ignore[import-not-found]
 )
 
 RUNS = 7
-UNIT, CYCLE = "bench-gateway.service", "20260101T000000Z-0be0c400"
-REPO, NUMBER, DEST = "AS215932/network-operations", 900001, "hyrule-infra"
-BRANCH = f"hyrule-feature/ISSUE_NETWORK_OPERATIONS_{NUMBER}/{DEST}"
+UNIT = "bench-gateway.service"
+REPO, DEST = "AS215932/network-operations", "hyrule-infra"
+# An issue that no forge has, another one each time: nothing of this is a cycle's.
+NUMBER = int(sys.argv[2]) if sys.argv[2:] else 900_000_000 + int(time.time()) % 10_000_000
+CYCLE = f"20260101T000000Z-{NUMBER:08x}"
+BRANCH, PLAIN = f"hyrule-feature/ISSUE_NETWORK_OPERATIONS_{NUMBER}/{DEST}", f"bench/plain-{NUMBER}"
 FILES, EACH = 10_000, 2_000
 WHO = ("-c", "user.name=b", "-c", "user.email=b@example.invalid")
 
@@ -65,7 +68,7 @@ def push() -> None:
             git(work, "add", ".")
             git(work, "commit", "--quiet", "-m", f"Page {number}")
             taken["gateway"].append(git(work, "push", "--quiet", "origin", f"HEAD:{BRANCH}", environment=way))
-            taken["plain"].append(git(work, "push", "--quiet", "origin", "HEAD:bench/plain", environment=plain))
+            taken["plain"].append(git(work, "push", "--quiet", "origin", f"HEAD:refs/heads/{PLAIN}", environment=plain))
         git(work, "checkout", "--quiet", "-b", "large", "origin/main")
         for number in range(FILES):
             place = Path(work, "docs", str(number // 100), f"{number}.md")
@@ -93,6 +96,12 @@ def read_and_search(config: dict[str, object], top: str) -> None:
         for line in place.read_text(encoding="utf-8").splitlines():
             for pattern in patterns:
                 pattern.search(line)
+
+
+def note(config: dict[str, object], entries: list[dict[str, object]]) -> None:
+    os.makedirs(f"{config['gate_dir']}/records", mode=0o700, exist_ok=True)
+    for entry in entries:
+        gateway_record.append(config, CYCLE, entry)
 
 
 class Memory(threading.Thread):
@@ -125,7 +134,6 @@ def main() -> None:
     given.write_text(json.dumps({"token": token}), encoding="utf-8")
     os.chown(given, account.pw_uid, -1)
     given.chmod(0o400)
-    # The issue is one that no forge has: nothing of this is a cycle's.
     taken = [
         {"what": "list", "repo": REPO, "offered": [{"number": NUMBER, "title": "Bench"}], "held": []},
         {"what": "view", "repo": REPO, "number": NUMBER, "body": True},
@@ -134,12 +142,10 @@ def main() -> None:
     memory = Memory(users.account(config["gate_user"]).pw_uid)
     memory.start()
     try:
-        users.as_user(
-            config["gate_user"], lambda: [gateway_record.append(config, CYCLE, entry) for entry in taken] and None
-        )
+        users.as_user(config["gate_user"], lambda: note(config, taken))
         socket = f"{config['unit']}-gate.socket"
         command = ["systemd-run", f"--unit={UNIT}", "--quiet", "--wait", "--pipe", "--collect", "-p", f"Wants={socket}"]
-        command += ["-p", f"After={socket}", "-p", f"User={config['user']}", "python3", __file__, "push"]
+        command += ["-p", f"After={socket}", "-p", f"User={config['user']}", "python3", __file__, "push", str(NUMBER)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         gateway_record.close_session(config, UNIT)
@@ -166,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    push() if sys.argv[1:] == ["push"] else main()
+    push() if sys.argv[1:2] == ["push"] else main()
