@@ -81,6 +81,6 @@ def copy() -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(gh(sys.argv[1:]) if os.path.basename(sys.argv[0]) == "gh" else copy())
+        raise SystemExit(gh(sys.argv[1:]) if os.path.basename(sys.argv[0]) == "gh" else copy())
     except Failed as problem:
-        sys.exit(str(problem))
+        raise SystemExit(str(problem)) from None

@@ -145,7 +145,7 @@ def make_inbox(config: Config, clone: Clone, start: str) -> str:
     ``start`` is the base's commit when the cycle began: the client has that one, whatever the forge has by now.
     """
     home = f"{config['gate_dir']}/inbox/{stamp()}-{os.urandom(4).hex()}.git"
-    tip = pristine.tip_of(clone.path, clone.version)
+    tip = pristine.read_tip(clone.path, clone.version)
     if not tip:
         raise LoopError(f"the gateway has no {clone.version} of {clone.repo} to compare with")
     refs = {f"{HEADS}{clone.version}": tip}
@@ -359,7 +359,7 @@ def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str],
     """Exactly what was judged goes to the forge, if it still has there what we think; else NotAllowed, in its words."""
     branch = update.ref.removeprefix(HEADS)
     before = asking.story().forwarded.get(branch, {}).get("new", "")
-    old = before or pristine.tip_of(clone.path, branch)
+    old = before or pristine.read_tip(clone.path, branch)
     if before and git(home, ["merge-base", "--is-ancestor", before, update.new], environment=inside, ok=(0, 1, 128))[0]:
         raise NotAllowed(f"{show(branch)} has {before[:12]}, which this cycle published and which would be lost")
     if old and not before:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from .clock import stamp
 from .errors import LoopError
-from .files import flocked, write_atomic
+from .files import flocked, read_bytes, write_atomic
 from .gitcmd import credentials, git, rows
 from .remotes import remote_of
 from .users import as_user
@@ -234,6 +234,19 @@ def tip_of(path: str, version: str) -> str:
     """The commit of the branch; empty where it has none."""
     asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
     found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
+    return found if SHA.fullmatch(found) else ""
+
+
+def read_tip(path: str, branch: str) -> str:
+    """The commit of the branch, read as git keeps it: for who has no time for a git. Empty where it has none."""
+    name = HEADS + branch
+    found = ""
+    with contextlib.suppress(LoopError):  # a directory: other branches lie below this name
+        found = (read_bytes(f"{path}/{name}", 100) or b"").decode("ascii", "replace").strip()
+    if not found:
+        for row in rows((read_bytes(f"{path}/packed-refs") or b"").decode("utf-8", "surrogateescape")):
+            commit, _space, ref = row.partition(" ")
+            found = commit if ref == name else found
     return found if SHA.fullmatch(found) else ""
 
 

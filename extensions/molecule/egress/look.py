@@ -42,7 +42,7 @@ def fetched(url: str) -> str:
 
 
 def connected(place: str, port: str) -> bool:
-    host, _, number = place.replace("PORT", port).rpartition(":")
+    host, _colon, number = place.replace("PORT", port).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(number)), timeout=2):
             return True

@@ -83,7 +83,7 @@ def push() -> None:
             read_and_search(config, f"{work}/docs")
             searched.append(time.monotonic() - began)
         large = [
-            git(work, "push", "--quiet", "origin", f"HEAD:{BRANCH}", environment=way, check=False) for _ in range(3)
+            git(work, "push", "--quiet", "origin", f"HEAD:{BRANCH}", environment=way, check=False) for _run in range(3)
         ]
     print(json.dumps({"small": {name: times[1:] for name, times in taken.items()}, "large": large, "search": searched}))
 
