@@ -269,7 +269,11 @@ def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], up
     if sum(os.path.getsize(path) for path in _packs(inside["GIT_OBJECT_DIRECTORY"])) > SMALL:
         _check_size(policy, clone, home, inside, update.new, base)
     prefixes = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
-    work = gate_check.work_between(home, base, update.new, inside)
+    try:
+        work = gate_check.work_between(home, base, update.new, inside)
+    except LoopError:  # of a small pack that is large after all: say what is
+        _check_size(policy, clone, home, inside, update.new, base)
+        raise
     if f"{update.new} commit " not in work.commits:
         raise NotAllowed(f"{update.new[:12]} is no commit on top of what {clone.repo} has")
     found += gate_check.judge_changes(policy, clone.dest, work.changes, prefixes)
