@@ -107,7 +107,7 @@ def git(
             process = subprocess.Popen(
                 ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=functools.partial(_begin, most),
+                start_new_session=True, preexec_fn=end_with_parent if most is None else functools.partial(_begin, most),
             )  # fmt: skip
         except FileNotFoundError as error:
             raise LoopError("the program git is missing on this host; Debian's package is git") from error
