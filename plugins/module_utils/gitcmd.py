@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +17,6 @@ from urllib.parse import urlsplit
 
 from .errors import LoopError, TimedOut
 from .untrusted import show
-from .users import end_with_parent
 
 MAX_TOLD = 500
 MAX_MEMORY = 1024**3  # of a git whose answer is bounded
@@ -101,16 +98,16 @@ def git(
     """
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
+    if not available():
+        raise LoopError("the program git is missing on this host; Debian's package is git")
     with contextlib.ExitStack() as stack:
         sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
         try:
             process = subprocess.Popen(
-                ["git", *arguments], cwd=directory, env=whole_environment(environment, config),
+                [*_begun(most), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
-                start_new_session=True, preexec_fn=end_with_parent if most is None else functools.partial(_begin, most),
+                start_new_session=True,
             )  # fmt: skip
-        except FileNotFoundError as error:
-            raise LoopError("the program git is missing on this host; Debian's package is git") from error
         except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
             raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
         try:
@@ -140,12 +137,14 @@ def git(
     return status, text, err
 
 
-def _begin(most: int | None) -> None:
-    """In the child, before it is git."""
-    end_with_parent()
-    if most is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))  # what it would say is in memory first
+def _begun(most: int | None) -> list[str]:
+    """What git is started by: however we end, it ends as well, and it says and holds no more than it may.
+
+    Programs of util-linux, which every Debian has: where threads are about, nothing of ours may run between fork and
+    exec.
+    """
+    begun = [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "KILL"]
+    return begun if most is None else ["prlimit", f"--fsize={most}", f"--data={MAX_MEMORY}", *begun]
 
 
 def rows(listing: str) -> list[str]:
