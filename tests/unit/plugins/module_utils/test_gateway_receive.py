@@ -511,7 +511,7 @@ def test_trees_in_trees_in_trees(ours: Cycle) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "checksum", "garbage", "none", "missing"])
 def test_a_pack_that_is_broken(ours: Cycle, fault: str) -> None:
-    new = ours.commit()
+    new = ours.commit(text=f"{fault}\n")  # another one each time, that nobody has yet
     content = pack_of(ours, new)
     broken = {
         "cut": content[:-30], "checksum": content[:-1] + bytes([content[-1] ^ 1]), "garbage": b"PACK" + b"x" * 500,
