@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 from . import gateway_access, gateway_receive, gateway_record, gateway_requests, pristine, settings, untrusted, wire
 from .errors import LoopError
 from .gateway_requests import Asking
-from .gitcmd import whole_environment
+from .gitcmd import MAX_MEMORY, begun, whole_environment
 from .journal import say
 from .users import account, end_with_parent
 
@@ -201,18 +201,18 @@ def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
     protocol = f"version={version}" if version else ""
     if service == "git-receive-pack":
         # What is judged here, and with what: a change that grows under git's or our hands ends this process.
-        resource.setrlimit(resource.RLIMIT_DATA, (gateway_receive.MAX_MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY,) * 2)
         gateway_receive.receive(asking, clone, connection, protocol)
         return
-    refreshed = pristine.refresh_one(asking.config, clone, gateway_access.token(asking.config).token)
+    refreshed = pristine.refresh_one(asking.config, clone, asking.token())
     if refreshed["status"] == "failed":
         raise LoopError(f"{clone.repo} cannot be fetched: {refreshed['detail']}")
     asking.note("fetch", repo=clone.repo, dest=dest)
     environment = whole_environment({"GIT_PROTOCOL": protocol}, {"uploadpack.allowFilter": "true"})
     subprocess.run(
-        ["git", "upload-pack", "--strict", "--timeout=60", clone.path], env=environment,
+        [*begun(), "git", "upload-pack", "--strict", "--timeout=60", clone.path], env=environment,
         stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,
-        timeout=SERVE_SECONDS, check=False, preexec_fn=end_with_parent,
+        timeout=SERVE_SECONDS, check=False,
     )  # fmt: skip
 
 

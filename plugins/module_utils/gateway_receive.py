@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -28,12 +27,12 @@ from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_requests import HEADS, Asking, deployed_policy
-from .gitcmd import credentials, git, rows, whole_environment
+from .gitcmd import begun, credentials, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
 from .untrusted import show
-from .users import as_user, end_with_parent
+from .users import as_user
 
 Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
@@ -53,7 +52,6 @@ MAX_OBJECTS = 200_000
 MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
 KEPT_PER_CYCLE, KEPT_BYTES = 5, 64 * 1024 * 1024
-MAX_MEMORY = 1024**3
 RECEIVE_SECONDS = 600.0
 FORWARD_SECONDS = 300.0
 HOOK_FD = "LOOP_GATEWAY_FD"
@@ -112,9 +110,9 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
                     {**RECEIVING, "core.hooksPath": f"{config['lib_dir']}/hooks"},
                 )
                 process = subprocess.Popen(
-                    ["git", "receive-pack", home], env=environment, stdin=connection.fileno(),
-                    stdout=connection.fileno(), stderr=subprocess.DEVNULL, pass_fds=(hooks.fileno(),),
-                    start_new_session=True, preexec_fn=_bounded,
+                    [*begun(2 * MAX_INPUT), "git", "receive-pack", home], env=environment,
+                    stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,
+                    pass_fds=(hooks.fileno(),), start_new_session=True,
                 )  # fmt: skip
                 try:
                     hooks.close()
@@ -130,13 +128,6 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
             with contextlib.suppress(OSError):  # nobody has to wait for what follows
                 connection.shutdown(socket.SHUT_RDWR)
             remove_tree(home)
-
-
-def _bounded() -> None:
-    """In git, before it is git: a pack that unpacks to more than this fails, and not the host."""
-    end_with_parent()
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MAX_INPUT, 2 * MAX_INPUT))
 
 
 def make_inbox(config: Config, clone: Clone, start: str) -> str:

@@ -104,7 +104,7 @@ def git(
         sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
         try:
             process = subprocess.Popen(
-                [*_begun(most), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
+                [*begun(most), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
                 start_new_session=True,
             )  # fmt: skip
@@ -137,7 +137,7 @@ def git(
     return status, text, err
 
 
-def _begun(most: int | None) -> list[str]:
+def begun(most: int | None = None) -> list[str]:
     """What git is started by: however we end, it ends as well, and it says and holds no more than it may.
 
     Programs of util-linux, which every Debian has: where threads are about, nothing of ours may run between fork and
