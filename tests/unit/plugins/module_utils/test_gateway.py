@@ -29,30 +29,12 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
-from gated import APPROVED, REPO, SEED, Cycle, Door, Running, commit_files, door, in_unit, journal, running
+from gated import APPROVED, REPO, Cycle, Door, Running, commit_files, door, in_unit, journal
 from tls import over_tls
 
 pytestmark = NEEDS_ROOT
 LIST = ["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number"]
 ASKED = json.dumps({"what": "gh", "words": LIST}).encode() + b"\n"
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def shared(forge: Running) -> Iterator[Door]:
-    with door(forge) as found:
-        yield found
-
-
-@pytest.fixture
-def gate(shared: Door) -> Iterator[Door]:
-    yield shared
-    shared.close_all()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +25,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import g
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, box, git, give
-from gated import OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, gateway_of, in_unit, running
+from gated import OTHER, REPO, Cycle, Door, Running, commit_files, door, gateway_of, in_unit
 
 pytestmark = NEEDS_ROOT
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"
 NOTHING = "0" * 40
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def shared(forge: Running) -> Iterator[Door]:
-    with door(forge) as found:
-        yield found
-
-
-@pytest.fixture
-def gate(shared: Door) -> Iterator[Door]:
-    yield shared
-    shared.close_all()
-
-
-@pytest.fixture
-def ours(gate: Door) -> Iterator[Cycle]:
-    """A cycle that took an issue."""
-    with gate.cycle(gate.issue()) as found:
-        yield found
 
 
 def kept(gate: Door) -> list[dict[str, Any]]:

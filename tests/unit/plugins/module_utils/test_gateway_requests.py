@@ -9,7 +9,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,35 +22,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, NEEDS_ROOT
-from gated import APPROVED, OTHER, REPO, SEED, Cycle, Door, Running, commit_files, door, running
+from gated import APPROVED, OTHER, REPO, Cycle, Door, commit_files
 
 pytestmark = NEEDS_ROOT
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def shared(forge: Running) -> Iterator[Door]:
-    with door(forge) as found:
-        yield found
-
-
-@pytest.fixture
-def gate(shared: Door) -> Iterator[Door]:
-    yield shared
-    shared.close_all()
-
-
-@pytest.fixture
-def ours(gate: Door) -> Iterator[Cycle]:
-    """A cycle that took an issue."""
-    with gate.cycle(gate.issue()) as found:
-        yield found
 
 
 @pytest.fixture
