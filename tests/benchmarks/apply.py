@@ -8,21 +8,16 @@ Writes .cache/bench/apply.json: seconds (medians), their ratio, tasks that ran.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "world")]
-import demo  # noqa: E402
-import loophost  # noqa: E402
-import stage  # noqa: E402
+sys.path.insert(0, str(TOP / "tests"))
+import bench  # noqa: E402
 
 RUNS = 5
 FLOOR = """
@@ -42,25 +37,15 @@ def timed(inventory: Path, playbook: str) -> tuple[float, str]:
     return time.monotonic() - began, done.stdout
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        demo.HOME = Path(scratch)
-        made = stage.up(demo.HOME)
-        try:
-            with demo.throwaway(keep=False, name="bench") as host:
-                operator = demo.Operator(host, demo.Forge(made["url"], made["token"]))
-                operator.pin(made["from"])
-                operator.play("playbooks/apply.yml", "-l", "loop")
-                inventory = operator.directory / "inventory.yml"
-                floor = Path(scratch) / "floor.yml"
-                floor.write_text(FLOOR, encoding="utf-8")
-                applies, floors, output = [], [], ""
-                for _run in range(RUNS + 1):
-                    seconds, output = timed(inventory, "playbooks/apply.yml")
-                    applies.append(seconds)
-                    floors.append(timed(inventory, str(floor))[0])
-        finally:
-            stage.down(demo.HOME)
+def main() -> int:
+    applies, floors, output = [], [], ""
+    with bench.deployed() as (_host, operator):
+        inventory, floor = operator.directory / "inventory.yml", operator.directory.parent / "floor.yml"
+        floor.write_text(FLOOR, encoding="utf-8")
+        for _run in range(RUNS + 1):
+            seconds, output = timed(inventory, "playbooks/apply.yml")
+            applies.append(seconds)
+            floors.append(timed(inventory, str(floor))[0])
     recap = re.search(r"ok=(\d+)\s+changed=(\d+)", output)
     apply_seconds, floor_seconds = statistics.median(applies[1:]), statistics.median(floors[1:])
     result = {
@@ -70,16 +55,10 @@ def main() -> None:
         "tasks": int(recap[1]) if recap else None,
         "changed": int(recap[2]) if recap else None,
         "runs": RUNS,
-        "load": round(os.getloadavg()[0], 2),
     }
-    target = TOP / ".cache" / "bench" / "apply.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    bench.tell("apply", result)
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (loophost.HostError, stage.StageError, demo.DemoError) as problem:
-        sys.exit(f"bench: {problem}")
+    bench.run(main)

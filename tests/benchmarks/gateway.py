@@ -11,41 +11,24 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "world")]
-import demo  # noqa: E402
-import loophost  # noqa: E402
-import stage  # noqa: E402
+sys.path.insert(0, str(TOP / "tests"))
+import bench  # noqa: E402
 
 BOUNDS = {"push_ratio": 2.0, "large_ratio": 3.0, "memory_mib": 120}
 PROGRAM = "/opt/bench-gateway.py"
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory() as scratch:
-        demo.HOME = Path(scratch)
-        made = stage.up(demo.HOME)
-        try:
-            with demo.throwaway(keep=False, name="bench") as host:
-                operator = demo.Operator(host, demo.Forge(made["url"], made["token"]))
-                operator.pin(made["from"])
-                operator.play("playbooks/apply.yml", "-l", "loop")
-                program = (TOP / "tests" / "benchmarks" / "host" / "gateway.py").read_bytes()
-                content = base64.b64encode(program).decode()
-                host.sh(f"echo {content} | base64 -d > {PROGRAM} && chmod 755 {PROGRAM}")
-                result = json.loads(host.sh(f"python3 {PROGRAM}").splitlines()[-1])
-        finally:
-            stage.down(demo.HOME)
-    result["load"] = round(os.getloadavg()[0], 2)
-    target = TOP / ".cache" / "bench" / "gateway.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    program = (TOP / "tests" / "benchmarks" / "host" / "gateway.py").read_bytes()
+    content = base64.b64encode(program).decode()
+    with bench.deployed() as (host, _operator):
+        host.sh(f"echo {content} | base64 -d > {PROGRAM} && chmod 755 {PROGRAM}")
+        result = json.loads(host.sh(f"python3 {PROGRAM}").splitlines()[-1])
+    bench.tell("gateway", result)
     worse = [f"{name} {result[name]} (bound {bound})" for name, bound in BOUNDS.items() if result[name] > bound]
     if worse:
         print(f"above its bound: {', '.join(worse)}")
@@ -53,7 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (loophost.HostError, stage.StageError, demo.DemoError) as problem:
-        sys.exit(f"bench: {problem}")
+    bench.run(main)

@@ -367,6 +367,7 @@ def delete_a_branch_by_hand() -> object:
     return f"ESCAPED: {answer!r}" if re.search(rb"[0-9a-f]{4}ok ", answer) else f"{answer[-200:]!r}"
 
 
+DRAFT_OF = ("pr", "create", "--draft", "-t", "x", "-b", "x", "-H")
 GH = {
     "issues_of_another_label": (
         "and no others",
@@ -451,30 +452,8 @@ GH = {
     "a_release": ("does not know", "release", "create", "v1", "-R", REPO),
     "a_workflow": ("does not know", "workflow", "run", "ci.yml", "-R", REPO),
     "a_repository": ("does not know", "repo", "delete", REPO, "--yes"),
-    "a_pull_request_for_nothing": (
-        "was not published by this cycle",
-        "pr",
-        "create",
-        "--draft",
-        "-t",
-        "x",
-        "-b",
-        "x",
-        "-H",
-        BRANCH,
-    ),
-    "a_pull_request_for_main": (
-        "was not published by this cycle",
-        "pr",
-        "create",
-        "--draft",
-        "-t",
-        "x",
-        "-b",
-        "x",
-        "-H",
-        "main",
-    ),
+    "a_pull_request_for_nothing": ("was not published by this cycle", *DRAFT_OF, BRANCH),
+    "a_pull_request_for_main": ("was not published by this cycle", *DRAFT_OF, "main"),
     "words_from_a_file": ("does not know|required", "@/etc/passwd"),
     "nothing": ("does not know|required",),
 }
