@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from . import cells, cycle, egress, gateway_record, github_app, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
-from .files import remove_tree, write_atomic
+from .files import write_atomic
 from .gitcmd import git
 from .journal import say
 from .prepare import read_secrets
@@ -168,10 +168,7 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
     Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are
     checked object by object when they are received. Ignored files stay in the cell.
     """
-    git("/", ["check-ref-format", "--branch", branch], timeout=60)
-    home = f"{config['state_dir']}/restored/{cell.id}"
-    if os.path.lexists(home):
-        raise LoopError(f"{home} is there already: move it away")
+    home = pristine.place_for(config, cell.id, branch)
     listed = run(config, cell, [f"{config['lib_dir']}/loop", "worktrees", f"{config['config_dir']}/loop.json"])
     if listed["exit_status"]:
         said = (listed["lines"] or ["no message"])[-1]
@@ -193,7 +190,7 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
 
 def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> list[str]:
     """Bring one worktree's work out; what could not come along."""
-    bundle, making = (f"{config['pristine_dir']}/.{what}-{cell.id}" for what in ("bundle", "bringing"))
+    bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
     known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
     command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
     try:
@@ -204,23 +201,17 @@ def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str,
         if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
             said = next((one for one in reversed(told) if one.strip()), "it is too large")
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
-        remove_tree(making)
-        as_user(config["gate_user"], lambda: _receive(clone, bundle, making, branch))
-        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
-        subprocess.run(["chown", "-hR", "root:root", making], check=True)
-        os.rename(making, place)
+        pristine.hand_out(
+            config, clone, cell.id, place, branch, clone.path, lambda making: _received(bundle, making)
+        )  # fmt: skip
     finally:
         _forget(bundle)
-        remove_tree(making)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]
     return lost[:20] + ([f"and {len(lost) - 20} more"] if len(lost) > 20 else [])
 
 
-def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> None:
-    """As the gate's user: a clone of its own, the bundle's objects checked, the branch checked out."""
-    words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--"]
-    git("/", [*words, clone.path, making], config=pristine.LENDERS_ARE_MUTE, timeout=600)
-    git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
+def _received(bundle: str, making: str) -> str:
+    """As the gate's user: the bundle's work in the clone ``making``, its objects checked; the commit of it."""
     packs = f"{making}/.git/objects/pack"
     known = set(os.listdir(packs))
     words = ["fetch", "--quiet", "--no-tags", "--recurse-submodules=no", bundle, f"+{BRINGING}:{BRINGING}"]
@@ -229,9 +220,9 @@ def _receive(clone: pristine.Clone, bundle: str, making: str, branch: str) -> No
     for name in sorted(set(os.listdir(packs)) - known):
         if name.endswith(".pack"):
             git(making, ["index-pack", "--verify", "--strict", f"{packs}/{name}"], timeout=600)
-    git(making, ["update-ref", f"refs/heads/{branch}", f"{BRINGING}^{{commit}}"], timeout=60)
+    commit = git(making, ["rev-parse", "--verify", f"{BRINGING}^{{commit}}"], timeout=60)[1].strip()
     git(making, ["update-ref", "-d", BRINGING], timeout=60)
-    git(making, ["checkout", "--quiet", branch], timeout=600)
+    return commit
 
 
 # --- inside: as the loop's user, in the sandbox -----------------------------------------------

@@ -32,7 +32,6 @@ from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
 from .untrusted import show
-from .users import as_user
 
 Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
@@ -375,7 +374,7 @@ def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str],
 
 def _give_way(asking: Asking, clone: Clone, branch: str, old: str) -> None:
     """A branch of ours that stands on the forge without an open pull request is kept here and makes room."""
-    pulls = asking.forge().pulls(clone.repo, state="open", head=branch)
+    pulls = asking.forge.pulls(clone.repo, state="open", head=branch)
     if pulls:
         raise NotAllowed(f"{show(branch)} has the open pull request {pulls[0]['html_url']}")
     why = "an earlier cycle published it, and no pull request is open for it"
@@ -448,37 +447,16 @@ def kept(config: Config) -> list[Json]:
 
 def restore(config: Config, name: str, branch: str, *, check: bool = False) -> Json:
     """As root: what is kept under this name as ``branch`` of a fresh clone for a person; ``{path branch ...}``."""
-    git("/", ["check-ref-format", "--branch", branch], timeout=60)
     one = next((one for one in kept(config) if one["id"] == name), None)
     if one is None:
         raise LoopError(f"the gateway keeps nothing as {show(name)}: ansible-playbook playbooks/restore.yml lists it")
     clone = next((clone for clone in pristine.clones(config) if clone.dest == one["dest"]), None)
     if clone is None:
         raise LoopError(f"{name} is of {show(str(one['dest']))}, which is no repository of this loop any more")
-    home = f"{config['state_dir']}/restored/{name}"
-    place, making = f"{home}/{clone.dest}", f"{config['pristine_dir']}/.bringing-{name}"
-    if os.path.lexists(home):
-        raise LoopError(f"{home} is there already: move it away")
-    brought = {"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}
-    if check:
-        return {"changed": True, "brought": [brought]}
-
-    def work() -> None:
-        words = ["clone", "--quiet", "--no-hardlinks", "--no-tags", "--template=", "--no-checkout", "--dissociate"]
-        git("/", [*words, "--", one["path"], making], config=pristine.LENDERS_ARE_MUTE, timeout=600)
-        git(making, ["remote", "set-url", "origin", clone.url], timeout=60)
-        git(making, ["update-ref", f"{HEADS}{branch}", str(one["commit"])], timeout=60)
-        git(making, ["checkout", "--quiet", branch], timeout=600)
-
-    try:
-        remove_tree(making)
-        as_user(config["gate_user"], work)
-        os.makedirs(home, mode=0o750)
-        subprocess.run(["chown", "-hR", "root:root", making], check=True)
-        os.rename(making, place)
-    finally:
-        remove_tree(making)
-    return {"changed": True, "brought": [brought]}
+    place, commit = f"{pristine.place_for(config, name, branch)}/{clone.dest}", str(one["commit"])
+    if not check:
+        pristine.hand_out(config, clone, name, place, branch, one["path"], lambda _making: commit)
+    return {"changed": True, "brought": [{"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}]}
 
 
 def tidy(config: Config) -> None:

@@ -61,8 +61,9 @@ class Asking:
     token: Callable[[], str]  # one that is good for a while
     still: Callable[[], bool] = lambda: True  # whether its cycle runs still
 
+    @functools.cached_property
     def forge(self) -> Forge:
-        """The forge, as we may see it."""
+        """The forge, as we may see it: one connection to it for all that is asked of it here."""
         return Forge(self.config["api_url"], self.token())
 
     @contextlib.contextmanager
@@ -191,7 +192,7 @@ def _list(asking: Asking, asked: argparse.Namespace) -> str:
     if asked.state != "open" or asked.label != [APPROVED]:
         raise LoopError(f"the gateway lists open issues with the label {APPROVED} and no others")
     offered, held = [], []
-    for issue in asking.forge().approved_issues(repo):
+    for issue in asking.forge.approved_issues(repo):
         why = why_held(asking, repo, issue)
         if why:
             held.append({"number": issue["number"], "why": why})
@@ -210,7 +211,7 @@ def _view(asking: Asking, asked: argparse.Namespace) -> str:
     number = int(asked.number)
     if asking.bound and (repo, number) not in asking.story().offered:
         raise LoopError(f"{repo}#{number} was not offered to this cycle")
-    issue = asking.forge().issue(repo, number)
+    issue = asking.forge.issue(repo, number)
     if issue is None:
         raise LoopError(
             f"GraphQL: Could not resolve to an issue or pull request with the number of {number}. (repository.issue)"
@@ -227,7 +228,7 @@ def why_held(asking: Asking, repo: str, issue: Json) -> str:
     """
     for clone in [one for one in pristine.clones(asking.config) if one.repo == repo]:
         for branch, tip in branches_of(asking.config, clone, repo, issue["number"]):
-            pulls = asking.forge().pulls(repo, head=branch)
+            pulls = asking.forge.pulls(repo, head=branch)
             ours = [pull for pull in pulls if _from(pull, repo)]
             open_one = next((pull for pull in ours if pull["state"] == "open"), None)
             if open_one:
@@ -309,7 +310,7 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
         raise LoopError(f"the pull request is refused: {why}")
     pull = open_pull(asking, clone, asked.head, asked.title, asked.body)
     asking.note("open", repo=clone.repo, branch=asked.head, new=pushed["new"], url=pull["html_url"])
-    forge = asking.forge()
+    forge = asking.forge
     if asked.label:
         forge.add_labels(clone.repo, pull["number"], asked.label)
     if asked.reviewer:
@@ -320,7 +321,7 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
 def open_pull(asking: Asking, clone: pristine.Clone, branch: str, title: str, body: str) -> Json:
     """A draft; where an answer was lost and it is there already, that one. Without a record nothing is opened."""
     asking.note("opening", repo=clone.repo, branch=branch)
-    forge = asking.forge()
+    forge = asking.forge
     try:
         return forge.create_pull(clone.repo, title=title, body=body, head=branch, base=clone.version, draft=True)
     except Refused as error:

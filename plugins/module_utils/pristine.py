@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any, TypeAlias
 
 from .clock import stamp
 from .errors import LoopError
-from .files import flocked, read_bytes, write_atomic
+from .files import flocked, read_bytes, remove_tree, write_atomic
 from .gitcmd import credentials, git, rows
 from .remotes import remote_of
 from .users import as_user
@@ -403,3 +404,44 @@ def _quoted(value: str) -> str:
     """A value for git's configuration file."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'"{escaped}"'
+
+
+# --- a clone for a person, as root --------------------------------------------------------------
+
+
+def place_for(config: Config, name: str, branch: str) -> str:
+    """Where what is brought to a person under this name will stand.
+
+    LoopError where something stands there already, or where ``branch`` is no name of one.
+    """
+    git("/", ["check-ref-format", "--branch", branch], timeout=60)
+    home = f"{config['state_dir']}/restored/{name}"
+    if os.path.lexists(home):
+        raise LoopError(f"{home} is there already: move it away")
+    return home
+
+
+def hand_out(
+    config: Config, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
+) -> None:
+    """A clone of the repository ``source`` at ``place``, root's, which borrows from nothing.
+
+    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as ``branch``.
+    """
+    making = f"{config['pristine_dir']}/.bringing-{name}"
+
+    def work() -> None:
+        words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
+        git("/", [*words, "--", source, making], config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
+        git(making, ["remote", "set-url", "origin", one.url], timeout=60)
+        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)], timeout=60)
+        git(making, ["checkout", "--quiet", branch], timeout=LOCAL_SECONDS * 5)
+
+    try:
+        remove_tree(making)
+        as_user(config["gate_user"], work)
+        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
+        subprocess.run(["chown", "-hR", "root:root", making], check=True)
+        os.rename(making, place)
+    finally:
+        remove_tree(making)

@@ -29,7 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import number_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
+from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 
 pytestmark = NEEDS_ROOT
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
@@ -334,15 +334,22 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
         Path(path).write_bytes(b"x" * 1000)
     elif make == "cut":
         os.truncate(path, os.path.getsize(path) - 30)
-    making = f"{host.config['pristine_dir']}/.bringing-x"
+    making, place = f"{host.config['pristine_dir']}/.bringing-x", f"{host.top}/restored/x/app"
+
+    def receive() -> None:
+        pristine.hand_out(
+            host.config, clone, "x", place, "rescue/7", clone.path, lambda made: enter._received(path, made)
+        )  # fmt: skip
+
     if make == "good":
-        as_user(GATE, lambda: enter._receive(clone, path, making, "rescue/7"))
-        assert git(making, "log", "-1", "--format=%s") == "Good"
+        receive()
+        assert git(place, "log", "-1", "--format=%s", "rescue/7") == "Good"
+        assert git(place, "for-each-ref", "refs/loop-bring") == ""
         return
     with pytest.raises(LoopError) as caught:
-        as_user(GATE, lambda: enter._receive(clone, path, making, "rescue/7"))
+        receive()
     assert "\n" not in str(caught.value)
-    assert git(making, "for-each-ref", "refs/heads/rescue") == ""
+    assert not os.path.lexists(place) and not os.path.lexists(making)  # no branch of it anywhere
 
 
 # --- inside
