@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What was judged goes on to the forge: exactly that, and only if the forge has there what we think.
 
-git's own helper for https speaks to the forge (gitremote-helpers(7)). It is started before the judge has decided, so
-that both take their time together, and pushes nothing until it is told what: without our word nothing can leave.
+git's own helper for https speaks to the forge (gitremote-helpers(7)). It is started while the push is still received,
+so that both take their time together. What to push, and where that is, it is told at the end: without our word nothing
+leaves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import IO, cast
 
 from .errors import LoopError
@@ -28,15 +29,18 @@ SETTINGS = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **LENDERS_A
 class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
     """A connection to the forge that asks what it has; ``push`` sends one commit, once."""
 
-    def __init__(self, clone: Clone, token: str, inside: Mapping[str, str]) -> None:
-        """``inside`` are git's variables that lead to what was received. LoopError where there is no such way."""
+    def __init__(self, clone: Clone, token: str, home: str) -> None:
+        """``home`` is the repository that receives. LoopError where there is no such way to the forge."""
         scheme = origin_of(clone.url).partition(":")[0]
         if not scheme:
             raise LoopError(f"{show(clone.url)} is no https address, and the gateway publishes to no other")
         access, settings = credentials(clone.url, token, forge=clone.forge)
+        self.objects = f"{home}/forwarded"  # empty, and leads to what was received once that is to be sent
+        os.makedirs(f"{self.objects}/info", mode=0o700)
+        places = {"GIT_DIR": home, "GIT_OBJECT_DIRECTORY": self.objects}
         self.process = subprocess.Popen(
-            [*begun(), "git", f"remote-{scheme}", "forge", clone.url], cwd=inside["GIT_DIR"],
-            env=whole_environment({**access, **inside}, {**settings, **SETTINGS}),
+            [*begun(), "git", f"remote-{scheme}", "forge", clone.url], cwd=home,
+            env=whole_environment({**access, **places}, {**settings, **SETTINGS}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self.stdin = cast(IO[bytes], self.process.stdin)
@@ -46,8 +50,10 @@ class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
         with contextlib.suppress(BrokenPipeError):  # it has ended, and says why where it is listened to
             os.write(self.stdin.fileno(), words.encode())
 
-    def push(self, new: str, ref: str, old: str) -> str:
+    def push(self, new: str, ref: str, old: str, objects: Sequence[str]) -> str:
         """Send ``new`` as ``ref``, which has ``old`` (empty: is not there). Empty, or why the forge has refused it."""
+        with open(f"{self.objects}/info/alternates", "w", encoding="utf-8") as handle:
+            handle.write("".join(f"{place}\n" for place in objects))
         self._say(f"option cas {ref}:{old or '0' * len(new)}\npush {new}:{ref}\n")
         try:
             out, err = self.process.communicate(b"\n\n", timeout=SECONDS)  # one ends what is pushed, one all

@@ -103,7 +103,7 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
             ours, hooks = socket.socketpair()
-            with ours, hooks:
+            with ours, hooks, Forwarding(clone, asking.token(), home) as way:
                 environment = whole_environment(
                     {"GIT_PROTOCOL": protocol, HOOK_FD: str(hooks.fileno())},
                     {**RECEIVING, "core.hooksPath": f"{config['lib_dir']}/hooks"},
@@ -115,7 +115,7 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
                 )  # fmt: skip
                 try:
                     hooks.close()
-                    _answer_hook(asking, clone, home, ours)
+                    _answer_hook(asking, clone, home, ours, way)
                     process.wait(RECEIVE_SECONDS)
                 except subprocess.TimeoutExpired:
                     asking.note("refused", asked=f"push to {clone.repo}", why="it did not end in its time")
@@ -163,7 +163,7 @@ def _put(path: str, text: str) -> None:
         handle.write(text)
 
 
-def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -> None:
+def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket, way: Forwarding) -> None:
     """Wait for the hook, decide, and tell it; nothing comes where the push broke off before."""
     ours.settimeout(RECEIVE_SECONDS)
     with contextlib.suppress(TimeoutError), ours.makefile("rw", encoding="utf-8", errors="surrogateescape") as pipe:
@@ -175,7 +175,7 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
             asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
             return
         said: list[str] = []
-        allowed = decide(asking, clone, home, quarantine, updates, said.append)
+        allowed = decide(asking, clone, home, quarantine, updates, said.append, way)
         with contextlib.suppress(OSError):
             pipe.write("".join(f"{show(line, 2000)}\n" for line in said) + ("yes\n" if allowed else "no\n"))
             pipe.flush()
@@ -184,7 +184,9 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
 # --- deciding -----------------------------------------------------------------------------------
 
 
-def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say) -> bool:
+def decide(
+    asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say, way: Forwarding
+) -> bool:
     """Judge what was received and send it on; whether the forge has it now. Every answer is in the record."""
     began = time.monotonic()
     first = updates[0]
@@ -196,12 +198,11 @@ def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Se
     }  # fmt: skip
     try:
         _check_asked(asking, clone, updates)
-        with Forwarding(clone, asking.token(), inside) as way:
-            found = judge(asking.config, clone, home, inside, first)
-            entry["judged"] = round(time.monotonic() - began, 3)
-            if found:
-                raise NotAllowed(_told(found))
-            _forward(asking, clone, home, inside, first, entry, way)
+        found = judge(asking.config, clone, home, inside, first)
+        entry["judged"] = round(time.monotonic() - began, 3)
+        if found:
+            raise NotAllowed(_told(found))
+        _forward(asking, clone, home, inside, first, entry, way)
     except (LoopError, OSError, MemoryError, ValueError) as error:
         if isinstance(error, MemoryError):
             error = NotAllowed("it needs more memory to be judged than any change does")
@@ -362,7 +363,7 @@ def _forward(
     if old and not before:
         _give_way(asking, clone, branch, old)
     asking.note("forward", **entry, old=old)
-    if refused := way.push(update.new, update.ref, old):
+    if refused := way.push(update.new, update.ref, old, [inside["GIT_OBJECT_DIRECTORY"], f"{home}/objects"]):
         raise NotAllowed(f"the forge refuses it: {refused}")
     entry["old"] = old
 
