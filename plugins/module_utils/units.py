@@ -57,7 +57,7 @@ def refused(wanted: Mapping[str, str]) -> list[str]:
     """What systemd does not take of these units (file name -> content, empty for one that is not wanted), a line each.
 
     It would say so in its journal and go on without: with no limit, or no timer. So it is asked before, about copies.
-    The comment above a line is told with it: it names the variable and what that may hold.
+    The comment above such a line names the variable, and what that may be.
     """
     texts = {name: text for name, text in wanted.items() if text}
     if not texts:
@@ -67,23 +67,24 @@ def refused(wanted: Mapping[str, str]) -> list[str]:
             with open(f"{place}/{name}", "w", encoding="utf-8") as handle:
                 handle.write(text)
         said = _verify(place, [name.replace("@.", "@1.") for name in texts])  # an instance may be a port
-    found = []
+    found: dict[str, str] = {}
     for line in said:
-        match = re.match(rf"{re.escape(place)}/([^/:]+):(\d+): (.*)", line)
-        if match and match[1] in texts:
-            lines = texts[match[1]].splitlines()
-            number = int(match[2]) - 1
-            above = lines[number - 1] if lines[number - 1].startswith("#") else ""
-            why = f"{match[1]}: systemd does not take {lines[number].strip()} ({match[3].rstrip('.')})"
-            found.append(f"{why}; {above.lstrip('# ')}" if above else why)
+        match = re.match(rf"({re.escape(place)}/([^/:]+):(\d+)): (.*)", line)
+        if match and match[2] in texts and match[1] not in found:
+            lines = texts[match[2]].splitlines()
+            number = int(match[3]) - 1
+            told = f"systemd does not take {lines[number].strip()} in {match[2]} ({match[4].rstrip('.')})"
+            variable, colon, allowed = lines[number - 1].removeprefix("# ").partition(": ")
+            found[match[1]] = f"{variable}: {told}; it may be {allowed}" if colon else told
     # What follows from such a line is no news, and our programs may still be to come.
-    rest_of_it = [line for line in said if not line.startswith("/") and "is not executable" not in line]
-    return found or rest_of_it
+    others = [line for line in said if not line.startswith("/") and "is not executable" not in line]
+    return [*found.values()] or others
 
 
 def _verify(place: str, names: Sequence[str]) -> list[str]:
     """What systemd says of the units in this directory, beside all that the host has."""
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *(f"{place}/{name}" for name in names)]
+    # With --recursive-errors=no it says nothing of a unit that is named wrongly. What it says of others is left out.
+    command = ["systemd-analyze", "verify", "--man=no", *(f"{place}/{name}" for name in names)]
     told = {"LEVEL": "warning", "TARGET": "console", "COLOR": "0", "LOCATION": "0", "TIME": "0", "TID": "0"}
     environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{place}:", **{f"SYSTEMD_LOG_{k}": v for k, v in told.items()}}
     try:
