@@ -121,6 +121,7 @@ collection_version:
 import functools
 import os
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, rollout, runtime, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -168,6 +169,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))

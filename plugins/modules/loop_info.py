@@ -243,6 +243,7 @@ loop:
 
 import dataclasses
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -272,6 +273,7 @@ def main() -> None:
     )
     wanted = module.params
     try:
+        put_habits_aside(module.ansible_version)
         theirs = takeover.plan(takeover.layout_from(wanted["takeover"])) if wanted["takeover"] else []
         module.exit_json(
             changed=False,
