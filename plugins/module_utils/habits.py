@@ -23,16 +23,17 @@ if sys.version_info < PYTHON:
 from .errors import LoopError
 
 
-def put_habits_aside(ansible: str = "") -> None:
-    """Let nothing that is usual on this host reach what is done from here on. LoopError on an Ansible too old for it.
+def put_habits_aside(ansible: str) -> None:
+    """Let nothing that is usual on this host reach what is done from here on. LoopError on an Ansible too old for it
+    (0.0 is what a module hears that a person starts by hand).
 
     What root makes may be read by whom it is for, also where root's umask is 077; whatever must not be read gets a mode
     of its own. Programs are asked in their own language, since their answers are read.
     """
-    if ansible and tuple(int(part) for part in ansible.split(".")[:2]) < ANSIBLE:
+    if (0, 0) < tuple(int(part) for part in ansible.split(".")[:2]) < ANSIBLE:
         raise LoopError(
             f"as215932.engineering_loop needs ansible-core 2.19 or later on the controller, and this is {ansible}:"
-            " nothing was changed. Newer: pipx install ansible-core"
+            " nothing was changed. A newer one, with Python 3.11 or later: pipx install 'ansible-core>=2.19'"
         )
     if os.geteuid() == 0:
         os.umask(0o022)

@@ -19,11 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
 @pytest.fixture
 def task(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     """Call a module with options, in diff mode; what it answers."""
-    from ansible.module_utils.ansible_release import __version__
     from ansible.module_utils.testing import patch_module_args
 
     def call(module: ModuleType, **options: Any) -> dict[str, Any]:
-        with patch_module_args({"_ansible_diff": True, "_ansible_version": __version__, **options}), pytest.raises(SystemExit):
+        with patch_module_args({"_ansible_diff": True, **options}), pytest.raises(SystemExit):
             module.main()
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         return answer
