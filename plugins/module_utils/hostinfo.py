@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import cells, env_file, gateway_receive, receipts, records, rollout, settings, timer
+from . import cells, env_file, gateway_receive, pypi_tools, receipts, records, rollout, settings, timer
 from .errors import LoopError
 from .untrusted import show, shown
 
@@ -65,8 +65,8 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
 
 
 def uv_version(path: str) -> str:
-    """The version of the uv program at ``path``; empty where there is none."""
-    words = _run([path, "--version"]).split()
+    """The version of the uv program at ``path``; empty where there is none that everybody may run."""
+    words = _run([path, "--version"]).split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
     return words[1] if len(words) > 1 else ""
 
 

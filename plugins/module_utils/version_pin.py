@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import LoopError
+from .errors import LoopError, MissingLibrary
 from .files import read_bytes, write_atomic
 from .gitcmd import credentials, git
 
@@ -62,7 +62,7 @@ class Bump:
 def parse(content: bytes, path: str) -> Pin:
     """The pin in the content of ``path``. LoopError unless it is there once, as a plain full SHA."""
     if yaml is None:
-        raise LoopError("the Python library PyYAML is missing on this host; Debian's package is python3-yaml")
+        raise MissingLibrary("PyYAML", "python3-yaml")
     if content.startswith(b"$ANSIBLE_VAULT;"):
         raise LoopError(f"{path} is encrypted by ansible-vault: the pin is no secret, keep {KEY} in a plain file")
     try:

@@ -167,6 +167,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     canary,
@@ -287,6 +288,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         prove(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -82,6 +82,12 @@ options:
         description: In the home.
         type: str
         required: true
+  units:
+    description:
+      - Units of systemd that are to be written, by file name, to be looked at as systemd will. An empty one is not
+        wanted.
+    type: dict
+    default: {}
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -179,6 +185,12 @@ cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
   type: str
+units_refused:
+  description: What systemd would not take of O(units), a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["loop.timer: systemd does not take OnCalendar=5 minutes (Failed to parse calendar specification)"]
 secrets_problem:
   description: Why a cycle would refuse O(env_file), empty if it would not. Never holds a value of that file.
   returned: success
@@ -231,8 +243,9 @@ loop:
 
 import dataclasses
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -252,6 +265,7 @@ def main() -> None:
             "forbidden_environment": {"type": "list", "elements": "str", "default": []},
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+            "units": {"type": "dict", "default": {}},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -259,6 +273,7 @@ def main() -> None:
     )
     wanted = module.params
     try:
+        put_habits_aside(module.ansible_version)
         theirs = takeover.plan(takeover.layout_from(wanted["takeover"])) if wanted["takeover"] else []
         module.exit_json(
             changed=False,
@@ -271,6 +286,7 @@ def main() -> None:
             takeover=shown([item.path for item in theirs]),
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
+            units_refused=units.refused(wanted["units"]),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
