@@ -27,7 +27,7 @@ from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_requests import HEADS, Asking, deployed_policy
-from .gitcmd import begun, credentials, git, rows, whole_environment
+from .gitcmd import ANY, begun, credentials, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -364,7 +364,7 @@ def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str],
     words += [f"--force-with-lease={update.ref}:{old}", "--", clone.url, f"{update.new}:{update.ref}"]
     limits = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **pristine.LENDERS_ARE_MUTE}
     status, out, err = git(
-        home, words, environment={**access, **inside}, config={**settings, **limits}, ok=pristine.ANY,
+        home, words, environment={**access, **inside}, config={**settings, **limits}, ok=ANY,
         timeout=FORWARD_SECONDS,
     )  # fmt: skip
     if status:
