@@ -117,7 +117,8 @@ def plan(layout: Layout) -> list[Item]:
     secrets, entries = _secrets(layout, entries, bool(open_at))
     wrappers = [Item("wrapper", path, f"lib/{os.path.basename(path)}") for path in _wrappers(layout)]
     # Units first: they are found by the programs that they start.
-    items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries), *_key(layout)]
+    items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries)]
+    items += _key(layout, 0o077 if entries or open_at else 0o022)
     items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
     if entries or open_at:
         items += _memory(layout, known)
@@ -199,17 +200,18 @@ def _policy(layout: Layout, entries: list[str]) -> list[Item]:
     return [Item("copy", path, "config/policy.yml")] if theirs else []
 
 
-def _key(layout: Layout) -> list[Item]:
-    return _private(layout.key_file) if layout.key_file else []
+def _key(layout: Layout, others: int) -> list[Item]:
+    """Once the host is ours, who may read the key is for the program that renders it anew to say."""
+    return _private(layout.key_file, others) if layout.key_file else []
 
 
-def _private(path: str) -> list[Item]:
-    """A file that root alone should read, if somebody else can."""
+def _private(path: str, others: int = 0o077) -> list[Item]:
+    """A file that root alone should own, if somebody else does or has the rights ``others`` to it."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    loose = status.st_uid != os.geteuid() or status.st_mode & 0o077
+    loose = status.st_uid != os.geteuid() or status.st_mode & others
     return [Item("private", path)] if stat.S_ISREG(status.st_mode) and loose else []
 
 
@@ -357,14 +359,10 @@ def _check_secrets(layout: Layout) -> None:
     path = next((path for path in (layout.env_file, layout.dotenv) if os.path.lexists(path)), "")
     if not path or layout.env_rendered:
         return
-    bad = env_file.refused(env_file.read(path), layout.forbidden_environment)
-    if bad:
-        raise LoopError(
-            f"{path} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
-            "(engineering_loop_forbidden_environment); nothing was changed"
-        )
     if path != layout.dotenv:
-        env_file.check_owner(path, os.stat(path))
+        env_file.load(path, layout.forbidden_environment)
+    else:
+        env_file.check(env_file.read(path), layout.forbidden_environment, path)
 
 
 def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
