@@ -80,8 +80,9 @@ def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Co
     ours = sorted(set(environment) - set(env_file.without_ours(environment)))
     ours += [MODEL_POLICY] * _of_a_release(config, environment.get(MODEL_POLICY, "")) + [TRACE] * (TRACE in environment)
     if ours:
+        names = ", ".join(sorted(ours))
         where = path if given is None else "engineering_loop_environment"
-        notes.append(f"of {where} these have no effect, since the loop sets them itself: {', '.join(ours)}")
+        notes.append(f"of {where} these have no effect, since the loop sets them itself: {names}")
     return {"problem": "", "notes": notes}
 
 
