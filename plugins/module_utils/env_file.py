@@ -111,8 +111,9 @@ def loose(path: str) -> int:
 def mend(path: str) -> str:
     """What to do so that only root can read it, also when it is rendered again."""
     return (
-        f'where Vault Agent renders it, run that as root and put perms = "0600" into the template stanza with'
-        f' destination = "{path}"; where nothing renders it again: chown root:root {path}; chmod 0600 {path}'
+        f'where Vault Agent renders it, run that as root, with perms = "0600" in the template stanza that has'
+        f' destination = "{path}", and no chgrp or chmod in its command; where nothing renders it again:'
+        f" chown root:root {path}; chmod 0600 {path}"
     )
 
 
