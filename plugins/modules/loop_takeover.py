@@ -85,7 +85,7 @@ options:
         elements: str
         default: []
       author:
-        description: Whose the loop's commits are from now on, as C(NAME <EMAIL>). Whose they were is told if it differs.
+        description: Whose commits the loop makes from now on, as C(NAME <EMAIL>). Where others made them, that is told.
         type: str
       wrappers:
         description: Wrapper scripts elsewhere than in O(layout.lib_dir).
