@@ -23,7 +23,19 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import egress, gate_paths, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
+from . import (
+    agent_check,
+    egress,
+    gate_paths,
+    gateway_client,
+    gateway_record,
+    handover,
+    pristine,
+    records,
+    sandbox,
+    settings,
+    wire,
+)
 from .cells import Cell, settings_in
 from .errors import LoopError
 from .gitcmd import safe_environment
@@ -110,13 +122,27 @@ def _model_policy(config: Mapping[str, Any], current: str, environment: Mapping[
 
     LoopError where nothing stands there: the engine would take its mock for the agent, and publish what that makes.
     """
-    path = environment.get("HYRULE_MODEL_POLICY_FILE") or f"{current}/configs/loop/model-policy.production.yml"
+    path = environment.get("HYRULE_MODEL_POLICY_FILE") or f"{current}/{agent_check.POLICY}"
     of_old = f"{current}/{path.removeprefix(config['install_dir'] + '/')}"
     if not os.path.isfile(path) and path.startswith(f"{config['install_dir']}/") and os.path.isfile(of_old):
         return of_old
     if not os.path.isfile(path):
         raise LoopError(f"HYRULE_MODEL_POLICY_FILE names {path}, which a cycle does not find")
     return path
+
+
+def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> None:
+    """Refuse where the agent that the engine would start could not do its work. No run is spent on that."""
+    current = os.path.realpath(f"{config['install_dir']}/current")
+    environment = engine_environment(config, current, handed)
+    words = agent_check.commands(environment["HYRULE_MODEL_POLICY_FILE"])
+    path = sandbox.plain_path(config, environment["PATH"])
+    for name in dict.fromkeys(one[0] for one in words):
+        agent_check.fit(config, name, environment, path)
+        say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
+    for one in words if handed["probe"] else ():
+        said = agent_check.answers(config, cell, one, environment)
+        say(f"agent {one[0]}, asked for a word: {said}\n")
 
 
 def check_hidden(config: Mapping[str, Any]) -> None:
@@ -262,6 +288,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
             say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
+        check_agent(inside, cell, handed)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]
         for one in claim["checkouts"]:

@@ -117,6 +117,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     check_upstream(config, environment)
     shut(config)
     handed["network"] = host_namespace()
+    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)

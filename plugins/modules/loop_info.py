@@ -82,6 +82,15 @@ options:
         description: In the home.
         type: str
         required: true
+  agent:
+    description: What does the work, as C(agent) in the settings of the role.
+    type: dict
+    default: {}
+  agent_programs:
+    description: The programs that the engine may start as its agent, by name.
+    type: list
+    elements: str
+    default: []
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -179,6 +188,10 @@ cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
   type: str
+agent_problem:
+  description: Why there is no agent on this host, and what to set; empty where there is one or it will be installed.
+  returned: success
+  type: str
 secrets_problem:
   description: Why a cycle would refuse O(env_file), empty if it would not. Never holds a value of that file.
   returned: success
@@ -232,7 +245,12 @@ loop:
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
+    hostinfo,
+    privileges,
+    takeover,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -252,6 +270,8 @@ def main() -> None:
             "forbidden_environment": {"type": "list", "elements": "str", "default": []},
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+            "agent": {"type": "dict", "default": {}},
+            "agent_programs": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -272,6 +292,7 @@ def main() -> None:
             rollout=hostinfo.rollouts(wanted["config"]),
             secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=agents.lacking(wanted) if wanted["agent_programs"] else "",
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:
