@@ -114,6 +114,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     given = handover.for_cycle(config, environment)
     shut(config)
     handed["network"] = host_namespace()
+    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)

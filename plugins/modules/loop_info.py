@@ -92,6 +92,15 @@ options:
         wanted.
     type: dict
     default: {}
+  agent:
+    description: What does the work, as C(agent) in the settings of the role.
+    type: dict
+    default: {}
+  agent_programs:
+    description: The programs that the engine may start as its agent, by name.
+    type: list
+    elements: str
+    default: []
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -189,6 +198,10 @@ cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
   type: str
+agent_problem:
+  description: Why there is no agent on this host, and what to set; empty where there is one or it will be installed.
+  returned: success
+  type: str
 units_refused:
   description: What systemd would not take of O(units), a line each.
   returned: success
@@ -265,7 +278,13 @@ import dataclasses
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
+    hostinfo,
+    privileges,
+    takeover,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -286,6 +305,8 @@ def main() -> None:
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "units": {"type": "dict", "default": {}},
+            "agent": {"type": "dict", "default": {}},
+            "agent_programs": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -308,6 +329,7 @@ def main() -> None:
             units_refused=units.refused(wanted["units"]),
             secrets=shown(hostinfo.secrets(wanted["secrets"], wanted["environment"], layout)),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=agents.lacking(wanted) if wanted["agent_programs"] else "",
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:
