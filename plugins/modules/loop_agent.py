@@ -66,6 +66,7 @@ pruned:
 
 import os
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     agent_check,
@@ -94,6 +95,7 @@ def main() -> None:
     installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
     result = {"changed": installing, "program": "", "said": "", "pruned": []}
     try:
+        put_habits_aside(module.ansible_version)
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
             if not alive.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them

@@ -208,7 +208,7 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
     wanted = module.params
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
-        told = {"cleanup": [], "left": []}
+        told: dict[str, list[str]] = {"cleanup": [], "left": []}
         if wanted["cleanup"] and wanted["mode"] == "docs":
             token, _identity = acting(wanted, config)
             told = canary.clean_up(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
