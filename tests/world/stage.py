@@ -5,7 +5,8 @@
     python tests/world/stage.py up DIR [--engine URL|BUNDLE --from SHA --to SHA]
     python tests/world/stage.py down DIR
 
-``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "token", "pid", "engine", "from", "to"}.
+``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "tls_url", "ca", "token", "pid",
+"engine", "from", "to"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts.
 ``down`` prints what went through the forge and is not as GitHub describes its API.
 """
 
@@ -72,17 +73,16 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
             start_new_session=True,
         )
     try:
-        url = _url_of(directory, process)
+        told = _said(directory, process)
     except BaseException:
         process.kill()
         process.wait()
         raise
     stage = {
-        "url": url,
-        "api_url": f"{url}/api/v3",
+        **{name: told[name] for name in ("url", "api_url", "tls_url", "ca")},
         "token": (root / "token").read_text(encoding="utf-8").strip(),
         "pid": process.pid,
-        "engine": f"{url}/{ENGINE_REPO}.git",
+        "engine": f"{told['url']}/{ENGINE_REPO}.git",
         "from": first,
         "to": second,
     }
@@ -91,13 +91,13 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
     return stage
 
 
-def _url_of(directory: Path, process: subprocess.Popen[bytes]) -> str:
-    """Where the forge listens, as soon as it says so."""
+def _said(directory: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """What the forge says of itself, as soon as it listens."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         said = (directory / "forge.url").read_text(encoding="utf-8")
         if said.endswith("\n"):
-            return str(json.loads(said)["url"])
+            return dict(json.loads(said))
         if process.poll() is not None:
             break
         time.sleep(0.05)
