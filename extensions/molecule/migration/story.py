@@ -42,6 +42,7 @@ CANARY = f"/repos/{demo.CANARY_REPO}/issues/{demo.CANARY_ISSUE}"
 ENV, KEY = "/opt/engineering-loop/.env", "/etc/engineering-loop/github-app.private-key.pem"
 CYCLES = "/var/lib/engineering-loop/cycles"
 SHELL = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+SHELL["PATH"] = os.defpath  # a runner's, with nobody's own Pythons in front
 SHELL |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".collections")}
 stage = json.loads(STAGE.read_text(encoding="utf-8"))
 
