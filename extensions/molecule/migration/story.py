@@ -45,6 +45,7 @@ SHELL = {key: value for key, value in os.environ.items() if not key.startswith((
 SHELL["PATH"] = os.defpath  # a runner's, with nobody's own Pythons in front
 SHELL |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".collections")}
 stage = json.loads(STAGE.read_text(encoding="utf-8"))
+SHELL |= {"GIT_SSL_CAINFO": stage["ca"], "REQUESTS_CA_BUNDLE": stage["ca"]}  # the user's machine trusts their forge
 
 
 @dataclass(frozen=True)
