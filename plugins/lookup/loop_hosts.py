@@ -11,15 +11,15 @@ version_added: "0.1.0"
 description:
   - The pattern for the C(hosts) of a play. That is E(engineering_loop_hosts) as given by C(-e), else the inventory's
     group C(engineering_loop), else its host or group C(loop).
-  - Where that pattern, with C(--limit) and C(--tags), leaves nothing to do, a play would be skipped and end well. Here it
-    is an error that says what to type.
+  - Where that pattern, with C(--limit) and C(--tags), leaves nothing to do, a play would be skipped and end well. Here
+    it is an error that says what to type.
 author:
   - AS215932 (@AS215932)
 options:
   doing:
     description:
-      - What C(--tags) and C(--skip-tags) leave to be done. Not given for a playbook that has no tags, where C(--tags) would
-        leave out everything.
+      - What C(--tags) and C(--skip-tags) leave to be done. Not given for a playbook that has no tags, where C(--tags)
+        would leave out everything.
     type: list
     elements: str
 """

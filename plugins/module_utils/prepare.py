@@ -33,7 +33,7 @@ from . import (
 from .cells import Cell
 from .clock import today, utc_now
 from .egress import check_upstream, host_namespace, shut
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import read_bytes, write_atomic
 from .journal import say
 from .sizes import number_of
@@ -258,7 +258,7 @@ def make_room(config: Config) -> list[dict[str, Any]]:
     gone = cells.retire(config["runs_dir"], None, size, min_age)
     missing, why = _missing_room(config)
     if missing:
-        raise LoopError(f"{why}: make room, or see what playbooks/restore.yml lists as kept in {config['runs_dir']}")
+        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config['runs_dir']}")
     return gone
 
 

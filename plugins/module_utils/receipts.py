@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import read_bytes, sha256, write_atomic
 
 Json: TypeAlias = dict[str, Any]
@@ -31,7 +31,7 @@ Config: TypeAlias = Mapping[str, Any]
 
 UNIT_DIR = "/etc/systemd/system"
 KEY_NAME = ".key"
-PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
+PROVE_AGAIN = f"prove it with: {playbook('canary')}"
 UNSEEN = "nobody has seen what this changes at work"
 # A proof of publishing is also a proof of being idle, never the other way round.
 STRENGTH = {"empty": 0, "docs": 1}

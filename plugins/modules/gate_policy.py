@@ -163,7 +163,13 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors i
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
 
 # The digest ends up in settings that check mode shows.
-NOTHING_YET: dict[str, Any] = {"policy": {}, "sha256": "known once the release is built", "widened": [], "tightened": [], "admitted": []}
+NOTHING_YET: dict[str, Any] = {
+    "policy": {},
+    "sha256": "known once the release is built",
+    "widened": [],
+    "tightened": [],
+    "admitted": [],
+}
 
 
 def read_base(module: AnsibleModule) -> core.Policy | None:

@@ -211,7 +211,7 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
         if wanted["cleanup"] and wanted["mode"] == "docs":
             token, _identity = acting(wanted, config)
             told = canary.clean_up(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
-        changed = bool(told["cleanup"] or module.check_mode and told["left"])
+        changed = bool(told["cleanup"] or (module.check_mode and told["left"]))
         module.exit_json(changed=changed, passed=True, reason=reason, receipt=None, **told)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")

@@ -206,7 +206,7 @@ loop:
       type: dict
       returned: always
     back:
-      description: The engine that playbooks/rollback.yml would go back to, null where there is none.
+      description: The engine that the playbook C(rollback) would go back to, null where there is none.
       type: dict
       returned: always
     timer:

@@ -168,7 +168,7 @@ def a_bad_one() -> None:
         f"Went back to engine {GOOD} with its policy and unit, proven by the docs canary",
         "The timer is on, next at 20",
         f"The inventory still pins {BAD}",
-        f"bump.yml -l one -e to={GOOD} -e allow_downgrade=true",
+        f"as215932.engineering_loop.bump -l one -e to={GOOD} -e allow_downgrade=true",
     ):
         assert words in said, (words, said[-3000:])
     assert (engine(), timer()) == (GOOD, ON)
