@@ -147,7 +147,7 @@ def test_all_of_their_variables_at_once_are_acted_on_or_named(host: Box) -> None
     assert told.endswith(f"have no effect, since the loop sets them itself: {', '.join(sorted(OVERRIDDEN))}")
     for path, note in ((f"{host.top}/etc/env", env), (f"{host.top}/etc/key.pem", pem)):
         assert note.startswith(f"{path} can be read by others than root (mode 0640). No cycle sees it")
-        assert f'perms = "0600" in the template stanza that has destination = "{path}"' in note
+        assert f"chown root:root {path}; chmod 0600 {path}" in note
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
     policy = f"{host.release}/{handover.OWN_POLICY}"
     assert (handed["environment"][handover.MODEL_POLICY], handed["model_policy"]) == (policy, "")
