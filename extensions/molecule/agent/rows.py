@@ -672,9 +672,9 @@ REFUSALS = {
         "sed -i 's,/var/lib/engineering-loop/runs\",/srv/runs\",' loop.json",
         "the directory of the cells, /srv/runs, is missing",
     ),
-    "handoffs are written elsewhere": (
-        "echo HYRULE_HANDOFF_DIR=/var/lib/engineering-loop >>env",
-        "names /var/lib/engineering-loop, but handoffs are written into the cell of each cycle: remove it",
+    "pull requests are played": (
+        "echo HYRULE_MOCK_GITHUB_PR_URL=https://example.org/pull/1 >>env",
+        "holds HYRULE_MOCK_GITHUB_PR_URL, with which the engine reports that address and opens no pull request",
     ),
 }
 
