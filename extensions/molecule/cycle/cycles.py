@@ -227,7 +227,7 @@ def secrets_that_are_not_fit() -> None:
         (before + "hunter2\n", 0o600, 0o600, "line 4: no KEY=value"),
         (before + "VAULT_TOKEN=hunter2\n", 0o600, 0o600, "holds VAULT_TOKEN, which must not be where generated code"),
         (
-            before + "HYRULE_MODEL_POLICY_FILE=/hunter2\n",
+            before + "HYRULE_MODEL_POLICY_FILE=/none.yml\n",
             0o600,
             0o600,
             "where nothing is: the engine would play its mock",
