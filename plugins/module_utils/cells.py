@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from . import untrusted
 from .clock import age_of, stamp, utc_now
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import flocked, read_bytes, remove_tree, write_atomic
 from .journal import say
 from .users import account, as_user
@@ -298,7 +298,7 @@ def find(config: Config, name: str) -> Cell:
     fitting = [known for known in names if known == name] or [known for known in names if name and name in known]
     if len(fitting) != 1:
         told = f"{len(fitting)} cells fit" if fitting else "there is no such cell"
-        raise LoopError(f"{untrusted.show(name)}: {told}; ansible-playbook playbooks/restore.yml lists them")
+        raise LoopError(f"{untrusted.show(name)}: {told}; {playbook('restore')} lists them")
     return Cell(f"{config['runs_dir']}/{fitting[0]}")
 
 

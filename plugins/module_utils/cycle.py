@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import (
+    agent_check,
     egress,
     env_file,
     gate_paths,
@@ -35,7 +36,7 @@ from . import (
     sandbox,
     settings,
     wire,
-)  # fmt: skip
+)
 from .cells import Cell, settings_in
 from .errors import LoopError
 from .files import write_atomic
@@ -120,6 +121,19 @@ def engine_environment(config: dict[str, Any], handed: Mapping[str, Any]) -> dic
         environment[handover.MODEL_POLICY] = f"{state}/model-policy.yml"
         write_atomic(environment[handover.MODEL_POLICY], handed["model_policy"].encode(), mode=0o400)
     return environment
+
+
+def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> None:
+    """Refuse where the agent that the engine would start could not do its work. No run is spent on that."""
+    environment = engine_environment(config, handed)
+    words = agent_check.commands(environment[handover.MODEL_POLICY])
+    path = sandbox.plain_path(config, environment["PATH"])
+    for name in dict.fromkeys(one[0] for one in words):
+        agent_check.fit(config, name, environment, path)
+        say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
+    for one in words if handed["probe"] else ():
+        said = agent_check.answers(config, cell, one, environment)
+        say(f"agent {one[0]}, asked for a word: {said}\n")
 
 
 def check_hidden(paths: Sequence[str]) -> None:
@@ -262,6 +276,7 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
             say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
+        check_agent(inside, cell, handed)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]
         for one in claim["checkouts"]:

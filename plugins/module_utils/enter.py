@@ -25,7 +25,7 @@ from . import cells, cycle, egress, gateway_record, handover, pristine, quaranti
 from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import write_atomic
-from .gitcmd import git
+from .gitcmd import ANY, git
 from .journal import say
 from .timer import systemctl
 from .users import as_user
@@ -309,7 +309,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         head = known
     ask("read-tree", head)
     words = ["add", "--update", "--ignore-errors", "--", "."]
-    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
+    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=ANY)
     words = ["ls-files", "--others", "--exclude-standard", "-z"]
     _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
     for line in warned.splitlines():  # of directories that are closed

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import env_file
-from .errors import LoopError
+from .errors import LoopError, MissingLibrary
 from .files import read_bytes
 from .forge import Forge
 from .gitcmd import origin_of
@@ -162,7 +162,7 @@ def identity(app: App) -> str:
 def signed(app: App, key: bytes | None = None) -> str:
     """The JSON web token that says who the App is, signed with its key."""
     if jwt is None:
-        raise LoopError("the Python library PyJWT is missing on this host; Debian's package is python3-jwt")
+        raise MissingLibrary("PyJWT", "python3-jwt")
     now = int(time.time())
     claims = {"iat": now - 60, "exp": now + SECONDS, "iss": app.id}
     try:

@@ -12,7 +12,18 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import cells, gateway_receive, handover, receipts, records, rollout, settings, takeover, timer
+from . import (
+    cells,
+    gateway_receive,
+    handover,
+    pypi_tools,
+    receipts,
+    records,
+    rollout,
+    settings,
+    takeover,
+    timer,
+)
 from .errors import LoopError
 from .takeover import Layout
 from .untrusted import show, shown
@@ -66,8 +77,8 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
 
 
 def uv_version(path: str) -> str:
-    """The version of the uv program at ``path``; empty where there is none."""
-    words = _run([path, "--version"]).split()
+    """The version of the uv program at ``path``; empty where there is none that everybody may run."""
+    words = _run([path, "--version"]).split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
     return words[1] if len(words) > 1 else ""
 
 

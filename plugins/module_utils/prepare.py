@@ -30,7 +30,7 @@ from . import (
 from .cells import Cell
 from .clock import today, utc_now
 from .egress import check_upstream, host_namespace, shut
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import write_atomic
 from .journal import say
 from .sizes import number_of
@@ -114,6 +114,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     given = handover.for_cycle(config, environment)
     shut(config)
     handed["network"] = host_namespace()
+    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)
@@ -222,7 +223,7 @@ def make_room(config: Config) -> list[dict[str, Any]]:
     gone = cells.retire(config["runs_dir"], None, size, min_age)
     missing, why = _missing_room(config)
     if missing:
-        raise LoopError(f"{why}: make room, or see what playbooks/restore.yml lists as kept in {config['runs_dir']}")
+        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config['runs_dir']}")
     return gone
 
 

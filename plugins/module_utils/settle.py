@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from . import budget, cells, egress, gateway_record, pristine, records, settings, untrusted
+from . import budget, cells, egress, gateway_receive, gateway_record, pristine, records, settings, untrusted
 from .cells import Cell
+from .clock import age_of
 from .errors import LoopError
 from .gateway_record import Story
 from .journal import say
@@ -245,6 +246,12 @@ def let_go(config: Config) -> None:
     for one in gone:
         words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
         say(f"cell {one['id']} {words}\n")
+    # Cells borrow from the clones of their time, and so does what the gateway keeps.
+    borrowers = [one["id"] for one in cells.listing(config["runs_dir"]) if one["kind"] != "adopted"]
+    borrowers += [one["id"] for one in gateway_receive.kept(config)]
+    oldest = max(map(age_of, borrowers), default=0.0)
+    for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
+        say(f"{name} in {config['pristine_dir']}, which was damaged, let go: nothing borrows from it any more\n")
 
 
 def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:

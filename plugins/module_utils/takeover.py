@@ -27,7 +27,7 @@ from typing import Any
 
 from . import adopt, cells, env_file, privileges, releases, rollout, units, untrusted
 from .alive import cycle_in_progress
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import flocked, read_bytes, write_atomic
 from .hostfiles import Entry, converge
 from .users import as_user
@@ -701,7 +701,7 @@ def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> li
     told = []
     for name, was in known["timers"].items():
         if was.get("ActiveState") == "active" or was.get("UnitFileState") == "enabled":
-            again = "it runs again only when what is installed is proven: playbooks/canary.yml"
+            again = f"it runs again only when what is installed is proven: {playbook('canary')}"
             told.append(
                 f"THE TIMER {name} WAS ON AND IS STOPPED: "
                 + (again if name == f"{layout.unit}.timer" else "what it started is in the checkout and goes with it")

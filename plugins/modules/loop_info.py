@@ -86,6 +86,21 @@ options:
         description: In the home.
         type: str
         required: true
+  units:
+    description:
+      - Units of systemd that are to be written, by file name, to be looked at as systemd will. An empty one is not
+        wanted.
+    type: dict
+    default: {}
+  agent:
+    description: What does the work, as C(agent) in the settings of the role.
+    type: dict
+    default: {}
+  agent_programs:
+    description: The programs that the engine may start as its agent, by name.
+    type: list
+    elements: str
+    default: []
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -183,6 +198,16 @@ cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
   type: str
+agent_problem:
+  description: Why there is no agent on this host, and what to set; empty where there is one or it will be installed.
+  returned: success
+  type: str
+units_refused:
+  description: What systemd would not take of O(units), a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["loop.timer: systemd does not take OnCalendar=5 minutes (Failed to parse calendar specification)"]
 secrets:
   description: What was found about O(secrets). No value of a secret is told.
   returned: success
@@ -232,7 +257,7 @@ loop:
       type: dict
       returned: always
     back:
-      description: The engine that playbooks/rollback.yml would go back to, null where there is none.
+      description: The engine that the playbook C(rollback) would go back to, null where there is none.
       type: dict
       returned: always
     timer:
@@ -257,8 +282,15 @@ loop:
 
 import dataclasses
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
+    hostinfo,
+    privileges,
+    takeover,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -278,6 +310,9 @@ def main() -> None:
             "environment": {"type": "dict"},
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+            "units": {"type": "dict", "default": {}},
+            "agent": {"type": "dict", "default": {}},
+            "agent_programs": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -285,6 +320,7 @@ def main() -> None:
     )
     wanted = module.params
     try:
+        put_habits_aside(module.ansible_version)
         layout = takeover.layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
@@ -296,8 +332,10 @@ def main() -> None:
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
             takeover=shown([item.path for item in takeover.plan(layout)]) if layout else [],
             rollout=hostinfo.rollouts(wanted["config"]),
+            units_refused=units.refused(wanted["units"]),
             secrets=shown(hostinfo.secrets(wanted["secrets"], wanted["environment"], layout)),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=agents.lacking(wanted) if wanted["agent_programs"] else "",
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

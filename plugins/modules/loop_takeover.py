@@ -175,6 +175,7 @@ beside:
   type: bool
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -219,6 +220,7 @@ def main() -> None:
     )
     wait = module.params["wait"]
     try:
+        put_habits_aside(module.ansible_version)
         layout = takeover.layout_from(module.params["layout"])
         if module.params["state"] == "taken":
             result = {

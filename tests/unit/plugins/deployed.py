@@ -237,6 +237,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "max_runs_per_day": 2,
         "canary_required": True,
         "agent_programs": ["pi"],
+        "agent": {"path": "/usr/bin/git", "program": "pi"},
+        "agent_probe": False,
         "home_files": [],
         "caches": [],
         "egress": [],

@@ -46,7 +46,9 @@ from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-HANDED: dict[str, Any] = {"environment": {}, "model_policy": "", "hidden": [], "network": 0}
+HANDED: dict[str, Any] = {
+    "environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "hidden": [], "network": 0, "probe": False,
+}  # fmt: skip
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -86,7 +88,7 @@ def model_policy(release: Path) -> Path:
     """What an engine brings along: without it, it would take its mock for the agent."""
     path = release / "configs/loop/model-policy.production.yml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{}\n")
+    path.write_text("backends: {default: pi}\n")
     return path
 
 

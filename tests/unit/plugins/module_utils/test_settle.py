@@ -415,6 +415,29 @@ def test_what_was_kept_long_enough_is_let_go(host: Box, capfd: pytest.CaptureFix
 
 
 @NEEDS_ROOT
+def test_a_clone_that_was_replaced_is_let_go_after_all_that_borrowed_from_it(
+    host: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host.config["quarantine_keep"].update(min_age="30d")
+    replaced = Path(host.config["pristine_dir"], ".replaced-app-20200301T000000Z")
+    (replaced / "objects").mkdir(parents=True)
+    give(host.config["pristine_dir"], GATE)
+    cell = host.kept("20200201T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    cells.remove(cell)
+    host.kept("20200401T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(min_age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    host.config["quarantine_keep"].update(min_age="7d")
+    settle.let_go(host.config)
+    assert not replaced.exists()
+    assert f"{replaced.name} in {replaced.parent}, which was damaged, let go" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
 def test_a_cell_that_cannot_go_stops_nothing(
     host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
