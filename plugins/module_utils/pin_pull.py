@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from . import version_pin
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .forge import Forge
 from .gitcmd import credentials, told_branch, told_refs
 
@@ -179,8 +179,8 @@ def body_of(bump: version_pin.Bump, repo: str, host: str, checks: list[str]) -> 
         "Merging changes no host. Then roll it out:",
         "",
         "```console",
-        f"ansible-playbook playbooks/apply.yml -l {host} --check --diff",
-        f"ansible-playbook playbooks/apply.yml -l {host} -e engineering_loop_canary_run=true",
+        f"{playbook('apply', host)} --check --diff",
+        f"{playbook('apply', host)} -e engineering_loop_canary_run=true",
         "```",
         "",
         "It builds the engine beside the one that runs, holds the timer, switches when no cycle is in progress, and",

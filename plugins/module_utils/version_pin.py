@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import LoopError
+from .errors import LoopError, MissingLibrary
 from .files import read_bytes, write_atomic
 from .gitcmd import credentials, git
 
@@ -159,7 +159,7 @@ def _values(text: str, key: str) -> list[tuple[Any, Any]]:
 def parse(content: bytes, path: str, pinned: str = KEY) -> Pin:
     """The pin ``pinned`` in the content of ``path``. LoopError unless it is there once, as a plain full SHA."""
     if yaml is None:
-        raise LoopError("the Python library PyYAML is missing on this host; Debian's package is python3-yaml")
+        raise MissingLibrary("PyYAML", "python3-yaml")
     if content.startswith(VAULT):
         raise LoopError(f"{path} is encrypted by ansible-vault: the pin is no secret, keep {pinned} in a plain file")
     try:

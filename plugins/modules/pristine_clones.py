@@ -111,6 +111,7 @@ failed_clones:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -144,6 +145,7 @@ def main() -> None:
         "git_url": given["git_url"],
     }
     try:
+        put_habits_aside(module.ansible_version)
         token = github_app.token_for(given["env_file"], given["github_app"])
         found = pristine.refresh(config, token, check=module.check_mode)
     except LoopError as error:

@@ -196,6 +196,7 @@ compare:
 import dataclasses
 from typing import Any, TypeAlias
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, untrusted, version_pin
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -303,6 +304,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         place = found_in(module)
         leave(module, place, *(propose if module.params["pull_request"] else bump)(module, place.path))
     except LoopError as error:

@@ -106,7 +106,9 @@ def test_the_playbook(engine: tuple[str, list[str]], pin: Path) -> None:
     assert pin.read_text(encoding="utf-8") == text
     status, output = playbook(pin, "-e", f"to={shas[1][:8]}")
     assert status == 0 and "1 new, 0 dropped" in output
-    assert "playbooks/apply.yml -l loop -e engineering_loop_canary_run=true" in output
+    assert "hosts.yml as215932.engineering_loop.apply -l loop -e engineering_loop_canary_run=true" in " ".join(
+        output.split()
+    )
     assert f"before: {shas[0]}" in output and f"after: {shas[1]}" in output
     assert pin.read_text(encoding="utf-8") == text.replace(shas[0], shas[1])
     status, output = playbook(pin, "-e", f"to={shas[0]}")
