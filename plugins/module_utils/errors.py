@@ -19,6 +19,11 @@ def _escaped(char: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
+def playbook(name: str, host: str = "HOST") -> str:
+    """The command of one of our playbooks: by its full name it works wherever the collection is installed."""
+    return f"ansible-playbook -i INVENTORY as215932.engineering_loop.{name} -l {host}"
+
+
 class LoopError(Exception):
     """Something a person must decide about.
 

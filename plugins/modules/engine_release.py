@@ -286,7 +286,9 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         if wanted["token_env"]:
             wanted["git_url"] = ""  # a token that was given for this repository
-        secret = token(wanted.pop("env_file"), wanted.pop("token_env"), wanted.pop("github_app"))
+        sources = [wanted.pop(name) for name in ("env_file", "token_env", "github_app")]
+        # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
+        secret = "" if module.check_mode else token(*sources)
         given = {key: value for key, value in wanted.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
         settings = releases.Settings(token=secret, before_switch=hold, **given)

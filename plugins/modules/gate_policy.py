@@ -121,7 +121,9 @@ policy:
   returned: success
   type: dict
 sha256:
-  description: Digest of what the policy means. Layout, order and comments do not count.
+  description:
+    - Digest of what the policy means. Layout, order and comments do not count.
+    - In words, where check mode could not compose it yet.
   returned: success
   type: str
 widened:
@@ -161,7 +163,14 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import g
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
 
-NOTHING_YET: dict[str, Any] = {"policy": {}, "sha256": "", "widened": [], "tightened": [], "admitted": []}
+# The digest ends up in settings that check mode shows.
+NOTHING_YET: dict[str, Any] = {
+    "policy": {},
+    "sha256": "known once the release is built",
+    "widened": [],
+    "tightened": [],
+    "admitted": [],
+}
 
 
 def read_base(module: AnsibleModule) -> core.Policy | None:

@@ -111,6 +111,11 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/engineering-loop/loop.json]
+voids:
+  description: Whether a proof of what is installed holds no longer with these changes.
+  returned: with O(hold)
+  type: bool
+  sample: false
 collection_version:
   description: Version of the collection that the code belongs to.
   returned: success
@@ -191,6 +196,8 @@ def main() -> None:
         "changed_paths": [change.path for change in changes],
         "collection_version": runtime.VERSION,
     }
+    if module.params["hold"]:
+        result["voids"] = rollout.voids(module.params["hold"], changes)
     if module._diff:
         brief = {*module.params["secrets"], *(entry.path for entry in core)}
         result["diff"] = [shown(change, change.path in brief) for change in changes]

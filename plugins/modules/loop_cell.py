@@ -117,7 +117,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     settings,
     untrusted,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, playbook
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 # In the sandbox: what a person asks first.
@@ -166,7 +166,7 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
             return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}
         done = enter.restore_earlier(config, given["what"])
         if done is None:
-            raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
+            raise LoopError(f"no cell has {given['what']}; {playbook('restore')} lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
     push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
     if push is not None:
