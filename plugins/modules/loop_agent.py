@@ -91,9 +91,10 @@ def main() -> None:
     )
     given, settings = module.params, module.params["settings"]
     agent, install_dir = settings["agent"], settings["install_dir"]
-    installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
-    result = {"changed": installing, "program": "", "said": "", "pruned": []}
     try:
+        agents.check_named(agent)
+        installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
+        result = {"changed": installing, "program": "", "said": "", "pruned": []}
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
             if not alive.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them
