@@ -26,8 +26,9 @@ from .clock import age_of, stamp, utc_now
 from .errors import LoopError
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
+from .gateway_forward import Forwarding
 from .gateway_requests import HEADS, Asking, deployed_policy
-from .gitcmd import begun, credentials, git, rows, whole_environment
+from .gitcmd import begun, git, rows, whole_environment
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -52,7 +53,6 @@ MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
 KEPT_PER_CYCLE, KEPT_BYTES = 5, 64 * 1024 * 1024
 RECEIVE_SECONDS = 600.0
-FORWARD_SECONDS = 300.0
 HOOK_FD = "LOOP_GATEWAY_FD"
 
 # git's hook. Bash, since the descriptor's number may have more than one digit.
@@ -103,7 +103,7 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
             ours, hooks = socket.socketpair()
-            with ours, hooks:
+            with ours, hooks, Forwarding(clone, asking.token(), home) as way:
                 environment = whole_environment(
                     {"GIT_PROTOCOL": protocol, HOOK_FD: str(hooks.fileno())},
                     {**RECEIVING, "core.hooksPath": f"{config['lib_dir']}/hooks"},
@@ -115,7 +115,7 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
                 )  # fmt: skip
                 try:
                     hooks.close()
-                    _answer_hook(asking, clone, home, ours)
+                    _answer_hook(asking, clone, home, ours, way)
                     process.wait(RECEIVE_SECONDS)
                 except subprocess.TimeoutExpired:
                     asking.note("refused", asked=f"push to {clone.repo}", why="it did not end in its time")
@@ -163,7 +163,7 @@ def _put(path: str, text: str) -> None:
         handle.write(text)
 
 
-def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -> None:
+def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket, way: Forwarding) -> None:
     """Wait for the hook, decide, and tell it; nothing comes where the push broke off before."""
     ours.settimeout(RECEIVE_SECONDS)
     with contextlib.suppress(TimeoutError), ours.makefile("rw", encoding="utf-8", errors="surrogateescape") as pipe:
@@ -175,7 +175,7 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
             asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
             return
         said: list[str] = []
-        allowed = decide(asking, clone, home, quarantine, updates, said.append)
+        allowed = decide(asking, clone, home, quarantine, updates, said.append, way)
         with contextlib.suppress(OSError):
             pipe.write("".join(f"{show(line, 2000)}\n" for line in said) + ("yes\n" if allowed else "no\n"))
             pipe.flush()
@@ -184,7 +184,9 @@ def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket) -
 # --- deciding -----------------------------------------------------------------------------------
 
 
-def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say) -> bool:
+def decide(
+    asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say, way: Forwarding
+) -> bool:
     """Judge what was received and send it on; whether the forge has it now. Every answer is in the record."""
     began = time.monotonic()
     first = updates[0]
@@ -200,7 +202,7 @@ def decide(asking: Asking, clone: Clone, home: str, quarantine: str, updates: Se
         entry["judged"] = round(time.monotonic() - began, 3)
         if found:
             raise NotAllowed(_told(found))
-        _forward(asking, clone, home, inside, first, entry)
+        _forward(asking, clone, home, inside, first, entry, way)
     except (LoopError, OSError, MemoryError, ValueError) as error:
         if isinstance(error, MemoryError):
             error = NotAllowed("it needs more memory to be judged than any change does")
@@ -349,7 +351,9 @@ def _told(found: Sequence[Violation]) -> str:
 # --- sending on ---------------------------------------------------------------------------------
 
 
-def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str], update: Update, entry: Json) -> None:
+def _forward(
+    asking: Asking, clone: Clone, home: str, inside: Mapping[str, str], update: Update, entry: Json, way: Forwarding
+) -> None:
     """Exactly what was judged goes to the forge, if it still has there what we think; else NotAllowed, in its words."""
     branch = update.ref.removeprefix(HEADS)
     before = asking.story().forwarded.get(branch, {}).get("new", "")
@@ -359,16 +363,8 @@ def _forward(asking: Asking, clone: Clone, home: str, inside: Mapping[str, str],
     if old and not before:
         _give_way(asking, clone, branch, old)
     asking.note("forward", **entry, old=old)
-    access, settings = credentials(clone.url, asking.token(), forge=clone.forge)
-    words = ["push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no", "--no-signed"]
-    words += [f"--force-with-lease={update.ref}:{old}", "--", clone.url, f"{update.new}:{update.ref}"]
-    limits = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **pristine.LENDERS_ARE_MUTE}
-    status, out, err = git(
-        home, words, environment={**access, **inside}, config={**settings, **limits}, ok=pristine.ANY,
-        timeout=FORWARD_SECONDS,
-    )  # fmt: skip
-    if status:
-        raise NotAllowed(f"the forge refuses it: {_forge_words(out, err)}")
+    if refused := way.push(update.new, update.ref, old, [inside["GIT_OBJECT_DIRECTORY"], f"{home}/objects"]):
+        raise NotAllowed(f"the forge refuses it: {refused}")
     entry["old"] = old
 
 
@@ -380,15 +376,6 @@ def _give_way(asking: Asking, clone: Clone, branch: str, old: str) -> None:
     why = "an earlier cycle published it, and no pull request is open for it"
     kept = keep(asking, clone, branch, old, why, [])
     asking.note("replaced", repo=clone.repo, branch=branch, old=old, kept=kept)
-
-
-def _forge_words(out: str, err: str) -> str:
-    """What the forge said, for a person: its own lines first, then git's."""
-    said = [line.removeprefix("remote: ").strip() for line in err.splitlines() if line.startswith("remote: ")]
-    rejected = [line.split("\t")[-1] for line in out.splitlines() if line.startswith("!")]
-    fatal = [line for line in err.splitlines() if line.startswith(("fatal:", "error:"))]
-    lines = [line for line in [*rejected, *said, *fatal[:1]] if line] or ["no message"]
-    return show(re.sub(r"://[^/\s@]+@", "://***@", "; ".join(lines[:6])), 1000)
 
 
 # --- what is kept -------------------------------------------------------------------------------

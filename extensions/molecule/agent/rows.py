@@ -307,7 +307,8 @@ ROWS = [
     Row(
         "moves its worktree to a repository of its own",
         ["pi: run git init -q -b x /tmp/own; git -C /tmp/own remote add origin $(git remote get-url origin);"
-         " git -C /tmp/own fetch -q; git -C /tmp/own reset -q origin/main; git -C /tmp/own config http.sslVerify false;"
+         " timeout 5 git -C /tmp/own fetch -q; git -C /tmp/own reset -q origin/main;"
+         " git -C /tmp/own config http.sslVerify false;"
          " echo gitdir: /tmp/own/.git > .git"],
         "needs_triage", "ended with [0-9]+|exited with code [0-9]+", "docs",
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_receive, gateway_record
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
-from celled import GATE, LOOP, NEEDS_ROOT, box, git, give
+from celled import GATE, LOOP, NEEDS_ROOT, box, git
 from gated import OTHER, REPO, Cycle, Door, Running, commit_files, door, gateway_of, in_unit
 
 pytestmark = NEEDS_ROOT
@@ -69,17 +70,25 @@ def test_what_was_merged_meanwhile_is_not_ours(ours: Cycle) -> None:
 
 def test_a_repository_with_sha256(forge: Running) -> None:
     """Another hash than most: received, judged and forwarded all the same."""
+    forge.store.add_repo("AS215932/long")
+    at_forge = forge.store.directory("AS215932/long")
     with box() as host:
         host.deploy()
         bare = host.repository("app", sha="sha256")
-        host.config.update(unit=f"{host.config['unit']}-sha256", api_url=forge.api_url)
+        shutil.rmtree(at_forge)
+        shutil.copytree(bare, at_forge)
+        git(at_forge, "config", "http.receivepack", "true")
+        host.config.update(
+            unit=f"{host.config['unit']}-sha256", api_url=forge.api_url, git_url=forge.url,
+            workspace_repositories=[{"repo": "AS215932/long", "dest": "app", "version": "main"}],
+        )  # fmt: skip
+        (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n")
         with gateway_of(host) as pid, Door(host, forge, pid).cycle(bound=False) as ours:
             new = ours.commit()
             assert len(new) == 64 and ours.push().returncode == 0
             ours.commit("src/x.py")
             assert "src/x.py: outside of what may be changed" in ours.push().stderr.replace("\nremote: ", "")
-            give(bare, "root")
-            assert git(bare, "rev-parse", ours.branch) == new
+            assert git(at_forge, "rev-parse", ours.branch) == new
 
 
 # --- which ref
