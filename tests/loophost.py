@@ -282,6 +282,7 @@ def _prepare(name: str, lower: Path, port: int) -> None:
     (upper / "root/.ssh").chmod(0o700)
     if bundle := _ca_bundle():
         put(CA_BUNDLE, bundle)
+        put("usr/local/share/ca-certificates/this-machine.crt", bundle)  # for when somebody adds one of their own
     if pip := _pip_configuration(lower):
         put("etc/pip.conf", pip)
     if proxies := _proxies():

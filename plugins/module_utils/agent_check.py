@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import agents, egress, sandbox
+from . import agents, egress, handover, sandbox
 from .cells import Cell, home_file
 from .errors import LoopError
 from .files import read_bytes
@@ -23,7 +23,6 @@ from .untrusted import show
 
 Config: TypeAlias = Mapping[str, Any]
 
-POLICY = "configs/loop/model-policy.production.yml"
 TIERS = ("cheap", "mid", "strong", "frontier")
 # What the engine starts for a backend whose command the policy does not give.
 COMMANDS = {"pi": ("pi", "--print", "{prompt}"), "claude-code": ("claude", "-p", "{prompt}")}
@@ -35,13 +34,6 @@ KEYS = {
 LOGINS = {"pi": ".pi/agent/auth.json", "claude": ".claude/.credentials.json"}
 PROMPT = "Answer with the word ok and nothing else."
 START_SECONDS, ANSWER_SECONDS = 60.0, 180.0
-
-
-def policy_in_force(install_dir: str, environment: Mapping[str, str]) -> str:
-    """The model policy of the next cycle, as root sees it: the release's own, or one that the host has elsewhere."""
-    named = environment.get("HYRULE_MODEL_POLICY_FILE", "")
-    elsewhere = os.path.isfile(named) and not named.startswith(f"{install_dir}/")
-    return named if elsewhere else f"{install_dir}/current/{POLICY}"
 
 
 def commands(path: str) -> list[list[str]]:
@@ -73,10 +65,9 @@ def check(config: Config, environment: Mapping[str, str], *, expected: bool = Fa
     A host without an engine has no model policy yet: there only what is set is looked at. ``expected`` is an agent
     that is about to be installed.
     """
-    policy = policy_in_force(config["install_dir"], environment)
     names = [config["agent"]["program"]] if config["agent"] else list(config["agent_programs"])[:1]
-    if os.path.isfile(policy):
-        names = list(dict.fromkeys(words[0] for words in commands(policy)))
+    if os.path.isdir(f"{config['install_dir']}/current"):
+        names = list(dict.fromkeys(words[0] for words in commands(handover.model_policy(config, environment))))
     for name in names:
         fit(config, name, environment, expected=expected)
     return names

@@ -16,9 +16,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, untrusted
+from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, settle, untrusted
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
@@ -51,7 +51,7 @@ def run(
     overrides: Iterable[str] = (),
     say: Say = lambda line: None,
 ) -> Json:
-    """Run one cycle and judge it: ``passed failed expectations evidence receipt cleanup``.
+    """Run one cycle and judge it: ``passed failed expectations evidence receipt cleanup left``.
 
     LoopError means that no cycle was started: what must be true beforehand is not. ``say``
     is told each step and each line of the cycle's journal while it happens.
@@ -91,6 +91,7 @@ def run(
             work = inspect(config, forge, target, pull, token) if pull else work
             expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"])
             expectations += judge_work(config, target, work)
+            expectations.append(judge_agent(config, cycle["account"]))
             expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))
     except LoopError as error:
@@ -119,6 +120,7 @@ def run(
         "evidence": evidence,
         "receipt": None,
         "cleanup": [],
+        "left": [],
     }
     if failed is None:
         how = {
@@ -130,10 +132,18 @@ def run(
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
         releases.mark(config["install_dir"], installed["engine_sha"], "proven", f"{mode} canary")
-    if cleanup and target is not None and cycle["ended"]:
-        done = clean_up(forge, target, news["pulls"], identity, config["branch_prefixes"])
-        result["cleanup"] = untrusted.shown(done)
+    if target is not None and cycle["ended"]:
+        ours = [pull for pull in news["pulls"] if pull["user"]["login"] == identity]
+        result.update(tidy(forge, remains(target, ours, config["branch_prefixes"]), do=cleanup))
     return result
+
+
+def clean_up(config: Config, repo: str, issue: int, *, token: str, do: bool) -> Json:
+    """Tidy up after a canary that passed before; with ``do`` false only ``left`` is told."""
+    forge, target = Forge(config["api_url"], token), _Target(config, repo, issue)
+    pulls = open_pulls(forge, target, config["branch_prefixes"])
+    approved = APPROVED in _labels(forge.issue(repo, issue) or {})
+    return tidy(forge, remains(target, pulls, config["branch_prefixes"], approved=approved), do=do)
 
 
 class _Target:
@@ -235,17 +245,21 @@ def check_target(config: Config, forge: Forge, target: _Target) -> None:
     target.default_branch = repository["default_branch"]
     if not forge.may_open_pulls(target.repo, target.default_branch):
         raise LoopError(f"the token may not open pull requests in {target.repo}: give it write access to them")
-    taken = [
-        pull
-        for pull in forge.pulls(target.repo, state="open")
-        if target.change_id in pull["head"]["ref"].split("/")
-        and _has_prefix(pull["head"]["ref"], config["branch_prefixes"])
-    ]
+    taken = open_pulls(forge, target, config["branch_prefixes"])
     if taken:
         raise LoopError(
             f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it,"
             " which engineering_loop_canary.cleanup: true does after the next proof"
         )
+
+
+def open_pulls(forge: Forge, target: _Target, prefixes: Sequence[str]) -> list[Json]:
+    """The open pull requests that the loop made for the issue."""
+    return [
+        pull
+        for pull in forge.pulls(target.repo, state="open")
+        if target.change_id in pull["head"]["ref"].split("/") and _has_prefix(pull["head"]["ref"], prefixes)
+    ]
 
 
 def score(issue: Json, now: datetime.datetime) -> float:
@@ -515,6 +529,15 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
     ]
 
 
+def judge_agent(config: Config, account: Json) -> Json:
+    """The agent did the work, and not the engine's own mock: root saw it start, and the run's state says so."""
+    known = [name for name in account.get("programs") or [] if name in config["agent_programs"]]
+    backend = str(account.get("backend") or "")
+    seen = f"{', '.join(known) or 'no agent'} was started, the backend was {backend or 'not named'}"
+    wanted = f"{' or '.join(config['agent_programs'])} was started in its sandbox, and did the run's work"
+    return expect("agent", bool(known) and backend not in ("", settle.MOCK), wanted, seen)
+
+
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
@@ -601,24 +624,46 @@ def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: st
 # --- after
 
 
-def clean_up(forge: Forge, target: _Target, pulls: Sequence[Json], identity: str, prefixes: Sequence[str]) -> list[str]:
-    """Close the cycle's own pull requests, delete their branches, take the label off; what was done, in words."""
-    done: list[str] = []
+class Remnant(NamedTuple):
+    """What a canary leaves on the forge, as a person is told to tidy it, and how we do."""
 
-    def attempt(words: str, call: Any, *arguments: Any) -> None:
-        try:
-            call(*arguments)
-            done.append(words)
-        except LoopError as error:  # the verdict stands; a person can finish the tidying
-            done.append(f"not done: {words}: {error}")
+    todo: str
+    done: str
+    call: Callable[..., None]
+    arguments: tuple[str | int, ...]
 
+
+def remains(target: _Target, pulls: Sequence[Json], prefixes: Sequence[str], *, approved: bool = True) -> list[Remnant]:
+    """These pull requests of the loop's, their branches, and the label."""
+    found: list[Remnant] = []
     for pull in pulls:
         repo, number, branch = pull["base"]["repo"]["full_name"], pull["number"], pull["head"]["ref"]
-        if pull["user"]["login"] == identity and _has_prefix(branch, prefixes):
-            attempt(f"closed {pull['html_url']}", forge.close_pull, repo, number)
-            attempt(f"deleted {branch} of {repo}", forge.delete_branch, repo, branch)
-    attempt(f"took {APPROVED} off {target}", forge.remove_label, target.repo, target.issue, APPROVED)
-    return done
+        if _has_prefix(branch, prefixes):
+            url = pull["html_url"]
+            found.append(Remnant(f"close {url}", f"closed {url}", Forge.close_pull, (repo, number)))
+            of = f"{branch} of {repo}"
+            found.append(Remnant(f"delete {of}", f"deleted {of}", Forge.delete_branch, (repo, branch)))
+    if approved:
+        label = f"{APPROVED} off {target}"
+        arguments = (target.repo, target.issue, APPROVED)
+        found.append(Remnant(f"take {label}", f"took {label}", Forge.remove_label, arguments))
+    return found
+
+
+def tidy(forge: Forge, remnants: Sequence[Remnant], *, do: bool) -> Json:
+    """``cleanup``, what was done, and ``left``, what is left to a person; in words."""
+    done: list[str] = []
+    left: list[str] = []
+    for one in remnants:
+        if not do:
+            left.append(one.todo)
+            continue
+        try:
+            one.call(forge, *one.arguments)
+            done.append(one.done)
+        except LoopError as error:  # the verdict stands; a person can finish the tidying
+            left.append(f"{one.todo}, which failed: {error}")
+    return {"cleanup": untrusted.shown(done), "left": untrusted.shown(left)}
 
 
 def _argument(arguments: Sequence[str], flag: str, default: float) -> float:

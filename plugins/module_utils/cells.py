@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from . import untrusted
 from .clock import age_of, stamp, utc_now
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import flocked, read_bytes, remove_tree, write_atomic
 from .journal import say
 from .users import account, as_user
@@ -43,8 +43,8 @@ OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
 # What a manifest may have under the names that decide something.
 KINDS: dict[str, tuple[type, ...]] = {
-    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "binds": (list,),
-    "issue": (dict, type(None)),
+    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "programs": (list,),
+    "binds": (list,), "issue": (dict, type(None)),
 }  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
@@ -298,7 +298,7 @@ def find(config: Config, name: str) -> Cell:
     fitting = [known for known in names if known == name] or [known for known in names if name and name in known]
     if len(fitting) != 1:
         told = f"{len(fitting)} cells fit" if fitting else "there is no such cell"
-        raise LoopError(f"{untrusted.show(name)}: {told}; ansible-playbook playbooks/restore.yml lists them")
+        raise LoopError(f"{untrusted.show(name)}: {told}; {playbook('restore')} lists them")
     return Cell(f"{config['runs_dir']}/{fitting[0]}")
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import gate_check, gate_policy, gateway_record, journal, pristine, untrusted
 from .clock import age_of, stamp, utc_now
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_forward import Forwarding
@@ -436,7 +436,7 @@ def restore(config: Config, name: str, branch: str, *, check: bool = False) -> J
     """As root: what is kept under this name as ``branch`` of a fresh clone for a person; ``{path branch ...}``."""
     one = next((one for one in kept(config) if one["id"] == name), None)
     if one is None:
-        raise LoopError(f"the gateway keeps nothing as {show(name)}: ansible-playbook playbooks/restore.yml lists it")
+        raise LoopError(f"the gateway keeps nothing as {show(name)}: {playbook('restore')} lists it")
     clone = next((clone for clone in pristine.clones(config) if clone.dest == one["dest"]), None)
     if clone is None:
         raise LoopError(f"{name} is of {show(str(one['dest']))}, which is no repository of this loop any more")

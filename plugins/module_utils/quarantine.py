@@ -837,9 +837,7 @@ def _check_ours(place: str, root: bool) -> bool:
         if owner:
             raise LoopError(f"something in {place} belongs to uid {owner}: give it to {name_of(os.geteuid())} (chown)")
         if not root:
-            raise LoopError(
-                f"something in {place} is root's: let root purge it, by playbooks/heal.yml -e heal_purge=true"
-            )
+            raise LoopError(f"something in {place} is root's: let root purge it (git_worktree_sweep as root)")
         roots = True
     return roots
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from . import agents
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import read_bytes, sha256, write_atomic
 
 Json: TypeAlias = dict[str, Any]
@@ -32,7 +32,8 @@ Config: TypeAlias = Mapping[str, Any]
 
 UNIT_DIR = "/etc/systemd/system"
 KEY_NAME = ".key"
-PROVE_AGAIN = "prove it with: ansible-playbook playbooks/canary.yml"
+PROVE_AGAIN = f"prove it with: {playbook('canary')}"
+UNSEEN = "nobody has seen what this changes at work"
 # A proof of publishing is also a proof of being idle, never the other way round.
 STRENGTH = {"empty": 0, "docs": 1}
 UNPROVEN = "unproven"  # no receipt, but the record that somebody does without one
@@ -128,11 +129,16 @@ def unit_digest(config: Config, root: str = "") -> str:
     """
     files = unit_files(config, root)
     digest = hashlib.sha256()
-    meaning = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
-    _feed(digest, "loop.json", json.dumps(meaning, sort_keys=True).encode())
+    bound = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    _feed(digest, "loop.json", json.dumps(bound, sort_keys=True).encode())
     for path in files:
         _feed(digest, path, read_bytes(root + path) or b"")
     return digest.hexdigest()
+
+
+def meaning(config: Config) -> Json:
+    """What of the settings a proof is bound to, the digest of the policy included."""
+    return {key: value for key, value in config.items() if key not in VOLATILE_KEYS or key == "policy_sha256"}
 
 
 def unit_files(config: Config, root: str = "") -> list[str]:

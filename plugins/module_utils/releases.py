@@ -56,9 +56,12 @@ HISTORY = 200  # activations remembered
 VERDICTS = ("proven", "failed")
 SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
 NETWORK_SECONDS = 600.0
-# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop.
+# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop, and
+# nothing that leads an installation elsewhere.
 PASSED_ON = re.compile(
-    r"(UV_|PIP_|SSL_CERT_)\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|LANG|TMPDIR",
+    r"(UV|PIP)_(\w*INDEX\w*|FIND_LINKS|\w+_HOST|\w*CERTS?|NATIVE_TLS|KEYRING_PROVIDER|PROXY|CONFIG_FILE|OFFLINE"
+    r"|\w*TIMEOUT|\w*RETRIES|CONCURRENT_\w+)"
+    r"|SSL_CERT_\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|TMPDIR",
     re.IGNORECASE,
 )
 
@@ -381,11 +384,12 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _exposed(install_dir: str) -> bool:
-    """Whether somebody else could replace what is in the install directory."""
+    """Whether somebody else could replace what is in the install directory, or the loop's user not reach a release."""
     with contextlib.suppress(FileNotFoundError):
         for path in (install_dir, os.path.join(install_dir, "releases")):
             status = os.lstat(path)
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            closed = path != install_dir and status.st_mode & 0o055 != 0o055
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or closed:
                 return True
     return False
 
@@ -502,7 +506,7 @@ def _sync_commands(settings: Settings, locked: bool) -> list[list[str]]:
         local = ["--no-index", "--find-links", settings.wheels] if settings.wheels else []
         return [
             [settings.python, "-m", "venv", ".venv"],
-            [".venv/bin/python", "-m", "pip", "install", "--quiet", *local, "--editable", "."],
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", *local, "--editable", "."],
         ]
     if not settings.wheels:
         # --frozen alone would install an old lock under a new pyproject.toml without a word.

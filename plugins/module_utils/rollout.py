@@ -20,7 +20,7 @@ import pwd
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,27 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
             _save(config["install_dir"], {**known, "open": under_way})
         if state.runs:
             timer.put(config["unit"], False, state)
+
+
+def voids(config_file: str, changes: Iterable[hostfiles.Change]) -> bool:
+    """Whether a proof of what is installed holds no longer once these changes are made."""
+    try:
+        config = settings.load(config_file, keys=settings.LASTING)
+    except LoopError:
+        return bool(list(changes))  # nothing is deployed, so nothing is proven
+
+    def meaning(content: bytes | None) -> Any:
+        try:
+            return receipts.meaning(json.loads(content or b""))
+        except (ValueError, AttributeError):
+            return content
+
+    return any(
+        meaning(change.before) != meaning(change.after)
+        if change.path == config_file
+        else change.before != change.after and _covered(change.path, config_file, config)
+        for change in changes
+    )
 
 
 def settle(config_file: str, receipt: Json | None, *, check: bool = False) -> bool:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import read_bytes
 
 DEFAULT_PATH = "/etc/engineering-loop/loop.json"
+
+WRITE_AGAIN = f"{playbook('apply')} writes it again"
 
 # Key -> type. The role renders every one of them.
 KEYS: dict[str, type] = {
@@ -67,19 +69,17 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
     """The host's settings; LoopError where the file is missing, is no JSON object or lacks one of ``keys``."""
     content = read_bytes(path)
     if content is None:
-        raise LoopError(f"{path} is missing: this host was not deployed yet; run playbooks/apply.yml against it")
+        raise LoopError(f"{path} is missing: this host was not deployed yet; run {playbook('apply')}")
     try:
         settings = json.loads(content)
     except ValueError as error:
-        raise LoopError(f"{path} is not JSON ({error}); run playbooks/apply.yml to write it again") from error
+        raise LoopError(f"{path} is not JSON ({error}); {WRITE_AGAIN}") from error
     if not isinstance(settings, dict):
-        raise LoopError(f"{path} must hold one JSON object; run playbooks/apply.yml to write it again")
+        raise LoopError(f"{path} must hold one JSON object; {WRITE_AGAIN}")
     for key in keys:
         kind = KEYS[key]
         if not isinstance(settings.get(key), kind):
-            raise LoopError(
-                f"{path}: {key} is missing or not a {kind.__name__}; run playbooks/apply.yml to write it again"
-            )
+            raise LoopError(f"{path}: {key} is missing or not a {kind.__name__}; {WRITE_AGAIN}")
     return settings
 
 

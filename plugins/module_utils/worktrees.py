@@ -22,7 +22,7 @@ from . import loose
 from . import quarantine as store
 from .admins import Admin, admins_near, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import write_atomic
 from .gitcmd import git
 from .gitrepo import (
@@ -272,7 +272,7 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "debris": leftover.debris,
         "uid": os.lstat(leftover.path or tree).st_uid if leftover.path or moved else os.geteuid(),
         "size": None,  # to measure it takes longer than to move it: the first look of retention does
-        "restore": f"ansible-playbook playbooks/restore.yml -e what={leftover.id}",
+        "restore": f"{playbook('restore')} -e what={leftover.id}",
     }
     record = {
         "id": leftover.id,

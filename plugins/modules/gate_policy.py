@@ -121,7 +121,9 @@ policy:
   returned: success
   type: dict
 sha256:
-  description: Digest of what the policy means. Layout, order and comments do not count.
+  description:
+    - Digest of what the policy means. Layout, order and comments do not count.
+    - In words, where check mode could not compose it yet.
   returned: success
   type: str
 widened:
@@ -154,13 +156,21 @@ import os
 import pwd
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
 
-NOTHING_YET: dict[str, Any] = {"policy": {}, "sha256": "", "widened": [], "tightened": [], "admitted": []}
+# The digest ends up in settings that check mode shows.
+NOTHING_YET: dict[str, Any] = {
+    "policy": {},
+    "sha256": "known once the release is built",
+    "widened": [],
+    "tightened": [],
+    "admitted": [],
+}
 
 
 def read_base(module: AnsibleModule) -> core.Policy | None:
@@ -289,6 +299,7 @@ def main() -> None:
             module.exit_json(**NOTHING_YET, changed=True, msg=message)
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
+        put_habits_aside(module.ansible_version)
         module.exit_json(**apply(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -66,6 +66,7 @@ pruned:
 
 import os
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     agent_check,
@@ -92,6 +93,7 @@ def main() -> None:
     given, settings = module.params, module.params["settings"]
     agent, install_dir = settings["agent"], settings["install_dir"]
     try:
+        put_habits_aside(module.ansible_version)
         agents.check_named(agent)
         installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
         result = {"changed": installing, "program": "", "said": "", "pruned": []}

@@ -61,7 +61,10 @@ options:
     type: int
     default: 3600
   cleanup:
-    description: Afterwards close the cycle's pull request, delete its branch and take the approval off the issue.
+    description:
+      - Afterwards close the cycle's pull request, delete its branch and take the approval off the issue, which stays
+        open for the next proof.
+      - Where nothing is run since a receipt matches, what an earlier canary left is tidied up.
     type: bool
     default: false
   force:
@@ -71,6 +74,11 @@ options:
   max_age:
     description: Receipts older than this do not count, as in V(30d) (C(s), C(m), C(h), C(d), C(w)). Empty for no limit.
     type: str
+    default: ""
+  foreseen:
+    description: In check mode, V(unproven) where the tasks before would change what a proof covers.
+    type: str
+    choices: ["", unproven]
     default: ""
   applied_by:
     description: Who runs the canary, for the receipt.
@@ -143,9 +151,15 @@ reason:
   sample: proven by the docs canary at 2026-01-01T12:00:00Z
 cleanup:
   description: What was tidied up on the forge, in words.
-  returned: when a cycle was run
+  returned: success
   type: list
   elements: str
+left:
+  description: What is left on the forge for a person to tidy up, in words.
+  returned: success
+  type: list
+  elements: str
+  sample: [close https://github.com/AS215932/network-operations/pull/236]
 """
 
 import contextlib
@@ -153,6 +167,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     canary,
@@ -168,8 +183,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.files im
 def prove(module: AnsibleModule) -> None:
     """Do as told and leave the module."""
     wanted = module.params
-    if not os.path.lexists(wanted["config"]) and module.check_mode:
-        module.exit_json(changed=True, passed=False, reason="the canary would run once this host is deployed")
+    deployed = os.path.lexists(wanted["config"])
+    if module.check_mode and (wanted["foreseen"] or not deployed):
+        why = receipts.UNSEEN if deployed else "this host is not deployed yet"
+        module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {why}")
     if wanted["timeout"] < 1:
         raise LoopError("timeout must be at least one second")
     config = settings.load(wanted["config"])
@@ -191,12 +208,15 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
     wanted = module.params
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
-        module.exit_json(changed=False, passed=True, reason=reason, receipt=None)
+        told: dict[str, list[str]] = {"cleanup": [], "left": []}
+        if wanted["cleanup"] and wanted["mode"] == "docs":
+            token, _identity = acting(wanted, config)
+            told = canary.clean_up(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
+        changed = bool(told["cleanup"] or (module.check_mode and told["left"]))
+        module.exit_json(changed=changed, passed=True, reason=reason, receipt=None, **told)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
-    file = wanted["env_file"] or config["env_file"]
-    os.environ.update(env_file.network(env_file.load(file, config["forbidden_environment"])))
-    token, identity = github_app.acting(config, file)
+    token, identity = acting(wanted, config)
     result = canary.run(
         config,
         wanted["mode"],
@@ -216,6 +236,13 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
     if module._diff:
         result["diff"] = {"before": f"not proven: {reason}\n", "after": f"proven: {result['receipt']}\n"}
     module.exit_json(changed=True, reason=reason, **result)
+
+
+def acting(wanted: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
+    """Token and login by which the forge is reached, as the gateway reaches it."""
+    file = wanted["env_file"] or config["env_file"]
+    os.environ.update(env_file.network(env_file.load(file, config["forbidden_environment"])))
+    return github_app.acting(config, file)
 
 
 def sayer(path: str | None) -> Callable[[str], object]:
@@ -252,6 +279,7 @@ def main() -> None:
             "cleanup": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
             "max_age": {"type": "str", "default": ""},
+            "foreseen": {"type": "str", "choices": ["", "unproven"], "default": ""},
             "applied_by": {"type": "str", "default": ""},
             "overrides": {"type": "list", "elements": "str", "default": []},
             "progress": {"type": "path"},
@@ -260,6 +288,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         prove(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -108,6 +108,7 @@ brought:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     cells,
@@ -116,7 +117,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     settings,
     untrusted,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, playbook
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
 # In the sandbox: what a person asks first.
@@ -146,6 +147,7 @@ def main() -> None:
     if module.params["run"] and module.params["to"]:
         module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
     try:
+        put_habits_aside(module.ansible_version)
         result = shown(act(settings.load(module.params["config"]), module.params, module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))
@@ -164,7 +166,7 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
             return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}
         done = enter.restore_earlier(config, given["what"])
         if done is None:
-            raise LoopError(f"no cell has {given['what']}; ansible-playbook playbooks/restore.yml lists what is kept")
+            raise LoopError(f"no cell has {given['what']}; {playbook('restore')} lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
     push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
     if push is not None:

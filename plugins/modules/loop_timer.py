@@ -46,6 +46,13 @@ options:
     type: str
     choices: [docs, empty]
     default: docs
+  foreseen:
+    description:
+      - In check mode, what the tasks before would have come to, V(unproven) where they change what a proof covers,
+        V(proven) where a canary would have passed since. Empty where what is installed now stays.
+    type: str
+    choices: ["", proven, unproven]
+    default: ""
   applied_by:
     description: Who runs this, for the record of an unproven timer.
     type: str
@@ -107,6 +114,7 @@ held:
 import os
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, rollout, settings, timer
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -117,10 +125,11 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
     """Bring the timer where it belongs and say where it is."""
     params = module.params
     max_age = receipts.duration(params["canary_max_age"])
-    if not os.path.lexists(params["config"]) and (module.check_mode or not params["enabled"]):
-        reason = "this host is not deployed yet"
-        held = f"{reason}; once it is, {receipts.PROVE_AGAIN}" if params["enabled"] else ""
-        return result(Timer(), False, False, reason, held)
+    deployed = os.path.lexists(params["config"])
+    if not deployed and not params["enabled"]:
+        return result(Timer(), False, False, "this host is not deployed yet", "")
+    if module.check_mode and (params["foreseen"] or not deployed):
+        return foreseen(module, params["foreseen"] == "proven")
     config = settings.load(params["config"])
     proof = receipts.matching(config, max_age, params["canary_mode"])
     proven = proof.receipt is not None
@@ -144,6 +153,20 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
     if proven or run:
         changed = rollout.settle(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)
+
+
+def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
+    """Where the timer will be once what check mode only foretells is done."""
+    params = module.params
+    run = params["enabled"] and (proven or not params["required"])
+    before, why = Timer(), "this host is not deployed yet"
+    if os.path.lexists(params["config"]):
+        before, why = timer.look(settings.load(params["config"], keys=settings.LASTING)["unit"]), receipts.UNSEEN
+    reason = "the canary proves it" if proven else f"{why}; {receipts.PROVE_AGAIN}"
+    after = before._replace(enabled=run, active=run, next=before.next if before.active and run else "")
+    held = reason if params["enabled"] and not run else ""
+    changed = proven or timer.differs(before, run)
+    return result(after, changed, proven, reason, held, before if module._diff else None)
 
 
 def result(
@@ -177,12 +200,14 @@ def main() -> None:
             "required": {"type": "bool", "default": True},
             "canary_max_age": {"type": "str", "default": ""},
             "canary_mode": {"type": "str", "choices": ["docs", "empty"], "default": "docs"},
+            "foreseen": {"type": "str", "choices": ["", "proven", "unproven"], "default": ""},
             "applied_by": {"type": "str", "default": ""},
             "overrides": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         module.exit_json(**settle(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

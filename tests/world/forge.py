@@ -33,6 +33,7 @@ from forge_git import add_git
 from forge_http import API, add_gate
 from forge_rest import add_app_tokens, add_reading, add_writing
 from forge_store import ForgeError, Store, import_source
+from forge_tls import certificate
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 
@@ -70,8 +71,8 @@ class _Handler(WSGIRequestHandler):
 class _Place:
     """Where the forge listens. It can leave for a while, when connections are refused, and come back to its port."""
 
-    def __init__(self, app: Flask, port: int) -> None:
-        self._app = app
+    def __init__(self, app: Flask, port: int, tls: tuple[str, str] | None = None) -> None:
+        self._app, self._tls = app, tls
         self.port = port
         self._lock = threading.Lock()
         self._over = False
@@ -81,7 +82,9 @@ class _Place:
         with self._lock:
             if self._over:
                 return
-            self._server = make_server("127.0.0.1", self.port, self._app, threaded=True, request_handler=_Handler)
+            self._server = make_server(
+                "127.0.0.1", self.port, self._app, threaded=True, request_handler=_Handler, ssl_context=self._tls
+            )
             self._server.daemon_threads = True  # type: ignore[attr-defined]
             self.port = self._server.server_port
             serve = {"poll_interval": 0.02}
@@ -133,6 +136,17 @@ def running(
         raise ForgeError("\n".join(["not as GitHub describes it:", *dict.fromkeys(store.violations)]))
 
 
+@contextmanager
+def over_tls(served: Running, directory: Path) -> Iterator[tuple[str, Path]]:
+    """The same forge as a GitHub Enterprise under a CA of its own: its second address, and the CA bundle."""
+    bundle, key = certificate(directory)
+    place = _Place(create_app(served.store), 0, (str(bundle), str(key)))
+    try:
+        yield f"https://127.0.0.1:{place.port}", bundle
+    finally:
+        place.close(for_good=True)
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="forge.py", description="A forge on this machine, for tests.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -164,11 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.command == "seed":
             Store(asked.root).open(seed, token)
             return 0
-        with running(asked.root, asked.port, seed, token) as forge:
-            print(
-                json.dumps({"url": forge.url, "api_url": forge.api_url, "token_file": str(asked.root / "token")}),
-                flush=True,
-            )
+        with running(asked.root, asked.port, seed, token) as forge, over_tls(forge, asked.root) as (tls_url, ca):
+            told = {"url": forge.url, "api_url": forge.api_url, "tls_url": tls_url, "ca": str(ca)}
+            print(json.dumps({**told, "token_file": str(asked.root / "token")}), flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
         pass

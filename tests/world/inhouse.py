@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Make this host one that runs an engine from a checkout in place, as users have it before they come to the collection.
 
-    inhouse.py build SETTINGS.json      {"engine", "sha", "url", "token"}; run on the host as root
+    inhouse.py build SETTINGS.json      {"engine", "sha", "url"}, and "token" or "rendered": true; on the host, as root
     inhouse.py save FILE                every file that must survive, with digest, mode and owner
     inhouse.py missing FILE [--still]   what is nowhere to be found any more; with --still what is not exactly as it was
 
+With "rendered" another program writes the secrets and the App's key: nothing of them is written here.
 It has what such hosts collect: a hotfix in the checkout, dirty workspaces, lessons inside a workspace, the worktree
 of a crashed run, one that waits for a person, a unit's drop-in, a second unit that starts the same engine.
 """
@@ -28,11 +29,11 @@ LIB = Path("/usr/local/lib/engineering-loop")
 UNITS = Path("/etc/systemd/system")
 UNIT = "hyrule-engineering-loop"
 MEMORY = VAR / "workspace/hyrule-infra/memory"
-WRAPPER = Path("/usr/local/sbin/run-engineering-loop")
+WRAPPERS = [LIB / "run-daemon", Path("/usr/local/sbin/run-engineering-loop")]  # where the role says, where a user did
 REPOS = {"AS215932/network-operations": "hyrule-infra", "AS215932/hyrule-cloud": "hyrule-cloud"}
 CRASHED, WAITING = "ISSUE_NETWORK_OPERATIONS_7", "ISSUE_HYRULE_CLOUD_9"
 # A run works in these, and an apply brings checkouts up to date: their git directories are judged by their commits.
-ROOTS = [HOME, ETC, VAR, LIB, WRAPPER, *(UNITS / f"{UNIT}.{kind}" for kind in ("service", "timer", "service.d"))]
+ROOTS = [HOME, ETC, VAR, LIB, WRAPPERS[1], *(UNITS / f"{UNIT}.{kind}" for kind in ("service", "timer", "service.d"))]
 ROOTS += [UNITS / "hyrule-reliability-governor.service", UNITS / "hyrule-reliability-governor.timer"]
 
 RUN_DAEMON = f"""\
@@ -47,7 +48,20 @@ exec {HOME}/.venv/bin/hyrule-engineering-loop daemon --once \\
   --max-runs-per-day 20 --max-cost-usd-per-day 10
 """
 ASKPASS = '#!/bin/sh\ncase "$1" in Username*) echo x-access-token ;; *) echo "$GH_TOKEN" ;; esac\n'
-APP_TOKEN = "#!/bin/sh\necho 'no App in this world' >&2\nexit 1\n"
+APP_TOKEN = """\
+#!/bin/sh
+set -eu
+part() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+app=$ENGINEERING_LOOP_GITHUB_APP_ID now=$(date +%s)
+said=$(printf '{"alg":"RS256","typ":"JWT"}' | part)
+said=$said.$(printf '{"iat":%s,"exp":%s,"iss":"%s"}' $((now - 60)) $((now + 540)) "$app" | part)
+key=$ENGINEERING_LOOP_GITHUB_APP_PRIVATE_KEY_FILE
+said=$said.$(printf %s "$said" | openssl dgst -sha256 -sign "$key" -binary | part)
+api=${ENGINEERING_LOOP_GITHUB_API_URL:-https://api.github.com}
+curl -fsS -X POST -H "Authorization: Bearer $said" -H 'Accept: application/vnd.github+json' \\
+  "$api/app/installations/$ENGINEERING_LOOP_GITHUB_APP_INSTALLATION_ID/access_tokens" |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])'
+"""
 SERVICE = f"""\
 [Unit]
 Description=Hyrule engineering loop (one cycle)
@@ -61,7 +75,7 @@ WorkingDirectory={HOME}
 Environment=HOME={VAR}
 Environment=HYRULE_MODEL_POLICY_FILE={HOME}/configs/loop/model-policy.production.yml
 EnvironmentFile={HOME}/.env
-ExecStart={WRAPPER}
+ExecStart=WRAPPER
 TimeoutStartSec=3600
 """
 # Monthly, so that no test meets a full hour.
@@ -106,19 +120,22 @@ def put(path: Path, text: str, owner: str, mode: int) -> None:
 
 def build(settings: dict[str, Any]) -> None:
     run("apt-get", "-q", "update")
-    run("apt-get", "-qy", "install", "--no-install-recommends", "git", "python3-venv")
+    run("apt-get", "-qy", "install", "--no-install-recommends", "git", "python3-venv", "curl", "openssl")
     run("useradd", "--system", "--user-group", "--home-dir", str(VAR), "--shell", "/usr/sbin/nologin", "loop")
     for path, owner in ((HOME, "loop:loop"), (VAR, "loop:loop"), (ETC, "root:loop"), (LIB, "root:loop")):
         run("install", "-d", "-o", owner.split(":", maxsplit=1)[0], "-g", "loop", "-m", "0750", str(path))
     for name in ("workspace", "runs", "state", "memory"):
         run("install", "-d", "-o", "loop", "-g", "loop", "-m", "0750", str(VAR / name))
     engine(settings)
-    put(ETC / "github-app.private-key.pem", "a key that only root should read\n", "root:loop", 0o640)
-    put(WRAPPER, RUN_DAEMON, "root:loop", 0o750)
+    if not settings.get("rendered"):
+        put(ETC / "github-app.private-key.pem", "a key that only root should read\n", "root:loop", 0o640)
+        put(HOME / ".env", f'GH_TOKEN="{settings["token"]}"\nANTHROPIC_API_KEY=not-a-key\n', "loop:loop", 0o640)
+    wrapper = WRAPPERS[0 if settings.get("rendered") else 1]
+    put(wrapper, RUN_DAEMON, "root:loop", 0o750)
     for name, text in (("git-askpass", ASKPASS), ("github-app-token", APP_TOKEN)):
         put(LIB / name, text, "root:loop", 0o750)
     workspaces(settings["url"])
-    put(UNITS / f"{UNIT}.service", SERVICE, "root:root", 0o644)
+    put(UNITS / f"{UNIT}.service", SERVICE.replace("WRAPPER", str(wrapper)), "root:root", 0o644)
     put(UNITS / f"{UNIT}.timer", TIMER, "root:root", 0o644)
     put(UNITS / "hyrule-reliability-governor.service", GOVERNOR, "root:root", 0o644)
     put(UNITS / "hyrule-reliability-governor.timer", TIMER, "root:root", 0o644)
@@ -129,12 +146,11 @@ def build(settings: dict[str, Any]) -> None:
 
 
 def engine(settings: dict[str, Any]) -> None:
-    """The checkout in place, its environment, its secrets and a hotfix that nobody has committed."""
+    """The checkout in place, its environment, and a hotfix that nobody has committed."""
     loop("git", "clone", "--quiet", settings["engine"], str(HOME))
     loop("git", "checkout", "--quiet", settings["sha"], cwd=HOME)
     loop("python3", "-m", "venv", str(HOME / ".venv"))
     loop(str(HOME / ".venv/bin/pip"), "install", "--quiet", "--editable", str(HOME))  # as uv sync does
-    put(HOME / ".env", f'GH_TOKEN="{settings["token"]}"\nANTHROPIC_API_KEY=not-a-key\n', "loop:loop", 0o640)
     put(HOME / "hotfix.sh", "#!/bin/sh\n# keeps the loop alive\n", "loop:loop", 0o755)
     readme = HOME / "README.md"
     put(readme, readme.read_text(encoding="utf-8") + "\nHand-made note.\n", "loop:loop", 0o644)

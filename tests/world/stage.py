@@ -5,8 +5,9 @@
     python tests/world/stage.py up DIR [--real-agent] [--engine URL|BUNDLE --from SHA --to SHA]
     python tests/world/stage.py down DIR
 
-``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "token", "pid", "model", "engine", "from", "to",
-"agent"}; the last has the role's variables for the agent: a real one whose model is played, where that was fetched.
+``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "tls_url", "ca", "token", "pid", "model", "engine",
+"from", "to", "agent"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts, ``agent``
+the role's variables for the agent: a real one whose model is played, where that was fetched.
 ``down`` prints what went through the forge and is not as GitHub describes its API.
 """
 
@@ -27,8 +28,6 @@ from typing import Any
 
 WORLD = Path(__file__).resolve().parent
 FETCHED = WORLD.parents[1] / ".cache/agent"
-# Of nobody: the played model asks for none.
-KEY = {"OPENROUTER_API_KEY": "sk-or-of-the-tests"}
 ENGINE_REPO = "AS215932/engineering-loop"
 START_SECONDS = 60
 
@@ -90,32 +89,30 @@ def up(
     _python(str(WORLD / "forge.py"), "seed", "--root", str(root))
     _python(str(WORLD / "forge.py"), "import", str(root), ENGINE_REPO, repository)
     # Each takes its port itself and then says which: one that was looked for here could be gone by then.
-    url, pid = _serve(directory, "forge", "--root", str(root))
+    told, pid = _serve(directory, "forge", "--root", str(root))
     try:
         model, model_pid = _serve(directory, "model")
     except StageError:
         os.kill(pid, signal.SIGTERM)
         raise
     stage = {
-        "url": url,
-        "api_url": f"{url}/api/v3",
+        **{name: told[name] for name in ("url", "api_url", "tls_url", "ca")},
         "token": (root / "token").read_text(encoding="utf-8").strip(),
         "pid": pid,
-        "model": model,
+        "model": model["url"],
         "model_pid": model_pid,
-        "engine": f"{url}/{ENGINE_REPO}.git",
+        "engine": f"{told['url']}/{ENGINE_REPO}.git",
         "from": first,
         "to": second,
-        "agent": agent_variables(model, real_agent),
-        "provider_key": KEY,
+        "agent": agent_variables(model["url"], real_agent),
     }
     (directory / "stage.json").touch(mode=0o600)
     (directory / "stage.json").write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
     return stage
 
 
-def _serve(directory: Path, name: str, *arguments: str) -> tuple[str, int]:
-    """Start one of the world's servers; where it listens, as soon as it says so, and its process."""
+def _serve(directory: Path, name: str, *arguments: str) -> tuple[dict[str, str], int]:
+    """Start one of the world's servers; what it says of itself as soon as it listens, and its process."""
     with (directory / f"{name}.url").open("wb") as said, (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, str(WORLD / f"{name}.py"), "serve", *arguments, "--port", "0"],
@@ -128,7 +125,7 @@ def _serve(directory: Path, name: str, *arguments: str) -> tuple[str, int]:
     while time.monotonic() < deadline and process.poll() is None:
         line = (directory / f"{name}.url").read_text(encoding="utf-8")
         if line.endswith("\n"):
-            return str(json.loads(line)["url"]), process.pid
+            return dict(json.loads(line)), process.pid
         time.sleep(0.05)
     process.kill()
     process.wait()

@@ -23,7 +23,7 @@ import requests
 
 UNIT = "hyrule-engineering-loop"
 STATE = Path("/var/lib/engineering-loop")
-ENV, SETTINGS = Path("/etc/engineering-loop/env"), Path("/etc/engineering-loop/loop.json")
+ENV, SETTINGS = Path("/opt/engineering-loop/.env"), Path("/etc/engineering-loop/loop.json")
 LOOP = "/usr/local/lib/engineering-loop/loop"
 REPO = "AS215932/network-operations"
 API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]

@@ -68,7 +68,7 @@ def pin(sha: str, **more: Any) -> None:
                 "engineering_loop_allowed_branches": ["main", "bad"],
                 "engineering_loop_git_url": stage["url"],
                 "engineering_loop_github_api_url": stage["api_url"],
-                "engineering_loop_environment": {"GH_TOKEN": stage["token"], **stage["provider_key"]},
+                "engineering_loop_environment": {"GH_TOKEN": stage["token"], "OPENAI_API_KEY": "played"},
                 "engineering_loop_timer_enabled": True,
                 "engineering_loop_timer_on_calendar": "yearly",
                 "engineering_loop_max_runs_per_day": 20,
@@ -168,7 +168,7 @@ def a_bad_one() -> None:
         f"Went back to engine {GOOD} with its policy and unit, proven by the docs canary",
         "The timer is on, next at 20",
         f"The inventory still pins {BAD}",
-        f"bump.yml -l one -e to={GOOD} -e allow_downgrade=true",
+        f"as215932.engineering_loop.bump -l one -e to={GOOD} -e allow_downgrade=true",
     ):
         assert words in said, (words, said[-3000:])
     assert (engine(), timer()) == (GOOD, ON)

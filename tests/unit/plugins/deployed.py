@@ -109,6 +109,9 @@ class Host:
             "detail": report.get("detail", ""),
             "exit_status": 0,
             "report": report,
+            "agents": 1,
+            "programs": report.get("programs", ["pi"]),  # as the watch was told
+            "backend": report.get("backend", "pi"),  # as the run's state file has it
             "issue": report.get("issue"),  # both as the gateway wrote them down
             "pr_url": report.get("pr_url"),
         }

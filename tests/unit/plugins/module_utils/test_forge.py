@@ -22,7 +22,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import f
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused, redact
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
-from tls import over_tls
+from forge import over_tls
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
+from forge import over_tls
 from gated import APPROVED, REPO, Cycle, Door, Running, commit_files, door, in_unit, journal
-from tls import over_tls
 
 pytestmark = NEEDS_ROOT
 LIST = ["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number"]

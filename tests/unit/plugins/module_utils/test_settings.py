@@ -26,13 +26,18 @@ def test_what_the_role_wrote_is_read(tmp_path: Path) -> None:
 
 
 def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
-    with pytest.raises(LoopError, match=r"is missing: this host was not deployed yet; run playbooks/apply.yml"):
+    with pytest.raises(
+        LoopError,
+        match=r"this host was not deployed yet; run ansible-playbook -i INVENTORY as215932[.]engineering_loop[.]apply ",
+    ):
         settings.load(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "user: loop", b"\xff", "{}{}", "1" * 10_000])
 def test_what_is_no_json_is_refused(tmp_path: Path, text: str | bytes) -> None:
-    with pytest.raises(LoopError, match=r"loop.json is not JSON .*; run playbooks/apply.yml") as caught:
+    with pytest.raises(
+        LoopError, match=r"loop.json is not JSON .* as215932[.]engineering_loop[.]apply -l HOST writes it again"
+    ) as caught:
         load(tmp_path, text)
     assert "\n" not in str(caught.value)
 

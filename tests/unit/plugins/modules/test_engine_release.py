@@ -76,6 +76,13 @@ def test_check_mode_needs_no_git(run: Any, shas: list[str], monkeypatch: pytest.
     assert run(version=shas[0], uv="uv", _ansible_check_mode=True)["built"]
 
 
+def test_check_mode_asks_no_forge(run: Any, shas: list[str], tmp_path: Path) -> None:
+    """A host that is to be taken over has a GitHub App, and not yet what its token is minted with."""
+    app = {"id": "1", "installation_id": "2", "private_key_file": str(tmp_path / "key.pem"), "api_url": "http://[::]:1"}
+    assert run(version=shas[0], github_app=app, _ansible_check_mode=True)["built"]
+    assert "key.pem" in run(version=shas[0], github_app=app)["msg"]
+
+
 @pytest.mark.parametrize("version", ["main", "v1.0", "abc1234", "A" * 40, "a" * 40 + "\n", "a" * 41])
 def test_a_version_that_is_no_commit_is_refused(run: Any, version: str) -> None:
     answer = run(version=version)

@@ -91,7 +91,7 @@ def test_check_mode_starts_nothing(run: Any, host: Host) -> None:
     assert host.started == []
     host.config_file.unlink()
     told = run(_ansible_check_mode=True)
-    assert told["changed"] and told["reason"] == "the canary would run once this host is deployed"
+    assert told["changed"] and told["reason"] == "the docs canary would run: this host is not deployed yet"
     assert "was not deployed yet" in run()["msg"]
 
 

@@ -82,7 +82,10 @@ def test_without_an_earlier_memory_check_mode_says_so_too(host: Box, run: Run) -
 def test_bad_input_is_one_line(host: Box, run: Run) -> None:
     host.kept(NAME)
     for options, words in (
-        ({"what": "none"}, "none: there is no such cell; ansible-playbook playbooks/restore.yml lists them"),
+        (
+            {"what": "none"},
+            "none: there is no such cell; ansible-playbook -i INVENTORY as215932",
+        ),
         ({"what": NAME, "run": ["ls"], "to": "x"}, "run and to cannot be had at once"),
         ({"what": NAME, "to": "a..b"}, "check-ref-format"),
         ({"what": NAME, "to": "rescue/x"}, "cannot be looked through"),
