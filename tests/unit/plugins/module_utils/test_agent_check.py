@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import agent_check, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import agent_check, handover, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from celled import Box, box
 
@@ -74,16 +74,6 @@ def test_a_policy_without_an_agent(tmp_path: Path, text: str, says: str) -> None
         agent_check.commands(policy(tmp_path / "p.yml", text))
 
 
-def test_the_policy_in_force(tmp_path: Path) -> None:
-    top, name = str(tmp_path / "opt"), "HYRULE_MODEL_POLICY_FILE"
-    own = f"{top}/current/{agent_check.POLICY}"
-    assert agent_check.policy_in_force(top, {}) == own
-    assert agent_check.policy_in_force(top, {name: f"{top}/configs/loop/old.yml"}) == own
-    assert agent_check.policy_in_force(top, {name: str(tmp_path / "gone.yml")}) == own
-    theirs = policy(tmp_path / "theirs.yml", "")
-    assert agent_check.policy_in_force(top, {name: theirs}) == theirs
-
-
 # --- is it fit
 
 
@@ -127,8 +117,8 @@ def test_as_root_sees_it(tmp_path: Path) -> None:
     assert agent_check.check(config, KEY) == ["pi"]  # there is no engine yet
     wanted = {"package": "p", "version": "1", "integrity": "i", "lock": "", "program": "other"}
     assert agent_check.check({**config, "agent": wanted}, {}, expected=True) == ["other"]
-    (tmp_path / "current" / agent_check.POLICY).parent.mkdir(parents=True)
-    policy(tmp_path / "current" / agent_check.POLICY, "backends: {default: claude-code}")
+    (tmp_path / "current" / handover.OWN_POLICY).parent.mkdir(parents=True)
+    policy(tmp_path / "current" / handover.OWN_POLICY, "backends: {default: claude-code}")
     with pytest.raises(LoopError, match="starts claude as the agent, which would not be shut in"):
         agent_check.check(config, KEY)
 
