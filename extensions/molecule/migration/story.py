@@ -6,7 +6,7 @@ HOST is one of tests/loophost.py, DIRECTORY/world what tests/world/stage.py put 
 repository: inventory, play, roles, a Vault Agent that renders the secrets; the commands are those of its CI. The forge
 is a GitHub Enterprise under a CA of its own.
 
-    MIGRATION=all story.py ...     every way to come: with App and with token, from either engine
+    MIGRATION=all story.py ...     every way to come, else the first; or the name of one
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Way:
     auth: str  # app | token, as Vault Agent renders it
 
 
-WAYS = [Way(stage["from"], "app"), Way(stage["to"], "token")]
+WAYS = {"app": Way(stage["from"], "app"), "token": Way(stage["to"], "token")}
 
 
 class Scene:
@@ -305,12 +305,12 @@ STEPS: tuple[Callable[[Scene], str], ...] = (
 
 
 def main() -> None:
-    for number, way in enumerate(WAYS if os.environ.get("MIGRATION") == "all" else WAYS[:1]):
+    asked = os.environ.get("MIGRATION") or "app"
+    for number, way in enumerate(WAYS.values() if asked == "all" else [WAYS[asked]]):
         if number:
             loophost.destroy(NAME)
+            (HOME / "vault.json").unlink()
         scene = Scene(way)
-        if number:
-            scene.vault.unlink()
         print(f"from {way.engine[:12]} with {way.auth}", flush=True)
         for step in [each for each in STEPS if not sys.argv[3:] or each.__name__ in sys.argv[3:]]:
             began = time.monotonic()
