@@ -54,9 +54,14 @@ class Way:
 
     engine: str  # what the in-house role has deployed
     auth: str  # app | token, as Vault Agent renders it
+    bare: bool  # host_vars say only what is not the in-house role's default
 
 
-WAYS = {"app": Way(stage["from"], "app"), "token": Way(stage["to"], "token")}
+WAYS = {"app": Way(stage["from"], "app", bare=False), "token": Way(stage["to"], "token", bare=True)}
+# What nobody writes down whom the default suits.
+DEFAULTS = re.compile(
+    r"^engineering_loop_(user|group|\w+_dir|\w+_file|\w+_path|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
+)
 
 
 class Scene:
@@ -101,6 +106,9 @@ class Scene:
             "ansible_ssh_common_args": known,
         }
         (everybody / "peers.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+        if way.bare:
+            path = THEIRS / "inventory/host_vars/loop.yml"
+            path.write_text(DEFAULTS.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
         self.edit("inventory/host_vars/loop.yml", "58735fa051d24290f128109b4267e136316cbc86", way.engine)
 
     def edit(self, file: str, old: str, new: str) -> None:
