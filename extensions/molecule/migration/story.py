@@ -60,7 +60,7 @@ class Way:
 WAYS = {"app": Way(stage["from"], "app", bare=False), "token": Way(stage["to"], "token", bare=True)}
 # What nobody writes down whom the default suits.
 DEFAULTS = re.compile(
-    r"^engineering_loop_(user|group|\w+_dir|\w+_file|\w+_path|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
+    r"^engineering_loop_(user|group|\w+_(dir|file|path)|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
 )
 
 
