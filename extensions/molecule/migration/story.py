@@ -236,7 +236,7 @@ def gate(scene: Scene) -> str:
 
 def check(scene: Scene) -> str:
     said = scene.play(*ROLLOUT, "--check", "--diff")
-    says(said, "It would be taken over like this")
+    says(said, "It would be taken over like this", "these have no effect, since the loop sets them itself: GIT_ASKPASS")
     lost = scene.missing("--still")
     assert lost["missing"] == [], lost
     return f"{lost['of']} files exactly as they were"
@@ -289,7 +289,7 @@ def again(scene: Scene) -> str:
     says(scene.play(PLAY, "-e", "engineering_loop_apply=true", "--diff"), " changed=0 ")
     scene.rendered()
     assert demo.timer(scene.host)["active"]
-    says(scene.play(f"{OURS}status", "-l", "loop"), "proven at", "active, next", "published")
+    says(scene.play(f"{OURS}status", "-l", "loop"), "proven at", "active, next", "published", 'perms = "0600"')
     return "changed=0"
 
 
