@@ -240,7 +240,7 @@ class Operator:
                     "engineering_loop_repo": f"{forge.url}/{stage.ENGINE_REPO}.git",
                     "engineering_loop_git_url": forge.url,
                     "engineering_loop_github_api_url": forge.api_url,
-                    "engineering_loop_environment": {"GH_TOKEN": forge.bot_token},
+                    "engineering_loop_environment": {"GH_TOKEN": forge.bot_token, "OPENAI_API_KEY": "played"},
                     "engineering_loop_max_runs_per_day": 20,
                     "engineering_loop_timer_on_calendar": f"*-*-* {(time.gmtime().tm_hour + 6) % 24:02}:00:00",
                 }

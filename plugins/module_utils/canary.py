@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, untrusted
+from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, settle, untrusted
 from .errors import LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
@@ -91,6 +91,7 @@ def run(
             work = inspect(config, forge, target, pull, token) if pull else work
             expectations += judge_pulls(config, target, news["pulls"], identity, cycle["account"])
             expectations += judge_work(config, target, work)
+            expectations.append(judge_agent(config, cycle["account"]))
             expectations.append(judge_handoff(config, target, cycle["account"]))
         expectations.append(judge_rest(news, target))
     except LoopError as error:
@@ -526,6 +527,15 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
         expect("base", pull["base"]["ref"] == target.default_branch, target.default_branch, pull["base"]["ref"]),
         expect("report", told, f"the cycle took {target} and opened {pull['html_url']}", seen_report),
     ]
+
+
+def judge_agent(config: Config, account: Json) -> Json:
+    """The agent did the work, and not the engine's own mock: root saw it start, and the run's state says so."""
+    known = [name for name in account.get("programs") or [] if name in config["agent_programs"]]
+    backend = str(account.get("backend") or "")
+    seen = f"{', '.join(known) or 'no agent'} was started, the backend was {backend or 'not named'}"
+    wanted = f"{' or '.join(config['agent_programs'])} was started in its sandbox, and did the run's work"
+    return expect("agent", bool(known) and backend not in ("", settle.MOCK), wanted, seen)
 
 
 def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:

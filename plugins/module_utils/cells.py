@@ -43,8 +43,8 @@ OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
 # What a manifest may have under the names that decide something.
 KINDS: dict[str, tuple[type, ...]] = {
-    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "binds": (list,),
-    "issue": (dict, type(None)),
+    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "programs": (list,),
+    "binds": (list,), "issue": (dict, type(None)),
 }  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")

@@ -27,8 +27,8 @@ def today() -> str:
 def age_of(name: str) -> float:
     """Seconds since the moment that ``name`` begins with (as ``stamp`` writes it); 0 where that is no moment."""
     # time.strptime would import more, which a child that gave root up may not be able to read.
-    numbers = [int(name[at : at + 2]) for at in (0, 2, 4, 6, 9, 11, 13)]
     try:
+        numbers = [int(name[at : at + 2]) for at in (0, 2, 4, 6, 9, 11, 13)]
         return time.time() - calendar.timegm((numbers[0] * 100 + numbers[1], *numbers[2:]))
     except ValueError:
         return 0.0

@@ -20,12 +20,26 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from . import egress, gate_paths, gateway_client, gateway_record, handover, pristine, records, sandbox, settings, wire
+from . import (
+    agent_check,
+    egress,
+    env_file,
+    gate_paths,
+    gateway_client,
+    gateway_record,
+    handover,
+    pristine,
+    records,
+    sandbox,
+    settings,
+    wire,
+)
 from .cells import Cell, settings_in
 from .errors import LoopError
+from .files import write_atomic
 from .gitcmd import safe_environment
 from .journal import say
 
@@ -83,17 +97,17 @@ def _flags(help_text: str) -> set[str]:
     return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
-def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str, Any]) -> dict[str, str]:
+def engine_environment(config: dict[str, Any], handed: Mapping[str, Any]) -> dict[str, str]:
     """The unit's environment and the provider's keys, plus the way to the gateway.
 
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
     there (see sandbox.py), and gh is the gateway's. HOME is a directory that they cannot write.
     """
     environment = egress.over(config, {**os.environ, **handed["environment"], **way_out(config)})
-    path = handed["environment"].get("PATH") or os.environ.get("PATH", os.defpath)
+    state = config["daemon_state_dir"]
     environment.update(
-        HOME=config["daemon_state_dir"],
-        PATH=f"{config['lib_dir']}/bin:{path}:{config['install_dir']}/uv/bin",
+        HOME=state,
+        PATH=f"{config['lib_dir']}/bin:{os.environ.get('PATH', os.defpath)}:{config['install_dir']}/uv/bin",
         HYRULE_POLICY_FILE=config["policy_file"],
         GIT_AUTHOR_NAME=config["git_user_name"],
         GIT_AUTHOR_EMAIL=config["git_user_email"],
@@ -101,32 +115,32 @@ def engine_environment(config: dict[str, Any], current: str, handed: Mapping[str
         GIT_COMMITTER_EMAIL=config["git_user_email"],
         PYTHONUNBUFFERED="1",
     )
-    environment["HYRULE_MODEL_POLICY_FILE"] = _model_policy(config, current, environment)
+    if handover.TRACE in environment:  # a cycle writes nowhere but in its cell
+        environment[handover.TRACE] = f"{state}/agent-core-trace.jsonl"
+    if handed["model_policy"]:
+        environment[handover.MODEL_POLICY] = f"{state}/model-policy.yml"
+        write_atomic(environment[handover.MODEL_POLICY], handed["model_policy"].encode(), mode=0o400)
     return environment
 
 
-def _model_policy(config: Mapping[str, Any], current: str, environment: Mapping[str, str]) -> str:
-    """The engine's own, or what the host names; a path in the checkout of old is meant in the release of today.
+def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> None:
+    """Refuse where the agent that the engine would start could not do its work. No run is spent on that."""
+    environment = engine_environment(config, handed)
+    words = agent_check.commands(environment[handover.MODEL_POLICY])
+    path = sandbox.plain_path(config, environment["PATH"])
+    for name in dict.fromkeys(one[0] for one in words):
+        agent_check.fit(config, name, environment, path)
+        say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
+    for one in words if handed["probe"] else ():
+        said = agent_check.answers(config, cell, one, environment)
+        say(f"agent {one[0]}, asked for a word: {said}\n")
 
-    LoopError where nothing stands there: the engine would take its mock for the agent, and publish what that makes.
-    """
-    path = environment.get("HYRULE_MODEL_POLICY_FILE") or f"{current}/configs/loop/model-policy.production.yml"
-    of_old = f"{current}/{path.removeprefix(config['install_dir'] + '/')}"
-    if not os.path.isfile(path) and path.startswith(f"{config['install_dir']}/") and os.path.isfile(of_old):
-        return of_old
-    if not os.path.isfile(path):
-        raise LoopError(f"HYRULE_MODEL_POLICY_FILE names {path}, which a cycle does not find")
-    return path
 
-
-def check_hidden(config: Mapping[str, Any]) -> None:
+def check_hidden(paths: Sequence[str]) -> None:
     """Refuse where this user could read what lets somebody in at the forge."""
-    for path in (config["env_file"], config["github_app"].get("private_key_file") or ""):
-        if path and os.access(path, os.R_OK):
-            raise LoopError(
-                f"{path} can be read by what runs generated code; let it be rendered for root alone, or: chown"
-                f" root:root {path}; chmod 0600 {path}"
-            )
+    for path in paths:
+        if os.access(path, os.R_OK):
+            raise LoopError(f"{path} can be read by what runs generated code: {env_file.mend(path)}")
 
 
 def way_out(config: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +175,7 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
     """
     current = os.path.realpath(f"{config['install_dir']}/current")
     program = f"{current}/.venv/bin/{ENGINE}"
-    environment = engine_environment(config, current, handed)
+    environment = engine_environment(config, handed)
     try:
         asked = subprocess.run(
             [program, "daemon", "--help"],
@@ -256,12 +270,13 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config, {"what": "here"})
-        check_hidden(config)
+        check_hidden(handed["hidden"])
         claim["network"] = egress.check(config, handed["network"])
         if claim["network"]:
             say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
+        check_agent(inside, cell, handed)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]
         for one in claim["checkouts"]:

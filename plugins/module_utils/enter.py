@@ -21,13 +21,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import cells, cycle, egress, gateway_record, github_app, pristine, quarantine, sandbox, settings, untrusted
+from . import cells, cycle, egress, gateway_record, handover, pristine, quarantine, sandbox, settings, untrusted
 from .cells import PARTS, Cell
 from .errors import LoopError
 from .files import write_atomic
-from .gitcmd import git
+from .gitcmd import ANY, git
 from .journal import say
-from .prepare import read_secrets
 from .timer import systemctl
 from .users import as_user
 
@@ -109,8 +108,9 @@ def _forget(path: str) -> None:
 
 
 def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
-    environment = github_app.without_credentials(read_secrets(config)) if as_engine else {}
-    return {"environment": environment, "cell": cell.path, "network": egress.host_namespace()}
+    none: handover.Handed = {"environment": {}, "model_policy": ""}
+    given = handover.for_cycle(config, handover.secrets(config)) if as_engine else none
+    return {**given, "cell": cell.path, "network": egress.host_namespace()}
 
 
 def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
@@ -241,10 +241,10 @@ def inside(config_path: str, path: str, *command: str) -> int:
         sys.stderr.write(f"loop: {error}\n")
         return 1
     current = os.path.realpath(f"{config['install_dir']}/current")
-    environment = cycle.engine_environment(cells.settings_in(config, cell), current, handed)
+    os.makedirs(cell.part("state"), exist_ok=True)
+    environment = cycle.engine_environment(cells.settings_in(config, cell), handed)
     environment["PATH"] += f":{current}/.venv/bin"
     sandbox.bound_files(config)
-    os.makedirs(environment["HOME"], exist_ok=True)
     os.chdir(cell.part("runs") if os.path.isdir(cell.part("runs")) else "/")
     words = list(command) or [shutil.which("bash") or "/bin/sh", "--norc", "-i"]
     program = shutil.which(words[0], path=environment["PATH"])
@@ -309,7 +309,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         head = known
     ask("read-tree", head)
     words = ["add", "--update", "--ignore-errors", "--", "."]
-    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=pristine.ANY)
+    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=ANY)
     words = ["ls-files", "--others", "--exclude-standard", "-z"]
     _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
     for line in warned.splitlines():  # of directories that are closed

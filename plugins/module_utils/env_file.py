@@ -3,7 +3,10 @@
 """The file with the secrets: read as systemd reads an EnvironmentFile, refused where that would go wrong.
 
 systemd passes over a line that it cannot read and starts the service without it. Here such a line is
-an error. No message ever holds a value.
+an error. No message ever holds a value, but of a path.
+
+Another program may render the file again at any time. What counts is who can have written it: root alone. Who else
+may read it is told, and is no reason to stop a cycle that does not see it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterable, Mapping
 
 from .errors import LoopError
 from .files import read_bytes
+from .users import whose
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LIMIT = 1 << 20
@@ -26,6 +30,17 @@ BETWEEN = re.compile(r"(?:[ \t\r\n]+|[#;][^\r\n]*)*")
 NETWORK = re.compile(
     r"(?i)[a-z]+_proxy|ssl_cert_(file|dir)|(requests|curl)_ca_bundle|git_ssl_\w+|node_(extra_ca_certs|use_env_proxy)"
 )
+# Set by the loop itself in every cycle, so without effect here: where work is, what git does, which forge is asked.
+OURS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|LC_ALL|XDG_\w+|PYTHON\w+|BASH_ENV|ENV|GIT_(?!SSL_)\w+|GH_(?!TOKEN)\w+"
+    r"|GITHUB_\w+|HYRULE_(POLICY_FILE|HANDOFF_DIR|MEMORY_DIR|WORKSPACE_ROOT)"
+    r"|ENGINEERING_LOOP_(SETTINGS|GATEWAY)"
+)
+# What no loop host has a use for, and why.
+STRAY = {
+    "GITHUB_ACTIONS": "the engine takes the host for a CI runner and refuses to run",
+    "HYRULE_MOCK_GITHUB_PR_URL": "the engine reports that address and opens no pull request",
+}
 SHAPES = {
     "plain": re.compile(r"((?:[^\\\n]|\\.)*)(\n|\Z)", re.DOTALL),
     "'": re.compile(r"'([^']*)'"),
@@ -34,39 +49,77 @@ SHAPES = {
 
 
 def load(path: str, forbidden: Iterable[str]) -> dict[str, str]:
-    """The variables of the file; LoopError where it is missing, malformed, or not root's own secret."""
-    found = read(path)
-    check_owner(path, os.stat(path))
-    bad = refused(found, forbidden)
-    if bad:
-        raise LoopError(
-            f"{path} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
-            "(engineering_loop_forbidden_environment)"
-        )
+    """The variables of the file; LoopError where it is missing, malformed or could be another's."""
+    found = _variables(path, secret(path))
+    check(found, forbidden, path)
     return found
 
 
 def read(path: str) -> dict[str, str]:
     """The variables of the file, whosever it is."""
-    content = read_bytes(os.path.realpath(path), LIMIT)
+    return _variables(path, read_bytes(os.path.realpath(path), LIMIT))
+
+
+def _variables(path: str, content: bytes | None) -> dict[str, str]:
     if content is None:
-        raise LoopError(f"{path} is missing: it must hold the secrets of the loop, one KEY=value per line")
+        raise LoopError(
+            f"{path} is missing: it must hold the secrets of the loop, one KEY=value per line. Have it rendered before"
+            " this, or set engineering_loop_environment; engineering_loop_env_file names it"
+        )
     try:
         return parse(content.decode(), path)
     except UnicodeDecodeError:
         raise LoopError(f"{path} is not UTF-8 text") from None
 
 
-def check_owner(path: str, status: os.stat_result) -> None:
-    """Refuse a file that others than root can write, or everybody can read."""
-    mode = stat.S_IMODE(status.st_mode)
-    remedy = f"let it be rendered so, or: chown root:root {path}; chmod 0600 {path}"
-    if status.st_uid != 0:
-        raise LoopError(f"{path} belongs to uid {status.st_uid} and must belong to root; {remedy}")
+def check(names: Iterable[str], forbidden: Iterable[str], where: str) -> None:
+    """Refuse variables that must not be among the secrets. LoopError names them."""
+    names = list(names)
+    bad = refused(names, forbidden)
+    if bad:
+        raise LoopError(
+            f"{where} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
+            "(engineering_loop_forbidden_environment)"
+        )
+    for name in STRAY:
+        if name in names:
+            raise LoopError(f"{where} holds {name}, with which {STRAY[name]}: remove it there")
+
+
+def secret(path: str, what: str = "", limit: int = LIMIT) -> bytes | None:
+    """The content of a file with a secret that only root can have written; None where nothing stands there."""
+    if not os.path.lexists(path):
+        return None
+    real, uid = whose(path)
+    content = read_bytes(real, limit)
+    named = f"{what}{path}"
+    mode = stat.S_IMODE(os.stat(real).st_mode)
+    if uid != 0:
+        raise LoopError(f"{named} belongs to uid {uid} and must belong to root: {mend(path)}")
     if mode & 0o022:
-        raise LoopError(f"{path} can be written by others than root (mode {mode:04o}); {remedy}")
-    if mode & 0o004:
-        raise LoopError(f"{path} is world-readable (mode {mode:04o}); {remedy}")
+        raise LoopError(f"{named} can be written by others than root (mode {mode:04o}): {mend(path)}")
+    return content
+
+
+def loose(path: str) -> int:
+    """The mode of a file that others than root may read; 0 where none may."""
+    status = os.stat(path)
+    others = 0o007 if status.st_gid == 0 else 0o077
+    return stat.S_IMODE(status.st_mode) if status.st_mode & others else 0
+
+
+def mend(path: str) -> str:
+    """What to do so that only root can read it, also when it is rendered again."""
+    return (
+        f'where Vault Agent renders it, run that as root, with perms = "0600" in the template stanza that has'
+        f' destination = "{path}", and no chgrp or chmod in its command; where nothing renders it again:'
+        f" chown root:root {path}; chmod 0600 {path}"
+    )
+
+
+def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that the loop sets itself."""
+    return {name: value for name, value in environment.items() if not OURS.fullmatch(name)}
 
 
 def network(environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import sys
+
 MAX_MESSAGE = 10_000  # letters of one message, whatever somebody else's text is in it
 
 
@@ -33,6 +35,16 @@ class LoopError(Exception):
     def __init__(self, message: str) -> None:
         text = printable(" ".join(message[: 2 * MAX_MESSAGE].split()))
         super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}...")
+
+
+class MissingLibrary(LoopError):
+    """A library that the host is to have: Debian's package of it is for Debian's own Python, which may be another."""
+
+    def __init__(self, name: str, package: str) -> None:
+        super().__init__(
+            f"the Python library {name} is missing for {sys.executable}; Debian's package {package} is for"
+            " /usr/bin/python3: install it, and let ansible_python_interpreter be that one"
+        )
 
 
 class TimedOut(LoopError):

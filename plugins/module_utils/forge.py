@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
-from .errors import LoopError
+from .errors import LoopError, MissingLibrary
 from .gitcmd import LOOPBACK, origin_of
 from .untrusted import show
 
@@ -62,7 +62,7 @@ class Forge:
         self, api_url: str, token: str, *, timeout: tuple[float, float] = (10.0, 30.0), patience: float = 90.0
     ) -> None:
         if requests is None:
-            raise LoopError("the Python library requests is missing on this host; Debian's package is python3-requests")
+            raise MissingLibrary("requests", "python3-requests")
         _check_address("api_url", api_url, "https://api.github.com or https://HOST/api/v3")
         if not token or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise LoopError("the forge token is empty or has characters that no token has")

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import LoopError, printable
+from .errors import LoopError, MissingLibrary, printable
 from .files import read_bytes, sha256
 from .gate_patterns import PARSER, try_pattern
 
@@ -90,7 +90,7 @@ def parse(content: bytes, source: str) -> tuple[Policy, dict[str, int]]:
     false. Anchors, aliases, tags, duplicate keys and several documents are refused.
     """
     if not HAS_YAML:
-        raise LoopError("the Python library PyYAML is missing on this host; Debian's package is python3-yaml")
+        raise MissingLibrary("PyYAML", "python3-yaml")
     if len(content) > MAX_BYTES:
         raise LoopError(f"{source} has {len(content)} bytes; a policy may have {MAX_BYTES}")
     try:

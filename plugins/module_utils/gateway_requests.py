@@ -21,7 +21,7 @@ from .errors import LoopError
 from .files import read_bytes
 from .forge import APPROVED, Forge, Refused
 from .gateway_record import Story
-from .gitcmd import git, rows
+from .gitcmd import ANY, git, rows
 from .journal import say
 from .settings import change_id
 from .untrusted import show
@@ -250,7 +250,7 @@ def branches_of(config: Config, clone: pristine.Clone, repo: str, number: int) -
     change = change_id(repo, number)
     patterns = [f"{HEADS}{prefix}/{change}" for prefix in config["branch_prefixes"]]
     words = ["for-each-ref", "--format=%(objectname) %(refname)", *patterns]
-    listed = git(clone.path, words, environment={"GIT_DIR": clone.path}, ok=pristine.ANY)[1]
+    listed = git(clone.path, words, environment={"GIT_DIR": clone.path}, ok=ANY)[1]
     pairs = [line.split(" ", 1) for line in rows(listed)]
     return [(name.removeprefix(HEADS), tip) for tip, name in pairs]
 

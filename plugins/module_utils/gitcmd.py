@@ -19,6 +19,7 @@ from .errors import LoopError, TimedOut
 from .untrusted import show
 
 MAX_TOLD = 500
+ANY = range(-128, 256)  # whatever status git ends with
 MAX_MEMORY = 1024**3  # of a git whose answer is bounded
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MOVED = "; it has moved, and the token does not go along: write the repository's new name"

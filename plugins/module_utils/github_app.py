@@ -9,14 +9,13 @@ memory. PyJWT makes the JSON web token by which an App says who it is.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import env_file
-from .errors import LoopError
+from .errors import LoopError, MissingLibrary
 from .files import read_bytes
 from .forge import Forge
 from .gitcmd import origin_of
@@ -28,11 +27,10 @@ except ImportError:  # a fresh host, before the role's packages are there
     jwt = None  # type: ignore[assignment]
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
-# Of programs that a cycle has no use for.
-OTHER_TOKENS = ("GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN")
 # What today's hosts have in their file with the secrets; ours are settings.
 PREFIX = "ENGINEERING_LOOP_GITHUB_"
 GITHUB = "https://api.github.com"
+KEY_LIMIT = 1 << 16
 SECONDS = 540  # GitHub takes no longer than ten minutes, and its clock may be another
 
 # The option of a module that talks to the forge.
@@ -74,7 +72,10 @@ def app_of(settings: Mapping[str, Any], environment: Mapping[str, str], api_url:
         for key in ("id", "installation_id")
     }
     named = environment.get(f"{PREFIX}APP_PRIVATE_KEY_FILE", "") or str(settings.get("private_key_file") or "")
-    if not any(values.values()):
+    mode = environment.get(f"{PREFIX}AUTH_MODE", "")
+    if mode not in ("", "app", "token"):
+        raise LoopError(f"{PREFIX}AUTH_MODE among the secrets must be app or token")
+    if (mode == "token" and not settings.get("id")) or (not mode and not any(values.values())):
         return None
     for key, value in values.items():
         if not value:
@@ -114,21 +115,24 @@ def choose(find: Callable[[], App | None], ask: Callable[[App], Token], spare: s
 
 def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """The secrets without what lets somebody in at the forge: the token goes its own way."""
-    names = (*TOKEN_KEYS, *OTHER_TOKENS)
-    return {key: value for key, value in environment.items() if key not in names and not key.startswith(PREFIX)}
+    return {key: value for key, value in environment.items() if key not in TOKEN_KEYS and not key.startswith(PREFIX)}
 
 
 def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
     """For a module, as root: the token by its options; empty where they name none, or the file is not there yet.
 
-    The file may still be as an older layout had it: whether it may stay so is not asked here.
+    File and key may still be as an older layout had them: whether they may stay so is not asked here.
     """
     environment = env_file.read(path) if path and os.path.lexists(path) else {}
     given = settings or {}
     api_url = str(given.get("api_url") or GITHUB)
     if app_of(given, environment, api_url) is None and not any(environment.get(key) for key in TOKEN_KEYS):
         return ""
-    return forge_token(given, environment, api_url, str(path)).token
+
+    def ask(app: App) -> Token:
+        return mint(app, read_bytes(os.path.realpath(app.private_key_file), KEY_LIMIT))
+
+    return choose(lambda: app_of(given, environment, api_url), ask, spare_token(environment), str(path)).token
 
 
 def acting(config: Mapping[str, Any], path: str) -> tuple[str, str]:
@@ -158,7 +162,7 @@ def identity(app: App) -> str:
 def signed(app: App, key: bytes | None = None) -> str:
     """The JSON web token that says who the App is, signed with its key."""
     if jwt is None:
-        raise LoopError("the Python library PyJWT is missing on this host; Debian's package is python3-jwt")
+        raise MissingLibrary("PyJWT", "python3-jwt")
     now = int(time.time())
     claims = {"iat": now - 60, "exp": now + SECONDS, "iss": app.id}
     try:
@@ -171,17 +175,20 @@ def signed(app: App, key: bytes | None = None) -> str:
         ) from None
 
 
+def check(app: App, key: bytes | None = None) -> None:
+    """Refuse a key that is missing, could be another's or is none. On a fresh host nothing here can read it yet."""
+    key = key or key_of(app)
+    if jwt is not None:
+        signed(app, key)
+
+
 def key_of(app: App) -> bytes:
-    """The key, where nobody but root can have it."""
+    """The key, where nobody but root can have written it."""
     path = app.private_key_file
-    real = os.path.realpath(path)
-    key = read_bytes(real, 1 << 16)
+    key = env_file.secret(path, "the private key of the GitHub App, ", KEY_LIMIT)
     if key is None:
-        raise LoopError(f"the private key of the GitHub App, {path}, is missing")
-    status = os.stat(real)
-    if status.st_uid != 0 or status.st_mode & 0o077:
         raise LoopError(
-            f"the private key of the GitHub App, {path}, can be read by others than root (uid {status.st_uid}, mode "
-            f"{stat.S_IMODE(status.st_mode):04o}); let it be rendered so, or: chown root:root {path}; chmod 0600 {path}"
+            f"the private key of the GitHub App, {path}, is missing: have it rendered before this, or set"
+            " engineering_loop_github_app_private_key_file"
         )
     return key

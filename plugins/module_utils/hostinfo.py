@@ -12,8 +12,20 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import cells, env_file, gateway_receive, receipts, records, rollout, settings, timer
+from . import (
+    cells,
+    gateway_receive,
+    handover,
+    pypi_tools,
+    receipts,
+    records,
+    rollout,
+    settings,
+    takeover,
+    timer,
+)
 from .errors import LoopError
+from .takeover import Layout
 from .untrusted import show, shown
 
 
@@ -65,8 +77,8 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
 
 
 def uv_version(path: str) -> str:
-    """The version of the uv program at ``path``; empty where there is none."""
-    words = _run([path, "--version"]).split()
+    """The version of the uv program at ``path``; empty where there is none that everybody may run."""
+    words = _run([path, "--version"]).split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
     return words[1] if len(words) > 1 else ""
 
 
@@ -76,15 +88,18 @@ def user_exists(name: str) -> bool:
     return False
 
 
-def secrets_problem(path: str | None, forbidden: Sequence[str]) -> str:
-    """Why a cycle would refuse the file with the secrets; empty where it is fine or not there yet."""
-    if not path or not os.path.lexists(path):
-        return ""
-    try:
-        env_file.load(path, forbidden)
-    except LoopError as error:
-        return str(error)
-    return ""
+def secrets(config: Mapping[str, Any] | None, given: Mapping[str, str] | None, layout: Layout | None) -> dict[str, Any]:
+    """What is to be said of the secrets, as ``handover.look`` does; where a host is taken over, as they will be."""
+    if not config:
+        return {"problem": "", "notes": []}
+    items = takeover.plan(layout) if layout else []
+    right = {item.path for item in items if item.kind in ("private", "secrets")}
+    if layout and any(item.kind == "checkout" for item in items):
+        right.add(layout.dotenv)  # the directory that it stands in becomes root's
+    path = config["env_file"]
+    if layout and layout.dotenv in right and not os.path.lexists(path):
+        path = layout.dotenv
+    return handover.look({**config, "env_file": path}, given, right)
 
 
 def cell_problem(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> str:
@@ -180,6 +195,7 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "engine": os.path.basename(release) if os.path.isdir(release) else "",
         "installed": installed,
         "proof": proof,
+        "secrets": handover.look(config),
         "back": rollout.back(config),
         "timer": _timer(config["unit"]),
         "cycles": records.read(config["cycles_dir"], last),

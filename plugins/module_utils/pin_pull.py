@@ -46,6 +46,7 @@ class Base:
     mode: str
     pin: version_pin.Pin
     access: Mapping[str, str]  # the environment of the operator's git, with the token where it is wanted
+    key: str = version_pin.KEY
 
 
 def home_of(url: str, forge_url: str, api_url: str) -> Home:
@@ -79,13 +80,13 @@ def check_green(forge: Forge, repo: str, sha: str, wanted: list[str]) -> list[st
 # --- the inventory's repository
 
 
-def base_of(path: str, token: str, forge_url: str, remote: str = "origin") -> Base:
+def base_of(path: str, token: str, forge_url: str, remote: str = "origin", key: str = version_pin.KEY) -> Base:
     """Fetch the remote's default branch, objects only, and find the pin in it."""
     mine = dict(os.environ)  # now: our own git takes every GIT_ variable away
     real = os.path.realpath(path)
     directory = os.path.dirname(real)
     if not os.path.isdir(directory):
-        raise LoopError(f"the pin file {path} does not exist: name the file that holds {version_pin.KEY}")
+        raise LoopError(f"the pin file {path} does not exist: name the file that holds {key}")
     try:
         top = _git(directory, mine, "rev-parse", "--show-toplevel").strip()
         url = _git(top, mine, "remote", "get-url", "--push", remote).strip()
@@ -101,8 +102,9 @@ def base_of(path: str, token: str, forge_url: str, remote: str = "origin") -> Ba
     entry = _git(top, access, "ls-tree", commit, "--", name).split()
     if len(entry) < 4 or entry[1] != "blob":
         raise LoopError(f"{name} is not on {branch} of {version_pin.redact(url)}: push it there first")
-    pin = version_pin.parse(_git(top, access, "cat-file", "blob", entry[2]).encode("utf-8", "surrogateescape"), name)
-    return Base(top, remote, url, branch, commit, name, entry[0], pin, access)
+    content = _git(top, access, "cat-file", "blob", entry[2]).encode("utf-8", "surrogateescape")
+    pin = version_pin.parse(content, name, key)
+    return Base(top, remote, url, branch, commit, name, entry[0], pin, access, key)
 
 
 def branch_for(base: Base, sha: str) -> str:
@@ -121,7 +123,7 @@ def push(base: Base, sha: str, message: str) -> bool:
         content = _git(base.top, base.access, "cat-file", "blob", f"{tip}:{base.path}").encode(
             "utf-8", "surrogateescape"
         )
-        if version_pin.parse(content, base.path).value != sha:
+        if version_pin.parse(content, base.path, base.key).value != sha:
             raise LoopError(f"the branch {branch} is there already and pins something else: delete it, or merge it")
         return False
     commit = _commit(base, sha, message)

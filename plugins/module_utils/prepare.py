@@ -8,7 +8,6 @@ journal as well.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -19,10 +18,8 @@ from typing import Any, TypeAlias
 from . import (
     budget,
     cells,
-    env_file,
     gate_policy,
     gateway_record,
-    github_app,
     handover,
     receipts,
     records,
@@ -34,7 +31,7 @@ from .cells import Cell
 from .clock import today, utc_now
 from .egress import check_upstream, host_namespace, shut
 from .errors import LoopError, playbook
-from .files import read_bytes, write_atomic
+from .files import write_atomic
 from .journal import say
 from .sizes import number_of
 from .users import account
@@ -44,7 +41,6 @@ Record: TypeAlias = dict[str, Any]
 
 # Fewer free inodes than this and a checkout or an environment may not fit any more.
 MIN_INODES = 10_000
-HANDOFF = "HYRULE_HANDOFF_DIR"
 # All clones together, and what the forge takes to let us in.
 REFRESH_SECONDS = 1000.0
 
@@ -112,11 +108,13 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     used_up = budget.exhausted(config)
     if used_up:
         raise OverBudget(used_up)
-    environment = read_secrets(config)
-    check_host(config, environment)
+    environment = handover.secrets(config)
+    check_host(config)
     check_upstream(config, environment)
+    given = handover.for_cycle(config, environment)
     shut(config)
     handed["network"] = host_namespace()
+    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)
@@ -133,24 +131,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     watch.point_at(config, cell)
     gateway_record.open_session(config, f"{config['unit']}.service", cell.id)
     record["cell"] = cell.path
-    environment = github_app.without_credentials(environment)
-    handed.update(environment={**environment, **model_policy(config, cell, environment)}, cell=cell.path)
-
-
-def model_policy(config: Config, cell: Cell, environment: Mapping[str, str]) -> dict[str, str]:
-    """The model policy that the host names, where a cycle finds it: only what is a release's is not hidden there."""
-    name = "HYRULE_MODEL_POLICY_FILE"
-    path = environment.get(name, "")
-    if not path or path.startswith(f"{config['install_dir']}/"):
-        return {}
-    content = read_bytes(path)
-    if content is None:
-        raise LoopError(
-            f"{name} in {config['env_file']} names {path}, where nothing is: the engine would play its mock"
-        )
-    user, place = account(config["user"]), f"{cell.part('state')}/model-policy.yml"
-    write_atomic(place, content, mode=0o400, uid=user.pw_uid, gid=user.pw_gid)
-    return {name: place}
+    handed.update(given, cell=cell.path)
 
 
 def refresh(config: Config, record: Record) -> list[dict[str, Any]]:
@@ -186,27 +167,11 @@ def close_what_was_cut_off(config: Config, ours: str) -> None:
 # --- looking ------------------------------------------------------------------------------------
 
 
-def read_secrets(config: Config) -> dict[str, str]:
-    """The variables of the host's file with the secrets, fit to be used."""
-    path = config["env_file"]
-    parent = os.path.dirname(os.path.realpath(path))
-    with contextlib.suppress(OSError):
-        status = os.stat(parent)
-        if status.st_uid != 0 or (status.st_mode & 0o022 and not status.st_mode & 0o1000):
-            raise LoopError(f"{parent} can be written by others than root, so {path} could be another's: chown it")
-    return env_file.load(path, config["forbidden_environment"])
-
-
-def check_host(config: Config, environment: Mapping[str, str]) -> None:
+def check_host(config: Config) -> None:
     """Refuse what would waste a run or run something unproven. LoopError with the reason."""
     if os.environ.get("GITHUB_ACTIONS"):
         raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
     check_policy(config)
-    if environment.get(HANDOFF):
-        raise LoopError(
-            f"{HANDOFF} in {config['env_file']} names {environment[HANDOFF]}, but handoffs are written into the cell of"
-            " each cycle: remove it"
-        )
     cells.check_given(config["home_files"], config["caches"])
     release = os.path.realpath(f"{config['install_dir']}/current")
     receipts.active_release(config)

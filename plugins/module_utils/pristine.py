@@ -3,8 +3,8 @@
 """Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
 
 ``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A
-cell borrows its objects, so none is ever removed: not by fetching, not by packing, not by making a damaged clone
-anew.
+cell borrows its objects, so none is removed while one may: not by fetching, not by packing, not by making a damaged
+clone anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from .clock import stamp
+from .clock import age_of, stamp
 from .errors import LoopError
 from .files import flocked, read_bytes, remove_tree, write_atomic
-from .gitcmd import credentials, git, rows
+from .gitcmd import ANY, credentials, git, rows
+from .gitrepo import files_below, git_locks
+from .intact import Damaged, ask, fetch, flaw
+from .intact import check as check_whole
 from .remotes import remote_of
 from .users import as_user
 
@@ -36,9 +38,10 @@ NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
 LOCAL_SECONDS = 120.0
 PACKS = 40  # this many packs, and they are put together
-ANY = range(-128, 256)
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HEADS = "refs/heads/"
+REPLACED = re.compile(r"\.replaced-(.+)-(\d{8}T\d{6}Z)(?:\.\d+)?")
+REBUILD, REBUILDS = "rebuild", 3
 LENDERS_ARE_MUTE = {"core.alternateRefsCommand": "true"}
 
 
@@ -127,88 +130,76 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
         "repo": one.repo, "dest": one.dest, "path": one.path, "status": "failed", "before": "", "after": "",
         "detail": "",
     }  # fmt: skip
+    status, why = "cloned", ""
     try:
-        damage = _damage(one)
-        if damage is None:
-            outcome["status"] = "cloned"
-        elif damage:
-            outcome.update(status="replaced", detail=damage)
-        else:
-            outcome["before"] = _whole(lambda: tip_of(one.path, one.version))
-        if check:
-            outcome["status"] = "current" if damage == "" else outcome["status"]
-            return outcome
-        if damage == "":
-            _unlock(one.path)
-        if damage != "":
+        if os.path.lexists(one.path):
+            try:
+                before = outcome["before"] = _look(one)
+                after = _checked(one, before, before) if check else _advance(one, token, limits, before)
+                status = "current" if before == after else "updated"
+            except Damaged as error:
+                status, why = "replaced", str(error)
+        if status in ("cloned", "replaced") and not check:
             _clone(one, token, limits)
-        else:
-            _fetch(one.path, one, token, limits)
-            _check_tip(one)
-            _pack(one.path)
-        outcome["after"] = tip_of(one.path, one.version)
-        if damage == "":
-            outcome["status"] = "current" if outcome["before"] == outcome["after"] else "updated"
-        if not outcome["after"]:
-            raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
-    except Damaged as error:
-        return _replace(one, token, limits, outcome, str(error))
+        if status in ("current", "updated") or not check:
+            outcome["after"] = _tip(one)
+        outcome.update(status=status, detail=_plain(why))
     except LoopError as error:
-        outcome.update(status="failed", detail=_plain(str(error)))
+        detail = f"{why}; it cannot be cloned anew: {error}" if why else str(error)
+        outcome.update(status="failed", detail=_plain(detail))
     except OSError as error:
         outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
     return outcome
 
 
-class Damaged(LoopError):
-    """A clone that was whole and is not any more."""
+def _look(one: Clone) -> str:
+    """The branch's commit before anything is done, or nothing. Damaged where the clone itself shows that it is."""
+    odd = flaw(one.path) or ("a checkout could not be made from it" if os.path.lexists(f"{one.path}/{REBUILD}") else "")
+    if odd:
+        raise Damaged(odd)
+    _status, out, err = ask(one.path, ["rev-parse", "--is-bare-repository", f"{HEADS}{one.version}^{{commit}}"], ANY)
+    bare, *told = rows(out) or [""]
+    if bare != "true":
+        raise Damaged("it is not bare" if bare == "false" else f"git cannot read it: {' '.join(err.split())}")
+    return next(filter(SHA.fullmatch, told), "")
 
 
-def _replace(one: Clone, token: str, limits: Limits, outcome: Json, why: str) -> Json:
+def _advance(one: Clone, token: str, limits: Limits, before: str) -> str:
+    """Fetch what the remote has; the branch's commit after that. Damaged where the clone is not whole then."""
+    home = os.path.dirname(one.path)
+    _unlock(one.path)
+    _lend(home, one.dest, one.path)
+    environment, config = _access(one, token)
     try:
-        _clone(one, token, limits)
-        outcome.update(status="replaced", detail=why, after=tip_of(one.path, one.version))
-    except (LoopError, OSError) as error:
-        outcome.update(status="failed", detail=_plain(f"{why}; it cannot be cloned anew: {error}"))
-    return outcome
+        fetch(one.path, one.url, f"+{HEADS}*:{HEADS}*", environment, config, limits.left())
+    except Damaged as error:
+        # It may not help to begin anew, and each that was replaced stays for a while.
+        if (tried := _replaced(home, one.dest)) >= REBUILDS:
+            raise LoopError(f"{error}; it was made anew {tried} times, and that is enough") from error
+        raise
+    tip = _checked(one, _tip(one), before)
+    _pack(one.path)
+    return tip
 
 
-def _damage(one: Clone) -> str | None:
-    """What is wrong with what stands there; empty where nothing is, None where nothing stands there."""
-    try:
-        if not stat.S_ISDIR(os.lstat(one.path).st_mode):
-            return "something else stood in its place"
-    except FileNotFoundError:
-        return None
-    if os.path.lexists(f"{one.path}/{REBUILD}"):
-        return "a checkout could not be made from it"
-    for name in (*FILES, HEADS + one.version):
-        if os.path.lexists(f"{one.path}/{name}") and not os.path.isfile(f"{one.path}/{name}"):
-            return f"its {name} is no file"  # git would wait for what a pipe has to say
-    asked = git(one.path, ["rev-parse", "--is-bare-repository"], environment={"GIT_DIR": one.path}, ok=ANY, timeout=60)
-    if asked[0] or asked[1] != "true\n":
-        return "git cannot read it"
-    if os.path.lexists(f"{one.path}/shallow"):
-        return "its history was cut off"
-    return ""
+def _checked(one: Clone, tip: str, before: str) -> str:
+    check_whole(one.path, tip, history=tip != before)
+    return tip
 
 
-REBUILD, REBUILDS = "rebuild", 3
-FILES = ("HEAD", "config", "packed-refs", "shallow", "objects/info/alternates", "objects/info/commit-graph")
-
-
-def _whole(ask: Callable[[], str]) -> str:
-    """What git says of the clone itself; that it cannot, or not in its time, means that the clone is damaged."""
-    try:
-        return ask()
-    except LoopError as error:
-        raise Damaged(str(error)) from error
+def _tip(one: Clone) -> str:
+    tip = read_tip(one.path, one.version)
+    if not tip:
+        raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
+    return tip
 
 
 def _unlock(path: str) -> None:
-    """Locks that a killed git left. Nobody else works here: we hold the lock of the clones."""
-    tops = [(path, [], os.listdir(path)), *os.walk(f"{path}/refs")]
-    for place in [f"{top}/{name}" for top, _names, files in tops for name in files if name.endswith(".lock")]:
+    """Locks and half-written packs that a killed git left. Nobody else works here: we hold the lock of the clones."""
+    packs = f"{path}/objects/pack"
+    left = [place for place in files_below(f"{path}/refs") if place.endswith(".lock")] + git_locks(path)
+    left += [f"{packs}/{name}" for name in os.listdir(packs) if name.startswith("tmp_")] if os.path.isdir(packs) else []
+    for place in left:
         with contextlib.suppress(OSError):
             os.unlink(place)
 
@@ -223,8 +214,7 @@ def mark_damaged(config: Config, dest: str) -> None:
     def work() -> None:
         for one in wanted:
             home = os.path.dirname(one.path)
-            tried = sum(_lends(home, one, name) for name in os.listdir(home))
-            if tried >= REBUILDS:
+            if (tried := _replaced(home, one.dest)) >= REBUILDS:
                 raise LoopError(f"it was made anew {tried} times (see {home}/.replaced-{dest}-*), and that is enough")
             write_atomic(f"{one.path}/{REBUILD}", b"", 0o640)
 
@@ -251,43 +241,11 @@ def read_tip(path: str, branch: str) -> str:
     return found if SHA.fullmatch(found) else ""
 
 
-def _check_tip(one: Clone) -> None:
-    """Every object of the tip is there, or a checkout would fail half-way."""
-    if not tip_of(one.path, one.version):
-        return
-    asked = ["rev-list", "--objects", "--no-walk", "--quiet", f"{HEADS}{one.version}"]
-    status, _out, err = git(one.path, asked, environment={"GIT_DIR": one.path}, ok=ANY, timeout=LOCAL_SECONDS)
-    if status:
-        raise Damaged(f"objects of {one.version} are missing: {(err.strip().splitlines() or ['no message'])[0]}")
-
-
-def _fetch(path: str, one: Clone, token: str, limits: Limits) -> None:
-    environment, config = _access(one, token)
-    words = ["fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
-    words += ["--recurse-submodules=no", "--upload-pack=git-upload-pack", "--", one.url, "+refs/heads/*:refs/heads/*"]
-    try:
-        git(path, words, environment={**environment, "GIT_DIR": path}, config=config, timeout=limits.left())
-    except LoopError as error:
-        if not _reads(path):
-            raise Damaged(f"git cannot read it: {error}") from error
-        raise LoopError(f"{_plain(one.url)} cannot be reached: {error}") from error
-
-
 def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
     environment, config = credentials(one.url, token, forge=one.forge)
     # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
     told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
     return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
-
-
-def _reads(path: str) -> bool:
-    """Whether all that the refs name is there: what tells a damaged clone from a remote that does not answer."""
-    asked = ["for-each-ref", "--format=%(objectname)"]
-    status, out, _err = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)
-    if status:
-        return False
-    walk = ["rev-list", "--no-walk", "--stdin", "--quiet"]
-    return git(path, walk, stdin=out.encode(), environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[0] == 0
 
 
 def _clone(one: Clone, token: str, limits: Limits) -> None:
@@ -305,15 +263,9 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
     words += ["--config", "core.sharedRepository=0640"]
     try:
         git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
-        lenders = [f"{home}/{name}/objects" for name in sorted(os.listdir(home)) if _lends(home, one, name)]
-        if os.path.isdir(one.path):
-            lenders.append(f"{old}/objects")
+        if os.path.lexists(one.path):
             os.rename(one.path, old)
-        elif os.path.lexists(one.path):
-            os.rename(one.path, old)
-        if lenders:
-            os.makedirs(f"{aside}/objects/info", exist_ok=True)
-            write_atomic(f"{aside}/objects/info/alternates", "".join(f"{each}\n" for each in lenders).encode(), 0o640)
+        _lend(home, one.dest, aside)
         os.rename(aside, one.path)
     except LoopError as error:
         raise LoopError(f"{_plain(one.url)} cannot be cloned: {error}") from error
@@ -321,10 +273,65 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _lends(home: str, one: Clone, name: str) -> bool:
-    """Whether this is an earlier clone of the same, which cells may still borrow from."""
-    earlier = re.fullmatch(rf"\.replaced-{re.escape(one.dest)}-\d{{8}}T\d{{6}}Z(\.\d+)?", name)
-    return earlier is not None and os.path.isdir(f"{home}/{name}/objects")
+def _lenders(home: str, dest: str) -> list[str]:
+    """The earlier clones of the same, which cells may still borrow from."""
+    found = ((name, REPLACED.fullmatch(name)) for name in sorted(os.listdir(home)))
+    return [name for name, match in found if match and match[1] == dest and os.path.isdir(f"{home}/{name}/objects")]
+
+
+def _replaced(home: str, dest: str) -> int:
+    return len(_lenders(home, dest))
+
+
+def _lend(home: str, dest: str, path: str) -> None:
+    """Have the clone at ``path`` borrow from the earlier ones that are there, from nothing else; these from none."""
+    lenders = _lenders(home, dest)
+    for name in lenders:
+        if not os.path.islink(f"{home}/{name}"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{home}/{name}/objects/info/alternates")
+    place, wanted = f"{path}/objects/info/alternates", "".join(f"{home}/{name}/objects\n" for name in lenders)
+    if (read_bytes(place) or b"") != wanted.encode():
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        write_atomic(place, wanted.encode(), 0o640)
+
+
+def let_go(config: Config, borrowed: float, min_age: float) -> list[str]:
+    """Remove what was replaced longer ago than ``min_age`` seconds and before the oldest borrower, ``borrowed`` old.
+
+    What the clone has from there it gets first. Returns the names of what went.
+    """
+    home = config["pristine_dir"]
+    names = sorted(os.listdir(home)) if os.path.isdir(home) else []
+    old = [name for name in names if (found := REPLACED.fullmatch(name)) and age_of(found[2]) > max(borrowed, min_age)]
+    left = [name for name in names if name.startswith(".gone-")]  # by one that was killed
+
+    def work() -> list[str]:
+        with alone(config):
+            for name in left:
+                with contextlib.suppress(LoopError):
+                    remove_tree(f"{home}/{name}")
+            return [name for name in old if _let_go(home, name)]
+
+    gone: list[str] = as_user(config["gate_user"], work) if old or left else []
+    return gone
+
+
+def _let_go(home: str, name: str) -> bool:
+    dest = name.removeprefix(".replaced-").rpartition("-")[0]
+    path, aside = f"{home}/{dest}.git", f"{home}/.gone-{name}"
+    try:
+        if os.path.isdir(path):
+            _lend(home, dest, path)
+            if _repack(path):
+                return False  # the next refresh finds out why
+        os.rename(f"{home}/{name}", aside)
+        if os.path.isdir(path):
+            _lend(home, dest, path)
+        remove_tree(aside)
+    except (LoopError, OSError):
+        return False  # it is tried again
+    return True
 
 
 def _pack(path: str) -> None:
@@ -332,8 +339,12 @@ def _pack(path: str) -> None:
     with contextlib.suppress(OSError):
         if sum(name.endswith(".pack") for name in os.listdir(f"{path}/objects/pack")) < PACKS:
             return
-        words = ["repack", "--quiet", "-a", "-d", "--keep-unreachable"]
-        git(path, words, environment={"GIT_DIR": path}, ok=ANY, timeout=REFRESH_SECONDS)
+        _repack(path)
+
+
+def _repack(path: str) -> int:
+    words = ["repack", "--quiet", "-a", "-d", "--keep-unreachable"]
+    return git(path, words, environment={"GIT_DIR": path}, config=LENDERS_ARE_MUTE, ok=ANY, timeout=REFRESH_SECONDS)[0]
 
 
 def _plain(text: str) -> str:

@@ -36,6 +36,9 @@ CRONTABS = "/var/spool/cron/crontabs"
 AT_JOBS = "/var/spool/cron/atjobs"
 # Services that start whatever a user asks for. What runs in any other service is that service's own.
 SPAWNERS = ("cron.service", "atd.service", "ssh.service", "sshd.service")
+# Groups that Debian numbers once and for all, such as root, disk, sudo and users, and some that come with programs.
+LAST_OF_DEBIAN = 100
+POWERFUL = ("docker", "incus", "incus-admin", "kvm", "libvirt", "lxd", "podman", "systemd-journal", "wheel")
 PATIENCE = 10.0  # seconds for a process that was told to end
 
 
@@ -56,6 +59,7 @@ def look(users: Mapping[str, str]) -> Look:
     for group in dict.fromkeys(users.values()):
         if not _group_exists(group):
             found.missing_groups.append(group)
+        found.refused += _refused_group(group)
     for name, group in users.items():
         entry = _entry(name)
         if entry is None:
@@ -154,6 +158,20 @@ def _refused(entry: pwd.struct_passwd, group: str) -> list[str]:
     if os.path.lexists(NOWHERE):
         told.append(f"{NOWHERE} exists, and is what users without a home have as theirs: mv {NOWHERE} {NOWHERE}.found")
     return told
+
+
+def _refused_group(group: str) -> list[str]:
+    """Whether the group that is to be a user's own is the host's, or has the number of another."""
+    if not _group_exists(group):
+        return []
+    gid = grp.getgrnam(group).gr_gid
+    if gid <= LAST_OF_DEBIAN or group in POWERFUL:
+        return [
+            f"the group {group} has rights of its own on this host: name one that is the loop's alone, such as loop"
+        ]
+    also = sorted({one.gr_name for one in grp.getgrall() if one.gr_gid == gid} - {group})
+    how = f"groupdel -f {group}, and the apply makes it anew"
+    return [f"the group {group} has the number of {', '.join(also)}, and may do what that may: {how}"] if also else []
 
 
 def _sudo(name: str) -> list[str]:

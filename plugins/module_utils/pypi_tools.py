@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
 import subprocess
+from importlib import metadata
 
 from .errors import LoopError
 from .files import flocked
@@ -15,13 +17,23 @@ from .users import end_with_parent
 
 
 def installed(dest: str) -> str:
-    """The version that ``dest`` points to; empty where there is none. ``dest`` is a link to ``dest-VERSION``."""
+    """The version that ``dest`` points to; empty where there is none that everybody may run.
+
+    ``dest`` is a link to ``dest-VERSION``.
+    """
     try:
         target = os.readlink(dest)
     except OSError:
         return ""
     name, dash, version = target.partition(f"{os.path.basename(dest)}-")
-    return version if dash and not name and os.path.isdir(f"{dest}/bin") else ""
+    return version if dash and not name and open_to_all(f"{dest}/bin") else ""
+
+
+def open_to_all(directory: str) -> bool:
+    """Whether it is there, and was not made under a umask that keeps all but its owner out."""
+    with contextlib.suppress(OSError):
+        return os.stat(directory).st_mode & 0o055 == 0o055
+    return False
 
 
 def install(package: str, version: str, dest: str, python: str, wheels: str = "", timeout: float = 900) -> None:
@@ -50,6 +62,7 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
                 "install",
                 "--no-input",
                 "--disable-pip-version-check",
+                "--no-user",  # whatever the host's pip.conf says
                 *(["--no-index", "--find-links", wheels] if wheels else []),
                 f"{package}=={version}",
             ],
@@ -68,6 +81,12 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
                     f"{package} {version} cannot be installed: {lines[-1] if lines else command[0] + ' failed'}"
                     f" (check the version and {source})"
                 )
+        if not [*metadata.distributions(name=package, path=glob.glob(f"{glob.escape(target)}/lib/*/site-packages"))]:
+            shutil.rmtree(target, ignore_errors=True)
+            raise LoopError(
+                f"{package} {version} was not put into {target}: pip is told to install elsewhere, or nothing (a line"
+                " such as target, prefix, root or dry-run of `pip config debug`); remove that line"
+            )
         link = f"{dest}.new"
         if os.path.lexists(link):
             os.unlink(link)

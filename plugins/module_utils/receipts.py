@@ -23,6 +23,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from . import agents
 from .errors import LoopError, playbook
 from .files import read_bytes, sha256, write_atomic
 
@@ -43,10 +44,13 @@ BOUND = {
     "lock_digest": "engine's dependency lock",
     "policy_digest": "policy",
     "unit_digest": "unit",
+    "agent_digest": "agent",
 }
-# In loop.json, but without a say in what a cycle does (or, the policy's, with a digest of its own).
+# In loop.json, but without a say in what a cycle does (or with a digest of its own).
 VOLATILE_KEYS = frozenset(
     {
+        "agent",
+        "agent_probe",
         "applied_by",
         "canary_max_age",
         "canary_mode",
@@ -83,7 +87,7 @@ def duration(text: str) -> float | None:
 
 
 def installed(config: Config) -> Json:
-    """What is on the host now: engine, lock, policy, unit and the collection's version.
+    """What is on the host now: engine, lock, policy, unit, agent and the collection's version.
 
     Raises LoopError, naming it, where a part of it is not there yet.
     """
@@ -95,6 +99,7 @@ def installed(config: Config) -> Json:
         "lock_digest": release["lock_digest"],
         "policy_digest": gate_policy.digest(gate_policy.load_file(config["policy_file"])),
         "unit_digest": unit_digest(config),
+        "agent_digest": agents.digest(config),
         "collection_version": str(config.get("collection_version", "")),
     }
 
@@ -276,7 +281,7 @@ def mode_of(receipt: Json) -> str:
 def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str:
     """Why the receipt does not cover ``now``; empty where it does."""
     proved_at = receipt["proved_at"]
-    changed = [words for key, words in BOUND.items() if receipt["proven"].get(key) != now[key]]
+    changed = [words for key, words in BOUND.items() if receipt["proven"].get(key, "") != now[key]]
     if changed:
         return f"the {' and the '.join(changed)} changed after the proof of {proved_at}"
     if STRENGTH[receipt["mode"]] < STRENGTH[mode]:

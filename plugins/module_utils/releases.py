@@ -45,6 +45,7 @@ LEDGER = "releases.json"
 OURS = (
     "current",
     "releases",
+    "agents",
     "mirror.git",
     "cache",
     LEDGER,
@@ -55,9 +56,12 @@ HISTORY = 200  # activations remembered
 VERDICTS = ("proven", "failed")
 SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
 NETWORK_SECONDS = 600.0
-# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop.
+# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop, and
+# nothing that leads an installation elsewhere.
 PASSED_ON = re.compile(
-    r"(UV_|PIP_|SSL_CERT_)\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|LANG|TMPDIR",
+    r"(UV|PIP)_(\w*INDEX\w*|FIND_LINKS|\w+_HOST|\w*CERTS?|NATIVE_TLS|KEYRING_PROVIDER|PROXY|CONFIG_FILE|OFFLINE"
+    r"|\w*TIMEOUT|\w*RETRIES|CONCURRENT_\w+)"
+    r"|SSL_CERT_\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|TMPDIR",
     re.IGNORECASE,
 )
 
@@ -380,11 +384,12 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _exposed(install_dir: str) -> bool:
-    """Whether somebody else could replace what is in the install directory."""
+    """Whether somebody else could replace what is in the install directory, or the loop's user not reach a release."""
     with contextlib.suppress(FileNotFoundError):
         for path in (install_dir, os.path.join(install_dir, "releases")):
             status = os.lstat(path)
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            closed = path != install_dir and status.st_mode & 0o055 != 0o055
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022 or closed:
                 return True
     return False
 
@@ -452,7 +457,7 @@ def _make(settings: Settings, sha: str, path: str) -> None:
             _run(settings, command, path)
         fetched = time.monotonic()
         _compile(settings, path)
-        _freeze(path)
+        freeze(path)
         smoke = _smoke(settings, path)
     finally:
         os.umask(old_mask)
@@ -474,11 +479,11 @@ def _make(settings: Settings, sha: str, path: str) -> None:
     }
     os.chmod(path, 0o755)  # as it was listed, it gets 0555 again with the record
     write_atomic(os.path.join(path, MANIFEST), manifest, mode=0o444)
-    _flush(path)  # the record must not outlive a power cut that the files did not
+    flush(path)  # the record must not outlive a power cut that the files did not
     _write_record(path, known)
 
 
-def _flush(path: str) -> None:
+def flush(path: str) -> None:
     """Have what was written to this file system on its disk; the host's other disks are not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -501,7 +506,7 @@ def _sync_commands(settings: Settings, locked: bool) -> list[list[str]]:
         local = ["--no-index", "--find-links", settings.wheels] if settings.wheels else []
         return [
             [settings.python, "-m", "venv", ".venv"],
-            [".venv/bin/python", "-m", "pip", "install", "--quiet", *local, "--editable", "."],
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", *local, "--editable", "."],
         ]
     if not settings.wheels:
         # --frozen alone would install an old lock under a new pyproject.toml without a word.
@@ -575,11 +580,11 @@ def _run(
         output.seek(0)
         text = output.read().decode("utf-8", "replace")
     if status:
-        raise LoopError(f"`{' '.join(command)}` ended with {status}: {_last_words(text)}")
+        raise LoopError(f"`{' '.join(command)}` ended with {status}: {last_words(text)}")
     return text
 
 
-def _last_words(text: str) -> str:
+def last_words(text: str) -> str:
     """The end of a tool's output that says why, on one line and without credentials."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.lower().startswith("hint:")][-4:]
@@ -610,7 +615,7 @@ def _smoke(settings: Settings, path: str) -> Json:
     return {"command": list(settings.smoke), "user": settings.user, "seconds": round(time.monotonic() - begun, 2)}
 
 
-def _freeze(path: str) -> None:
+def freeze(path: str) -> None:
     """Everybody reads, nobody writes. Links are left alone: they may lead out of the release."""
     for directory, directories, files in os.walk(path, topdown=False):
         for name in [*files, *directories]:
@@ -803,7 +808,7 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             if done.returncode:
-                raise LoopError(f"the keyring {settings.keyring} cannot be read: {_last_words(done.stderr)}")
+                raise LoopError(f"the keyring {settings.keyring} cannot be read: {last_words(done.stderr)}")
         # Without signers a file of none: git must never look for another one.
         signers = settings.allowed_signers or os.devnull
         config = {"gpg.ssh.allowedSignersFile": signers, "gpg.minTrustLevel": "undefined"}
@@ -812,7 +817,7 @@ def _check_signature(settings: Settings, mirror: str, sha: str) -> None:
         )
     if status:
         by = settings.allowed_signers or settings.keyring
-        raise LoopError(f"commit {sha} is not signed by anyone in {by}: {_last_words(said)}")
+        raise LoopError(f"commit {sha} is not signed by anyone in {by}: {last_words(said)}")
 
 
 # --- switching, remembering, forgetting ---------------------------------------------------

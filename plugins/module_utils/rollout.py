@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import alive, gate_policy, hostfiles, receipts, releases, settings, timer
+from . import agents, alive, gate_policy, hostfiles, receipts, releases, settings, timer
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, write_atomic
 
@@ -466,6 +466,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
             "lock_digest": release["lock_digest"],
             "policy_digest": gate_policy.digest(gate_policy.load_file(root + config["policy_file"])),
             "unit_digest": receipts.unit_digest(config, root),
+            "agent_digest": agents.digest(config),
         }
         receipt = receipts.covering(config, found, mode=receipts.wanted_mode(config)).receipt
     except (LoopError, OSError, KeyError, TypeError, ValueError):
@@ -486,15 +487,26 @@ def _outlived(config: Json) -> bool:
         return True
 
 
+def agents_in_use(install_dir: str) -> list[str]:
+    """Where the agents stand that belong to what is kept as proven; what is in force is, once it was proven."""
+    found = []
+    for name in _names(install_dir):
+        with contextlib.suppress(LoopError, OSError, KeyError, TypeError, ValueError):
+            found.append(agents.place(install_dir, _settings_of(_place(install_dir, name))["agent"]))
+    return found
+
+
+def _settings_of(place: str) -> Json:
+    about = json.loads(read_bytes(os.path.join(place, "set.json")) or b"null")
+    return settings.load(f"{place}/files{about['config']}", keys=settings.LASTING)
+
+
 def _left_behind(install_dir: str) -> str:
     """In words, what was proven and cannot be gone back to since it is of an older layout; empty where nothing is."""
     found = []
     for name in _names(install_dir):
         with contextlib.suppress(LoopError, OSError, KeyError, TypeError, ValueError):
-            place = _place(install_dir, name)
-            about = json.loads(read_bytes(os.path.join(place, "set.json")) or b"null")
-            config = settings.load(f"{place}/files{about['config']}", keys=settings.LASTING)
-            if _outlived(config):
+            if _outlived(_settings_of(_place(install_dir, name))):
                 found.append(name[:40])
     if not found:
         return ""
@@ -521,7 +533,7 @@ def _proof(config: Json, current: Json | None) -> receipts.Match:
 
 def _key(current: Json) -> str:
     """The name of a set: the engine, and all that a proof covers beside it."""
-    rest = json.dumps([current[part] for part in sorted(receipts.BOUND)])
+    rest = json.dumps([current[part] for part in sorted(receipts.BOUND) if current[part]])
     return f"{current['engine_sha']}-{sha256(rest.encode())[:12]}"
 
 

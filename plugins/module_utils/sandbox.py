@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from . import egress, env_file, settings, untrusted, wire
+from . import agents, egress, env_file, settings, untrusted, wire
 from .cells import ID, Cell
 from .errors import LoopError
 from .sizes import number_of
@@ -33,6 +32,15 @@ NAMESPACE = (
     BWRAP, "--unshare-user", "--unshare-pid", "--die-with-parent", "--bind", "/", "/", "--dev-bind", "/dev", "/dev",
     "--proc", "/proc",
 )  # fmt: skip
+# For what runs generated code: it sees the host's files, and writes nothing of them.
+ALONE = (
+    "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session",
+    "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+    "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",  # noqa: S108 - both are the sandbox's own
+    "--tmpfs", "/run",
+)  # fmt: skip
+# What was proven looks for no other version of itself.
+QUIET = {"PI_OFFLINE": "1", "DISABLE_AUTOUPDATER": "1"}
 SETTINGS = "ENGINEERING_LOOP_SETTINGS"
 NOT_FOUND, CANNOT = 127, 126
 # The engine's own interpreter, which it knows as its sys.executable and starts gate commands with.
@@ -53,18 +61,13 @@ ALLOW = (
 # --- the command line -------------------------------------------------------------------------
 
 
-def command(config: Config, cell: Cell, directory: str, program: Sequence[str]) -> list[str]:
+def command(config: Config, cell: Cell, directory: str, program: Sequence[str], *, keep_home: bool = True) -> list[str]:
     """The bubblewrap command that runs ``program`` in ``directory`` of ``cell``, alone."""
     home = cell.part("home")
-    words = [
-        BWRAP, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session",
-        "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
-        "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",  # noqa: S108 - both are the sandbox's own
-        "--tmpfs", "/run",
-    ]  # fmt: skip
+    words = [BWRAP, *ALONE]
     for path in RESOLVERS:
         words += ["--ro-bind-try", path, path]
-    words += ["--bind", home, home]
+    words += ["--bind", home, home] if keep_home else ["--overlay-src", home, "--tmp-overlay", home]
     for wanted in config["home_files"]:
         place = f"{home}/{wanted['dest']}"
         words += ["--ro-bind-try", place, place]
@@ -145,13 +148,13 @@ def alone(name: str, *arguments: str) -> int:
         environment = dict(os.environ)
         path = environment["PATH"] = plain_path(config, environment.get("PATH", os.defpath))
         own = f"{os.path.realpath(config['install_dir'] + '/current')}/.venv/bin/python"
-        program = own if name == ENGINE_PYTHON else shutil.which(name, path=path)
+        program = own if name == ENGINE_PYTHON else agents.program(config, name, path)
         if program is None:
             sys.stderr.write(f"{name}: not found on {path}\n")
             return NOT_FOUND
         if name in config["agent_programs"]:
             wire.tell(config, {"what": "agent", "program": name})
-            environment = agent_environment(environment)
+            environment = {**agent_environment(environment), **QUIET}
         else:
             environment = gate_environment(environment)
         environment.update(egress.environment(config))

@@ -44,6 +44,8 @@ KEYS: dict[str, type] = {
     "max_runs_per_day": int,
     "canary_required": bool,
     "agent_programs": list,
+    "agent": dict,
+    "agent_probe": bool,
     "home_files": list,
     "caches": list,
     "egress": list,

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from . import budget, cells, egress, gateway_record, pristine, records, settings
+from . import budget, cells, egress, gateway_receive, gateway_record, pristine, records, settings, untrusted
 from .cells import Cell
+from .clock import age_of
 from .errors import LoopError
 from .gateway_record import Story
 from .journal import say
@@ -27,6 +28,9 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
+# What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
+MOCK = "mock"
+MAX_STATE = 4 * 1024 * 1024
 # Of what the gateway wrote down, so much is in the cycle's record: asking without end must not push out the rest.
 TOLD, WORDS = 40, 600
 # How long a push that had begun may take to reach the forge.
@@ -70,8 +74,11 @@ def _settle(config: Config, record: Json) -> Json:
     story = gateway_record.story(gateway_record.read(config, cell.id))
     outcome, detail = judge(manifest, claim, os.environ)
     outcome, detail = against_record(outcome, detail, claim, story)
+    backend = backend_of(cell, story)
+    outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
     record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
-    record = {**records.ended(record, outcome, detail), **told_by(story), "agents": manifest["agents"]}
+    record = {**records.ended(record, outcome, detail), **told_by(story)}
+    record.update(agents=manifest["agents"], programs=manifest.get("programs", []), backend=backend)
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
     # An engine whose agent is none of our programs:
@@ -153,6 +160,34 @@ def against_record(outcome: str, detail: str, claim: Mapping[str, Any], story: S
     return outcome, detail
 
 
+def backend_of(cell: Cell, story: Story) -> str:
+    """Which backend did the work, by the run's own state file; empty where that does not say."""
+    if not story.taken:
+        return ""
+    change = settings.change_id(*story.taken)
+    try:
+        content = untrusted.read(f"{cell.part('runs')}/{change.lower()}/state/{change}.json", cell.path, MAX_STATE)
+        name = untrusted.parse(content or b"{}", "the state").get("backend_name")
+    except LoopError:
+        return ""
+    return show(name, 50) if isinstance(name, str) else ""
+
+
+def by_an_agent(
+    config: Config, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
+) -> tuple[str, str]:
+    """An error in the place of an outcome that no agent worked for: an engine that finds none makes a stub itself."""
+    stub = backend == MOCK or (outcome == "published" and not manifest["agents"])
+    if outcome not in WORKED or not stub:
+        return outcome, detail
+    started = "was started, but did not do it" if manifest["agents"] else "was not started"
+    return "error", (
+        f"no agent did the work: {' or '.join(config['agent_programs'])} (engineering_loop_agent_programs) {started},"
+        f" and the engine's backend was {backend or 'not named'}: see which model policy it used. What it made is none:"
+        f" {detail or outcome}"
+    )
+
+
 def _because(refused: list[str]) -> str:
     return f": {refused[-1]}" if refused else ""
 
@@ -211,6 +246,12 @@ def let_go(config: Config) -> None:
     for one in gone:
         words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
         say(f"cell {one['id']} {words}\n")
+    # Cells borrow from the clones of their time, and so does what the gateway keeps.
+    borrowers = [one["id"] for one in cells.listing(config["runs_dir"]) if one["kind"] != "adopted"]
+    borrowers += [one["id"] for one in gateway_receive.kept(config)]
+    oldest = max(map(age_of, borrowers), default=0.0)
+    for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
+        say(f"{name} in {config['pristine_dir']}, which was damaged, let go: nothing borrows from it any more\n")
 
 
 def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:

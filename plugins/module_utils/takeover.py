@@ -42,6 +42,8 @@ CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
 OURS = (*releases.OURS, "budget.json", "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
+# Of the old engine's flags those that say where things are, or what it works on: the role's variables still do.
+ITS_PLACES = ("--once", "--repo", "--allow", "--workspace-root", "--output-root", "--state-dir-path", "--memory-dir")
 RENDERER = "vault-agent-engineering-loop.service"
 
 
@@ -66,6 +68,8 @@ class Layout:
     key_file: str = ""
     legacy_memory_dir: str = ""
     wrappers: Sequence[str] = ()
+    daemon_args: Sequence[str] = ()  # what ours gives the engine
+    author: str = ""  # NAME <EMAIL> of ours
     env_rendered: bool = False  # the role writes the secrets itself
     forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
     unit_dir: str = units.UNIT_DIR
@@ -117,7 +121,8 @@ def plan(layout: Layout) -> list[Item]:
     secrets, entries = _secrets(layout, entries, bool(open_at))
     wrappers = [Item("wrapper", path, f"lib/{os.path.basename(path)}") for path in _wrappers(layout)]
     # Units first: they are found by the programs that they start.
-    items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries), *_key(layout)]
+    items = [*_units(layout, bool(entries or wrappers)), *wrappers, *secrets, *_policy(layout, entries)]
+    items += _key(layout, 0o077 if entries or open_at else 0o022)
     items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
     if entries or open_at:
         items += _memory(layout, known)
@@ -156,6 +161,44 @@ def notes(layout: Layout) -> list[str]:
         if path and os.path.islink(path):
             told.append(f"{path} is a link and was left alone: see that only root can read {os.path.realpath(path)}")
     return told
+
+
+def changes(layout: Layout) -> list[str]:
+    """What the old role set by default, so that nobody wrote it down, and ours does otherwise."""
+    told, ours = [], dict(_flags(" ".join(["daemon", *layout.daemon_args])))
+    texts = [units.content(path) for path in [*_wrappers(layout), f"{layout.unit_dir}/{layout.unit}.service"]]
+    for flag, value in _flags("\n".join(text.decode(errors="replace") for text in texts)):
+        named = untrusted.show(f"{flag} {value}".strip())
+        if flag in ours and value not in ("", ours[flag]):
+            told.append(f"the old loop gave its engine {named}, ours gives {ours[flag]}")
+        elif flag not in ours and flag not in ITS_PLACES:
+            told.append(f"the old loop gave its engine {named}, ours does not")
+    author = _author(layout)
+    if author and layout.author and author != layout.author:
+        told.append(
+            f"the old loop's commits were by {author}, ours are by {layout.author}: engineering_loop_git_user_name and"
+            " engineering_loop_git_user_email say whose"
+        )
+    return told
+
+
+def _flags(text: str) -> list[tuple[str, str]]:
+    """The flags and their values on the engine's command line in a script or a unit, each once."""
+    found = re.findall(r"(?m)^.*?\bdaemon\b((?:.*\\\n)*.*)$", text)
+    words = re.findall(r"(--[a-z][a-z-]+)(?:[ =]+([^\s\\-][^\s\\]*))?", "\n".join(found))
+    return list(dict.fromkeys(words))
+
+
+def _author(layout: Layout) -> str:
+    """Who the old loop's commits are by: git's settings in its home, which the loop's user could have written."""
+    home = layout.state_dir
+    with contextlib.suppress(LoopError):
+        text = (untrusted.read(f"{home}/.gitconfig", home, 65536) or b"").decode(errors="replace") if home else ""
+        part = re.search(r"(?ms)^\[user\]\s*$(.*?)(?=^\[|\Z)", text)
+        found = dict(re.findall(r"(?m)^\s*(name|email)\s*=\s*\"?(.+?)\"?\s*$", part[1] if part else ""))
+        if {"name", "email"} <= set(found):
+            return untrusted.show(f"{found['name']} <{found['email']}>")
+    return ""
 
 
 def _checkout(layout: Layout) -> list[str]:
@@ -199,17 +242,18 @@ def _policy(layout: Layout, entries: list[str]) -> list[Item]:
     return [Item("copy", path, "config/policy.yml")] if theirs else []
 
 
-def _key(layout: Layout) -> list[Item]:
-    return _private(layout.key_file) if layout.key_file else []
+def _key(layout: Layout, others: int) -> list[Item]:
+    """Once the host is ours, who may read the key is for the program that renders it anew to say."""
+    return _private(layout.key_file, others) if layout.key_file else []
 
 
-def _private(path: str) -> list[Item]:
-    """A file that root alone should read, if somebody else can."""
+def _private(path: str, others: int = 0o077) -> list[Item]:
+    """A file that root alone should own, if somebody else does or has the rights ``others`` to it."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    loose = status.st_uid != os.geteuid() or status.st_mode & 0o077
+    loose = status.st_uid != os.geteuid() or status.st_mode & others
     return [Item("private", path)] if stat.S_ISREG(status.st_mode) and loose else []
 
 
@@ -357,20 +401,16 @@ def _check_secrets(layout: Layout) -> None:
     path = next((path for path in (layout.env_file, layout.dotenv) if os.path.lexists(path)), "")
     if not path or layout.env_rendered:
         return
-    bad = env_file.refused(env_file.read(path), layout.forbidden_environment)
-    if bad:
-        raise LoopError(
-            f"{path} holds {', '.join(bad)}, which must not be where generated code runs: remove it there "
-            "(engineering_loop_forbidden_environment); nothing was changed"
-        )
     if path != layout.dotenv:
-        env_file.check_owner(path, os.stat(path))
+        env_file.load(path, layout.forbidden_environment)
+    else:
+        env_file.check(env_file.read(path), layout.forbidden_environment, path)
 
 
 def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
     """Take the host over. Returns ``changed``, ``aside``, ``items`` and ``lines`` for a person."""
     items = [item for item in plan(layout) if item.kind != "unread"]
-    told = notes(layout)
+    told = [*changes(layout), *notes(layout)]
     if not items:
         return {"changed": False, "aside": "", "items": [], "lines": told}
     _check_secrets(layout)

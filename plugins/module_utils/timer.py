@@ -52,11 +52,12 @@ def look(unit: str) -> Timer:
     wanted = "LoadState,UnitFileState,ActiveState,NextElapseUSecRealtime"
     text = systemctl("show", f"--property={wanted}", name)
     state = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    if state.get("LoadState") in ("masked", "bad-setting", "error"):
-        raise LoopError(f"{name} is {state['LoadState']}: look with 'systemctl status {name}' and repair it")
+    if state.get("LoadState") == "masked":
+        raise LoopError(f"{name} is masked: look with 'systemctl status {name}' and repair it")
     active = state.get("ActiveState") == "active"
     return Timer(
-        present=state.get("LoadState") == "loaded",
+        # One that systemd cannot read is there as well: it fires no more, and what is applied now may mend it.
+        present=state.get("LoadState") in ("loaded", "bad-setting", "error"),
         enabled=state.get("UnitFileState") == "enabled",
         active=active,
         next=_iso(state.get("NextElapseUSecRealtime", "")) or (_listed(name) if active else ""),

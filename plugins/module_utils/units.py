@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import timer
 from .errors import LoopError
@@ -48,6 +51,58 @@ def content(path: str) -> bytes:
 def ours(path: str) -> bool:
     """Whether the role wrote this unit file."""
     return MARK in content(path)
+
+
+def refused(wanted: Mapping[str, str]) -> list[str]:
+    """What systemd does not take of these units (file name -> content, empty for one that is not wanted), a line each.
+
+    It would say so in its journal and go on without: with no limit, or no timer. So it is asked before, about copies.
+    The comment above such a line names the variable, and what that may be.
+    """
+    texts = {name: text for name, text in wanted.items() if text}
+    if not texts:
+        return []
+    with tempfile.TemporaryDirectory() as place:
+        for name, text in texts.items():
+            with open(f"{place}/{name}", "w", encoding="utf-8") as handle:
+                handle.write(text)
+        said = _verify(place, [name.replace("@.", "@1.") for name in texts])  # an instance may be a port
+    found: dict[str, str] = {}
+    for line in said:
+        match = re.match(rf"({re.escape(place)}/([^/:]+):(\d+)): (.*)", line)
+        if match and match[2] in texts and match[1] not in found:
+            lines = texts[match[2]].splitlines()
+            number = int(match[3]) - 1
+            told = f"systemd does not take {lines[number].strip()} in {match[2]} ({match[4].rstrip('.')})"
+            variable, colon, allowed = lines[number - 1].removeprefix("# ").partition(": ")
+            found[match[1]] = f"{variable}: {told}; it may be {allowed}" if colon else told
+    # What follows from such a line is no news, and our programs may still be to come.
+    others = [line for line in said if not line.startswith("/") and "is not executable" not in line]
+    return [*found.values()] or others
+
+
+def _verify(place: str, names: Sequence[str]) -> list[str]:
+    """What systemd says of the units in this directory, beside all that the host has."""
+    # With --recursive-errors=no it says nothing of a unit that is named wrongly. What it says of others is left out.
+    command = ["systemd-analyze", "verify", "--man=no", *(f"{place}/{name}" for name in names)]
+    told = {"LEVEL": "warning", "TARGET": "console", "COLOR": "0", "LOCATION": "0", "TIME": "0", "TID": "0"}
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{place}:", **{f"SYSTEMD_LOG_{k}": v for k, v in told.items()}}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=False, env=environment
+        )
+    except FileNotFoundError:
+        return []  # a host without systemd, which reads no units either
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoopError(f"systemd-analyze cannot be run on this host ({error})") from error
+    ours = tuple(f"{name}:" for name in names) + tuple(f"Unit {name} " for name in names) + ("Failed to ", "/")
+    return [line for line in done.stderr.splitlines() if line.startswith(ours)]
+
+
+def stale(paths: Sequence[str]) -> bool:
+    """Whether systemd has one of these unit files in another state than the disk, such as after a killed apply."""
+    names = [os.path.basename(path) for path in paths if "@." not in path]
+    return bool(names) and "NeedDaemonReload=yes" in systemctl("show", "--property=NeedDaemonReload", *names)
 
 
 def rest(

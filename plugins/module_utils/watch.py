@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from . import budget, cells, settings, wire
+from . import budget, cells, settings, untrusted, wire
 from .cells import Cell
 from .errors import LoopError
 from .files import read_bytes, write_atomic
@@ -33,6 +33,7 @@ TICK = 0.5
 # A cycle is ended when no more than this part of what it needs to start is left free on the disk.
 FREE_PART = 4
 MIN_INODES = 2_000
+MOST_PROGRAMS = 20  # whatever a cycle claims to start
 # Looking through a cell may take this part of the time at most.
 LOOKING = 0.05
 
@@ -103,7 +104,8 @@ def heard(config: Config, message: Mapping[str, Any], peer: wire.Peer) -> None:
         with cells.alone(config):
             manifest = cells.manifest_of(cell)
             budget.take(config, manifest["invocation"], manifest["trigger"])
-            cells.update(cell, agents=manifest["agents"] + 1)
+            programs = {*manifest.get("programs", []), untrusted.show(message.get("program"), 50)}
+            cells.update(cell, agents=manifest["agents"] + 1, programs=sorted(programs)[:MOST_PROGRAMS])
     elif what == "report":
         main_pid = systemctl("show", "-P", "MainPID", f"{config['unit']}.service").strip()
         if main_pid != str(peer.pid):

@@ -28,8 +28,10 @@ from typing import Any
 from .alive import cycle_in_progress, lock_holder, processes
 from .errors import LoopError
 from .files import alone_in, remove_tree, write_atomic
-from .gitcmd import available, credentials, git, told_refs
-from .gitrepo import Denied, files_below, git_locks, in_reftable, lstat_of, odd_part, open_repo
+from .gitcmd import ANY, available, credentials, git
+from .gitrepo import Denied, files_below, git_locks, lstat_of, open_repo
+from .intact import Damaged, fetch, flaw, remote_refs
+from .intact import check as check_whole
 from .quarantine import move, needs_root
 from .remotes import remote_of
 from .untrusted import shown
@@ -42,7 +44,6 @@ CONFLICTS = ("quarantine", "report")
 NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
 HEAL_SECONDS = 120.0
-ANY = range(-128, 256)
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
 HARMLESS = re.compile(
@@ -219,18 +220,22 @@ def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outco
 
 def _advance(settings: Settings, one: Checkout, check: bool, outcome: Json) -> None:
     """A checkout that looks sound to its tip. Raises Damaged where it is not sound after all."""
+    common = f"{one.path}/.git"
     outcome["removed_config"] = _tidy_config(settings, one, check)
+    if not check:
+        _unlock(one.path)
     state = _state(one.path)
     tip = _remote_tip(settings, one)
     outcome.update(before=state["oid"], after=tip)
-    if state["branch"] == one.version and state["oid"] == tip and not state["dirty"]:
-        _check_whole(one.path, tip)
+    current = state["branch"] == one.version and state["oid"] == tip and not state["dirty"]
+    if not current and not check:
+        refs = "+refs/heads/*:refs/remotes/origin/*"
+        fetch(common, one.url, refs, *_access(settings, one), settings.network_seconds())
+    if current or not check:
+        check_whole(common, tip)
+    if current:
         outcome["status"] = "current"
         return
-    if not check:
-        _unlock(one.path)
-        _fetch(settings, one)
-        _check_whole(one.path, tip)
     reasons = _in_the_way(one, state, tip)
     if not reasons:
         outcome["status"] = "updated"
@@ -248,14 +253,10 @@ def _advance(settings: Settings, one: Checkout, check: bool, outcome: Json) -> N
 # --- looking ------------------------------------------------------------------------------
 
 
-class Damaged(LoopError):
-    """The checkout itself does not do what git needs of it: it is put aside whole and made anew."""
-
-
 def _git(path: str, arguments: Sequence[str], ok: Sequence[int] = (0,)) -> tuple[int, str, str]:
-    """git in the checkout, asking nobody else: where it fails, or does not end, the checkout is damaged."""
+    """git in this checkout and no other, asking nobody else: where it fails, or does not end, it is damaged."""
     try:
-        return git(path, arguments, ok=ok)
+        return git(path, arguments, ok=ok, environment={"GIT_DIR": f"{path}/.git"})
     except LoopError as error:
         raise Damaged(str(error)) from error
 
@@ -272,35 +273,22 @@ def _vacant(path: str) -> bool:
 def _damage(path: str) -> str:
     """Why what stands at ``path`` is no checkout that git may be run in; empty where it is one. No git is run."""
     common = f"{path}/.git"
-    for place, kind in ((path, stat.S_ISDIR), (common, stat.S_ISDIR), (f"{common}/config", stat.S_ISREG)):
+    for place in (path, common):
         try:
-            if not kind(os.lstat(place).st_mode):
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
                 return f"{place} is not what a checkout has there"
         except (FileNotFoundError, NotADirectoryError):
             return f"{place} is missing"
         except OSError as error:
             return f"{place} cannot be looked at: {error.strerror}"
-    try:
-        odd = odd_part(common)
-        packs = os.listdir(f"{common}/objects/pack")
-    except Denied as error:
-        return f"{error.source} cannot be looked at"
-    except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
+    odd = flaw(common)
     for name in (".gitattributes", ".gitignore", ".gitmodules"):  # git takes a link for none, and waits at a pipe
-        status = lstat_of(f"{path}/{name}")
+        status = None if odd else lstat_of(f"{path}/{name}")
         if status and not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-            odd = odd or f"{path}/{name} is no file"
-    for name, why in (
-        ("shallow", "its history is cut off"),
-        ("objects/info/alternates", "its objects are those of another repository"),
-        ("commondir", "its git directory is that of another repository"),
-    ):
-        if os.path.lexists(f"{common}/{name}"):
-            odd = odd or why
-    if any(name.endswith(".promisor") for name in packs):
-        odd = odd or "it is a partial clone"
-    return odd or ("its refs are kept in a reftable" if in_reftable(common) else "")
+            odd = f"{path}/{name} is no file"
+    if os.path.lexists(f"{common}/objects/info/alternates"):
+        odd = odd or "its objects are those of another repository"
+    return odd
 
 
 def _state(path: str) -> Json:
@@ -316,33 +304,9 @@ def _state(path: str) -> Json:
     }
 
 
-def _check_whole(path: str, tip: str) -> None:
-    """Damaged where a commit before ``tip`` is missing, or a file of it: then no run can start or push from here."""
-    _git(path, ["rev-list", "--quiet", tip])
-    listed = _git(path, ["ls-tree", "-r", "-z", "--full-tree", tip])[1].split("\0")
-    blobs = {entry.split(" ", 3)[2][:64].partition("\t")[0] for entry in listed if entry[7:11] == "blob"}
-    _check_there(path, blobs)
-
-
-def _check_there(path: str, names: Iterable[str]) -> None:
-    told = git(path, ["cat-file", "--batch-check"], stdin="".join(f"{name}\n" for name in names).encode(), ok=ANY)
-    missing = [line for line in told[1].splitlines() if not re.fullmatch(r"[0-9a-f]+ [a-z]+ \d+", line)]
-    if told[0] or missing:
-        raise Damaged(f"objects are missing or broken: {', '.join((missing or told[2].splitlines())[:3])}")
-
-
-def _check_refs(path: str) -> None:
-    """Damaged where a ref is broken or names what is not there: git then refuses to fetch."""
-    _status, out, err = _git(path, ["for-each-ref", "--format=%(objectname)"])
-    broken = [line for line in err.splitlines() if "broken" in line]
-    if broken:
-        raise Damaged(broken[0])
-    _check_there(path, set(out.split()))
-
-
 def _remote_tip(settings: Settings, one: Checkout) -> str:
     wanted = f"refs/heads/{one.version}"
-    tip = told_refs(_ask(settings, one, ["ls-remote"], wanted)).get(wanted)
+    tip = remote_refs(one.url, wanted, *_access(settings, one), settings.network_seconds()).get(wanted)
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
     return tip
@@ -391,6 +355,8 @@ def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lamb
         placed = Checkout(one.repo, one.url, one.dest, aside, one.version)
         _tidy_config(settings, placed, check=False)
         os.chmod(aside, 0o750)
+        if git(aside, ["symbolic-ref", "--quiet", "HEAD"], ok=ANY)[1] != f"refs/heads/{one.version}\n":
+            raise LoopError(f"it has no branch {one.version}")  # git takes a tag of that name as well
         commit = git(aside, ["rev-parse", "HEAD"])[1].strip()
         instead()
         os.rename(aside, one.path)
@@ -400,25 +366,6 @@ def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lamb
         with contextlib.suppress(LoopError):
             remove_tree(aside)
     return commit
-
-
-def _fetch(settings: Settings, one: Checkout) -> None:
-    keep = ["--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no"]
-    try:
-        _ask(settings, one, ["fetch", *keep], "+refs/heads/*:refs/remotes/origin/*")
-    except LoopError:
-        _check_refs(one.path)  # the remote had answered before
-        raise
-
-
-def _ask(settings: Settings, one: Checkout, command: Sequence[str], refs: str) -> str:
-    """Run a git command against the remote, by its URL: what "origin" means is in a file that the agent can write."""
-    environment, config = _access(settings, one)
-    arguments = [*command, "--upload-pack=git-upload-pack", "--", one.url, refs]
-    try:
-        return git(one.path, arguments, environment=environment, config=config, timeout=settings.network_seconds())[1]
-    except LoopError as error:
-        raise LoopError(f"{one.url} cannot be reached: {error}") from error
 
 
 def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:

@@ -222,6 +222,7 @@ pruned:
 import functools
 import os
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, releases, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -282,6 +283,7 @@ def main() -> None:
     wanted = dict(module.params)
     state, version = wanted.pop("state"), wanted.pop("version")
     try:
+        put_habits_aside(module.ansible_version)
         if wanted["token_env"]:
             wanted["git_url"] = ""  # a token that was given for this repository
         sources = [wanted.pop(name) for name in ("env_file", "token_env", "github_app")]

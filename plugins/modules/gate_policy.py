@@ -156,6 +156,7 @@ import os
 import pwd
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
@@ -298,6 +299,7 @@ def main() -> None:
             module.exit_json(**NOTHING_YET, changed=True, msg=message)
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
+        put_habits_aside(module.ansible_version)
         module.exit_json(**apply(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

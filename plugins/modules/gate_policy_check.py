@@ -116,6 +116,7 @@ import os
 import pwd
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check as core
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy
@@ -232,6 +233,7 @@ def main() -> None:
     if not gate_policy.HAS_YAML:
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
+        put_habits_aside(module.ansible_version)
         violations = ask(module.params)
     except LoopError as error:
         module.fail_json(msg=str(error))

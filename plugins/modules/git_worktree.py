@@ -126,6 +126,7 @@ quarantined:
       type: str
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import absent, ensure
@@ -149,6 +150,7 @@ def main() -> None:
     common = {key: given[key] for key in ("repo", "path", "branch", "quarantine", "run_lock")}
     common["check"] = module.check_mode
     try:
+        put_habits_aside(module.ansible_version)
         if given["state"] == "present":
             result = ensure(base_ref=given["base_ref"], fresh=given["fresh"], **common)
         else:

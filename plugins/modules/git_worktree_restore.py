@@ -96,6 +96,7 @@ registered:
   sample: true
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import restore
@@ -115,6 +116,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         result = restore(**module.params, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -114,6 +114,7 @@ purged:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import limits_of, number_of
@@ -141,6 +142,7 @@ def main() -> None:
     plain = ("workspace", "repos", "branch_prefixes", "worktree_root", "keep", "quarantine", "run_lock")
     options: dict[str, Any] = {key: given[key] for key in plain}
     try:
+        put_habits_aside(module.ansible_version)
         result = sweep(
             older_than=number_of(given["older_than"], "older_than"),
             quarantine_keep=limits_of(given["quarantine_keep"]) if given["quarantine_keep"] else None,

@@ -15,6 +15,8 @@ description:
   - Everything is compared before the first file is written. A path in the way stops the whole set with one line.
   - Files are written beside their place and renamed into it. No symlink is followed in the last component of a path,
     except to a directory where the link belongs to root.
+  - Units of systemd, which are files in C(/etc/systemd/system), are shown to systemd before the first file is written.
+    A line that it would pass over stops the whole set. Written, they are read by systemd at once.
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
@@ -122,9 +124,11 @@ collection_version:
 """
 
 import functools
+import os
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, rollout, runtime
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, rollout, runtime, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 
 
@@ -170,17 +174,25 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
         lib_dir = module.params["lib_dir"]
         core = _core(lib_dir, module.params["programs"], module.params["hold"]) if lib_dir else []
         hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
+        in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == units.UNIT_DIR}
+        refused = units.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
+        if refused:
+            raise LoopError("; ".join(refused))
         changes = hostfiles.converge([*entries, *core], check=module.check_mode, before=hold)
+        reload = any(change.path in in_systemd for change in changes) or units.stale([*in_systemd])
+        if reload and not module.check_mode:
+            units.systemctl("daemon-reload")
     except LoopError as error:
         module.fail_json(msg=str(error))
     result = {
-        "changed": bool(changes),
+        "changed": bool(changes) or reload,
         "changed_paths": [change.path for change in changes],
         "collection_version": runtime.VERSION,
     }

@@ -167,6 +167,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     canary,
@@ -207,7 +208,7 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
     wanted = module.params
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
-        told = {"cleanup": [], "left": []}
+        told: dict[str, list[str]] = {"cleanup": [], "left": []}
         if wanted["cleanup"] and wanted["mode"] == "docs":
             token, _identity = acting(wanted, config)
             told = canary.clean_up(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
@@ -287,6 +288,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         prove(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -108,6 +108,7 @@ brought:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     cells,
@@ -146,6 +147,7 @@ def main() -> None:
     if module.params["run"] and module.params["to"]:
         module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
     try:
+        put_habits_aside(module.ansible_version)
         result = shown(act(settings.load(module.params["config"]), module.params, module.check_mode))
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -45,15 +45,19 @@ options:
       - Where an older layout of the loop may stand, as in O(as215932.engineering_loop.loop_takeover#module:layout).
         What there is to take over is returned.
     type: dict
-  env_file:
+  secrets:
     description:
-      - The file with the secrets of the unit, to be looked at as a cycle will. One that is missing is no problem.
-    type: path
-  forbidden_environment:
-    description: Variables that must not stand in O(env_file), as shell patterns.
-    type: list
-    elements: str
-    default: []
+      - Where the secrets are and who uses them, with the keys C(env_file), C(forbidden_environment), C(github_app),
+        C(api_url), C(user), C(gate_user), C(install_dir) and C(config_dir) of the settings. They are looked at as a
+        cycle will.
+    type: dict
+    version_added: "0.2.0"
+  environment:
+    description:
+      - The secrets that the role will write itself, so that no file is looked at. Names, and values only of what is
+        no secret, such as a path; any other value can be given as C(x).
+    type: dict
+    version_added: "0.2.0"
   home_files:
     description: Files of root's that each cell is to find in its home, to be looked at as a cycle will.
     type: list
@@ -82,6 +86,21 @@ options:
         description: In the home.
         type: str
         required: true
+  units:
+    description:
+      - Units of systemd that are to be written, by file name, to be looked at as systemd will. An empty one is not
+        wanted.
+    type: dict
+    default: {}
+  agent:
+    description: What does the work, as C(agent) in the settings of the role.
+    type: dict
+    default: {}
+  agent_programs:
+    description: The programs that the engine may start as its agent, by name.
+    type: list
+    elements: str
+    default: []
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -179,11 +198,33 @@ cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
   type: str
-secrets_problem:
-  description: Why a cycle would refuse O(env_file), empty if it would not. Never holds a value of that file.
+agent_problem:
+  description: Why there is no agent on this host, and what to set; empty where there is one or it will be installed.
   returned: success
   type: str
-  sample: "/etc/engineering-loop/env is world-readable (mode 0644)"
+units_refused:
+  description: What systemd would not take of O(units), a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["loop.timer: systemd does not take OnCalendar=5 minutes (Failed to parse calendar specification)"]
+secrets:
+  description: What was found about O(secrets). No value of a secret is told.
+  returned: success
+  type: dict
+  contains:
+    problem:
+      description: Why every cycle would refuse them, and what to do; empty where none would.
+      type: str
+      returned: always
+    notes:
+      description: What is to be known or mended, a line each.
+      type: list
+      elements: str
+      returned: always
+  sample:
+    problem: ""
+    notes: ["of /etc/engineering-loop/env these have no effect, since the loop sets them itself: GIT_ASKPASS"]
 loop:
   description: What was deployed, null where nothing was or with O(details=false).
   returned: success
@@ -203,6 +244,10 @@ loop:
       returned: always
     proof:
       description: Whether a receipt matches, and the reason if not.
+      type: dict
+      returned: always
+    secrets:
+      description: What was found about the secrets, as RV(secrets) has it.
       type: dict
       returned: always
     back:
@@ -231,8 +276,15 @@ loop:
 
 import dataclasses
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostinfo, privileges, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
+    hostinfo,
+    privileges,
+    takeover,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
 
@@ -248,10 +300,13 @@ def main() -> None:
             "user": {"type": "str"},
             "accounts": {"type": "dict", "default": {}},
             "takeover": {"type": "dict"},
-            "env_file": {"type": "path"},
-            "forbidden_environment": {"type": "list", "elements": "str", "default": []},
+            "secrets": {"type": "dict", "no_log": False},
+            "environment": {"type": "dict"},
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+            "units": {"type": "dict", "default": {}},
+            "agent": {"type": "dict", "default": {}},
+            "agent_programs": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -259,7 +314,8 @@ def main() -> None:
     )
     wanted = module.params
     try:
-        theirs = takeover.plan(takeover.layout_from(wanted["takeover"])) if wanted["takeover"] else []
+        put_habits_aside(module.ansible_version)
+        layout = takeover.layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
             system=hostinfo.system(),
@@ -268,10 +324,12 @@ def main() -> None:
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
-            takeover=shown([item.path for item in theirs]),
+            takeover=shown([item.path for item in takeover.plan(layout)]) if layout else [],
             rollout=hostinfo.rollouts(wanted["config"]),
-            secrets_problem=hostinfo.secrets_problem(wanted["env_file"], wanted["forbidden_environment"]),
+            units_refused=units.refused(wanted["units"]),
+            secrets=shown(hostinfo.secrets(wanted["secrets"], wanted["environment"], layout)),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=agents.lacking(wanted) if wanted["agent_programs"] else "",
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

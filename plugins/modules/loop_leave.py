@@ -70,6 +70,7 @@ kept:
   sample: [/var/lib/engineering-loop (work)]
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import leave, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -89,6 +90,7 @@ def main() -> None:
     )
     given = module.params
     try:
+        put_habits_aside(module.ansible_version)
         config = leave.deployed(given["config"], given["settings"])
         key = given["key_file"] or ""
         result = shown(leave.leave(config, given["remove"], given["wait"], key_file=key, check=module.check_mode))

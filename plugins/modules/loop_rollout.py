@@ -130,6 +130,7 @@ timer:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import rollout, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -167,6 +168,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         result = go_back(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -79,6 +79,14 @@ options:
       key_file:
         description: A private key that only root should read.
         type: path
+      daemon_args:
+        description: What the engine is given on its command line from now on. Where it was given more, that is told.
+        type: list
+        elements: str
+        default: []
+      author:
+        description: Whose commits the loop makes from now on, as C(NAME <EMAIL>). Where others made them, that is told.
+        type: str
       wrappers:
         description: Wrapper scripts elsewhere than in O(layout.lib_dir).
         type: list
@@ -167,6 +175,7 @@ beside:
   type: bool
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -182,6 +191,8 @@ LAYOUT = {
     "env_rendered": {"type": "bool", "default": False},
     "forbidden_environment": {"type": "list", "elements": "str", "default": []},
     "key_file": {"type": "path", "no_log": False},
+    "daemon_args": {"type": "list", "elements": "str", "default": []},
+    "author": {"type": "str"},
     "wrappers": {"type": "list", "elements": "path", "default": []},
     "run_lock": {"type": "path"},
     "state_dir": {"type": "path"},
@@ -209,6 +220,7 @@ def main() -> None:
     )
     wait = module.params["wait"]
     try:
+        put_habits_aside(module.ansible_version)
         layout = takeover.layout_from(module.params["layout"])
         if module.params["state"] == "taken":
             result = {

@@ -114,6 +114,7 @@ held:
 import os
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, rollout, settings, timer
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -206,6 +207,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        put_habits_aside(module.ansible_version)
         module.exit_json(**settle(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

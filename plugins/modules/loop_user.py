@@ -53,6 +53,7 @@ lines:
   sample: ["the user loop had the shell /bin/bash: nobody logs in as it any more"]
 """
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, privileges
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -69,6 +70,7 @@ def main() -> None:
     )
     given = module.params
     try:
+        put_habits_aside(module.ansible_version)
         lines = privileges.repair(given["users"], check=True)
         if lines and not module.check_mode:
             alive.wait_until_idle("", given["unit"], given["wait"], "the users were not changed")

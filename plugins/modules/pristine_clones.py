@@ -13,8 +13,10 @@ version_added: "0.2.0"
 author: AS215932 (@AS215932)
 description:
   - Clones the repositories that are missing under O(root), bare, and fetches all branches of the others, all at once.
-  - Each cycle borrows the objects of these clones, so none of them is ever removed, also not when a clone is damaged
-    and made anew.
+  - Each cycle borrows the objects of these clones, so none of them is removed while one may, also not when a clone is
+    damaged and made anew.
+  - A clone counts as damaged where it is cut off or partial, where git does not read it, where a ref names nothing or
+    what the branch has is missing, and where it cannot be fetched into although the remote answers.
   - The gateway does the same before each cycle, and compares there what a cycle pushes. Here it is found early which
     repository cannot be reached.
 extends_documentation_fragment:
@@ -109,6 +111,7 @@ failed_clones:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -142,6 +145,7 @@ def main() -> None:
         "git_url": given["git_url"],
     }
     try:
+        put_habits_aside(module.ansible_version)
         token = github_app.token_for(given["env_file"], given["github_app"])
         found = pristine.refresh(config, token, check=module.check_mode)
     except LoopError as error:

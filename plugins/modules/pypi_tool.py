@@ -62,6 +62,7 @@ after:
 
 import re
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import pypi_tools
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -82,15 +83,16 @@ def main() -> None:
     for value, allowed in ((name, r"[A-Za-z0-9][A-Za-z0-9._-]*"), (version, r"[0-9][0-9A-Za-z.+!]*")):
         if not re.fullmatch(allowed, value):
             module.fail_json(msg=f"{value!r} is not a package name or an exact version such as 0.13.9")
-    before = pypi_tools.installed(dest)
+    try:
+        put_habits_aside(module.ansible_version)
+        before = pypi_tools.installed(dest)
+        if before != version and not module.check_mode:
+            pypi_tools.install(name, version, dest, module.params["python"], module.params["wheels"] or "")
+    except LoopError as error:
+        module.fail_json(msg=str(error))
     result = {"changed": before != version, "before": before, "after": version}
     if module._diff:
         result["diff"] = {"before": f"{name} {before or 'absent'}\n", "after": f"{name} {version}\n"}
-    if result["changed"] and not module.check_mode:
-        try:
-            pypi_tools.install(name, version, dest, module.params["python"], module.params["wheels"] or "")
-        except LoopError as error:
-            module.fail_json(msg=str(error))
     module.exit_json(**result)
 
 

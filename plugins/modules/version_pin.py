@@ -12,7 +12,8 @@ short_description: Bump the pinned engine in a host_vars file
 version_added: "0.1.0"
 description:
   - Finds the commit that a SHA, tag or branch of the engine's repository names, and writes its full SHA as the value of
-    C(engineering_loop_version) into a file of the inventory.
+    O(key) into a file of the inventory.
+  - The file is O(path), or the one in C(host_vars) or C(group_vars) that gives O(host) its value.
   - Changes nothing else in the file; comments, quotes, line endings and order stay, as do owner and mode.
   - Runs where the inventory is, so on the controller, with C(delegate_to=localhost). Needs git there.
 author:
@@ -21,13 +22,35 @@ extends_documentation_fragment:
   - as215932.engineering_loop.attributes
 options:
   path:
-    description: The file that holds C(engineering_loop_version), once and as a plain full SHA.
+    description: The file that holds O(key), once and as a plain full SHA.
     type: path
-    required: true
-  repo:
-    description: The engine's repository, a URL without password, or a path (also of a bundle) on the controller.
+  key:
+    description: The variable that is the pin.
     type: str
-    required: true
+    default: engineering_loop_version
+  inventories:
+    description:
+      - Without O(path), inventories (files or directories), and last the playbook's directory. The pin is looked for in
+        C(host_vars) and C(group_vars) beside each of them, in files and directories of all names that Ansible reads.
+      - Where several files have it the one is taken that wins for Ansible, and the others are told.
+    type: list
+    elements: str
+    default: []
+  groups:
+    description: The groups that O(host) is in, as C(group_names) has them.
+    type: list
+    elements: str
+    default: []
+  in_force:
+    description: The value that the play sees. It decides between files of several groups.
+    type: str
+    default: ""
+  repo:
+    description:
+      - The engine's repository, a URL without password, or a path (also of a bundle) on the controller.
+      - Without it nobody is asked, and O(to) is written as it is, a full SHA.
+    type: str
+    default: ""
   to:
     description: A SHA (seven digits or more), a tag or a branch. Empty for the tip of the default branch.
     type: str
@@ -74,7 +97,7 @@ options:
     type: str
     default: ""
   host:
-    description: The inventory's name for the host, for the text of the pull request.
+    description: The inventory's name for the host.
     type: str
     default: loop
 seealso:
@@ -97,6 +120,15 @@ EXAMPLES = r"""
     token: "{{ lookup('ansible.builtin.env', 'GH_TOKEN') }}"
   delegate_to: localhost
 
+- name: Pin another program that stands in the same files
+  as215932.engineering_loop.version_pin:
+    inventories: "{{ ansible_inventory_sources | list }}"
+    groups: "{{ group_names }}"
+    host: "{{ inventory_hostname }}"
+    key: knowledge_mcp_version
+    repo: https://github.com/example/knowledge-mcp.git
+  delegate_to: localhost
+
 - name: Go back to an older one on purpose
   as215932.engineering_loop.version_pin:
     path: "{{ inventory_dir }}/host_vars/loop.yml"
@@ -107,6 +139,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+path:
+  description: The file that holds the pin.
+  returned: success
+  type: str
+  sample: /home/me/inventory/host_vars/loop/engine.yml
+overridden:
+  description: Files that have it as well and are not in force.
+  returned: success
+  type: list
+  elements: str
+  sample: [/home/me/inventory/group_vars/all.yml]
 pull_request:
   description: The address of the draft pull request, empty without O(pull_request) or where there is nothing to bump.
   returned: success
@@ -151,12 +194,15 @@ compare:
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, untrusted, version_pin
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
+
+Result: TypeAlias = tuple[version_pin.Bump, dict[str, Any]]
 
 
 def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[str]]:
@@ -185,21 +231,28 @@ def token(module: AnsibleModule) -> str:
     return str(module.params["token"])
 
 
-def bump(module: AnsibleModule) -> None:
-    """Write the bump into the file and leave the module."""
-    path = module.params["path"]
-    pin = version_pin.load(path)
+def found_in(module: AnsibleModule) -> version_pin.Found:
+    """The file that holds the pin."""
+    wanted = module.params
+    if wanted["path"]:
+        return version_pin.Found(wanted["path"], [])
+    return version_pin.find(wanted["inventories"], wanted["host"], wanted["groups"], wanted["key"], wanted["in_force"])
+
+
+def bump(module: AnsibleModule, path: str) -> Result:
+    """Write the bump into the file."""
+    pin = version_pin.load(path, module.params["key"])
     found, checks = resolve(module, pin.value)
     if found.changed and not module.check_mode:
         version_pin.write(path, pin, found.after)
-    leave(module, found, changed=found.changed, checks=checks, pull_request="")
+    return found, {"changed": found.changed, "checks": checks, "pull_request": ""}
 
 
-def propose(module: AnsibleModule) -> None:
-    """Propose the bump as a pull request and leave the module."""
+def propose(module: AnsibleModule, path: str) -> Result:
+    """Propose the bump as a pull request."""
     wanted = module.params
     secret, forge_url = token(module), wanted["forge_url"]
-    base = pin_pull.base_of(wanted["path"], secret, forge_url, wanted["remote"])
+    base = pin_pull.base_of(path, secret, forge_url, wanted["remote"], wanted["key"])
     home = pin_pull.home_of(base.url, forge_url, wanted["api_url"])
     found, checks = resolve(module, base.pin.value)
     address, changed = "", found.changed
@@ -210,16 +263,19 @@ def propose(module: AnsibleModule) -> None:
         forge = Forge(home.api_url, secret)
         address, opened = pin_pull.open_pull(forge, home.repo, base, found.after, title, body)
         changed = pushed or opened
-    leave(module, found, changed=changed, checks=checks, pull_request=address)
+    return found, {"changed": changed, "checks": checks, "pull_request": address}
 
 
-def leave(module: AnsibleModule, found: version_pin.Bump, **more: Any) -> None:
+def leave(module: AnsibleModule, place: version_pin.Found, found: version_pin.Bump, more: dict[str, Any]) -> None:
     """Exit with what was found; in diff mode with the value before and after."""
-    result = untrusted.shown({**dataclasses.asdict(found), **more})
+    key, in_force = module.params["key"], module.params["in_force"]
+    result = untrusted.shown({**dataclasses.asdict(found), **more, **place._asdict()})
+    if in_force and in_force not in (found.before, found.after):
+        module.warn(f"{key} is {in_force} in this play, not what {place.path} says: something else sets it as well")
     if module._diff:
         # Only the value: the rest of the file may hold what is nobody's business in a log.
-        old, new = (f"{version_pin.KEY}: {sha}\n" for sha in (found.before, found.after))
-        names = {f"{side}_header": module.params["path"] for side in ("before", "after")}
+        old, new = (f"{key}: {sha}\n" for sha in (found.before, found.after))
+        names = {f"{side}_header": place.path for side in ("before", "after")}
         result["diff"] = {"before": old, "after": new, **names}
     module.exit_json(**result)
 
@@ -227,8 +283,12 @@ def leave(module: AnsibleModule, found: version_pin.Bump, **more: Any) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "required": True},
-            "repo": {"type": "str", "required": True},
+            "path": {"type": "path"},
+            "key": {"type": "str", "default": version_pin.KEY, "no_log": False},
+            "inventories": {"type": "list", "elements": "str", "default": []},
+            "groups": {"type": "list", "elements": "str", "default": []},
+            "in_force": {"type": "str", "default": ""},
+            "repo": {"type": "str", "default": ""},
             "to": {"type": "str", "default": ""},
             "token": {"type": "str", "default": "", "no_log": True},
             "allow_downgrade": {"type": "bool", "default": False},
@@ -240,10 +300,13 @@ def main() -> None:
             "api_url": {"type": "str", "default": ""},
             "host": {"type": "str", "default": "loop"},
         },
+        required_one_of=[("path", "inventories")],
         supports_check_mode=True,
     )
     try:
-        (propose if module.params["pull_request"] else bump)(module)
+        put_habits_aside(module.ansible_version)
+        place = found_in(module)
+        leave(module, place, *(propose if module.params["pull_request"] else bump)(module, place.path))
     except LoopError as error:
         module.fail_json(msg=str(error))
 

@@ -124,6 +124,7 @@ failed_checkouts:
 
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -155,6 +156,7 @@ def main() -> None:
     wanted = dict(module.params)
     required, env_file, app = (wanted.pop(key) for key in ("required", "env_file", "github_app"))
     try:
+        put_habits_aside(module.ansible_version)
         token = github_app.token_for(env_file, app)
         given = {key: value for key, value in wanted.items() if value is not None}
         result = workspaces.update(workspaces.Settings(token=token, **given), check=module.check_mode)

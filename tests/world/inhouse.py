@@ -52,9 +52,10 @@ APP_TOKEN = """\
 #!/bin/sh
 set -eu
 part() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
-app=$ENGINEERING_LOOP_GITHUB_APP_ID key=$ENGINEERING_LOOP_GITHUB_APP_PRIVATE_KEY_FILE now=$(date +%s)
+app=$ENGINEERING_LOOP_GITHUB_APP_ID now=$(date +%s)
 said=$(printf '{"alg":"RS256","typ":"JWT"}' | part)
 said=$said.$(printf '{"iat":%s,"exp":%s,"iss":"%s"}' $((now - 60)) $((now + 540)) "$app" | part)
+key=$ENGINEERING_LOOP_GITHUB_APP_PRIVATE_KEY_FILE
 said=$said.$(printf %s "$said" | openssl dgst -sha256 -sign "$key" -binary | part)
 api=${ENGINEERING_LOOP_GITHUB_API_URL:-https://api.github.com}
 curl -fsS -X POST -H "Authorization: Bearer $said" -H 'Accept: application/vnd.github+json' \\

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Put the world up for one test and take it down again: an engine's repository and a forge that serves it.
+"""Put the world up for one test and take it down again: a forge that serves an engine, and a model.
 
     python tests/world/stage.py up DIR [--engine URL|BUNDLE --from SHA --to SHA]
     python tests/world/stage.py down DIR
 
-``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "tls_url", "ca", "token", "pid",
-"engine", "from", "to"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts.
+``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "tls_url", "ca", "token", "pid", "model", "engine",
+"from", "to"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts.
 ``down`` prints what went through the forge and is not as GitHub describes its API.
 """
 
@@ -63,25 +63,19 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
     repository, first, second = _engine(directory, source, before, after)
     _python(str(WORLD / "forge.py"), "seed", "--root", str(root))
     _python(str(WORLD / "forge.py"), "import", str(root), ENGINE_REPO, repository)
-    # The forge takes its port itself and then says which: one that was looked for here could be gone by then.
-    with (directory / "forge.url").open("wb") as said, (directory / "forge.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(WORLD / "forge.py"), "serve", "--root", str(root), "--port", "0"],
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=log,
-            start_new_session=True,
-        )
+    # Each takes its port itself and then says which: one that was looked for here could be gone by then.
+    told, pid = _serve(directory, "forge", "--root", str(root))
     try:
-        told = _said(directory, process)
-    except BaseException:
-        process.kill()
-        process.wait()
+        model, model_pid = _serve(directory, "model")
+    except StageError:
+        os.kill(pid, signal.SIGTERM)
         raise
     stage = {
         **{name: told[name] for name in ("url", "api_url", "tls_url", "ca")},
         "token": (root / "token").read_text(encoding="utf-8").strip(),
-        "pid": process.pid,
+        "pid": pid,
+        "model": model["url"],
+        "model_pid": model_pid,
         "engine": f"{told['url']}/{ENGINE_REPO}.git",
         "from": first,
         "to": second,
@@ -91,17 +85,25 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
     return stage
 
 
-def _said(directory: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
-    """What the forge says of itself, as soon as it listens."""
+def _serve(directory: Path, name: str, *arguments: str) -> tuple[dict[str, str], int]:
+    """Start one of the world's servers; what it says of itself as soon as it listens, and its process."""
+    with (directory / f"{name}.url").open("wb") as said, (directory / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(WORLD / f"{name}.py"), "serve", *arguments, "--port", "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=log,
+            start_new_session=True,
+        )
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        said = (directory / "forge.url").read_text(encoding="utf-8")
-        if said.endswith("\n"):
-            return dict(json.loads(said))
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and process.poll() is None:
+        line = (directory / f"{name}.url").read_text(encoding="utf-8")
+        if line.endswith("\n"):
+            return dict(json.loads(line)), process.pid
         time.sleep(0.05)
-    raise StageError(f"the forge does not start, see {directory / 'forge.log'}")
+    process.kill()
+    process.wait()
+    raise StageError(f"the {name} does not start, see {directory / f'{name}.log'}")
 
 
 def down(directory: Path) -> list[str]:
@@ -109,12 +111,21 @@ def down(directory: Path) -> list[str]:
     found: list[str] = []
     with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
         stage = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
-        if b"forge.py" in Path(f"/proc/{stage['pid']}/cmdline").read_bytes():
+        if _is("forge.py", stage["pid"]):
             url = f"{stage['url']}/_forge/violations"
             with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
                 found = sorted(set(json.load(answer)))
             os.kill(stage["pid"], signal.SIGTERM)
+        if _is("model.py", stage.get("model_pid", 0)):
+            os.kill(stage["model_pid"], signal.SIGTERM)
     return found
+
+
+def _is(program: str, pid: int) -> bool:
+    """Whether the process is still the one that was started: its number may be another's by now."""
+    with contextlib.suppress(OSError):
+        return program.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ def pin(sha: str, **more: Any) -> None:
                 "engineering_loop_allowed_branches": ["main", "bad"],
                 "engineering_loop_git_url": stage["url"],
                 "engineering_loop_github_api_url": stage["api_url"],
-                "engineering_loop_environment": {"GH_TOKEN": stage["token"]},
+                "engineering_loop_environment": {"GH_TOKEN": stage["token"], "OPENAI_API_KEY": "played"},
                 "engineering_loop_timer_enabled": True,
                 "engineering_loop_timer_on_calendar": "yearly",
                 "engineering_loop_max_runs_per_day": 20,

@@ -109,7 +109,7 @@ class Box:
         write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
         (self.top / "etc/env").chmod(0o600)
         release = {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})}
-        write(self.release, {**release, "configs/loop/model-policy.production.yml": "{}\n"})
+        write(self.release, {**release, "configs/loop/model-policy.production.yml": "backends: {default: pi}\n"})
         (self.top / "opt/current").symlink_to(self.release)
         self.write_config()
 
@@ -228,6 +228,8 @@ def box() -> Iterator[Box]:
             "max_runs_per_day": 2,
             "canary_required": False,
             "agent_programs": ["pi"],
+            "agent": {"path": "/usr/bin/git", "program": "pi"},
+            "agent_probe": False,
             "home_files": [],
             "caches": [],
             "egress": [],

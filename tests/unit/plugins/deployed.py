@@ -109,6 +109,9 @@ class Host:
             "detail": report.get("detail", ""),
             "exit_status": 0,
             "report": report,
+            "agents": 1,
+            "programs": report.get("programs", ["pi"]),  # as the watch was told
+            "backend": report.get("backend", "pi"),  # as the run's state file has it
             "issue": report.get("issue"),  # both as the gateway wrote them down
             "pr_url": report.get("pr_url"),
         }
@@ -234,6 +237,8 @@ def deployed(top: Path, forge: Running) -> Host:
         "max_runs_per_day": 2,
         "canary_required": True,
         "agent_programs": ["pi"],
+        "agent": {"path": "/usr/bin/git", "program": "pi"},
+        "agent_probe": False,
         "home_files": [],
         "caches": [],
         "egress": [],

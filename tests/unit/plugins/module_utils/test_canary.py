@@ -182,6 +182,19 @@ def no_handoff(host: Host) -> dict[str, Any]:
     return host.report(host.pull())
 
 
+def stub(host: Host) -> dict[str, Any]:
+    """The engine found no agent and published what its mock made."""
+    return {**published(host), "programs": [], "backend": "mock"}
+
+
+def another_program(host: Host) -> dict[str, Any]:
+    return {**published(host), "programs": ["sh"]}
+
+
+def no_backend(host: Host) -> dict[str, Any]:
+    return {**published(host), "backend": ""}
+
+
 def no_cell(host: Host) -> dict[str, Any]:
     report = published(host)
     host.cell = Path(host.config["runs_dir"], "..", "elsewhere")
@@ -256,6 +269,9 @@ def forge_dies(host: Host) -> dict[str, Any]:
         (wrong_branch, ["branch"], "feature/docs"),
         (dead_end, ["outcome", "one pull request", "paths", "policy", "handoff"], "needs_triage (backend dead-ended)"),
         (no_handoff, ["handoff"], "no such file"),
+        (stub, ["agent"], "no agent was started, the backend was mock"),
+        (another_program, ["agent"], "no agent was started, the backend was pi"),
+        (no_backend, ["agent"], "pi was started, the backend was not named"),
         (no_cell, ["handoff"], "the cycle left no cell"),
         (odd_handoff, ["handoff"], "noc_handoff.json is not JSON"),
         (pipe_as_handoff, ["handoff"], "is no regular file"),

@@ -29,6 +29,6 @@ def test_the_age_of_a_name() -> None:
     assert clock.age_of("20240229T000000Z") - clock.age_of("20240301T000000Z") == pytest.approx(86400, abs=1)
 
 
-@pytest.mark.parametrize("name", ["00000000T000000Z-0", "99999999T999999Z-0", "20261301T000000Z-0"])
+@pytest.mark.parametrize("name", ["00000000T000000Z-0", "99999999T999999Z-0", "20261301T000000Z-0", "x", ""])
 def test_what_is_no_moment_has_no_age(name: str) -> None:
     assert clock.age_of(name) == 0.0

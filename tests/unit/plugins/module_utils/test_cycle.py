@@ -46,7 +46,9 @@ from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[4] / ".collections"
-HANDED: dict[str, Any] = {"environment": {}, "network": 0}
+HANDED: dict[str, Any] = {
+    "environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "hidden": [], "network": 0, "probe": False,
+}  # fmt: skip
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -86,7 +88,7 @@ def model_policy(release: Path) -> Path:
     """What an engine brings along: without it, it would take its mock for the agent."""
     path = release / "configs/loop/model-policy.production.yml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{}\n")
+    path.write_text("backends: {default: pi}\n")
     return path
 
 
@@ -144,11 +146,9 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
 def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://proxy:3128"}
     handed = {**HANDED, "environment": secrets}
-    policy = model_policy(current := host.top / "opt/releases" / SHA)
-    seen = cycle.engine_environment(inside(host), str(current), handed)
+    seen = cycle.engine_environment(inside(host), handed)
     assert seen["OPENAI_API_KEY"] == "k" and "GH_TOKEN" not in seen
     assert seen["HYRULE_POLICY_FILE"] == host.config["policy_file"]
-    assert seen["HYRULE_MODEL_POLICY_FILE"] == str(policy)
     assert seen["GIT_AUTHOR_EMAIL"] == seen["GIT_COMMITTER_EMAIL"] == "loop@as215932.net"
     assert seen["ENGINEERING_LOOP_GATEWAY"] == "/run/hyrule-engineering-loop-gate/socket"
     assert seen["GIT_PROXY_COMMAND"] == f"{host.top}/lib/gateway-client" and seen["GIT_ALLOW_PROTOCOL"] == "git"
@@ -157,37 +157,24 @@ def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) ->
     assert host.forge.token not in "".join(seen.values())
 
 
-def test_the_model_policy_is_there_or_nothing_starts(host: Host) -> None:
-    """The engine's own, one that the host names, and one in the checkout of old, which is the release of today."""
-    current = host.top / "opt/releases" / SHA
-    policy, mine = model_policy(current), host.top / "etc/mine.yml"
-    mine.write_text("{}\n")
-
-    def named(path: str) -> str:
-        handed = {"environment": {"HYRULE_MODEL_POLICY_FILE": path}}
-        return cycle.engine_environment(inside(host), str(current), handed)["HYRULE_MODEL_POLICY_FILE"]
-
-    assert named(str(mine)) == str(mine)
-    assert named(f"{host.top}/opt/configs/loop/model-policy.production.yml") == str(policy)
-    for missing in (f"{host.top}/etc/none.yml", f"{host.top}/opt/none.yml", str(host.top)):
-        with pytest.raises(LoopError, match=f"HYRULE_MODEL_POLICY_FILE names {missing}, which a cycle does not find"):
-            named(missing)
-    policy.unlink()
-    with pytest.raises(LoopError, match="which a cycle does not find"):
-        cycle.engine_environment(inside(host), str(current), HANDED)
+def test_a_model_policy_that_no_cycle_could_see_and_a_trace_are_in_the_cell(host: Host) -> None:
+    config = inside(host)
+    Path(config["daemon_state_dir"]).mkdir(parents=True)
+    names = {"HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH": "/var/log/trace", "HYRULE_MODEL_POLICY_FILE": "/etc/mine.yml"}
+    for _again in range(2):
+        seen = cycle.engine_environment(config, {**HANDED, "environment": names, "model_policy": "version: 1\n"})
+    policy, state = Path(seen["HYRULE_MODEL_POLICY_FILE"]), config["daemon_state_dir"]
+    assert (str(policy.parent), policy.read_text()) == (state, "version: 1\n")
+    assert seen["HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"] == f"{state}/agent-core-trace.jsonl"
 
 
-@pytest.mark.parametrize("key", ["env_file", "private_key_file"])
-def test_what_lets_somebody_in_at_the_forge_is_hidden_or_nothing_starts(host: Host, key: str) -> None:
+def test_what_lets_somebody_in_at_the_forge_is_hidden_or_nothing_starts(host: Host) -> None:
     file = host.top / "etc/secret"
     file.write_text("x")
     file.chmod(0o644)
-    config = {"env_file": "/none", "github_app": {}, **({key: str(file)} if key == "env_file" else {})}
-    if key != "env_file":
-        config["github_app"] = {key: str(file)}
-    with pytest.raises(LoopError, match=f"{file} can be read by what runs generated code; .*chmod 0600 {file}"):
-        cycle.check_hidden(config)
-    cycle.check_hidden({"env_file": "/none", "github_app": {}})
+    with pytest.raises(LoopError, match=f"{file} can be read by what runs generated code: .*chmod 0600 {file}"):
+        cycle.check_hidden(["/none", str(file)])
+    cycle.check_hidden(["/none"])
 
 
 def test_whatever_origin_says_git_goes_to_the_gateway(host: Host, tmp_path: Path) -> None:
@@ -318,7 +305,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         signal.signal(signal.SIGTERM, cycle._stop)
         try:
             config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
-            cycle.run_engine(config, {"environment": {}})
+            cycle.run_engine(config, {"environment": {}, "model_policy": ""})
         except cycle.LoopError as error:
             print(error)
     """
@@ -482,6 +469,16 @@ def test_an_engine_that_says_published_and_opened_nothing(ready: Box) -> None:
     assert record["detail"] == "the engine says published, but no pull request was opened"
 
 
+# As what stands under the agent's name does.
+TELL = """\
+import socket, sys
+told = socket.socket(socket.AF_UNIX)
+told.connect(sys.argv[1])
+told.sendall(b'{"what": "agent", "program": "pi"}\\n')
+told.recv(99)
+"""
+
+
 @NEEDS_ROOT
 @NEEDS_BWRAP
 def test_a_cycle_that_publishes(ready: Box, forge: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -492,9 +489,15 @@ def test_a_cycle_that_publishes(ready: Box, forge: Running, monkeypatch: pytest.
         unit=f"{ready.config['unit']}-p", git_url=forge.url, api_url=forge.api_url, repos=[REPO],
         workspace_repositories=[{"repo": REPO, "dest": "hyrule-infra"}],
     )  # fmt: skip
+    state = "runs/issue_network_operations_235/state"
+    (ready.top / "lib/tell.py").write_text(TELL)
     engine(
         ready,
-        """set -e; cell=$(dirname "$HOME"); cd "$cell/workspace/hyrule-infra"
+        f"""set -e; cell=$(dirname "$HOME"); mkdir -p "$cell/{state}"
+        echo '{{"backend_name": "pi"}}' >"$cell/{state}/ISSUE_NETWORK_OPERATIONS_235.json"
+        python3 {ready.top}/lib/tell.py {ready.top}/run/socket
+        """
+        """cd "$cell/workspace/hyrule-infra"
         gh issue list --repo $R --state open --label loop:approved --json number,title,body,labels,url,updatedAt >&2
         gh issue view 235 --repo $R --json body >&2
         echo page >docs/page.md; git add -A; git commit -qm Page; git push -q origin HEAD:$B >&2
@@ -507,6 +510,7 @@ def test_a_cycle_that_publishes(ready: Box, forge: Running, monkeypatch: pytest.
     assert (status, record["outcome"]) == (0, "published"), record
     assert record["pr_url"].startswith(f"{forge.url}/{REPO}/pull/") and record["issue"]["number"] == 235
     assert [one["allowed"] for one in record["pushes"]] == [True]
+    assert (record["agents"], record["programs"], record["backend"]) == (1, ["pi"], "pi")
     assert record["token"]["kind"] == "break-glass" and forge.token not in json.dumps(record)
 
 

@@ -22,6 +22,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     cells,
     enter,
     gateway_record,
+    handover,
     pristine,
     sandbox,
 )
@@ -68,7 +69,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
     with enter.opened(host.config, cell, ["git", "log"]) as words:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
-        assert given == {"environment": {}, "cell": cell.path, "network": NETWORK}
+        assert given == {"environment": {}, "model_policy": "", "cell": cell.path, "network": NETWORK}
         assert gateway_record.sessions(host.config) == [] and "gate.socket" not in "".join(words)
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
@@ -94,7 +95,11 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
         assert "t" not in words and "k" not in words
         assert gateway_record.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
         assert f"Wants={host.config['unit']}-gate.socket" in options(words)
-    assert given == {"environment": {"OPENAI_API_KEY": "k"}, "cell": cell.path, "network": NETWORK}
+    policy = f"{host.release}/{handover.OWN_POLICY}"
+    assert given == {
+        "environment": {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}, "model_policy": "",
+        "hidden": [f"{host.top}/etc/env"], "cell": cell.path, "network": NETWORK,
+    }  # fmt: skip
     assert gateway_record.sessions(host.config) == []  # nobody asks after the end
     subprocess.run(["rm", "-r", gateway_record.directory(host.config)], check=True)
     secrets(host).rmdir()
@@ -357,7 +362,8 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
 
 def test_the_environment_in_it(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     cell = host.cell()
-    write(host.top / "run", {enter.HANDED: json.dumps({"environment": {"OPENAI_API_KEY": "k"}, "network": 0})})
+    given = {"environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "network": 0}
+    write(host.top / "run", {enter.HANDED: json.dumps(given)})
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(host.top / "run"))
     seen: dict[str, Any] = {}
     monkeypatch.setattr(os, "execve", lambda program, words, environment: seen.update(

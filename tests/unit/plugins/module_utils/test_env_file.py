@@ -113,13 +113,13 @@ def test_a_forbidden_name_is_named(tmp_path: Path) -> None:
     [
         (0o600, 0, ""),
         (0o640, 0, ""),
-        (0o644, 0, "is world-readable (mode 0644)"),
+        (0o644, 0, ""),
         (0o660, 0, "can be written by others than root (mode 0660)"),
         (0o602, 0, "can be written by others than root (mode 0602)"),
         (0o600, 65534, "belongs to uid 65534 and must belong to root"),
     ],
 )
-def test_it_is_roots_own_secret(tmp_path: Path, mode: int, owner: int, reason: str) -> None:
+def test_only_root_can_have_written_it(tmp_path: Path, mode: int, owner: int, reason: str) -> None:
     file = tmp_path / "env"
     file.write_text("A=1\n")
     file.chmod(mode)
@@ -136,6 +136,69 @@ def test_it_is_roots_own_secret(tmp_path: Path, mode: int, owner: int, reason: s
             assert reason in str(caught.value)
         else:
             assert env_file.load(str(path), []) == {"A": "1"}
+
+
+@pytest.mark.parametrize(("mode", "loose"), [(0o600, 0), (0o400, 0), (0o640, 0o640), (0o644, 0o644), (0o601, 0o601)])
+def test_who_else_may_read_it_is_told(tmp_path: Path, mode: int, loose: int) -> None:
+    file = tmp_path / "env"
+    file.write_text("A=1\n")
+    file.chmod(mode)
+    if ROOT:
+        os.chown(file, 0, 65534)
+    assert env_file.loose(str(file)) == loose
+    if ROOT and loose == 0o640:  # to root's own group, which is nobody else
+        os.chown(file, 0, 0)
+        assert env_file.loose(str(file)) == 0
+    assert 'perms = "0600" in the template stanza that has destination = "/e"' in env_file.mend("/e")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give directories away")
+@pytest.mark.parametrize("what", ["directory", "above", "link"])
+def test_where_others_can_put_another_it_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    file = tmp_path / "a/b/env"
+    file.write_text("A=1\n")
+    file.chmod(0o600)
+    assert env_file.load(str(file), []) == {"A": "1"}
+    if what == "link":  # of another's, in a directory of another's
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / "theirs/env").symlink_to(file)
+        os.chown(tmp_path / "theirs", 65534, -1)
+        file = tmp_path / "theirs/env"
+    else:
+        os.chown(tmp_path / ("a" if what == "above" else "a/b"), 65534, -1)
+    with pytest.raises(LoopError, match=r"both must belong to one of them|is a link that root does not follow"):
+        env_file.load(str(file), [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GIT_ASKPASS", "GIT_TERMINAL_PROMPT", "GIT_CONFIG_GLOBAL", "GIT_DIR", "PATH", "HOME", "PYTHONPATH", "GH_HOST",
+     "GH_ENTERPRISE_TOKEN", "GITHUB_TOKEN", "HYRULE_POLICY_FILE", "HYRULE_HANDOFF_DIR", "XDG_CONFIG_HOME", "TMPDIR"],
+)  # fmt: skip
+def test_what_the_loop_sets_itself_has_no_effect(name: str) -> None:
+    assert env_file.without_ours({name: "x", "OPENAI_API_KEY": "k"}) == {"OPENAI_API_KEY": "k"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GH_TOKEN", "GIT_SSL_CAINFO", "HYRULE_MODEL_POLICY_FILE", "HYRULE_CREATE_GITHUB_PR", "HYRULE_ICINGA_URL",
+     "ENGINEERING_LOOP_NOC_LHP_SECRET", "HTTPS_PROXY", "LANG", "TZ", "MY_PATH", "HYRULE_LLM_MODEL"],
+)  # fmt: skip
+def test_all_else_has(name: str) -> None:
+    assert env_file.without_ours({name: "x"}) == {name: "x"}
+
+
+def test_what_no_host_has_a_use_for_is_refused_with_its_reason() -> None:
+    env_file.check(["GH_TOKEN"], ["AWS_*"], "/e")
+    with pytest.raises(
+        LoopError, match="/e holds GITHUB_ACTIONS, with which the engine takes the host for a CI runner"
+    ):
+        env_file.check(["GITHUB_ACTIONS"], [], "/e")
+    with pytest.raises(
+        LoopError, match="HYRULE_MOCK_GITHUB_PR_URL, with which the engine reports that address and opens"
+    ):
+        env_file.check(["HYRULE_MOCK_GITHUB_PR_URL"], [], "/e")
 
 
 def test_what_is_no_text_file_is_one_line(tmp_path: Path) -> None:

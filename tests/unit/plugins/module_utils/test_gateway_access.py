@@ -168,7 +168,7 @@ def test_where_there_is_no_token_at_all(host: Box) -> None:
         token(host)
 
 
-@pytest.mark.parametrize("fault", ["missing", "readable", "no key", "file", "half", "gone"])
+@pytest.mark.parametrize("fault", ["missing", "writable", "no key", "file", "half", "gone"])
 def test_a_problem_is_brought_and_told_to_who_asks_without_a_word_of_the_key(
     host: Box, forge: Running, fault: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,8 +177,8 @@ def test_a_problem_is_brought_and_told_to_who_asks_without_a_word_of_the_key(
     secrets(host, "OTHER=1\n")
     if fault == "missing":
         path.unlink()
-    elif fault == "readable":
-        path.chmod(0o644)
+    elif fault == "writable":
+        path.chmod(0o642)
     elif fault == "no key":
         path.write_text("-----BEGIN RSA PRIVATE " + "KEY-----\nhunter2hunter2\n")
     elif fault == "file":
@@ -192,7 +192,7 @@ def test_a_problem_is_brought_and_told_to_who_asks_without_a_word_of_the_key(
     with pytest.raises(LoopError) as caught:
         token(host)
     reason = {
-        "missing": "the private key of the GitHub App, .* is missing", "readable": "can be read by others than root",
+        "missing": "the private key of the GitHub App, .* is missing", "writable": "can be written by others than root",
         "no key": "is not an RSA private key in PEM", "file": "no KEY=value", "half": "lacks its installation_id",
         "gone": "is missing: it must hold the secrets",
     }[fault]  # fmt: skip

@@ -65,6 +65,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_version_of_uv(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
     real = str(Path(sys.executable).with_name("uv"))
     assert hostinfo.uv_version(real).count(".") == 2
     assert hostinfo.uv_version(program(tmp_path / "good", "echo 'uv 1.2.3 (abc 2026-01-01)'")) == "1.2.3"
@@ -73,6 +74,8 @@ def test_the_version_of_uv(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     for path in (tmp_path / "none", tmp_path, tmp_path / "plain"):
         assert hostinfo.uv_version(str(path)) == ""
+    tmp_path.chmod(0o700)  # as root with the umask 077 would have made it: what it holds is nobody else's to run
+    assert hostinfo.uv_version(str(tmp_path / "good")) == ""
 
 
 def test_users() -> None:

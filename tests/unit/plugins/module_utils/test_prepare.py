@@ -49,9 +49,9 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
         yield found
 
 
-def refusal(host: Box, **environment: str) -> str:
+def refusal(host: Box) -> str:
     with pytest.raises(LoopError) as caught:
-        prepare.check_host(host.config, environment)
+        prepare.check_host(host.config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -70,7 +70,7 @@ def last(host: Box) -> dict[str, Any]:
 
 
 def test_a_host_as_the_role_leaves_it_is_fine(host: Box) -> None:
-    prepare.check_host(host.config, {})
+    prepare.check_host(host.config)
 
 
 def test_it_never_runs_in_ci(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +144,6 @@ def test_a_policy_has_to_admit_the_handoffs(host: Box) -> None:
     assert f"does not admit handoffs under {elsewhere}; run apply.yml" in refusal(host)
 
 
-def test_no_handoff_directory_but_the_cells(host: Box) -> None:
-    said = refusal(host, HYRULE_HANDOFF_DIR="/srv/handoff")
-    assert "names /srv/handoff, but handoffs are written into the cell of each cycle: remove it" in said
-
-
 def test_a_place_for_cells_that_is_not_roots(host: Box) -> None:
     host.runs.chmod(0o777)
     assert "must be a directory of root's that nobody else can write" in handed(host)["refused"]
@@ -166,9 +161,9 @@ def test_a_file_for_the_home_or_a_cache_that_is_missing(host: Box) -> None:
     )
     assert refusal(host) == missing
     seed.mkdir(mode=0o755)
-    prepare.check_host(host.config, {})
+    prepare.check_host(host.config)
     os.chown(seed, uid(LOOP), -1)  # whoever is to write there owns it: in a cycle all of it is read-only
-    prepare.check_host(host.config, {})
+    prepare.check_host(host.config)
     seed.chmod(0o775)
     assert refusal(host) == missing
     seed.rmdir()
@@ -247,7 +242,9 @@ def test_what_a_cycle_gets(host: Box, capfd: pytest.CaptureFixture[str]) -> None
     file = Path(handover.place(host.config))
     assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o400, uid(LOOP))
     found = handover.take(host.config)
-    assert (found["environment"], found["refused"]) == ({"OPENAI_API_KEY": "k"}, "") and "token" not in found
+    policy = f"{host.release}/{handover.OWN_POLICY}"
+    assert found["environment"] == {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}
+    assert (found["refused"], found["model_policy"]) == ("", "") and "token" not in found
     assert gateway_record.read(host.config, last(host)["cycle"])[0]["what"] == "refresh"
     record = last(host)
     assert (record["outcome"], record["cell"], record["trigger"]) == ("running", found["cell"], "manual")
@@ -282,7 +279,13 @@ def test_the_ledger_is_roots_count(host: Box) -> None:
     [
         (None, 0o600, "is missing: it must hold the secrets"),
         ("GH_TOKEN\n", 0o600, "line 1: no KEY=value"),
-        ("GH_TOKEN=hunter2\n", 0o644, "is world-readable"),
+        ("GH_TOKEN=hunter2\n", 0o620, "can be written by others than root"),
+        (
+            "GH_TOKEN=hunter2\nHYRULE_MODEL_POLICY_FILE=/none.yml\n",
+            0o600,
+            "/none.yml, where nothing is: the engine would",
+        ),
+        ("GH_TOKEN=hunter2\nGITHUB_ACTIONS=hunter2\n", 0o600, "GITHUB_ACTIONS, with which the engine takes the host"),
         ("GH_TOKEN=hunter2\nVAULT_TOKEN=hunter2\n", 0o600, "holds VAULT_TOKEN, which must not be where generated code"),
     ],
 )
@@ -322,7 +325,7 @@ def test_without_a_gateway_there_is_no_cycle(host: Box, monkeypatch: pytest.Monk
 
 def test_secrets_in_a_directory_of_anothers_could_be_anothers(host: Box) -> None:
     (host.top / "etc").chmod(0o777)
-    assert "can be written by others than root" in handed(host)["refused"]
+    assert "may be written by others: root does not work below it" in handed(host)["refused"]
 
 
 def test_the_day_is_used_up(host: Box, capfd: pytest.CaptureFixture[str]) -> None:

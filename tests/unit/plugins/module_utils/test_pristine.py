@@ -21,6 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import p
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, Box, box, gid, git, give, uid
+from damages import DAMAGES, SETTINGS, left_by_a_killed_git
 
 # --- what is asked for
 
@@ -214,10 +215,6 @@ def link_in_place(path: Path) -> None:
     path.symlink_to("elsewhere")
 
 
-def shallow(path: Path) -> None:
-    (path / "shallow").write_text(git(path, "rev-parse", "main") + "\n")
-
-
 def empty(path: Path) -> None:
     shutil.rmtree(path)
     path.mkdir()
@@ -227,26 +224,63 @@ def marked(path: Path) -> None:
     (path / "rebuild").touch()
 
 
-def not_bare(path: Path) -> None:
-    git(path, "config", "core.bare", "false")
-
-
 @pytest.mark.parametrize(
     "damage",
-    [lose_a_blob, garbage_head, garbage_refs, no_such_object, half_config, file_in_place, link_in_place, shallow, empty,
-     marked, not_bare],
+    [lose_a_blob, garbage_head, garbage_refs, no_such_object, half_config, file_in_place, link_in_place, empty, marked,
+     *(pytest.param(spoil, id=name) for name, spoil in {**DAMAGES, **SETTINGS}.items())],
 )  # fmt: skip
 def test_a_damaged_one_is_made_anew(host: Box, damage: Callable[[Path], None]) -> None:
-    host.repository("app")
+    """Though there is nothing to fetch, in the same run, and no other has to suffer for it."""
+    for name in ("other", "app"):
+        host.repository(name)
     refresh(host)
     damage(clone_of(host))
     give(clone_of(host), GATE)
-    (one,) = pristine.refresh(host.config)
-    assert one["status"] == "replaced" and one["detail"] and "\n" not in one["detail"]
+    other, one = pristine.refresh(host.config, check=True)
+    assert (other["status"], one["status"]) == ("current", "replaced")
+    other, one = pristine.refresh(host.config)
+    assert (other["status"], one["status"]) == ("current", "replaced")
+    assert one["detail"] and "\n" not in one["detail"] and "cannot be reached" not in one["detail"]
     assert one["after"] == git(host.top / "work/app", "rev-parse", "HEAD")
+    assert refresh(host) == [("other", "current"), ("app", "current")]
+    assert git(clone_of(host), "fsck", "--connectivity-only", "--strict") == ""
+    assert [made["status"] for made in check_out(host, workspace(host))] == ["made", "made"]
+
+
+def test_what_a_killed_git_left_is_cleared(host: Box) -> None:
+    host.repository("app")
+    refresh(host)
+    left = left_by_a_killed_git(clone_of(host))
+    left.append(clone_of(host) / "objects/pack/tmp_pack_x1y2z3")
+    left[-1].write_bytes(b"PACK")
+    give(clone_of(host), GATE)
     assert refresh(host) == [("app", "current")]
-    (made,) = check_out(host, workspace(host))
-    assert made["status"] == "made"
+    assert not [path for path in left if path.exists()]
+
+
+def test_one_that_cannot_be_fetched_into_is_made_anew_and_not_for_ever(host: Box) -> None:
+    """Nothing is missing, and the remote answers."""
+    host.repository("app")
+    refresh(host)
+    for number in range(pristine.REBUILDS + 1):
+        host.commit("app", {f"docs/more-{number}.md": "x"})
+        (clone_of(host) / "objects/pack").chmod(0o555)
+        (one,) = pristine.refresh(host.config)
+        assert "the remote answers, and yet: git fetch in " in one["detail"]
+        assert one["status"] == ("replaced" if number < pristine.REBUILDS else "failed")
+    assert "it was made anew 3 times" in one["detail"]
+
+
+def test_alternates_that_lead_nowhere_are_put_right(host: Box) -> None:
+    host.repository("app")
+    refresh(host)
+    marked(clone_of(host))
+    give(clone_of(host), GATE)
+    refresh(host)
+    (lender,) = Path(host.config["pristine_dir"]).glob(".replaced-app-*")
+    shutil.rmtree(lender)  # somebody needed the room
+    assert refresh(host) == [("app", "current")]
+    assert (clone_of(host) / "objects/info/alternates").read_text() == ""
 
 
 def test_one_that_has_lost_everything_fetches_it(host: Box) -> None:
@@ -287,6 +321,46 @@ def test_a_replaced_one_lends_to_the_cells_that_borrowed_from_it(host: Box) -> N
     assert git(place / "app", "cat-file", "-t", topic) == "commit"  # gone on the forge, and from the fresh clone's refs
     assert git(place / "app", "fsck", "--connectivity-only") == ""
     assert len([name for name in os.listdir(host.config["pristine_dir"]) if name.startswith(".replaced-app-")]) == 2
+
+
+def age(host: Box, seconds: float) -> None:
+    """All that was replaced was, so long ago."""
+    for path in Path(host.config["pristine_dir"]).glob(".replaced-*"):
+        dest = path.name.removeprefix(".replaced-").rpartition("-")[0]
+        then = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - seconds))
+        path.rename(path.with_name(f".replaced-{dest}-{then}"))
+
+
+def test_what_was_replaced_goes_when_nothing_can_borrow_from_it_any_more(host: Box) -> None:
+    for name in ("app", "app-2x"):
+        host.repository(name)
+    refresh(host)
+    git(host.top / "work/app", "checkout", "-q", "-b", "topic")
+    topic = host.commit("app", {"topic.md": "x\n"}, "topic")
+    refresh(host)
+    git(host.top / "remotes/app.git", "branch", "-D", "topic")
+    for name in ("app", "app-2x"):
+        marked(clone_of(host, name))
+    give(host.config["pristine_dir"], GATE)
+    assert {status for _name, status in refresh(host)} == {"replaced"}
+    give(host.top / "remotes/app.git", "root")
+    git(host.top / "work/app", "push", "-q", "origin", "topic")  # again: what is borrowed need not be fetched
+    give(host.top / "remotes/app.git", GATE)
+    refresh(host)
+    home = Path(host.config["pristine_dir"])
+    names = sorted(path.name for path in home.glob(".replaced-*"))
+    assert pristine.let_go(host.config, 0, 3600) == [] and len(names) == 2
+    age(host, 7200)
+    names = sorted(path.name for path in home.glob(".replaced-*"))
+    assert pristine.let_go(host.config, 9000, 3600) == []  # a cell is older
+    (home / f".gone-{names[0]}").mkdir()
+    assert pristine.let_go(host.config, 0, 3600) == names
+    assert sorted(os.listdir(home)) == [".private", "app-2x.git", "app.git"]
+    assert {status for _name, status in refresh(host)} == {"current"}
+    assert git(clone_of(host), "cat-file", "-t", topic) == "commit"
+    for name in ("app", "app-2x"):
+        assert git(clone_of(host, name), "fsck", "--connectivity-only") == ""
+    assert pristine.let_go(host.config, 0, 0) == []
 
 
 def test_a_remote_that_does_not_answer_is_no_damage(host: Box) -> None:

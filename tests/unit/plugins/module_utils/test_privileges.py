@@ -97,6 +97,34 @@ def test_users_and_groups_that_are_missing_are_named(own_etc: Own) -> None:
     own_etc(work)
 
 
+def test_a_group_that_is_not_the_users_own_alone_is_refused(own_etc: Own) -> None:
+    def work() -> None:
+        sh("groupadd", "-f", "docker")
+        for group in ("disk", "sudo", "users", "docker"):
+            (line,) = look({"no-such-user": group}).refused
+            assert f"the group {group} has rights of its own on this host: name one" in line
+        sh("groupadd", "--non-unique", "-g", str(UID), "other-test")
+        (line,) = look(USERS).refused
+        assert "the group loop-test has the number of other-test" in line and "groupdel -f loop-test, and" in line
+        with pytest.raises(LoopError, match="has the number of other-test"):
+            repair(USERS)
+
+    own_etc(work)
+
+
+@pytest.mark.parametrize("group", ["adm", "disk", "docker", "lxd", "sudo", "systemd-journal"])
+def test_a_group_that_may_more_is_told_with_the_command(own_etc: Own, group: str) -> None:
+    def work() -> None:
+        sh("groupadd", "-f", group)
+        sh("gpasswd", "-a", "loop-test", group)
+        lines = look(USERS).refused
+        assert f"the user loop-test is in the group {group} and may do what that may: gpasswd -d" in lines[0]
+        subprocess.run(lines[0].rsplit(": ", 1)[1].split(), check=True, capture_output=True)  # as it is told
+        clean()
+
+    own_etc(work)
+
+
 def test_home_shell_password_group_and_lingering_are_taken_away(own_etc: Own, tmp_path: Path) -> None:
     def work() -> None:
         home = tmp_path / "home"

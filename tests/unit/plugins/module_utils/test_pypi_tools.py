@@ -58,6 +58,36 @@ def names(dest: Path) -> list[str]:
     return sorted(name for name in os.listdir(dest.parent) if not name.endswith(".lock"))
 
 
+def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    path = tmp_path / "pip.conf"
+    path.write_text(f"[install]\n{line}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
+
+
+def test_the_hosts_pip_conf_keeps_no_tool_from_its_place(
+    dest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip_conf(tmp_path, monkeypatch, "user = true")
+    install("looptool", "1.0", str(dest), PYTHON)
+    assert runs(dest) == "looptool 1.0"
+    for line in (f"target = {tmp_path}/elsewhere", "dry-run = true"):
+        pip_conf(tmp_path, monkeypatch, line)
+        with pytest.raises(LoopError, match=r"looptool 2.0 was not put into .*tool-2.0: pip is told to .*remove that"):
+            install("looptool", "2.0", str(dest), PYTHON)
+        assert (installed(str(dest)), names(dest)) == ("1.0", ["tool", "tool-1.0"])
+
+
+def test_what_a_umask_closed_to_others_is_made_anew(dest: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        install("looptool", "1.0", str(dest), PYTHON)
+    finally:
+        os.umask(before)
+    assert installed(str(dest)) == ""
+    install("looptool", "1.0", str(dest), PYTHON)
+    assert (installed(str(dest)), runs(dest)) == ("1.0", "looptool 1.0")
+
+
 def test_installed_upgraded_and_kept_where_an_upgrade_fails(dest: Path) -> None:
     assert installed(str(dest)) == ""
     install("looptool", "1.0", str(dest), PYTHON)

@@ -152,7 +152,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
         yield found
 
 
-def begun(host: Box, name: str = NAME, agents: int = 0, invocation: str = INVOCATION) -> Cell:
+def begun(host: Box, name: str = NAME, agents: int = 1, invocation: str = INVOCATION) -> Cell:
     """A cycle as ``loop prepare`` leaves it."""
     cell = host.cell(name, agents=agents, invocation=invocation)
     record = {
@@ -214,7 +214,7 @@ def test_a_published_one(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
 
 @NEEDS_ROOT
 def test_an_idle_one_leaves_nothing(host: Box) -> None:
-    cell = begun(host)
+    cell = begun(host, agents=0)
     record = settled(host, {"outcome": "idle", "engine_ended": True, "report": {"outcome": "idle"}}, cell)
     assert record["outcome"] == "idle" and "cell" not in record and record["agents"] == 0
     assert os.listdir(host.runs) == []
@@ -233,8 +233,63 @@ def test_one_that_says_idle_after_its_agent_is_kept_and_counted(host: Box) -> No
 @NEEDS_ROOT
 @pytest.mark.parametrize("outcome", ["published", "needs_triage", "idle", "error"])
 def test_an_engine_whose_agent_is_none_of_our_programs_counts_by_what_it_had_in_hand(host: Box, outcome: str) -> None:
-    settled(host, {"outcome": outcome, "engine_ended": True}, begun(host))
+    settled(host, {"outcome": outcome, "engine_ended": True}, begun(host, agents=0))
     assert len(budget.today(host.config)["runs"]) == (outcome in ("published", "needs_triage"))
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("agents", "state", "outcome", "end", "told"),
+    [
+        (0, '{"backend_name": "mock"}', "published", "error", "pi (engineering_loop_agent_programs) was not started"),
+        (0, '{"backend_name": "pi"}', "published", "error", "the engine's backend was pi: "),
+        (0, None, "published", "error", "the engine's backend was not named: "),
+        (
+            1,
+            '{"backend_name": "mock"}',
+            "published",
+            "error",
+            "was started, but did not do it, and the engine's backend",
+        ),
+        (0, '{"backend_name": "mock"}', "needs_triage", "error", "What it made is none: stopped"),
+        (0, "{}", "needs_triage", "needs_triage", "stopped"),
+        (1, '{"backend_name": "pi"}', "published", "published", ""),
+        (1, None, "published", "published", ""),
+    ],
+)
+def test_work_that_no_agent_did_is_an_error(
+    host: Box, agents: int, state: str | None, outcome: str, end: str, told: str
+) -> None:
+    cell = begun(host, agents=agents)
+    if state is not None:
+        write(Path(cell.part("runs")), {"issue_r_7/state/ISSUE_R_7.json": state})
+    claim = {**PUBLISHED, "outcome": outcome, "detail": "stopped" if outcome != "published" else ""}
+    cells.write_report(cell, claim)
+    tell(host, cell)
+    if outcome != "published":  # it took its issue, and went no further
+        os.unlink(gateway_record.path_of(host.config, cell.id))
+        as_user(GATE, lambda: [gateway_record.append(host.config, cell.id, one) for one in TOOK])
+    settle.main(host.config_file)
+    record = records.read(host.config["cycles_dir"])[-1]
+    assert (record["outcome"], told in record["detail"]) == (end, True), record["detail"]
+    assert record["backend"] == (json.loads(state or "{}").get("backend_name") or "")
+    assert os.path.isdir(cell.path)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("odd", ["[", "[]", '{"backend_name": 5}', '{"backend_name": ["mock"]}', "x" * 99, "", None])
+def test_a_state_file_is_input(host: Box, odd: str | None) -> None:
+    cell, story = begun(host), gateway_record.story(TOOK)
+    state = Path(cell.part("runs"), "issue_r_7/state")
+    write(state, {"ISSUE_R_7.json": odd or ""})
+    if odd is None:
+        (state / "ISSUE_R_7.json").unlink()
+        os.mkfifo(state / "ISSUE_R_7.json")
+    assert settle.backend_of(cell, story) == settle.backend_of(cell, Story()) == ""
+    (state / "ISSUE_R_7.json").unlink()
+    (state / "ISSUE_R_7.json").symlink_to(host.top / "etc/mine.json")
+    write(host.top / "etc", {"mine.json": '{"backend_name": "pi"}'})
+    assert settle.backend_of(cell, story) == ""
 
 
 @NEEDS_ROOT
@@ -333,7 +388,7 @@ def test_only_the_cycle_of_this_invocation(host: Box) -> None:
 def test_systemd_is_told_no_better_end_than_it_had(
     host: Box, monkeypatch: pytest.MonkeyPatch, claim: str, told: str, status: int
 ) -> None:
-    cell = begun(host)
+    cell = begun(host, agents=int(claim != "idle"))
     cells.write_report(cell, {"outcome": claim})
     tell(host, cell)
     if claim != "published":
@@ -360,10 +415,33 @@ def test_what_was_kept_long_enough_is_let_go(host: Box, capfd: pytest.CaptureFix
 
 
 @NEEDS_ROOT
+def test_a_clone_that_was_replaced_is_let_go_after_all_that_borrowed_from_it(
+    host: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host.config["quarantine_keep"].update(min_age="30d")
+    replaced = Path(host.config["pristine_dir"], ".replaced-app-20200301T000000Z")
+    (replaced / "objects").mkdir(parents=True)
+    give(host.config["pristine_dir"], GATE)
+    cell = host.kept("20200201T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    cells.remove(cell)
+    host.kept("20200401T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(min_age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    host.config["quarantine_keep"].update(min_age="7d")
+    settle.let_go(host.config)
+    assert not replaced.exists()
+    assert f"{replaced.name} in {replaced.parent}, which was damaged, let go" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
 def test_a_cell_that_cannot_go_stops_nothing(
     host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = begun(host)
+    cell = begun(host, agents=0)
     real: Callable[[str], None] = cells.remove_tree
 
     def stuck(path: str) -> None:

@@ -314,9 +314,11 @@ def test_secrets_that_nobody_reads_are_told_at_every_apply(layout: Layout) -> No
     assert "something writes" in told["lines"][0]
 
 
-def test_a_key_that_the_loops_user_can_read_again_is_closed_again(layout: Layout) -> None:
+def test_a_key_that_is_rendered_again_is_no_take_over_and_one_that_others_can_write_is(layout: Layout) -> None:
     take(layout)
     os.chmod(layout.key_file, 0o640)
+    assert plan(layout) == []
+    os.chmod(layout.key_file, 0o660)
     assert [item.kind for item in plan(layout)] == ["private"]
     assert take(layout)["changed"]
     assert plan(layout) == []
@@ -325,7 +327,7 @@ def test_a_key_that_the_loops_user_can_read_again_is_closed_again(layout: Layout
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("GH_TOKEN=x\nVAULT_TOKEN=hidden\n", r"holds VAULT_TOKEN, which .*; nothing was changed"),
+        ("GH_TOKEN=x\nVAULT_TOKEN=hidden\n", r"holds VAULT_TOKEN, which must not be where generated code runs"),
         ("no value\n", "line 1"),
     ],
 )
@@ -339,6 +341,54 @@ def test_secrets_that_a_cycle_would_refuse_stop_everything(layout: Layout, text:
         assert "hidden" not in str(error.value)
     assert content(top_of(layout)) == before
     assert take(replace(guarded, env_rendered=True))["changed"]
+
+
+# --- what was set by default
+
+DAEMON = """#!/bin/sh
+exec /opt/engineering-loop/.venv/bin/hyrule-engineering-loop daemon --once \\
+    --repo A/b \\
+    --workspace-root /w --allow infra=docs \\
+    --knowledge-context \\
+    --knowledge-mcp-url=http://127.0.0.1:8767/mcp \\
+    --max-runs-per-day 20 \\
+    --max-cost-usd-per-day 10
+echo --not-a-flag-of-it
+"""
+GOVERNOR = "exec x reliability-governor --once --limit 20\n"
+
+
+def test_what_the_old_role_set_by_default_and_ours_does_not_is_told(layout: Layout) -> None:
+    put(Path(layout.lib_dir) / "run-daemon", DAEMON)
+    put(Path(layout.lib_dir) / "run-reliability-governor", GOVERNOR)
+    put(
+        Path(layout.state_dir) / ".gitconfig",
+        '[core]\n\tx = y\n[user]\n\tname = "old[bot]"\n\temail = old@x\n[z]\nname = z\n',
+    )
+    given = replace(
+        layout, daemon_args=["--max-runs-per-day", "2", "--max-cost-usd-per-day", "10"], author="new[bot] <new@x>"
+    )
+    told = takeover.changes(given)
+    assert told == [
+        "the old loop gave its engine --knowledge-context, ours does not",
+        "the old loop gave its engine --knowledge-mcp-url http://127.0.0.1:8767/mcp, ours does not",
+        "the old loop gave its engine --max-runs-per-day 20, ours gives 2",
+        "the old loop's commits were by old[bot] <old@x>, ours are by new[bot] <new@x>: engineering_loop_git_user_name"
+        " and engineering_loop_git_user_email say whose",
+    ]
+    assert set(told) <= set(take(given, check=True)["lines"]) and set(told) <= set(take(given)["lines"])
+    assert takeover.changes(given) == []  # they are told once
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[user]\n", "[user]\nname = a\n", "[user\nname = a\nemail = b\n", "\0", "\x1b" * 9]
+)
+def test_whose_commits_it_made_is_input(layout: Layout, text: str) -> None:
+    put(Path(layout.state_dir) / ".gitconfig", text)
+    assert takeover.changes(replace(layout, author="new <new@x>")) == []
+    os.unlink(Path(layout.state_dir) / ".gitconfig")
+    os.symlink("/etc/passwd", Path(layout.state_dir) / ".gitconfig")
+    assert takeover.changes(replace(layout, author="new <new@x>")) == []
 
 
 # --- memory

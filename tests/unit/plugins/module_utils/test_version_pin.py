@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +113,7 @@ def test_a_repository_without_default_branch(engine: Engine, tmp_path: Path) -> 
         version_pin.resolve(str(tmp_path / "copy.git"), engine.one, "main")
 
 
-@pytest.mark.parametrize("repo", ["", "--upload-pack=x", "ext::sh -c true", "a\nb"])
+@pytest.mark.parametrize("repo", ["--upload-pack=x", "ext::sh -c true", "a\nb"])
 def test_no_repository(repo: str) -> None:
     with pytest.raises(LoopError, match="is not the URL or path"):
         version_pin.resolve(repo, OLD)
@@ -128,6 +131,24 @@ def test_a_repository_that_cannot_be_read(repo: str) -> None:
     with pytest.raises(LoopError, match=f"^{repo} cannot be read: ") as caught:
         version_pin.resolve(repo, OLD, token="t0ken")
     assert "t0ken" not in str(caught.value)
+
+
+def test_a_repository_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is git's, or ours where git was ended; never nothing, and never a directory that is gone."""
+    monkeypatch.setattr(version_pin, "NETWORK_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        repo = f"http://127.0.0.1:{silent.getsockname()[1]}/o/r.git"
+        with pytest.raises(LoopError) as caught:
+            version_pin.resolve(repo, OLD)
+    assert str(caught.value) == f"{repo} cannot be read: git clone took longer than 1 s"
+
+
+def test_without_a_repository_the_commit_is_believed() -> None:
+    bump = version_pin.resolve("", OLD, NEW)
+    assert (bump.after, bump.commits, bump.dropped, bump.compare, bump.changed) == (NEW, None, None, "", True)
+    for name in ("main", NEW[:12], ""):
+        with pytest.raises(LoopError, match="is not the full SHA of a commit"):
+            version_pin.resolve("", OLD, name)
 
 
 @pytest.mark.parametrize(
@@ -239,3 +260,81 @@ def test_a_file_that_may_not_be_written() -> None:
                 version_pin.load(str(path))
         finally:
             os.seteuid(before)
+
+
+# --- which file it is
+
+INVENTORY = "all: {children: {parent: {children: {loops: {hosts: {loop: }}}}, other: {hosts: {loop: }}}}\n"
+GROUPS = ["loops", "other", "parent"]
+SHAPES = {
+    "a file": ["inventory/host_vars/loop.yml"],
+    "of another name": ["inventory/host_vars/loop.yaml"],
+    "of no name": ["inventory/host_vars/loop"],
+    "json": ["inventory/host_vars/loop.json"],
+    "a directory": ["inventory/host_vars/loop/20-engine.yml", "inventory/host_vars/loop/deep/er/engine.yaml"],
+    "a directory that hides a file": ["inventory/host_vars/loop/a.yml", "inventory/host_vars/loop.yml"],
+    "the first of two names": ["inventory/host_vars/loop.yml", "inventory/host_vars/loop.yaml"],
+    "nothing hidden": [
+        "inventory/host_vars/loop/.a.yml",
+        "inventory/host_vars/loop/b.yml~",
+        "inventory/group_vars/all.yml",
+    ],
+    "a group": ["inventory/group_vars/loops.yml"],
+    "all and a group": ["inventory/group_vars/all/x.yml", "inventory/group_vars/loops.yml"],
+    "a host and its group": ["inventory/host_vars/loop.yml", "inventory/group_vars/loops.yml"],
+    "beside the playbook": ["playbooks/host_vars/loop.yml", "inventory/host_vars/loop.yml"],
+    "a group beside the playbook": ["playbooks/group_vars/all.yml", "inventory/group_vars/loops.yml"],
+    "two groups": ["inventory/group_vars/parent.yml", "inventory/group_vars/loops.yml"],
+    "two groups beside the playbook": ["inventory/group_vars/loops.yml", "playbooks/group_vars/parent.yml"],
+}
+
+
+@pytest.mark.parametrize("files", [pytest.param(files, id=name) for name, files in SHAPES.items()])
+def test_the_file_is_the_one_that_is_in_force_for_ansible(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "inventory/host_vars").mkdir(parents=True)
+    (tmp_path / "inventory/hosts.yml").write_text(INVENTORY, encoding="utf-8")
+    for number, name in enumerate(files):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        value = json.dumps({KEY: f"{number:040x}", "other_version": "f" * 40})
+        (tmp_path / name).write_text(value, encoding="utf-8")
+    program = Path(sys.executable).with_name("ansible-inventory")
+    words = ["-i", "inventory/hosts.yml", "--playbook-dir", "playbooks", "--host", "loop"]
+    environment = {**os.environ, "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false"}
+    done = subprocess.run([program, *words], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    in_force = json.loads(done.stdout)[KEY]
+    sources = [str(tmp_path / "inventory/hosts.yml"), "loop,", str(tmp_path / "playbooks")]
+    found = version_pin.find(sources, "loop", GROUPS, in_force=in_force)
+    assert version_pin.load(found.path).value == in_force
+    read = {files.index(path.removeprefix(f"{tmp_path}/")) for path in (found.path, *found.overridden)}
+    assert read <= set(range(len(files))) and int(in_force, 16) in read
+
+
+def test_what_cannot_be_told_is_refused_with_the_list(tmp_path: Path) -> None:
+    sources = [str(tmp_path)]
+    with pytest.raises(LoopError, match=f"beside {tmp_path} has {KEY} for loop: write it into host_vars/loop.yml"):
+        version_pin.find(sources, "loop", GROUPS)
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/loop.yml").write_bytes(b"$ANSIBLE_VAULT;1.1;AES256\n3161\n")
+    with pytest.raises(LoopError, match=r"host_vars/loop.yml are encrypted by ansible-vault and were not looked into"):
+        version_pin.find(sources, "loop", GROUPS)
+    (tmp_path / "group_vars").mkdir()
+    for name, sha in (("loops", OLD), ("other", NEW)):
+        (tmp_path / f"group_vars/{name}.yml").write_text(f"{KEY}: {sha}\n", encoding="utf-8")
+    with pytest.raises(LoopError, match=r"loops.yml, .*other.yml, and which of the groups wins cannot be told"):
+        version_pin.find(sources, "loop", GROUPS, in_force="0" * 40)
+    assert version_pin.find(sources, "loop", GROUPS, in_force=OLD).path.endswith("loops.yml")
+    assert version_pin.find(sources, "loop", ["other"]).path.endswith("other.yml")
+
+
+def test_another_pin_in_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "host_vars" / "loop.yml"
+    path.parent.mkdir()
+    text = (
+        f"{KEY}: {OLD} # engine\nsecret: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3161\nknowledge_mcp_version: {OLD}\n"
+    )
+    path.write_text(text, encoding="utf-8")
+    key = "knowledge_mcp_version"
+    found = version_pin.find([str(tmp_path)], "loop", [], key)
+    version_pin.write(found.path, version_pin.load(found.path, key), NEW)
+    assert path.read_text(encoding="utf-8") == text.replace(f"{key}: {OLD}", f"{key}: {NEW}")

@@ -95,7 +95,9 @@ def test_an_agent_counts_once_as_a_run_and_each_time_in_its_cell(host: Box, cell
     assert budget.today(host.config)["runs"] == []
     for pid in (1, 2, CYCLE):  # whoever says it: it can only ever add to the count
         says(host, {"what": "agent", "program": "pi"}, pid=pid)
-    assert cells.manifest_of(cell)["agents"] == 3
+    says(host, {"what": "agent", "program": "\x1b[2J" * 99})
+    manifest = cells.manifest_of(cell)
+    assert manifest["agents"] == 4 and manifest["programs"][1] == "pi" and len(str(manifest["programs"])) < 300
     (run,) = budget.today(host.config)["runs"]
     assert (run["invocation"], run["trigger"]) == ("i" * 32, "manual")
     assert not systemd

@@ -9,16 +9,21 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import alone_in, remove_tree
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.workspaces import Settings
+from damages import DAMAGES, SETTINGS, Spoil, left_by_a_killed_git, setting
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NAMES = ("one", "two", "three")
@@ -505,6 +510,57 @@ def test_a_broken_ref_keeps_nothing_from_its_tip(ready: World, ref: str, content
     assert [each.read_text() for each in Path(done["quarantined"]).glob("*/mine")] == ["mine\n"]
 
 
+@pytest.mark.parametrize("new", [False, True], ids=["nothing new", "something new"])
+@pytest.mark.parametrize("spoil", [pytest.param(spoil, id=name) for name, spoil in DAMAGES.items()])
+def test_a_damaged_one_is_made_anew(ready: World, spoil: Spoil, new: bool) -> None:
+    """In the same run, and no other has to suffer for it."""
+    ready.push("one", "more")
+    ready.update()
+    (ready.root / "one/mine").write_text("mine\n")
+    (ready.root / "one/mine").rename(ready.root / "mine")  # a clone in its place would be in its way
+    spoil(ready.root / "one/.git")
+    (ready.root / "mine").rename(ready.root / "one/mine")
+    tip = ready.push("one", "new") if new else sh(ready.work / "one", "git", "rev-parse", "HEAD")
+    one, two, three = ready.update()["repositories"]
+    assert one["status"] == "restored" and "cannot be reached" not in one["detail"]
+    assert (two["status"], three["status"]) == ("current", "current") and head(ready, "one") == tip
+    assert [each.read_text() for each in Path(one["quarantined"]).glob("*/mine")] == ["mine\n"]
+    assert ready.statuses() == ["current"] * 3
+    sh(ready.root / "one", "git", "fsck", "--strict")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [pytest.param(spoil, id=name) for name, spoil in SETTINGS.items()]
+    + [pytest.param(setting("core.worktree", "/nowhere"), id="a worktree elsewhere")],
+)
+def test_settings_that_git_would_stop_at_are_put_right(ready: World, spoil: Spoil) -> None:
+    spoil(ready.root / "one/.git")
+    assert ready.update()["repositories"][0]["status"] in ("current", "restored")
+    assert ready.statuses() == ["current"] * 3
+    assert sh(ready.root / "one", "git", "status", "--short") == ""
+
+
+def test_an_index_that_cannot_be_read(ready: World) -> None:
+    (ready.root / "one/.git/index").write_bytes(b"DIRC" + bytes(100))
+    assert ready.statuses() == ["restored", "current", "current"]
+    assert ready.statuses() == ["current"] * 3
+
+
+def test_what_a_killed_git_left_is_cleared_though_nothing_is_to_be_done(ready: World) -> None:
+    left = left_by_a_killed_git(ready.root / "one/.git")
+    assert ready.statuses(check=True) == ["current"] * 3 and all(path.exists() for path in left)
+    assert ready.statuses() == ["current"] * 3 and not [path for path in left if path.exists()]
+
+
+def test_a_tag_is_no_branch(ready: World) -> None:
+    sh(ready.work / "one", "git", "tag", "v1")
+    sh(ready.work / "one", "git", "push", "-q", str(ready.forge / "acme/one.git"), "v1")
+    done = ready.update(repositories=[{"repo": "acme/one", "dest": "tagged", "version": "v1"}])["repositories"][0]
+    assert done["status"] == "failed" and done["detail"].endswith("it has no branch v1")
+    assert sorted(os.listdir(ready.root)) == sorted(NAMES)
+
+
 def test_cut_off_borrowed_and_partial_clones_are_made_anew(ready: World) -> None:
     forge = {name: f"file://{ready.forge}/acme/{name}.git" for name in NAMES}
     for name in NAMES:
@@ -529,7 +585,7 @@ def test_an_object_that_is_empty_is_found_though_nothing_is_to_be_done(ready: Wo
     place.unlink()  # the forge has a hard link to it
     place.write_bytes(b"")
     done = ready.update()["repositories"][0]
-    assert done["status"] == "restored" and "objects are missing or broken" in done["detail"]
+    assert done["status"] == "restored" and done["detail"] == f"{place} is empty or no file"
     assert ready.statuses() == ["current"] * 3
 
 

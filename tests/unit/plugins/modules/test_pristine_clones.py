@@ -62,7 +62,9 @@ def test_a_damaged_one_is_a_warning(host: Box, run: Run) -> None:
     foretold = run(_ansible_check_mode=True)
     assert foretold["changed"] and head.read_text() == "garbage"
     done = run()
-    assert done["changed"] and "app was damaged and is cloned anew: git cannot read it" in str(done["warnings"])
+    assert done["changed"] and "app was damaged and is cloned anew: git cannot read it: fatal: not a git" in str(
+        done["warnings"]
+    )
     assert not run()["changed"]
 
 

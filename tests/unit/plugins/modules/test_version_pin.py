@@ -118,6 +118,30 @@ def test_the_playbook(engine: tuple[str, list[str]], pin: Path) -> None:
     assert status == 0 and pin.read_text(encoding="utf-8") == text
 
 
+def test_the_playbook_finds_the_pin_and_says_where(engine: tuple[str, list[str]], pin: Path) -> None:
+    """With vault around it, in a directory, and one in a group that is not in force."""
+    text, shas = pin.read_text(encoding="utf-8"), engine[1]
+    text += "other: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3161\n"
+    engine_file = pin.parent / "loop" / "20-engine.yml"
+    engine_file.parent.mkdir()
+    engine_file.write_text(text, encoding="utf-8")
+    pin.unlink()
+    (engine_file.parent / "10-secrets.yml").write_bytes(b"a: 1\n")
+    general = pin.parents[1] / "group_vars" / "all.yml"
+    general.parent.mkdir()
+    general.write_text(f"engineering_loop_version: {shas[0]}\n", encoding="utf-8")
+    status, output = playbook(pin)
+    assert status == 0 and f"file: {engine_file}" in output and f"- {general}" in output
+    assert engine_file.read_text(encoding="utf-8") == text.replace(shas[0], shas[2])
+    assert shas[0] in general.read_text(encoding="utf-8")
+    status, output = playbook(pin, "-e", f"engineering_loop_version={shas[1]}")
+    assert status == 0 and f"engineering_loop_version is {shas[1]} in this play, not what {engine_file} says" in output
+    engine_file.unlink()
+    general.unlink()
+    status, output = playbook(pin)
+    assert status != 0 and "no file in host_vars or group_vars beside" in output and "Traceback" not in output
+
+
 def test_the_token_goes_to_the_forge_only(pin: Path) -> None:
     seen: list[str] = []
 

@@ -35,13 +35,24 @@ You work for the engineering loop on {change_id}.
 """
 
 
+def backends() -> dict[str, Any]:
+    """What the model policy says of agents; nothing where none is named."""
+    file = os.environ.get("HYRULE_MODEL_POLICY_FILE")
+    found: dict[str, Any] = yaml.safe_load(Path(file).read_text(encoding="utf-8"))["backends"] if file else {}
+    return found
+
+
+def backend() -> str:
+    """The name of the agent that does the work."""
+    return str(backends().get("default", "mock"))
+
+
 def command(prompt: str) -> list[str] | None:
     """The agent's argument list, or None where no model policy names an agent."""
-    file = os.environ.get("HYRULE_MODEL_POLICY_FILE")
-    if not file:
+    named = backends()
+    if not named:
         return None
-    backends = yaml.safe_load(Path(file).read_text(encoding="utf-8"))["backends"]
-    parts = backends["definitions"][backends["default"]]["command"]
+    parts = named["definitions"][backend()]["command"]
     return [part.replace("{prompt}", prompt) for part in parts]
 
 

@@ -64,7 +64,8 @@ class Run:
         path.write_text(text, encoding="utf-8")
 
     def write_state(self, **facts: Any) -> None:
-        self.write(self.state_file, {"change_id": self.change_id, "engine_version": __version__, **facts})
+        told = {"change_id": self.change_id, "engine_version": __version__, "backend_name": agent.backend()}
+        self.write(self.state_file, {**told, **facts})
 
 
 def run_cycle(options: Options) -> dict[str, Any]:
