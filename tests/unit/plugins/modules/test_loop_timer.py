@@ -207,6 +207,15 @@ def test_a_masked_timer_is_left_to_the_operator(apply: Any, host: Host) -> None:
     assert "is masked: look with" in apply(Systemd(load="masked"), enabled=True)["msg"]
 
 
+def test_a_timer_that_systemd_cannot_read_keeps_nothing_from_being_mended(apply: Any, host: Host) -> None:
+    """It fires no more; until what is applied has replaced it, it is one that does not run."""
+    held = apply(Systemd(enabled=True, load="bad-setting"), enabled=True)  # nothing was proven
+    assert held["changed"] and not held["enabled"] and not held["active"]
+    prove(host)
+    mended = Systemd(enabled=True)
+    assert apply(mended, enabled=True)["active"]
+
+
 def test_an_old_proof_holds_the_timer(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     prove(host)
     later = receipts._now() + receipts.datetime.timedelta(days=91)
