@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule kills cells attacks versions bench fuzz renovate build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ cells: setup ## what an agent can leave, and cycles killed at random moments, on
 
 attacks: setup ## what a hostile agent and engine can do, in full; ENGINE=<url or bundle> TO=<sha>
 	@ATTACKS=all $(CHECK) attacks
+
+migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
+	@MIGRATION=all $(CHECK) migration
 
 versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
 	@$(BIN)/python tests/tools/versions.py

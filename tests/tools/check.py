@@ -29,7 +29,8 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "rollout", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress", "worktrees",
+    "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
+    "worktrees",
 )  # fmt: skip
 AT_ONCE = 2
 INTERRUPTS: list[int] = []
@@ -90,6 +91,7 @@ CHECKS = {
     "molecule": [scenario(name) for name in SCENARIOS],
     "cells": [scenario("cells")],
     "attacks": [scenario("agent")],
+    "migration": [scenario("migration")],
 }
 
 

@@ -88,7 +88,7 @@ def controllers() -> bool:
     good, rolled_out = True, False
     try:
         with demo.throwaway(False, "versions") as host:
-            operator = demo.Operator(host, forge)
+            operator = demo.Operator(host, forge, made)
             operator.play(str(demo.WORLD / "install.yml"), "-e", f"loop_world_api_url={forge.api_url}")
             operator.pin(made["from"])
             for version in CONTROLLERS:

@@ -6,7 +6,7 @@ HOST is one of tests/loophost.py, DIRECTORY/world what tests/world/stage.py put 
 repository: inventory, play, roles, a Vault Agent that renders the secrets; the commands are those of its CI. The forge
 is a GitHub Enterprise under a CA of its own.
 
-    MIGRATION=all story.py ...     every way to come: with App and with token, from either engine
+    MIGRATION=all story.py ...     every way to come, else the first; or the name of one
 """
 
 from __future__ import annotations
@@ -54,9 +54,14 @@ class Way:
 
     engine: str  # what the in-house role has deployed
     auth: str  # app | token, as Vault Agent renders it
+    bare: bool  # host_vars say only what is not the in-house role's default
 
 
-WAYS = [Way(stage["from"], "app"), Way(stage["to"], "token")]
+WAYS = {"app": Way(stage["from"], "app", bare=False), "token": Way(stage["to"], "token", bare=True)}
+# What nobody writes down whom the default suits.
+DEFAULTS = re.compile(
+    r"^engineering_loop_(user|group|\w+_(dir|file|path)|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
+)
 
 
 class Scene:
@@ -101,6 +106,9 @@ class Scene:
             "ansible_ssh_common_args": known,
         }
         (everybody / "peers.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+        if way.bare:
+            path = THEIRS / "inventory/host_vars/loop.yml"
+            path.write_text(DEFAULTS.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
         self.edit("inventory/host_vars/loop.yml", "58735fa051d24290f128109b4267e136316cbc86", way.engine)
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -184,7 +192,8 @@ def as_it_is(scene: Scene) -> str:
     subprocess.run([sys.executable, *tidy], check=True)
     scene.check_out()
     scene.rotate()
-    world = {"loop_world_hosts": "loop", "loop_world_api_url": f"{stage['tls_url']}/api/v3"}
+    world = {"loop_world_hosts": "loop", "loop_world_stage": str(STAGE)}
+    world["loop_world_api_url"] = f"{stage['tls_url']}/api/v3"
     scene.play(str(demo.WORLD / "install.yml"), "-e", json.dumps({**world, "loop_world_programs": ["gh", "pi"]}))
     scene.play(PLAY)
     scene.rendered()
@@ -208,6 +217,7 @@ def switched(scene: Scene) -> str:
             f"engineering_loop_canary: {{mode: docs, repo: {demo.CANARY_REPO}, issue: {demo.CANARY_ISSUE}}}\n"
             "engineering_loop_timer_on_calendar: monthly\n"
         )
+        file.write(yaml.safe_dump(stage["agent"]))
     if scene.way.engine != stage["to"]:
         scene.play(f"{OURS}bump", "-l", "loop", "-e", f"to={stage['to']}")
     pins = yaml.safe_load((THEIRS / "inventory/host_vars/loop.yml").read_text(encoding="utf-8"))
@@ -228,7 +238,7 @@ def gate(scene: Scene) -> str:
 
 def check(scene: Scene) -> str:
     said = scene.play(*ROLLOUT, "--check", "--diff")
-    says(said, "It would be taken over like this")
+    says(said, "It would be taken over like this", "these have no effect, since the loop sets them itself: GIT_ASKPASS")
     lost = scene.missing("--still")
     assert lost["missing"] == [], lost
     return f"{lost['of']} files exactly as they were"
@@ -281,7 +291,7 @@ def again(scene: Scene) -> str:
     says(scene.play(PLAY, "-e", "engineering_loop_apply=true", "--diff"), " changed=0 ")
     scene.rendered()
     assert demo.timer(scene.host)["active"]
-    says(scene.play(f"{OURS}status", "-l", "loop"), "proven at", "active, next", "published")
+    says(scene.play(f"{OURS}status", "-l", "loop"), "proven at", "active, next", "published", "perms = ")
     return "changed=0"
 
 
@@ -305,12 +315,12 @@ STEPS: tuple[Callable[[Scene], str], ...] = (
 
 
 def main() -> None:
-    for number, way in enumerate(WAYS if os.environ.get("MIGRATION") == "all" else WAYS[:1]):
+    asked = os.environ.get("MIGRATION") or "app"
+    for number, way in enumerate(WAYS.values() if asked == "all" else [WAYS[asked]]):
         if number:
             loophost.destroy(NAME)
+            (HOME / "vault.json").unlink()
         scene = Scene(way)
-        if number:
-            scene.vault.unlink()
         print(f"from {way.engine[:12]} with {way.auth}", flush=True)
         for step in [each for each in STEPS if not sys.argv[3:] or each.__name__ in sys.argv[3:]]:
             began = time.monotonic()

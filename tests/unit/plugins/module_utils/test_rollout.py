@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
     alive,
     files,
     hostfiles,
@@ -177,6 +178,45 @@ def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> 
     assert not systemd.on
     socket.write_text("[Socket]\nListenStream=1\n")
     assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
+
+
+def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    unit, lib = host.top / "systemd" / "hyrule-engineering-loop", host.top / "lib" / "engineering_loop_core"
+    who = {"owner": "root", "group": "root"}
+    changes: dict[str, dict[str, Any]] = {
+        "settings without a say": {"path": host.config_file, "content": {**host.config, "min_free": "2G"}},
+        "settings": {"path": host.config_file, "content": {**host.config, "daemon_args": ["--more"]}},
+        "the service": {"path": f"{unit}.service", "content": "# another"},
+        "the service's mode": {"path": f"{unit}.service", "content": None, "mode": 0o600},
+        "a drop-in": {"path": f"{unit}.service.d/more.conf", "content": "[Service]"},
+        "the timer": {"path": f"{unit}.timer", "content": "# another"},
+        "our code": {"path": lib / "cycle.py", "content": "# another"},
+        "something else": {"path": host.top / "etc" / "notes", "content": "more"},
+    }
+    (host.top / "systemd" / "hyrule-engineering-loop.service.d").mkdir()
+    voided = []
+    for what, change in changes.items():
+        path = Path(change["path"])
+        before = path.read_bytes() if path.exists() else None
+        content = json.dumps(change["content"]) if isinstance(change["content"], dict) else change["content"]
+        content = (before or b"").decode() if content is None else content
+        entry = hostfiles.Entry(str(path), content=content.encode(), mode=change.get("mode", 0o644), **who)
+        foretold = rollout.voids(str(host.config_file), hostfiles.converge([entry], check=True))
+        assert hostfiles.converge([entry]), what
+        config = json.loads(host.config_file.read_text())
+        assert foretold == (receipts.matching(config).receipt is None), what
+        voided += [what] if foretold else []
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert voided == ["settings", "the service", "a drop-in", "our code"]
+    # The settings name the policy by its digest; it is known before the policy is written.
+    text = json.dumps({**host.config, "policy_sha256": "another"}).encode()
+    assert rollout.voids(
+        str(host.config_file), hostfiles.converge([hostfiles.Entry(str(host.config_file), content=text)], check=True)
+    )
 
 
 def test_a_host_that_is_not_deployed_has_nothing_to_remember(host: Host, systemd: Systemd) -> None:
@@ -558,3 +598,46 @@ def test_where_the_older_layout_still_stands_it_is_gone_back_to(host: Host, syst
     prove(host, systemd)
     new_everything(host)
     assert undo(host, failed=True)["to"]["sha"] == SHA
+
+
+# --- the agent that a proof was of
+
+
+def new_agent(host: Host, number: int) -> Path:
+    """Another version of the agent, installed and in force."""
+    wanted = {"package": "p", "version": f"{number}.0.0", "integrity": "i", "program": "pi", "lock": ""}
+    place = Path(agents.place(host.config["install_dir"], wanted))
+    (place / "node_modules/.bin").mkdir(parents=True)
+    (place / agents.LOCKFILE).write_text(f"{number}")
+    rollout.begin(str(host.config_file))
+    host.config["agent"] = wanted
+    host.write_config()
+    return place
+
+
+def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    before = everything(host)
+    new_agent(host, 2)
+    assert receipts.matching(host.config).reason.startswith("the agent changed after the proof of ")
+    assert not systemd.on
+    assert undo(host)["returned"] and everything(host) == before
+    assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
+    assert rollout.agents_in_use(host.config["install_dir"]) == [str(first)]
+
+
+def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    new_agent(host, 2)
+    shutil.rmtree(first)
+    back = undo(host)
+    assert not back["returned"] and back["reason"] == rollout.NOTHING_PROVEN and not systemd.on
+
+
+def test_an_agent_that_was_changed_in_its_place_is_not_the_proven_one(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    (first / agents.LOCKFILE).write_text("something else")
+    assert receipts.matching(host.config).receipt is None

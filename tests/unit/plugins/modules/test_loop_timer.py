@@ -169,6 +169,23 @@ def test_a_fresh_host_in_check_mode(apply: Any, host: Host) -> None:
     assert not apply(Systemd(load="not-found"), enabled=False)["changed"]
 
 
+def test_check_mode_tells_what_is_foreseen(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd(enabled=True, active=True)
+    told = apply(systemd, enabled=True, foreseen="unproven", _ansible_check_mode=True)
+    assert told["changed"] and not told["active"] and "nobody has seen what this changes" in told["held"]
+    told = apply(systemd, enabled=True, foreseen="proven", _ansible_check_mode=True)
+    assert told["changed"] and told["active"] and told["held"] == "" and "once the canary" in told["reason"]
+    assert told["next"] == ""
+    assert not apply(systemd, enabled=False, foreseen="proven", _ansible_check_mode=True)["active"]
+    assert systemd.active and "disable" not in systemd.commands
+    # An apply sees for itself.
+    assert apply(systemd, enabled=True, foreseen="unproven")["active"]
+    host.config_file.unlink()
+    told = apply(Systemd(load="not-found"), enabled=True, foreseen="proven", _ansible_check_mode=True)
+    assert told["changed"] and told["active"]
+
+
 def test_a_host_without_systemd_in_check_mode(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
     prove(host)
