@@ -89,7 +89,7 @@ def controllers() -> bool:
     try:
         with demo.throwaway(False, "versions") as host:
             operator = demo.Operator(host, forge, made)
-            operator.play(str(demo.WORLD / "install.yml"), "-e", f"loop_world_api_url={forge.api_url}")
+            operator.play(str(demo.WORLD / "install.yml"), "-e", f"loop_world_stage={demo.HOME / 'stage.json'}")
             operator.pin(made["from"])
             for version in CONTROLLERS:
                 said = run(
