@@ -28,7 +28,8 @@ def deployed() -> Iterator[tuple[demo.Host, demo.Operator]]:
         made = stage.up(demo.HOME)
         try:
             with demo.throwaway(keep=False, name="bench") as host:
-                operator = demo.Operator(host, demo.Forge(made["url"], made["token"]))
+                operator = demo.Operator(host, demo.Forge(made["url"], made["token"]), made)
+                operator.play(str(demo.WORLD / "install.yml"), "-e", f"loop_world_stage={demo.HOME / 'stage.json'}")
                 operator.pin(made["from"])
                 operator.play("playbooks/apply.yml", "-l", "loop")
                 yield host, operator

@@ -98,7 +98,7 @@ class Forge:
 
 @contextlib.contextmanager
 def forge_up(keep: bool) -> Iterator[tuple[Forge, dict[str, Any]]]:
-    made = stage.up(HOME, *(os.environ.get(name, "") for name in ("ENGINE", "FROM", "TO")))
+    made = stage.up(HOME, *(os.environ.get(name, "") for name in ("ENGINE", "FROM", "TO")), real_agent=True)
     stop = True
     try:
         yield Forge(made["url"], made["token"]), made
@@ -162,8 +162,8 @@ def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
 
 
 @contextlib.contextmanager
-def given(address: str, forge_port: int) -> Iterator[Host]:
-    """LOOP_HOST: that machine, with the forge's port carried to it through ssh."""
+def given(address: str, urls: list[str]) -> Iterator[Host]:
+    """LOOP_HOST: that machine, with the ports of our servers carried to it through ssh."""
     match = re.fullmatch(r"(?:(?P<user>[^@:]+)@)?(?P<host>[^@:]+)(?::(?P<port>\d+))?", address)
     if not match:
         raise DemoError(f"LOOP_HOST={address!r} is not user@address or user@address:port")
@@ -171,24 +171,12 @@ def given(address: str, forge_port: int) -> Iterator[Host]:
     extra = shlex.split(os.environ.get("LOOP_HOST_SSH_ARGS", ""))
     ssh = ["ssh", "-oBatchMode=yes", "-p", port, *extra, f"{user}@{match['host']}"]
     tunnel = None
-    if (
-        subprocess.run(
-            [*ssh, f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {forge_port}), 3)'"],
-            capture_output=True,
-            check=False,
-        ).returncode
-        != 0
-    ):
+    places = [url.removeprefix("http://") for url in urls]
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {places[0].rsplit(':', 1)[1]}), 3)"
+    if subprocess.run([*ssh, f"python3 -c {shlex.quote(connect)}"], capture_output=True, check=False).returncode:
+        carried = [word for place in places for word in ("-R", f"{place}:{place}")]
         tunnel = subprocess.Popen(
-            [
-                *ssh[:1],
-                "-N",
-                "-oExitOnForwardFailure=yes",
-                "-R",
-                f"127.0.0.1:{forge_port}:127.0.0.1:{forge_port}",
-                *ssh[1:],
-            ],
-            stdin=subprocess.DEVNULL,
+            [*ssh[:1], "-N", "-oExitOnForwardFailure=yes", *carried, *ssh[1:]], stdin=subprocess.DEVNULL
         )
     try:
         host = Host(
@@ -215,7 +203,7 @@ def given(address: str, forge_port: int) -> Iterator[Host]:
 class Operator:
     """Runs playbooks as a user would, on an inventory of its own beside a copy of the user's host_vars."""
 
-    def __init__(self, host: Host, forge: Forge) -> None:
+    def __init__(self, host: Host, forge: Forge, made: dict[str, Any]) -> None:
         self.directory = HOME / "inventory"
         shutil.rmtree(self.directory, ignore_errors=True)
         variables = self.directory / "host_vars" / "loop"
@@ -232,8 +220,8 @@ class Operator:
         )
         self.pins = variables / "10-user.yml"
         shutil.copy(TOP / "host_vars" / "loop.yml", self.pins)
-        # What the throwaway world needs and no more: its forge, its token, and a timer that
-        # does not fire while the story is told.
+        # What the throwaway world needs and no more: its forge, its token, its model, and a timer that does not fire
+        # while the story is told.
         (variables / "20-demo.yml").write_text(
             yaml.safe_dump(
                 {
@@ -243,6 +231,7 @@ class Operator:
                     "engineering_loop_environment": {"GH_TOKEN": forge.bot_token, "OPENAI_API_KEY": "played"},
                     "engineering_loop_max_runs_per_day": 20,
                     "engineering_loop_timer_on_calendar": f"*-*-* {(time.gmtime().tm_hour + 6) % 24:02}:00:00",
+                    **made["agent"],
                 }
             ),
             encoding="utf-8",
@@ -398,9 +387,9 @@ def crash(operator: Operator, host: Host, forge: Forge) -> dict[str, Any]:
     return {"published": published, "work_kept": kept, "opened": opened, "cell": cell, "kept_at": place}
 
 
-def story(host: Host, forge: Forge, first: str, second: str) -> dict[str, Any]:
-    operator = Operator(host, forge)
-    operator.play(str(WORLD / "install.yml"), "-e", f"loop_world_api_url={forge.api_url}")
+def story(host: Host, forge: Forge, made: dict[str, Any]) -> dict[str, Any]:
+    operator, first, second = Operator(host, forge, made), made["from"], made["to"]
+    operator.play(str(WORLD / "install.yml"), "-e", f"loop_world_stage={HOME / 'stage.json'}")
     operator.pin(first)
     recap = operator.play("playbooks/apply.yml", "-l", "loop")
     held = not timer(host)["active"]
@@ -496,12 +485,12 @@ def main() -> int:
         with forge_up(keep) as (forge, made):
             engine = f"engine from {os.environ['ENGINE']}" if os.environ.get("ENGINE") else "reference engine"
             tell(f"forge up at {forge.url} with the {engine}")
-            with given(address, int(forge.url.rsplit(":", 1)[1])) if address else throwaway(keep) as host:
+            with given(address, [made["url"], made["model"]]) if address else throwaway(keep) as host:
                 system = host.sh(
                     ". /etc/os-release; echo $PRETTY_NAME; systemctl is-system-running", check=False
                 ).split("\n")
                 tell(f"host up: {system[0]}, systemd says {system[1]}")
-                summary = story(host, forge, made["from"], made["to"])
+                summary = story(host, forge, made)
                 print("\n" + table(summary) + "\n", flush=True)
                 if keep:
                     tell(f"left up: log in with  {shlex.join(host.command)}")

@@ -36,9 +36,33 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Debian's own node and npm, whatever else calls itself so on this host.
 DEBIANS = "/usr/sbin:/usr/bin:/sbin:/bin"
 LOCKFILE = "package-lock.json"
+# What npm may see of the caller's environment: registry, certificates and proxies, no secrets of the loop.
+PASSED_ON = re.compile(rf"{env_file.NETWORK.pattern}|(?i:npm_config_\w+)")
+
+
+SHAPES = {
+    "package": r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*",
+    "version": r"[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]*",
+    "integrity": r"sha512-[A-Za-z0-9+/]{86}==",
+    "program": r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    "lock": r"([0-9a-f]{64})?",
+    "path": r"/.+",
+}
+KINDS = (set[str](), {"package", "version", "integrity", "program", "lock"}, {"path", "program"})
 
 
 # --- where it is ------------------------------------------------------------------------------
+
+
+def check_named(agent: Agent) -> None:
+    """Refuse an agent that is not named in full, or in two ways."""
+    wrong = [key for key, value in agent.items() if not re.fullmatch(SHAPES.get(key, "(?!)"), str(value))]
+    if wrong or set(agent) not in KINDS:
+        raise LoopError(
+            "engineering_loop_agent must have either package, version (exact, as in 0.73.1), integrity (sha512-..., as"
+            " `npm view PACKAGE@VERSION dist.integrity` shows it) and program, or the path of a program that is on the"
+            f" host{'; not so: ' + ', '.join(wrong) if wrong else ''}"
+        )
 
 
 def place(install_dir: str, agent: Agent) -> str:
@@ -47,11 +71,11 @@ def place(install_dir: str, agent: Agent) -> str:
     return f"{install_dir}/agents/{agent['package'].lstrip('@').replace('/', '-')}-{agent['version']}-{told}"
 
 
-def program(config: Config, name: str, path: str = PATH) -> str | None:
+def program(config: Config, name: str, path: str = "") -> str | None:
     """The file that is started where the engine asks for ``name``; None where there is none."""
     agent = config["agent"]
     if name != agent.get("program"):
-        return shutil.which(name, path=path)
+        return shutil.which(name, path=path or PATH)
     own = agent.get("path") or f"{place(config['install_dir'], agent)}/node_modules/.bin/{name}"
     return own if os.access(own, os.X_OK) and os.path.isfile(own) else None
 
@@ -73,6 +97,7 @@ def missing(agent: Agent, name: str) -> str:
 def lacking(config: Config) -> str:
     """Why an agent that nobody installs is not there; empty where it is, or will be installed."""
     agent = config["agent"]
+    check_named(agent)
     names = [agent["program"]] if agent else list(config["agent_programs"])
     there = agent.get("package") or any(program(config, name) for name in names)
     return "" if there else missing(agent, " or ".join(names))
@@ -127,6 +152,7 @@ def install(install_dir: str, agent: Agent, lockfile: str = "", timeout: float =
     What npm may fetch is in a lockfile, which is given or made first: there the package must have the hash that was
     asked for, and everything else has its own. No script of any package is run. It takes part by one rename.
     """
+    check_named(agent)
     target = place(install_dir, agent)
     with _alone(install_dir):
         if installed(install_dir, agent):
@@ -201,7 +227,7 @@ def check_lock(text: str, agent: Agent) -> None:
 
 def _npm(path: str, agent: Agent, timeout: float, *command: str) -> None:
     """One step of npm, in a home of its own: what the host tells it is in /etc/npmrc and in the usual variables."""
-    passed = {name: value for name, value in os.environ.items() if env_file.NETWORK.fullmatch(name)}
+    passed = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     words = ["npm", *command, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
     try:
         done = subprocess.run(

@@ -62,12 +62,15 @@ ALLOW = (
 
 
 def command(config: Config, cell: Cell, directory: str, program: Sequence[str], *, keep_home: bool = True) -> list[str]:
-    """The bubblewrap command that runs ``program`` in ``directory`` of ``cell``, alone."""
+    """The bubblewrap command that runs ``program`` in ``directory`` of ``cell``, alone.
+
+    Without ``keep_home`` it has root's files in its home, and nothing that it leaves there stays.
+    """
     home = cell.part("home")
     words = [BWRAP, *ALONE]
     for path in RESOLVERS:
         words += ["--ro-bind-try", path, path]
-    words += ["--bind", home, home] if keep_home else ["--overlay-src", home, "--tmp-overlay", home]
+    words += ["--bind", home, home] if keep_home else ["--tmpfs", home]
     for wanted in config["home_files"]:
         place = f"{home}/{wanted['dest']}"
         words += ["--ro-bind-try", place, place]

@@ -73,6 +73,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     agents,
     alive,
     env_file,
+    hostinfo,
     rollout,
     sandbox,
     users,
@@ -92,10 +93,11 @@ def main() -> None:
     )
     given, settings = module.params, module.params["settings"]
     agent, install_dir = settings["agent"], settings["install_dir"]
-    installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
-    result = {"changed": installing, "program": "", "said": "", "pruned": []}
     try:
         put_habits_aside(module.ansible_version)
+        agents.check_named(agent)
+        installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
+        result = {"changed": installing, "program": "", "said": "", "pruned": []}
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
             if not alive.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them
@@ -107,8 +109,9 @@ def main() -> None:
         names = agent_check.check(settings, environment, expected=installing and module.check_mode)
         if names and not (installing and module.check_mode):
             result["program"] = agents.program(settings, names[0])
-            # One that root installed and has started once is still the same.
-            if (installing or not agent.get("package")) and os.path.exists(sandbox.BWRAP):
+            # One that root installed and has started once is still the same. Before a first apply nobody can start it.
+            startable = os.path.exists(sandbox.BWRAP) and hostinfo.user_exists(settings["user"])
+            if startable and (installing or not agent.get("package")):
                 result["said"] = users.as_user(settings["user"], lambda: agent_check.starts(settings, names[0]))
     except LoopError as error:
         module.fail_json(msg=str(error))

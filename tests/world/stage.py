@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Put the world up for one test and take it down again: a forge that serves an engine, and a model.
 
-    python tests/world/stage.py up DIR [--engine URL|BUNDLE --from SHA --to SHA]
+    python tests/world/stage.py up DIR [--real-agent] [--engine URL|BUNDLE --from SHA --to SHA]
     python tests/world/stage.py down DIR
 
 ``up`` prints, and leaves in DIR/stage.json, {"url", "api_url", "tls_url", "ca", "token", "pid", "model", "engine",
-"from", "to"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts.
+"from", "to", "agent"}: ``tls_url`` is the same forge as a GitHub Enterprise whose certificates ``ca`` trusts, ``agent``
+the role's variables for the agent: a real one whose model is played, where that was fetched.
 ``down`` prints what went through the forge and is not as GitHub describes its API.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 WORLD = Path(__file__).resolve().parent
+FETCHED = WORLD.parents[1] / ".cache/agent"
 ENGINE_REPO = "AS215932/engineering-loop"
 START_SECONDS = 60
 
@@ -56,7 +58,30 @@ def _engine(directory: Path, source: str, before: str, after: str) -> tuple[str,
     return source, before, after
 
 
-def up(directory: Path, source: str = "", before: str = "", after: str = "") -> dict[str, Any]:
+def agent_variables(model: str, real: bool) -> dict[str, Any]:
+    """What the role is told of the agent. A played one is on the host already, and asks no model."""
+    known = FETCHED / "setup.key"
+    if not real or not known.exists():
+        return {"engineering_loop_agent": {}, "engineering_loop_egress_local": [], "engineering_loop_home_files": []}
+    package, version, integrity = known.read_text(encoding="utf-8").split()
+    return {
+        "engineering_loop_agent": {
+            "package": package,
+            "version": version,
+            "integrity": integrity,
+            "program": "pi",
+            "lockfile": str(FETCHED / "package-lock.json"),
+        },
+        "engineering_loop_egress_local": [int(model.rsplit(":", 1)[1])],
+        "engineering_loop_home_files": [
+            {"src": f"/etc/loop-world/{name}.json", "dest": f".pi/agent/{name}.json"} for name in ("models", "settings")
+        ],
+    }
+
+
+def up(
+    directory: Path, source: str = "", before: str = "", after: str = "", *, real_agent: bool = False
+) -> dict[str, Any]:
     """Seed the forge in ``directory``, give it the engine and start it; what ``stage.json`` holds."""
     directory.mkdir(parents=True, exist_ok=True)
     root = directory / "forge"
@@ -79,6 +104,7 @@ def up(directory: Path, source: str = "", before: str = "", after: str = "") -> 
         "engine": f"{told['url']}/{ENGINE_REPO}.git",
         "from": first,
         "to": second,
+        "agent": agent_variables(model["url"], real_agent),
     }
     (directory / "stage.json").touch(mode=0o600)
     (directory / "stage.json").write_text(json.dumps(stage, indent=2) + "\n", encoding="utf-8")
@@ -135,12 +161,13 @@ def main() -> int:
     parser.add_argument("--engine", default="")
     parser.add_argument("--from", dest="before", default="")
     parser.add_argument("--to", dest="after", default="")
+    parser.add_argument("--real-agent", action="store_true")
     asked = parser.parse_args()
     try:
         if asked.what == "down":
             print("\n".join(down(asked.directory)))
         else:
-            print(json.dumps(up(asked.directory, asked.engine, asked.before, asked.after)))
+            print(json.dumps(up(asked.directory, asked.engine, asked.before, asked.after, real_agent=asked.real_agent)))
     except StageError as problem:
         print(f"stage: {problem}", file=sys.stderr)
         return 1

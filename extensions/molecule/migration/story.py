@@ -192,7 +192,8 @@ def as_it_is(scene: Scene) -> str:
     subprocess.run([sys.executable, *tidy], check=True)
     scene.check_out()
     scene.rotate()
-    world = {"loop_world_hosts": "loop", "loop_world_api_url": f"{stage['tls_url']}/api/v3"}
+    world = {"loop_world_hosts": "loop", "loop_world_stage": str(STAGE)}
+    world["loop_world_api_url"] = f"{stage['tls_url']}/api/v3"
     scene.play(str(demo.WORLD / "install.yml"), "-e", json.dumps({**world, "loop_world_programs": ["gh", "pi"]}))
     scene.play(PLAY)
     scene.rendered()
@@ -216,6 +217,7 @@ def switched(scene: Scene) -> str:
             f"engineering_loop_canary: {{mode: docs, repo: {demo.CANARY_REPO}, issue: {demo.CANARY_ISSUE}}}\n"
             "engineering_loop_timer_on_calendar: monthly\n"
         )
+        file.write(yaml.safe_dump(stage["agent"]))
     if scene.way.engine != stage["to"]:
         scene.play(f"{OURS}bump", "-l", "loop", "-e", f"to={stage['to']}")
     pins = yaml.safe_load((THEIRS / "inventory/host_vars/loop.yml").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,24 @@ def test_wrapper_scripts_elsewhere_are_taken_over() -> None:
     assert found["wrappers"] == ["/usr/local/sbin/run"]
     assert found["legacy_memory_dir"] == "/var/lib/engineering-loop/workspace/hyrule-infra/memory"
     assert found["env_rendered"] is False
+
+
+def test_the_agent_as_the_settings_have_it() -> None:
+    package = {"package": "@a/b", "version": "1.0.0", "integrity": "i", "program": "claude"}
+    lock = hashlib.sha256(b"{}\n").hexdigest()
+    for given, wanted in (
+        ({}, {}),
+        ({"path": "/usr/bin/pi"}, {"path": "/usr/bin/pi", "program": "pi"}),
+        ({"path": "/opt/pi/cli", "program": "pi"}, {"path": "/opt/pi/cli", "program": "pi"}),
+        ({**package, "lockfile": "agent-lock.json"}, {**package, "lock": lock}),
+    ):
+        found = template(
+            "{{ engineering_loop__agent }}", engineering_loop_agent=given, engineering_loop__lockfile="{}\n"
+        )
+        assert found == wanted
+    assert template("{{ engineering_loop__agent }}", engineering_loop_agent=package) == {**package, "lock": ""}
+    found = template(
+        "{{ [engineering_loop__agent_programs, engineering_loop__packages] }}", engineering_loop_agent=package
+    )
+    assert found[0] == ["pi", "claude"] and {"nodejs", "npm"} <= set(found[1])
+    assert not {"nodejs", "npm"} & set(template("{{ engineering_loop__packages }}"))

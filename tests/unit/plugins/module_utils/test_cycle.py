@@ -558,6 +558,42 @@ def test_a_second_cycle_meets_nothing_of_the_first(ready: Box) -> None:
 
 
 @NEEDS_ROOT
+@NEEDS_BWRAP
+@pytest.mark.parametrize(
+    ("change", "secrets", "says"),
+    [
+        (
+            {"agent": {"path": "/nowhere/pi", "program": "pi"}},
+            "OPENAI_API_KEY=k\n",
+            "engineering_loop_agent.path is /nowhe",
+        ),
+        ({"agent": {"path": "/bin/sh", "program": "pi"}}, "OPENAI_API_KEY=k\n", "the agent /bin/sh does not start: "),
+        ({}, "OTHER=1\n", "the agent pi has no key of its model's provider: put ANTHROPIC_API_KEY or"),
+        ({"agent_programs": ["claude"]}, "OPENAI_API_KEY=k\n", "starts pi as the agent, which would not be shut in"),
+        ({"agent_probe": True}, "OPENAI_API_KEY=k\n", "the agent pi gets no answer from its model: "),
+    ],
+)
+def test_an_agent_that_could_not_work_costs_no_run(ready: Box, change: dict[str, Any], secrets: str, says: str) -> None:
+    engine(ready, f'touch {ready.top}/run/started; echo \'{{"outcome": "idle"}}\'')
+    ready.config.update(change)
+    ready.write_config()
+    (ready.top / "etc/env").write_text(f"GH_TOKEN=t\n{secrets}")
+    status, record = whole(ready)
+    assert (status, record["outcome"]) == (records.REFUSED, "refused") and says in record["detail"]
+    assert not (ready.top / "run/started").exists() and budget.today(ready.config)["runs"] == []
+
+
+@NEEDS_ROOT
+@NEEDS_BWRAP
+def test_the_timer_asks_the_model_for_nothing(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(ready, 'echo \'{"outcome": "idle"}\'')
+    ready.config["agent_probe"] = True
+    ready.write_config()
+    monkeypatch.setenv("TRIGGER_UNIT", "loop.timer")
+    assert whole(ready)[1]["outcome"] == "idle"
+
+
+@NEEDS_ROOT
 def test_an_agent_that_cannot_be_shut_in_is_a_refusal(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(ready, f'touch {ready.top}/run/started; echo \'{{"outcome": "idle"}}\'')
     monkeypatch.setattr(sandbox, "BWRAP", "/nowhere/bwrap")

@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
     alive,
     files,
     hostfiles,
@@ -558,3 +559,46 @@ def test_where_the_older_layout_still_stands_it_is_gone_back_to(host: Host, syst
     prove(host, systemd)
     new_everything(host)
     assert undo(host, failed=True)["to"]["sha"] == SHA
+
+
+# --- the agent that a proof was of
+
+
+def new_agent(host: Host, number: int) -> Path:
+    """Another version of the agent, installed and in force."""
+    wanted = {"package": "p", "version": f"{number}.0.0", "integrity": "i", "program": "pi", "lock": ""}
+    place = Path(agents.place(host.config["install_dir"], wanted))
+    (place / "node_modules/.bin").mkdir(parents=True)
+    (place / agents.LOCKFILE).write_text(f"{number}")
+    rollout.begin(str(host.config_file))
+    host.config["agent"] = wanted
+    host.write_config()
+    return place
+
+
+def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    before = everything(host)
+    new_agent(host, 2)
+    assert receipts.matching(host.config).reason.startswith("the agent changed after the proof of ")
+    assert not systemd.on
+    assert undo(host)["returned"] and everything(host) == before
+    assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
+    assert rollout.agents_in_use(host.config["install_dir"]) == [str(first)]
+
+
+def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    new_agent(host, 2)
+    shutil.rmtree(first)
+    back = undo(host)
+    assert not back["returned"] and back["reason"] == rollout.NOTHING_PROVEN and not systemd.on
+
+
+def test_an_agent_that_was_changed_in_its_place_is_not_the_proven_one(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    (first / agents.LOCKFILE).write_text("something else")
+    assert receipts.matching(host.config).receipt is None

@@ -66,3 +66,16 @@ def test_broken_settings_are_one_line(task: Callable[..., dict[str, Any]], tmp_p
     assert answer["failed"]
     assert "is not JSON" in answer["msg"]
     assert "\n" not in answer["msg"]
+
+
+def test_a_host_without_an_agent(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    def problem(programs: list[str], agent: dict[str, str]) -> str:
+        asked = {"agent_programs": programs, "agent": agent, "config": f"{tmp_path}/none.json", "details": False}
+        return str(task(loop_info, **asked)["agent_problem"])
+
+    assert problem([], {}) == ""
+    assert problem(["no-such-agent"], {}).startswith("no agent is on this host: no no-such-agent in /usr/local/sbin:")
+    assert problem(["no-such-agent", "git"], {}) == ""
+    assert problem(["pi"], {"path": "/nowhere/pi", "program": "pi"}).startswith("engineering_loop_agent.path is /nowhere")
+    wrong = task(loop_info, agent_programs=["pi"], agent={"package": "p"}, details=False)
+    assert wrong["failed"] and "engineering_loop_agent must have either package" in wrong["msg"]
