@@ -677,7 +677,7 @@ def _argument(arguments: Sequence[str], flag: str, default: float) -> float:
     try:
         return float(found)
     except ValueError:
-        raise LoopError(f"{flag} must be a number; daemon_args has {found!r}") from None
+        raise LoopError(f"{flag} must be a number on the command line of the engine, and is {found!r}") from None
 
 
 def _utc_now() -> datetime.datetime:

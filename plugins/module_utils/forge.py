@@ -63,7 +63,7 @@ class Forge:
     ) -> None:
         if requests is None:
             raise MissingLibrary("requests", "python3-requests")
-        _check_address("api_url", api_url, "https://api.github.com or https://HOST/api/v3")
+        _check_address("engineering_loop_github_api_url", api_url, "https://api.github.com or https://HOST/api/v3")
         if not token or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise LoopError("the forge token is empty or has characters that no token has")
         self.api_url = api_url.rstrip("/")
@@ -191,9 +191,12 @@ class Forge:
         """
         if self.repository(repo).get("permissions", {}).get("push"):
             return True
-        _check_address("git_url", git_url, "https://github.com or https://HOST")
+        _check_address("engineering_loop_git_url", git_url, "https://github.com or https://HOST")
         if origin_of(git_url) not in (origin_of(self.api_url), origin_of(self.api_url).replace("://api.", "://", 1)):
-            raise LoopError(f"git_url {git_url} is not the forge of api_url {self.api_url}, whose token this is")
+            raise LoopError(
+                f"engineering_loop_git_url {git_url} is not the forge of engineering_loop_github_api_url"
+                f" {self.api_url}, whose token this is"
+            )
         basic = base64.b64encode(f"x-access-token:{self._token}".encode()).decode()
         url = f"{git_url.rstrip('/')}/{repo}.git/info/refs?service=git-receive-pack"
         try:
@@ -292,8 +295,9 @@ class Forge:
             return answer.json()
         except ValueError as error:
             raise LoopError(
-                f"{answer.url.partition('?')[0]} did not answer with JSON: is api_url {self.api_url} the REST address "
-                "(https://api.github.com, or https://HOST/api/v3)?"
+                f"{answer.url.partition('?')[0]} did not answer with JSON: is"
+                f" engineering_loop_github_api_url {self.api_url} the REST address (https://api.github.com, or"
+                " https://HOST/api/v3)?"
             ) from error
 
     def _pages(self, path: str, query: dict[str, str] | None = None) -> Iterator[list[Json]]:
@@ -309,7 +313,9 @@ class Forge:
             if not following:
                 return
             if not self._is_own(following):
-                raise LoopError(f"{self.api_url}{path} names a next page on another address: check api_url")
+                raise LoopError(
+                    f"{self.api_url}{path} names a next page on another address: check engineering_loop_github_api_url"
+                )
             url, params = following[len(self.api_url) :], None
         raise LoopError(f"GET {self.api_url}{path} has more than {MAX_PAGES} pages")
 
@@ -528,5 +534,5 @@ def _why(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time: is the forge reachable from this host?"
     if isinstance(error, requests.ConnectionError):
-        return "no connection: is api_url right, and the forge reachable from this host?"
+        return "no connection: is engineering_loop_github_api_url right, and the forge reachable from this host?"
     return f"the request failed ({type(error).__name__})"

@@ -516,7 +516,7 @@ def compose(
     if refused:
         raise LoopError(
             f"the policy would let more pass than its base: {'; '.join(refused)}. "
-            "Name the key in widen if that is meant, or leave it as it is in the base"
+            "Name the key in engineering_loop_policy_widen if that is meant, or leave it as it is in the base"
         )
     text = render(policy, base, facts, widened)
     if digest(load(text.encode(), "the rendered policy")) != digest(policy):
@@ -526,7 +526,9 @@ def compose(
 
 def _facts(handoff_dirs: Sequence[str]) -> list[str]:
     if handoff_dirs:
-        _Checker("handoff_dirs", {}).entries(list(handoff_dirs), "handoff_dirs", "directories", "a list of directories")
+        _Checker("engineering_loop_runs_dir", {}).entries(
+            list(handoff_dirs), "", "directories", "a list of directories"
+        )
     return list(dict.fromkeys(os.path.normpath(entry) for entry in handoff_dirs))
 
 
@@ -539,7 +541,7 @@ def _check_widen(widen: Sequence[str]) -> None:
 
 def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:
     """``overlay`` over ``base``; a list may be replaced, or changed by {add: [...], remove: [...]}."""
-    check = _Checker("overlay", {})
+    check = _Checker("engineering_loop_policy_overlay", {})
     check.mapping(overlay, "", ("version", "defaults", "repos", "guards"))
     guard_overlay = overlay.get("guards", {})
     check.mapping(guard_overlay, "guards", ("defaults", "repos"))
@@ -557,7 +559,11 @@ def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:
     defaults = _apply(check, "defaults", DEFAULT_KEYS, start, own, start)
     for directory in facts:
         if not _inside(directory, defaults.get("allowed_handoff_dirs", [])):
-            raise check.refuse("defaults.allowed_handoff_dirs", directory, "to remove what is not in handoff_dirs")
+            raise check.refuse(
+                "defaults.allowed_handoff_dirs",
+                directory,
+                "to remove a tree that cycles write to (engineering_loop_runs_dir)",
+            )
     policy: Policy = {"version": 1, "defaults": defaults, "repos": {}}
     policy["repos"] = _apply_repos(check, "repos", REPO_KEYS, base.get("repos", {}), overlay.get("repos", {}), defaults)
     ours = guards(base)

@@ -15,12 +15,13 @@ import stat
 from collections.abc import Mapping, Sequence
 
 from .errors import LoopError, TimedOut
-from .gitcmd import ANY, git, told_refs
+from .gitcmd import ANY, SECONDS, git, told_refs
 from .gitrepo import Denied, in_reftable, odd_part
 
 NEEDED = ("HEAD", "config", "objects", "refs")
 CUT_OFF = (("shallow", "its history is cut off"), ("commondir", "its git directory is that of another repository"))
 OBJECT = re.compile(r"[0-9a-f]{38}|[0-9a-f]{62}|pack-.*\.(pack|idx)")
+WALK_SECONDS = 600.0  # for a history of a million commits on a slow disk
 # Nothing is fetched on the way: what is missing is missing.
 OFFLINE = {"GIT_NO_LAZY_FETCH": "1"}
 DEAF = {"protocol.allow": "never"}
@@ -75,10 +76,13 @@ def _strange_object(objects: str) -> str:
     return ""
 
 
-def ask(common: str, arguments: Sequence[str], ok: Sequence[int] = (0,)) -> tuple[int, str, str]:
+def ask(
+    common: str, arguments: Sequence[str], ok: Sequence[int] = (0,), timeout: float = SECONDS
+) -> tuple[int, str, str]:
     """git in this repository and no other, with nobody else; Damaged where it fails or does not end in its time."""
     try:
-        return git(common, arguments, ok=ok, environment={"GIT_DIR": common, **OFFLINE}, config=DEAF)
+        own = {"GIT_DIR": common, **OFFLINE}
+        return git(common, arguments, ok=ok, environment=own, config=DEAF, timeout=timeout)
     except LoopError as error:
         raise Damaged(str(error)) from error
 
@@ -88,7 +92,8 @@ def check(common: str, tip: str, *, history: bool = True) -> None:
 
     Without ``history``, which takes its time, what comes before the refs is believed.
     """
-    ask(common, ["rev-list", "--quiet", *([] if history else ["--no-walk"]), "--all", *filter(None, [tip])])
+    walk = ["rev-list", "--quiet", *([] if history else ["--no-walk"]), "--all", *filter(None, [tip])]
+    ask(common, walk, timeout=WALK_SECONDS)
     if not tip:
         return
     listed = ask(common, ["ls-tree", "-r", "-z", "--full-tree", tip])[1].split("\0")

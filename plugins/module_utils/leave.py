@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import adopt, budget, cells, privileges, quarantine, releases, runtime, settings, takeover, units
+from . import adopt, budget, cells, privileges, quarantine, releases, renderers, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
 from .files import read_bytes, remove_tree
@@ -40,7 +40,11 @@ NEEDED = (
 CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
 # Where memory stands as well, while it is exchanged and after that.
 BESIDE_MEMORY = (".previous", ".new", ".swap")
+# Those that follow from others, and are no variables.
+DERIVED = ("cycles_dir", "receipts_dir", "policy_file", "pristine_dir")
 CONTROL = "/run/systemd/system.control"
+# What stands in the install directory for a while, or beside something of ours.
+OURS_BESIDE = re.compile(r"\.?uv.*|\.trash-.*|\.[\w.-]+\.(lock|new|leaving)|budget\.json\.lock")
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -70,7 +74,8 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
     for key, value in config.items():
         path = key.endswith(("_dir", "_file"))
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
-            raise LoopError(f"{key} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
+            name = key if key in DERIVED else f"engineering_loop_{key}"
+            raise LoopError(f"{name} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
     return {**dict.fromkeys((*CELLED, *CELLESS), ""), **config}
 
 
@@ -86,7 +91,7 @@ def leave(
     """Give the host back. Returns ``changed``, ``removed`` and ``kept``: lines for a person."""
     unknown = sorted(set(remove) - {*REMOVABLE})
     if unknown:
-        raise LoopError(f"remove names {', '.join(unknown)}; it can name {', '.join(REMOVABLE)}")
+        raise LoopError(f"engineering_loop_leave_remove names {', '.join(unknown)}; it can name {', '.join(REMOVABLE)}")
     plan = _plan(config, remove, key_file, unit_dir)
     if plan.steps and not check:
         timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
@@ -113,7 +118,7 @@ def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_
         _leave_work(plan, config)
     else:
         _keep_work(plan, config)
-    _leave_files(plan, "secrets" in remove, [config["env_file"], key_file], "secrets")
+    _leave_secrets(plan, config, "secrets" in remove, key_file, [unit_dir, *renderers.UNIT_DIRS[1:]])
     _leave_directory(plan, "receipts" in remove, config["receipts_dir"], "receipts")
     _leave_directory(plan, "taken_over" in remove, f"{config['install_dir']}/{takeover.ASIDE}", "taken_over")
     if "user" in remove:
@@ -355,6 +360,30 @@ def _leave_files(plan: Leaving, asked: bool, paths: Sequence[str], name: str) ->
             plan.kept.append(f"{path} ({name})")
 
 
+def _leave_secrets(
+    plan: Leaving, config: Mapping[str, Any], asked: bool, key_file: str, unit_dirs: Sequence[str]
+) -> None:
+    """With who writes them again, and what such a renderer brings beside them. What else is there is not ours."""
+    install_dir, config_dir = config["install_dir"], config["config_dir"]
+    usual = [path for path in (config["env_file"], key_file, f"{install_dir}/.env") if path]
+    known = {*(f"{install_dir}/{name}" for name in takeover.OURS), config["receipts_dir"]}
+    known |= {config["policy_file"], f"{config_dir}/loop.json"}
+    beside = [path for home in (install_dir, config_dir) for path in _below(home)]
+    others = [path for path in beside if path not in known and not OURS_BESIDE.fullmatch(os.path.basename(path))]
+    for path in dict.fromkeys([*usual, *others]):
+        writers, there = " and ".join(renderers.renderers_of(path, unit_dirs)), os.path.lexists(path)
+        if path not in usual and (not writers or os.path.isdir(path)):
+            plan.kept.append(f"{path}: not ours")
+        elif there and asked:
+            plan.go(
+                path + (f"; {writers} writes it again until you stop that" if writers else ""), partial(_unlink, path)
+            )
+        elif there:
+            plan.kept.append(f"{path} (secrets)" + (f", written by {writers}" if writers else ""))
+        elif writers:
+            plan.kept.append(f"{path} is not there, and comes as soon as {writers} writes it")
+
+
 def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
     for each in (_doomed(path), path):
         if not os.path.lexists(each):
@@ -371,7 +400,7 @@ def _leave_user(plan: Leaving, config: Mapping[str, Any], work_goes: bool) -> No
     if left:
         raise LoopError(
             f"the user {users[0]} cannot go while its files stay: a later user may get its number, and with it"
-            f" {', '.join(left)}; remove names work as well, or take these away first"
+            f" {', '.join(left)}; add work to engineering_loop_leave_remove, or take these away first"
         )
     for name in users:
         if name == "root" or pwd.getpwnam(name).pw_uid >= 1000:

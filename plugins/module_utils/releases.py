@@ -665,9 +665,12 @@ def _lines(manifest: str) -> dict[str, str]:
 
 def _check_repo(repo: str) -> None:
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
-        raise LoopError(f"repo {_redact(repo)!r} is not the URL or path of a git repository or bundle")
+        raise LoopError(f"engineering_loop_repo {_redact(repo)!r} is not the URL or path of a git repository or bundle")
     if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(f"repo {_redact(repo)} holds a password, which every user of the host could read: use env_file")
+        raise LoopError(
+            f"engineering_loop_repo {_redact(repo)} holds a password, which every user of the host could read: write"
+            " GH_TOKEN into engineering_loop_env_file instead"
+        )
 
 
 def _provenance(settings: Settings) -> Json:

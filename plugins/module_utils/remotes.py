@@ -29,7 +29,10 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
     if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
     if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(f"the URL of {dest} holds a password, which every user of the host could read: use env_file")
+        raise LoopError(
+            f"the URL of {dest} holds a password, which every user of the host could read: write GH_TOKEN into"
+            " engineering_loop_env_file instead"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest):
         raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):

@@ -97,7 +97,7 @@ def layout_from(given: Mapping[str, Any]) -> Layout:
         raise LoopError(f"a layout has the keys {', '.join(sorted(known))}; {', '.join(sorted(missing))} must be set")
     for key, value in values.items():
         if key.endswith(("_dir", "_file", "run_lock")) and value and os.path.normpath(value) != value:
-            raise LoopError(f"{key} {value!r} is not a plain path: write {os.path.normpath(value)}")
+            raise LoopError(f"engineering_loop_{key} {value!r} is not a plain path: write {os.path.normpath(value)}")
     return Layout(**values)
 
 

@@ -355,8 +355,6 @@ def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lamb
         placed = Checkout(one.repo, one.url, one.dest, aside, one.version)
         _tidy_config(settings, placed, check=False)
         os.chmod(aside, 0o750)
-        if git(aside, ["symbolic-ref", "--quiet", "HEAD"], ok=ANY)[1] != f"refs/heads/{one.version}\n":
-            raise LoopError(f"it has no branch {one.version}")  # git takes a tag of that name as well
         commit = git(aside, ["rev-parse", "HEAD"])[1].strip()
         instead()
         os.rename(aside, one.path)

@@ -145,7 +145,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["run"] and module.params["to"]:
-        module.fail_json(msg="run and to cannot be had at once: one runs a command in the cell, one brings work out")
+        module.fail_json(
+            msg="-e run= and -e to= cannot be had at once: one runs a command in the cell, one brings work out"
+        )
     try:
         put_habits_aside(module.ansible_version)
         result = shown(act(settings.load(module.params["config"]), module.params, module.check_mode))
@@ -171,7 +173,9 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
     push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
     if push is not None:
         if given["run"]:
-            raise LoopError(f"{push['id']} is a push that the gateway keeps: nothing runs in it; bring it with to")
+            raise LoopError(
+                f"{push['id']} is a push that the gateway keeps: nothing runs in it; bring it to a branch: -e to="
+            )
         if given["to"]:
             return {
                 "id": push["id"],

@@ -36,7 +36,8 @@ options:
       - What else goes, for good.
       - V(work) is the cells of cycles, kept ones as well, pristine clones, what the gateway keeps and its records,
         memory and records of cycles.
-      - V(config) is policy and settings; V(secrets) the env file and the key; V(taken_over) what an older layout had.
+      - V(config) is policy and settings; V(secrets) the env file, the key, and what a service such as Vault Agent
+        renders beside the releases or the settings, which is named; V(taken_over) what an older layout had.
       - V(user) is the users and their groups, which needs V(work).
     type: list
     elements: str

@@ -158,7 +158,8 @@ def main() -> None:
     }
     for one in found:
         if one["status"] == "replaced":
-            module.warn(f"{one['dest']} was damaged and is cloned anew: {one['detail']}")
+            done = "is damaged and would be" if module.check_mode else "was damaged and is"
+            module.warn(f"{one['dest']} {done} cloned anew: {one['detail']}")
     if module._diff:
         result["diff"] = {"before": lines(found, "before"), "after": lines(found, "after")}
     if failed:

@@ -143,13 +143,13 @@ path:
   description: The file that holds the pin.
   returned: success
   type: str
-  sample: /home/me/inventory/host_vars/loop/engine.yml
+  sample: /srv/ansible/inventory/host_vars/loop/engine.yml
 overridden:
   description: Files that have it as well and are not in force.
   returned: success
   type: list
   elements: str
-  sample: [/home/me/inventory/group_vars/all.yml]
+  sample: [/srv/ansible/inventory/group_vars/all.yml]
 pull_request:
   description: The address of the draft pull request, empty without O(pull_request) or where there is nothing to bump.
   returned: success

@@ -202,12 +202,15 @@ def killed_between_switch_and_canary() -> None:
 
 def rolled_back() -> None:
     """One command; and the next apply says what it brings back."""
-    said = play("rollback.yml", "-l", "one", "-e", "why='its pages are empty'")
+    said = play("rollback.yml", "-l", "one", "-e", "why='its pages are empty'", "-e", "pin=true", fails=True)
     assert f"Went back from {NEXT} to {GOOD} with its policy and unit, proven by" in said, said
-    assert "The timer is on, next at 20" in said and f"The inventory still pins {NEXT}" in said, said
-    assert (engine(), timer()) == (GOOD, ON)
+    assert f"THE INVENTORY STILL PINS {NEXT}: no file in host_vars or group_vars beside" in said, said
+    assert "The timer is on, next at 20" in said and (engine(), timer()) == (GOOD, ON), said
     again = play("rollback.yml", "-l", "one")
-    assert "Nothing to do" in again and " changed=0 " in again, again
+    assert "Nothing to do" in again and " changed=0 " in again and f"The inventory still pins {NEXT}" in again, again
+    said = play("rollback.yml", "-l", "one", "-e", "pin=true", "-e", f"engineering_loop_pin_file={pins}")
+    assert f"{pins} pins {GOOD} now" in said and GOOD in pins.read_text(encoding="utf-8"), said
+    pin(NEXT)
     said = play("apply.yml", "-l", "one", "-e", CANARY)
     assert f"ENGINE {NEXT} was rolled back from at 20" in said and "its pages are empty" in said, said
     assert (engine(), timer()) == (NEXT, ON)  # proven already: no cycle was spent

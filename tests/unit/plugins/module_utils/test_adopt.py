@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import adopt, cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.adopt import Places, plan
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from celled import git
+from damages import DAMAGES, SETTINGS, left_by_a_killed_git
 from disks import on_a_disk_of_its_own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
@@ -104,6 +106,31 @@ def test_everything_is_in_the_cell_and_nobody_else_enters(places: Places, top: P
     assert [str(cell / "memory"), str(var / "memory")] in manifest["binds"]
     assert {"workspace", "runs", "state", "memory"} <= set(os.listdir(cell / "home"))  # where they are seen
     assert plan(places) == []
+
+
+def test_checkouts_that_are_damaged_are_adopted_as_they_are(places: Places, top: Path) -> None:
+    """Nothing looks into them: whatever git would say, every file is there afterwards, and none was changed."""
+    workspace, remote = top / "var/workspace", top / "remote.git"
+    git(top, "init", "-q", "-b", "main", "seed")
+    for number in range(2):
+        put(top / "seed" / f"{number}.md", f"{number}\n")
+        git(top / "seed", "add", "-A")
+        git(top / "seed", "commit", "-q", "-m", "Change")
+    git(top, "clone", "-q", "--bare", "seed", str(remote))
+    for name, spoil in {**DAMAGES, **SETTINGS, "locks": left_by_a_killed_git}.items():
+        git(workspace, "clone", "-q", str(remote), name)
+        spoil(workspace / name / ".git")
+    subprocess.run(["chown", "-R", f"{LOOP.pw_uid}:{LOOP.pw_gid}", str(workspace)], check=True)
+    before = listing(workspace)
+    done(places)
+    assert not workspace.exists() and listing(top / "var/runs" / ID / "workspace") == before
+    assert len({Path(line.split(" ", 4)[4]).parts[0] for line in before}) > len(DAMAGES)
+
+
+def listing(directory: Path) -> list[str]:
+    """Inode, kind, size and time of each file below, which say as well that none was copied."""
+    words = ["find", ".", "-mindepth", "1", "-printf", "%i %y %s %T@ %P\n"]
+    return sorted(subprocess.run(words, cwd=directory, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
 def test_a_host_with_cells_has_nothing_to_adopt(top: Path) -> None:

@@ -309,7 +309,7 @@ def test_git_has_the_last_word_on_pushing(forge: Forge, host: Host, monkeypatch:
     said = forge.repository(REPO)
     monkeypatch.setattr(forge, "repository", lambda repo: {**said, "permissions": {"push": False}})
     assert forge.may_push(REPO, host.forge.url)
-    with pytest.raises(LoopError, match=r"git_url .* would send the token in the clear"):
+    with pytest.raises(LoopError, match=r"engineering_loop_git_url .* would send the token in the clear"):
         forge.may_push(REPO, "http://forge.example")
 
 
@@ -378,7 +378,7 @@ def test_a_slow_forge_is_given_up(host: Host) -> None:
 
 
 def test_nobody_there(pauses: list[float]) -> None:
-    with pytest.raises(LoopError, match=r"no connection: is api_url right"):
+    with pytest.raises(LoopError, match=r"no connection: is engineering_loop_github_api_url right"):
         Forge("http://127.0.0.1:9", "secret").identity()
 
 
@@ -456,7 +456,10 @@ def test_git_is_asked_at_the_forge_of_the_token_only(
     forge: Forge, git_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forge, "repository", lambda repo: {})
-    with pytest.raises(LoopError, match=r"git_url .* is not the forge of api_url .*, whose token this is"):
+    with pytest.raises(
+        LoopError,
+        match=r"engineering_loop_git_url .* is not the forge of engineering_loop_github_api_url .*, whose",
+    ):
         forge.may_push(REPO, git_url)
 
 

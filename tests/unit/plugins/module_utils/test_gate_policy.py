@@ -100,7 +100,7 @@ def test_a_fact_cannot_be_removed() -> None:
 
 @pytest.mark.parametrize("directory", ["runs", "/", "//", "/.", "/srv/../etc", "", "~/runs", "/a\0b", 7])
 def test_handoff_dirs_are_absolute_and_not_the_root(directory: Any) -> None:
-    with pytest.raises(LoopError, match="handoff_dirs"):
+    with pytest.raises(LoopError, match="engineering_loop_runs_dir"):
         gate_policy.compose(BASE, {}, [directory])
 
 

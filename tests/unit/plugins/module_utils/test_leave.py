@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import leave, privileges, runtime, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    leave,
+    privileges,
+    renderers,
+    runtime,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.hostfiles import Entry, apply
 from disks import on_a_disk_of_its_own
@@ -424,5 +431,54 @@ def test_the_host_says_where_things_are_and_the_role_where_it_is_silent(host: Ho
     for bad in ("", "relative", "/", "/a/../b"):
         with pytest.raises(LoopError, match="state_dir"):
             leave.deployed(f"{host.top}/none", {**given, "state_dir": bad})
-    with pytest.raises(LoopError, match="remove names everything; it can name work"):
+    with pytest.raises(LoopError, match="engineering_loop_leave_remove names everything; it can name work"):
         host.leave("everything")
+
+
+VAULT = """\
+[Service]
+User=loop
+EnvironmentFile=-/etc/default/vault-agent
+ExecStart=/usr/bin/vault agent \\
+    -config={config}
+"""
+
+
+def test_what_a_renderer_writes_again_is_told_with_its_name_and_removed_as_asked(host: Host) -> None:
+    """After a take-over Vault Agent goes on with what it wrote before, and with a file that nobody told us of."""
+    config = host.put("vault/loop.hcl", "")
+    units_dir = host.top / "systemd"
+    unit = host.put("systemd/vault-agent-engineering-loop.service", "")
+    texts = {unit: VAULT.format(config=config), config: f'destination = "{host.top}/opt/.env"\n'}
+    texts[config] += f"destination = {host.top}/opt/more.env\n# {host.top}/etc/envelope\n"
+    for path, text in texts.items():
+        path.write_text(text)
+    for name in ("opt/.env", "opt/more.env", "opt/notes.txt"):
+        host.put(name, "GH_TOKEN=x\n")
+    before = renderers.CONFIGURATION
+    renderers.CONFIGURATION = re.compile(
+        rb"%s/[^\s]+" % re.escape(os.fsencode(config.parent))
+    )  # not this machine's /etc
+    try:
+        writer = f"vault-agent-engineering-loop.service ({config})"
+        assert renderers.renderers_of(f"{host.top}/opt/.env", [str(units_dir)]) == [writer]
+        assert renderers.renderers_of(f"{host.top}/etc/env", [str(units_dir)]) == []
+        kept = host.leave(check=True)["kept"]
+        told = host.leave("secrets")
+        again = host.leave("secrets")["kept"]
+    finally:
+        renderers.CONFIGURATION = before
+    for name in ("opt/.env", "opt/more.env"):
+        assert f"{host.top}/{name} (secrets), written by {writer}" in kept
+        assert f"{host.top}/{name}; {writer} writes it again until you stop that" in told["removed"]
+        assert not (host.top / name).exists()
+    assert f"{host.top}/etc/env (secrets)" in kept and f"{host.top}/opt/notes.txt: not ours" in kept
+    assert f"{host.top}/opt/.env is not there, and comes as soon as {writer} writes it" in again
+    assert (host.top / "opt/notes.txt").exists() and unit.exists() and config.exists()
+
+
+def test_a_dotenv_that_nobody_is_known_to_write(host: Host) -> None:
+    host.put("opt/.env", "GH_TOKEN=x\n")
+    assert f"{host.top}/opt/.env (secrets)" in host.leave(check=True)["kept"]
+    assert f"{host.top}/opt/.env" in host.leave("secrets")["removed"]
+    assert not (host.top / "opt/.env").exists()

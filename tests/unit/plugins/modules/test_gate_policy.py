@@ -136,7 +136,7 @@ def test_check_mode_before_the_yaml_library_is_there(host: Host, monkeypatch: py
         ({"overlay": {"defaults": {"max_files": 50}}}, "overlay: defaults.max_files: an unknown key"),
         ({"overlay": {"defaults": {"denied_content_patterns": ["("]}}}, "overlay: defaults.denied_content_patterns[0]"),
         ({"overlay": {"defaults": {"denied_content_patterns": {"add": ["(a+)+$"]}}}}, "denied_content_patterns[1]"),
-        ({"handoff_dirs": ["runs"]}, "handoff_dirs[0]: found 'runs', allowed: an absolute directory"),
+        ({"handoff_dirs": ["runs"]}, "engineering_loop_runs_dir: [0]: found 'runs', allowed: an absolute directory"),
         ({"base": "/nowhere/policy.yml"}, "there is no policy at /nowhere/policy.yml (base)"),
         ({"base_content": "version: 1\nversion: 1\n"}, "base_content: version (line 2)"),
         ({"base_content": ["x"]}, "base_content"),

@@ -86,7 +86,7 @@ def test_bad_input_is_one_line(host: Box, run: Run) -> None:
             {"what": "none"},
             "none: there is no such cell; ansible-playbook -i INVENTORY as215932",
         ),
-        ({"what": NAME, "run": ["ls"], "to": "x"}, "run and to cannot be had at once"),
+        ({"what": NAME, "run": ["ls"], "to": "x"}, "-e run= and -e to= cannot be had at once"),
         ({"what": NAME, "to": "a..b"}, "check-ref-format"),
         ({"what": NAME, "to": "rescue/x"}, "cannot be looked through"),
     ):

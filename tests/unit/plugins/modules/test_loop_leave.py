@@ -34,4 +34,4 @@ def test_check_and_diff_tell_what_then_happens_once(task: Callable[..., dict[str
 def test_settings_that_cannot_be_are_one_line(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     answer = task(loop_leave, config=f"{tmp_path}/none.json", settings={"user": "loop", "group": "loop", "unit": "x"})
     assert answer["failed"]
-    assert answer["msg"] == "install_dir '' is not an absolute, plain path"
+    assert answer["msg"] == "engineering_loop_install_dir '' is not an absolute, plain path"

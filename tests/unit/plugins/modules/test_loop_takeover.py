@@ -69,4 +69,4 @@ def test_names_of_somebodys_making_tell_no_terminal_what_to_do(
 def test_what_stands_in_the_way_is_one_line(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     answer = task(loop_takeover, layout={**layout(tmp_path), "lib_dir": "/usr/../etc"})
     assert answer["failed"]
-    assert answer["msg"] == "lib_dir '/usr/../etc' is not a plain path: write /etc"
+    assert answer["msg"] == "engineering_loop_lib_dir '/usr/../etc' is not a plain path: write /etc"

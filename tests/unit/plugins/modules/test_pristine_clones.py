@@ -61,6 +61,7 @@ def test_a_damaged_one_is_a_warning(host: Box, run: Run) -> None:
     give(head, GATE)
     foretold = run(_ansible_check_mode=True)
     assert foretold["changed"] and head.read_text() == "garbage"
+    assert "app is damaged and would be cloned anew: git cannot read it" in str(foretold["warnings"])
     done = run()
     assert done["changed"] and "app was damaged and is cloned anew: git cannot read it: fatal: not a git" in str(
         done["warnings"]

@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who else writes a file of the loop's: services whose command or configuration names it, as Vault Agent's does."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from . import units
+
+UNIT_DIRS = (units.UNIT_DIR, "/usr/lib/systemd/system")
+COMMANDS = re.compile(rb"^Exec\w+=((?:.*\\\n)*.*)", re.MULTILINE)
+CONFIGURATION = re.compile(rb"/etc/[^\s\"'=,;:]+")
+
+
+def renderers_of(path: str, unit_dirs: Sequence[str] = UNIT_DIRS) -> list[str]:
+    """Each as ``vault-agent.service (/etc/vault-agent.hcl)``; none where nobody is known to write ``path``.
+
+    Looked for in the commands of services and, one level deep, in what these name below /etc. Ours only read it.
+    """
+    name = re.compile(rb"(?<![\w./-])%s(?![\w./-])" % re.escape(os.fsencode(path)))
+    found = []
+    for unit in [f"{directory}/{entry}" for directory in unit_dirs for entry in _names(directory)]:
+        text = units.content(unit) if unit.endswith(".service") else b""
+        commands = b"\n".join(COMMANDS.findall(text))
+        if units.MARK in text or not commands:
+            continue
+        places = [os.fsdecode(place) for place in dict.fromkeys(CONFIGURATION.findall(commands))]
+        files = [file for place in places for file in ([f"{place}/{each}" for each in _names(place)] or [place])]
+        named = [file for file in files if name.search(units.content(file))]
+        if named or name.search(commands):
+            found.append(f"{os.path.basename(unit)} ({', '.join(named) or 'its command'})")
+    return found
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
