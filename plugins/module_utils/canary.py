@@ -164,6 +164,7 @@ class _Target:
         self.branch = f"{config['branch_prefixes'][0]}/{self.change_id}/{self.checkout}"
         self.handoff = f"runs/{self.change_id.lower()}/handoff/noc_handoff.json"  # in the cell of its cycle
         self.default_branch = ""
+        self.url = f"{config['git_url'].rstrip('/')}/{repo}/issues/{issue}"
 
     def __str__(self) -> str:
         return f"{self.repo}#{self.issue}"
@@ -644,7 +645,7 @@ def remains(target: _Target, pulls: Sequence[Json], prefixes: Sequence[str], *, 
             of = f"{branch} of {repo}"
             found.append(Remnant(f"delete {of}", f"deleted {of}", Forge.delete_branch, (repo, branch)))
     if approved:
-        label = f"{APPROVED} off {target}"
+        label = f"{APPROVED} off {target.url}"
         arguments = (target.repo, target.issue, APPROVED)
         found.append(Remnant(f"take {label}", f"took {label}", Forge.remove_label, arguments))
     return found

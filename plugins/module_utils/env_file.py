@@ -111,9 +111,8 @@ def loose(path: str) -> int:
 def mend(path: str) -> str:
     """What to do so that only root can read it, also when it is rendered again."""
     return (
-        f'where Vault Agent renders it, run that as root, with perms = "0600" in the template stanza that has'
-        f' destination = "{path}", and no chgrp or chmod in its command; where nothing renders it again:'
-        f" chown root:root {path}; chmod 0600 {path}"
+        f'in its template stanza of Vault Agent, which must run as root, say perms = "0600", with no chgrp or chmod in'
+        f" the command; where nothing renders it again: chown root:root {path}; chmod 0600 {path}"
     )
 
 

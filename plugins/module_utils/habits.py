@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's own habits end here: its Python, root's umask, its language. Every module imports this before all else."""
+"""The host's own habits end here: its Python, root's umask, its language. Every module imports this before all else,
+and what systemd starts of ours begins with it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def put_habits_aside(ansible: str) -> None:
     (0.0 is what a module hears that a person starts by hand).
 
     What root makes may be read by whom it is for, also where root's umask is 077; whatever must not be read gets a mode
-    of its own. Programs are asked in their own language, since their answers are read.
+    of its own.
     """
     if (0, 0) < tuple(int(part) for part in ansible.split(".")[:2]) < ANSIBLE:
         raise LoopError(
@@ -37,5 +38,10 @@ def put_habits_aside(ansible: str) -> None:
         )
     if os.geteuid() == 0:
         os.umask(0o022)
-    os.environ["LC_ALL"] = "C.UTF-8"
+    speak_plainly()
+
+
+def speak_plainly() -> None:
+    """Programs answer in their own language, since their answers are read: by us, and by an engine."""
+    os.environ.update(LANG="C.UTF-8", LC_ALL="C.UTF-8")
     os.environ.pop("LANGUAGE", None)

@@ -10,13 +10,14 @@ the cycle has read it. A person who opens a kept cell gets the same as a credent
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
-from . import env_file, github_app
+from . import env_file, github_app, units
 from .errors import LoopError
 from .files import read_bytes
 from .users import account, as_user
@@ -46,12 +47,14 @@ def secrets(config: Config) -> dict[str, str]:
 
 
 def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Collection[str] = ()) -> dict[str, Any]:
-    """Why every cycle would refuse the secrets (``problem``), and what a person should know of them (``notes``).
+    """Why every cycle would refuse the secrets (``problem``), what a person should know of them (``notes``), and which
+    files others than root can read that no other program renders, so that an apply closes them (``loose``).
 
     ``given`` are those that the role will write itself. Of ``comes_right`` an apply makes root the owner. Nothing here
     tells a value, but of a path.
     """
-    path, notes = config["env_file"], []
+    path, notes, loose = config["env_file"], [], []
+    renderers = glob.glob(f"{units.UNIT_DIR}/vault-agent*.service")
     try:
         if given is not None:
             environment = dict(given)
@@ -70,20 +73,23 @@ def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Co
                 continue
             _check_exposed(config, each)
             mode = env_file.loose(each)
-            if mode:
+            if mode and renderers:
                 notes.append(
                     f"{each} can be read by others than root (mode {mode:04o}). No cycle sees it, but others on this"
                     f" host do: {env_file.mend(each)}"
                 )
+            elif mode:
+                notes.append(f"{each} can be read by others than root (mode {mode:04o}), until an apply closes it")
+                loose.append(os.path.realpath(each))
     except LoopError as error:
-        return {"problem": str(error), "notes": []}
+        return {"problem": str(error), "notes": [], "loose": []}
     ours = sorted(set(environment) - set(env_file.without_ours(environment)))
     ours += [MODEL_POLICY] * _of_a_release(config, environment.get(MODEL_POLICY, "")) + [TRACE] * (TRACE in environment)
     if ours:
         names = ", ".join(sorted(ours))
         where = path if given is None else "engineering_loop_environment"
         notes.append(f"of {where} these have no effect, since the loop sets them itself: {names}")
-    return {"problem": "", "notes": notes}
+    return {"problem": "", "notes": notes, "loose": loose}
 
 
 def _access(config: Config, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:

@@ -91,7 +91,7 @@ def user_exists(name: str) -> bool:
 def secrets(config: Mapping[str, Any] | None, given: Mapping[str, str] | None, layout: Layout | None) -> dict[str, Any]:
     """What is to be said of the secrets, as ``handover.look`` does; where a host is taken over, as they will be."""
     if not config:
-        return {"problem": "", "notes": []}
+        return {"problem": "", "notes": [], "loose": []}
     items = takeover.plan(layout) if layout else []
     right = {item.path for item in items if item.kind in ("private", "secrets")}
     if layout and any(item.kind == "checkout" for item in items):

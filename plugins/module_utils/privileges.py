@@ -339,9 +339,6 @@ def _run(*command: str) -> None:
 
 def _output(*command: str) -> str:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=30, check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
         return done.stdout
     return ""

@@ -20,6 +20,7 @@ from . import (
     gateway_access,
     gateway_client,
     gateway_receive,
+    habits,
     prepare,
     sandbox,
     settings,
@@ -43,6 +44,7 @@ PROGRAMS = (
     gateway,
     gateway_access,
     gateway_client,
+    habits,
     prepare,
     sandbox,
     settle,
@@ -56,6 +58,9 @@ LAUNCHER = """\
 import sys
 
 sys.path.insert(0, {lib_dir!r})
+from engineering_loop_core.habits import speak_plainly
+
+speak_plainly()
 match sys.argv[1:]:
     case ["prepare", *words] if len(words) <= 1:
         from engineering_loop_core.prepare import main

@@ -32,7 +32,7 @@ class Timer(NamedTuple):
 def systemctl(*arguments: str) -> str:
     """The one door to systemd."""
     # systemd 257 writes this time in words whatever --timestamp says, but in the zone of its environment.
-    environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C"}
+    environment = {**os.environ, "TZ": "UTC"}
     command = ["systemctl", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)

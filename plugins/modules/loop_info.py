@@ -222,8 +222,14 @@ secrets:
       type: list
       elements: str
       returned: always
+    loose:
+      description: Files that others than root can read, and that no Vault Agent of the host renders again.
+      type: list
+      elements: str
+      returned: always
   sample:
     problem: ""
+    loose: []
     notes: ["of /etc/engineering-loop/env these have no effect, since the loop sets them itself: GIT_ASKPASS"]
 loop:
   description: What was deployed, null where nothing was or with O(details=false).

@@ -162,8 +162,8 @@ def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
     before, why = Timer(), "this host is not deployed yet"
     if os.path.lexists(params["config"]):
         before, why = timer.look(settings.load(params["config"], keys=settings.LASTING)["unit"]), receipts.UNSEEN
-    reason = "the canary proves it" if proven else f"{why}; {receipts.PROVE_AGAIN}"
-    after = before._replace(enabled=run, active=run, next=before.next if before.active and run else "")
+    reason = "once the canary has passed" if proven else f"{why}; {receipts.PROVE_AGAIN}"
+    after = before._replace(enabled=run, active=run, next="")
     held = reason if params["enabled"] and not run else ""
     changed = proven or timer.differs(before, run)
     return result(after, changed, proven, reason, held, before if module._diff else None)

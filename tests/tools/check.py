@@ -29,7 +29,8 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "rollout", "migration", "cells", "canary", "cycle", "default", "takeover", "agent", "egress", "worktrees",
+    "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
+    "worktrees",
 )  # fmt: skip
 AT_ONCE = 2
 INTERRUPTS: list[int] = []

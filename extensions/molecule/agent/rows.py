@@ -32,7 +32,7 @@ import requests
 UNIT = "hyrule-engineering-loop"
 STATE, ETC, OPT = Path("/var/lib/engineering-loop"), Path("/etc/engineering-loop"), Path("/opt/engineering-loop")
 LIB, GATE = Path("/usr/local/lib/engineering-loop"), STATE / "gate"
-BUDGET, ENV, APP_KEY = OPT / "budget.json", ETC / "env", ETC / "github-app.private-key.pem"
+BUDGET, ENV, APP_KEY = OPT / "budget.json", OPT / ".env", ETC / "github-app.private-key.pem"
 HOSTILE = Path("/usr/local/lib/loop-world/hostile.py")
 REPO, ELSEWHERE = "AS215932/network-operations", "AS215932/hyrule-cloud"
 API = json.loads(Path("/etc/loop-world.json").read_text(encoding="utf-8"))["api_url"]
@@ -672,9 +672,9 @@ REFUSALS = {
         "sed -i 's,/var/lib/engineering-loop/runs\",/srv/runs\",' loop.json",
         "the directory of the cells, /srv/runs, is missing",
     ),
-    "handoffs are written elsewhere": (
-        "echo HYRULE_HANDOFF_DIR=/var/lib/engineering-loop >>env",
-        "names /var/lib/engineering-loop, but handoffs are written into the cell of each cycle: remove it",
+    "pull requests are played": (
+        f"echo HYRULE_MOCK_GITHUB_PR_URL=https://example.org/pull/1 >>{ENV}",
+        "holds HYRULE_MOCK_GITHUB_PR_URL, with which the engine reports that address and opens no pull request",
     ),
 }
 
@@ -682,7 +682,7 @@ REFUSALS = {
 def no_cycle_where_the_host_is_wrong() -> None:
     problems = []
     for name, (command, reason) in REFUSALS.items():
-        saved, known = Path("/run/saved-etc"), records()
+        saved, known, secrets = Path("/run/saved-etc"), records(), ENV.read_bytes()
         subprocess.run(["cp", "-a", str(ETC), str(saved)], check=True)
         subprocess.run(["sh", "-ec", command], cwd=ETC, check=True)
         try:
@@ -690,6 +690,7 @@ def no_cycle_where_the_host_is_wrong() -> None:
             status = sh("systemctl", "show", "-P", "ExecMainStatus", UNIT).stdout
             sh("systemctl", "reset-failed", UNIT)
         finally:
+            ENV.write_bytes(secrets)
             sh("rm", "-rf", str(ETC))
             saved.rename(ETC) if saved.stat().st_dev == ETC.parent.stat().st_dev else sh("mv", str(saved), str(ETC))
         (record,) = [one for key, one in records().items() if key not in known]

@@ -223,10 +223,16 @@ def secrets_that_are_not_fit() -> None:
     before = ENV.read_text(encoding="utf-8")
     rows: list[tuple[str | None, int, int, str]] = [
         (None, 0o600, 0o600, "is missing: it must hold the secrets"),
-        (before, 0o644, 0o600, "is world-readable (mode 0644)"),
+        (before, 0o642, 0o600, "can be written by others than root (mode 0642)"),
         (before + "hunter2\n", 0o600, 0o600, "line 4: no KEY=value"),
         (before + "VAULT_TOKEN=hunter2\n", 0o600, 0o600, "holds VAULT_TOKEN, which must not be where generated code"),
-        (before, 0o600, 0o640, "can be read by others than root"),
+        (
+            before + "HYRULE_MODEL_POLICY_FILE=/none.yml\n",
+            0o600,
+            0o600,
+            "where nothing is: the engine would play its mock",
+        ),
+        (before, 0o600, 0o660, "can be written by others than root"),
     ]
     counted = runs()
     for text, mode, key_mode, reason in rows:
@@ -243,6 +249,53 @@ def secrets_that_are_not_fit() -> None:
         must(reason in seen["detail"] and seen["detail"] in journal(), seen["detail"])
         must("hunter2" not in journal() + seen["detail"], "a value was shown")
     must(runs() == counted, "a refusal was counted as a run")
+
+
+def rendered_anew(path: Path, text: str) -> None:
+    """As a Vault Agent does that was told nothing better: root's, readable by the loop's group, by a rename."""
+    fresh = Path(f"{path}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.chmod(0o640)
+    os.chown(fresh, 0, int(sh("id", "-g", "loop").stdout))
+    fresh.rename(path)
+
+
+def secrets_are_rotated_with_no_apply() -> None:
+    """Another key of the App, other keys of the provider: the next cycle has them, and neither can be read in it."""
+    before = ENV.read_text(encoding="utf-8")
+    asked = {"app_id": 12, "installation_id": 345}
+    made = requests.post(f"{FORGE}/_forge/apps", json=asked, timeout=30).json()
+    rendered_anew(KEY, made["private_key"])
+    overridden = "GIT_ASKPASS=/usr/local/lib/engineering-loop/git-askpass\nHYRULE_HANDOFF_DIR=/srv\nPATH=/nowhere\n"
+    rendered_anew(ENV, f"{before}{overridden}")
+    try:
+        with approved(
+            "Rotated", f"pi: run ! cat {KEY} && ! cat {ENV} && [ $PATH != /nowhere ] && echo >docs/rotated.md"
+        ):
+            seen = published(cycle())
+        must((seen["token"]["kind"], seen["programs"], seen["backend"]) == ("app", ["pi"], "pi"), seen)
+        must(list(Path(seen["cell"]).glob("runs/*/worktrees/*/docs/rotated.md")), "the agent could read a secret")
+    finally:
+        ENV.write_text(before, encoding="utf-8")
+        for path in (ENV, KEY):
+            path.chmod(0o600)
+            os.chown(path, 0, 0)
+
+
+def work_that_no_agent_does_is_none() -> None:
+    before, policy = ENV.read_text(encoding="utf-8"), Path("/etc/model-policy.yml")
+    policy.write_text("version: 1\nbackends: {default: mock}\n", encoding="utf-8")
+    ENV.write_text(f"{before}HYRULE_MODEL_POLICY_FILE={policy}\n", encoding="utf-8")
+    counted = runs()
+    try:
+        with approved("Played"):
+            status, seen = cycle()
+        must((status != 0, seen["outcome"] in ("refused", "error")) == (True, True), seen)
+        must("mock" in seen["detail"] and seen["agents"] == 0 and not seen["pr_url"], seen)
+        must(runs() <= counted + 1, "counted twice")
+    finally:
+        ENV.write_text(before, encoding="utf-8")
+        policy.unlink()
 
 
 def the_break_glass_token_is_said() -> None:
@@ -389,7 +442,8 @@ def leave_one_running() -> None:
 
 NOW = [
     the_unit_is_shut, the_canary_had_the_apps_token, the_loops_user_reads_neither_key_nor_secrets,
-    each_child_gets_its_own, what_a_cell_is_given, secrets_that_are_not_fit, the_break_glass_token_is_said,
+    each_child_gets_its_own, what_a_cell_is_given, secrets_that_are_not_fit,
+    secrets_are_rotated_with_no_apply, work_that_no_agent_does_is_none, the_break_glass_token_is_said,
     nothing_to_do_is_no_run,
     what_was_stopped_heals, a_time_out_ends_everything, a_day_has_so_many_runs, a_hundred_repositories,
     leave_one_running,

@@ -158,6 +158,58 @@ def a_rollout() -> None:
     assert " changed=0 " in said, said[-300:]
 
 
+def changed(said: str) -> list[str]:
+    """The tasks of the role that changed something, or would, but the timer's: it is held by whoever changes first."""
+    tasks = [part.split("] *", 1) for part in said.split("TASK [as215932.engineering_loop.engineering_loop : ")[1:]]
+    return [name for name, more in tasks if "changed: [" in more and not name.startswith("Enable the timer")]
+
+
+def by_its_tags() -> None:
+    """Each brings what it needs, as check mode foretold. No cycle is refused for it, and nothing is left to apply."""
+    arrange(approved=False)
+    for number, tag in enumerate(("policy", "service"), 5):
+        pin(GOOD, engineering_loop_policy_overlay={"defaults": {"max_changed_files": number}})
+        foretold = play("apply.yml", "-l", "one", "--tags", tag, "--check")
+        assert "The timer would be off: nobody has seen what this changes at work" in foretold, foretold[-2000:]
+        assert timer() == (ON if tag == "policy" else OFF)
+        said = play("apply.yml", "-l", "one", "--tags", tag)
+        assert "The timer is off: the policy changed after the proof of" in said, said[-2000:]
+        assert changed(said) == changed(foretold) and "Write the gate policy" in changed(said), said
+        assert timer() == OFF
+        sh("one", f"systemctl start {UNIT}.service")
+        account = json.loads(sh("one", "cat $(ls /var/lib/engineering-loop/cycles/*.json | tail -1)"))
+        assert account["outcome"] == "idle", account
+        again = play("apply.yml", "-l", "one")
+        assert " changed=0 " in again and "The timer is off" in again, again[-2000:]
+    pin(GOOD)
+    said = play("apply.yml", "-l", "one")  # proven before
+    assert "The timer is on, next at 20" in said and timer() == ON, said[-2000:]
+
+
+def what_is_left_on_the_forge() -> None:
+    """It is told, and done where that is wanted."""
+    arrange()
+    tidy = {"repo": "AS215932/network-operations", "issue": 235, "cleanup": True}
+    pin(GOOD, engineering_loop_service_timeout=3000)
+    foretold = play("apply.yml", "-l", "one", "-e", CANARY, "--check")
+    assert "the docs canary would run" in foretold, foretold[-2000:]
+    assert "The timer would be on, once the canary has passed" in foretold, foretold[-2000:]
+    said = play("apply.yml", "-l", "one", "-e", CANARY)
+    assert changed(said) == changed(foretold) and "The timer is on" in said, said[-2000:]
+    url = f"{stage['url']}/AS215932/network-operations"
+    assert f"Left to tidy up on the forge: close {url}/pull/{max(pulls())}, delete hyrule-feature/" in said, said[
+        -2000:
+    ]
+    assert f"take loop:approved off {url}/issues/235; engineering_loop_canary.cleanup: true does it" in said, said
+    pin(GOOD, engineering_loop_service_timeout=3000, engineering_loop_canary=tidy)
+    said = play("apply.yml", "-l", "one", "-e", CANARY)
+    assert f"Tidied up on the forge: closed {url}/pull/{max(pulls())}, deleted hyrule-feature/" in said, said[-2000:]
+    said = play("apply.yml", "-l", "one", "-e", CANARY)
+    assert " changed=0 " in said and "on the forge" not in said, said[-2000:]
+    pin(GOOD)
+    play("apply.yml", "-l", "one")
+
+
 def a_bad_one() -> None:
     """It goes back by itself, says why and what next, and the second host never sees it."""
     arrange()
@@ -257,6 +309,8 @@ def nothing_to_go_back_to() -> None:
 BAD = bad_engine()
 CHAPTERS = (
     a_rollout,
+    by_its_tags,
+    what_is_left_on_the_forge,
     a_bad_one,
     the_timer_runs_what_is_proven,
     killed_between_switch_and_canary,

@@ -58,7 +58,7 @@ def test_a_good_cycle_is_proven_and_leaves_a_receipt(host: Host) -> None:
     assert receipt["how"]["pulls"][0]["branch"] == BRANCH and receipt["how"]["identity"] == BOT
     assert result["evidence"]["journal"] == ["engine: token ***", "cycle published"]
     assert host.forge.token not in json.dumps(result)
-    assert len(result["expectations"]) == 14
+    assert len(result["expectations"]) == 15
 
 
 @pytest.mark.parametrize("prefix", ["./docs", "docs/", "docs//", "."])
@@ -100,7 +100,7 @@ def test_each_step_and_each_line_of_the_journal_is_said_once_and_while_it_happen
         said[3],
     ]
     assert said[3].startswith("it ended after ") and said[4] == "ok: cycle ended: the cycle ends within the time-out"
-    assert len(said) == 4 + 14
+    assert len(said) == 4 + 15
 
 
 def test_a_failed_expectation_is_said(host: Host) -> None:

@@ -149,7 +149,7 @@ def test_who_else_may_read_it_is_told(tmp_path: Path, mode: int, loose: int) -> 
     if ROOT and loose == 0o640:  # to root's own group, which is nobody else
         os.chown(file, 0, 0)
         assert env_file.loose(str(file)) == 0
-    assert 'perms = "0600" in the template stanza that has destination = "/e"' in env_file.mend("/e")
+    assert 'say perms = "0600", with no chgrp or chmod in the command' in env_file.mend("/e")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give directories away")

@@ -26,7 +26,7 @@ def put_aside(*arguments: str, umask: int = 0o077, **environment: str) -> list[s
     """What a process that put them aside finds: umask, language, what a program says of a missing file."""
     script = (
         f"from {habits.__name__} import put_habits_aside as put; import os, subprocess, sys; put(*sys.argv[1:]);"
-        "print(f'{os.umask(0):03o}', os.environ['LC_ALL'], 'LANGUAGE' in os.environ)"
+        "print(f'{os.umask(0):03o}', os.environ['LC_ALL'], os.environ['LANG'], 'LANGUAGE' in os.environ)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -38,7 +38,12 @@ def put_aside(*arguments: str, umask: int = 0o077, **environment: str) -> list[s
 
 def test_umask_and_language_of_the_host_end_here() -> None:
     expected = "022" if os.geteuid() == 0 else "077"  # whoever is not root makes files for nobody else
-    assert put_aside("2.19.3", LANG="de_DE.UTF-8", LANGUAGE="de", LC_ALL="de_DE") == [expected, "C.UTF-8", "False"]
+    assert put_aside("2.19.3", LANG="de_DE.UTF-8", LANGUAGE="de", LC_ALL="de_DE") == [
+        expected,
+        "C.UTF-8",
+        "C.UTF-8",
+        "False",
+    ]
 
 
 @pytest.mark.parametrize("version", ["2.9.27", "2.16.19", "2.18.0rc1"])

@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, handover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, handover, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from celled import LOOP, NEEDS_ROOT, Box, box, gid, uid, write
 
@@ -107,6 +107,8 @@ OVERRIDDEN = ["GIT_ASKPASS", "GIT_TERMINAL_PROMPT", handover.MODEL_POLICY, hando
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     monkeypatch.setattr(handover, "NOT_THERE", ("/home", "/nowhere"))  # the tests' hosts are all below /tmp
     with box() as found:
+        monkeypatch.setattr(units, "UNIT_DIR", f"{found.top}/systemd")
+        write(found.top, {"systemd/vault-agent-engineering-loop.service": "[Service]\n"})
         found.deploy()
         yield found
 
@@ -147,7 +149,7 @@ def test_all_of_their_variables_at_once_are_acted_on_or_named(host: Box) -> None
     assert told.endswith(f"have no effect, since the loop sets them itself: {', '.join(sorted(OVERRIDDEN))}")
     for path, note in ((f"{host.top}/etc/env", env), (f"{host.top}/etc/key.pem", pem)):
         assert note.startswith(f"{path} can be read by others than root (mode 0640). No cycle sees it")
-        assert f'perms = "0600" in the template stanza that has destination = "{path}"' in note
+        assert f"chown root:root {path}; chmod 0600 {path}" in note
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
     policy = f"{host.release}/{handover.OWN_POLICY}"
     assert (handed["environment"][handover.MODEL_POLICY], handed["model_policy"]) == (policy, "")
@@ -158,15 +160,28 @@ def test_all_of_their_variables_at_once_are_acted_on_or_named(host: Box) -> None
 
 
 @NEEDS_ROOT
+def test_what_no_vault_agent_renders_again_is_closed_by_an_apply(host: Box) -> None:
+    (host.top / "systemd/vault-agent-engineering-loop.service").unlink()
+    render(host, "GH_TOKEN=t\n")
+    path = f"{host.top}/etc/env"
+    note = f"{path} can be read by others than root (mode 0640), until an apply closes it"
+    assert handover.look(host.config) == {"problem": "", "notes": [note], "loose": [path]}
+
+
+@NEEDS_ROOT
 def test_secrets_that_are_as_they_should_be_say_nothing(host: Box) -> None:
     render(host, "GH_TOKEN=t\nOPENAI_API_KEY=k\n", mode=0o600)
-    assert handover.look(host.config) == {"problem": "", "notes": []}
+    assert handover.look(host.config) == {"problem": "", "notes": [], "loose": []}
 
 
 @NEEDS_ROOT
 def test_those_that_the_role_will_write_are_looked_at_without_a_file(host: Box) -> None:
     os.unlink(host.config["env_file"])
-    assert handover.look(host.config, {"GH_TOKEN": "x", "OPENAI_API_KEY": "x"}) == {"problem": "", "notes": []}
+    assert handover.look(host.config, {"GH_TOKEN": "x", "OPENAI_API_KEY": "x"}) == {
+        "problem": "",
+        "notes": [],
+        "loose": [],
+    }
     assert "no forge token: put GH_TOKEN" in handover.look(host.config, {"OPENAI_API_KEY": "x"})["problem"]
     assert (
         "engineering_loop_environment holds VAULT_TOKEN" in handover.look(host.config, {"VAULT_TOKEN": "x"})["problem"]
@@ -235,7 +250,7 @@ def test_a_secret_that_a_cycle_could_read_is_refused_wherever_it_is_rendered(hos
     with pytest.raises(LoopError, match="who runs generated code"):
         handover.secrets(host.config)
     (open_to_all / "env").chmod(0o600)
-    assert handover.look(host.config) == {"problem": "", "notes": []}
+    assert handover.look(host.config) == {"problem": "", "notes": [], "loose": []}
     (open_to_all / "env").chmod(0o644)
     (host.top / "etc/env").unlink()
     (host.top / "etc/env").symlink_to(open_to_all / "env")  # a hidden name does not hide what it leads to
@@ -247,7 +262,7 @@ def test_a_secret_that_a_cycle_could_read_is_refused_wherever_it_is_rendered(hos
 def test_a_model_policy_of_the_hosts_own_goes_over_as_it_is(host: Box) -> None:
     write(host.top, {"mine.yml": "version: 1\n"})
     render(host, "GH_TOKEN=t\nHYRULE_MODEL_POLICY_FILE=TOP/mine.yml\n", mode=0o600)
-    assert handover.look(host.config) == {"problem": "", "notes": []}
+    assert handover.look(host.config) == {"problem": "", "notes": [], "loose": []}
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
     assert handed["model_policy"] == "version: 1\n"
     for inner in ("current", f"releases/{'0' * 40}"):  # what is meant is the release of today

@@ -180,6 +180,45 @@ def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> 
     assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
 
 
+def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    unit, lib = host.top / "systemd" / "hyrule-engineering-loop", host.top / "lib" / "engineering_loop_core"
+    who = {"owner": "root", "group": "root"}
+    changes: dict[str, dict[str, Any]] = {
+        "settings without a say": {"path": host.config_file, "content": {**host.config, "min_free": "2G"}},
+        "settings": {"path": host.config_file, "content": {**host.config, "daemon_args": ["--more"]}},
+        "the service": {"path": f"{unit}.service", "content": "# another"},
+        "the service's mode": {"path": f"{unit}.service", "content": None, "mode": 0o600},
+        "a drop-in": {"path": f"{unit}.service.d/more.conf", "content": "[Service]"},
+        "the timer": {"path": f"{unit}.timer", "content": "# another"},
+        "our code": {"path": lib / "cycle.py", "content": "# another"},
+        "something else": {"path": host.top / "etc" / "notes", "content": "more"},
+    }
+    (host.top / "systemd" / "hyrule-engineering-loop.service.d").mkdir()
+    voided = []
+    for what, change in changes.items():
+        path = Path(change["path"])
+        before = path.read_bytes() if path.exists() else None
+        content = json.dumps(change["content"]) if isinstance(change["content"], dict) else change["content"]
+        content = (before or b"").decode() if content is None else content
+        entry = hostfiles.Entry(str(path), content=content.encode(), mode=change.get("mode", 0o644), **who)
+        foretold = rollout.voids(str(host.config_file), hostfiles.converge([entry], check=True))
+        assert hostfiles.converge([entry]), what
+        config = json.loads(host.config_file.read_text())
+        assert foretold == (receipts.matching(config).receipt is None), what
+        voided += [what] if foretold else []
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert voided == ["settings", "the service", "a drop-in", "our code"]
+    # The settings name the policy by its digest; it is known before the policy is written.
+    text = json.dumps({**host.config, "policy_sha256": "another"}).encode()
+    assert rollout.voids(
+        str(host.config_file), hostfiles.converge([hostfiles.Entry(str(host.config_file), content=text)], check=True)
+    )
+
+
 def test_a_host_that_is_not_deployed_has_nothing_to_remember(host: Host, systemd: Systemd) -> None:
     host.config_file.unlink()
     rollout.begin(str(host.config_file))

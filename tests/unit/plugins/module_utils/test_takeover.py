@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import privileges, takeover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    handover,
+    hostinfo,
+    privileges,
+    takeover,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.takeover import Layout, plan, prepare, take
@@ -341,6 +347,44 @@ def test_secrets_that_a_cycle_would_refuse_stop_everything(layout: Layout, text:
         assert "hidden" not in str(error.value)
     assert content(top_of(layout)) == before
     assert take(replace(guarded, env_rendered=True))["changed"]
+
+
+APP = (
+    "ENGINEERING_LOOP_GITHUB_AUTH_MODE=app\nENGINEERING_LOOP_GITHUB_APP_ID=77\n"
+    "ENGINEERING_LOOP_GITHUB_APP_INSTALLATION_ID=88\nGIT_ASKPASS=/x\n"
+)
+
+
+@pytest.mark.skipif(not ROOT, reason="what comes right is who owns it")
+@pytest.mark.parametrize("same", [True, False])
+def test_what_is_said_of_the_secrets_before_a_take_over_is_what_is_true_after_it(layout: Layout, same: bool) -> None:
+    key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True).stdout
+    layout = replace(layout, env_file=layout.dotenv) if same else layout
+    config = {
+        "env_file": layout.env_file, "forbidden_environment": ["VAULT_*"], "api_url": "http://forge", "user": ME,
+        "gate_user": ME, "github_app": {"private_key_file": layout.key_file}, "install_dir": layout.install_dir,
+        "config_dir": layout.config_dir,
+    }  # fmt: skip
+
+    def said() -> dict[str, Any]:
+        return hostinfo.secrets(config, None, layout)
+
+    assert "no forge token" in hostinfo.secrets(config, {"OTHER": "x"}, layout)["problem"]
+    put(Path(layout.dotenv), APP)
+    assert "key.pem is not an RSA private key in PEM" in said()["problem"]
+    put(Path(layout.key_file), key, 0o640)
+    os.chown(layout.key_file, 0, OTHER)
+    os.chown(layout.dotenv, 0, OTHER)  # in a directory that is still the loop's own
+    before = said()
+    take(layout)
+    after = handover.look(config)
+    assert before["problem"] == after["problem"] == ""
+    (told,), (true,) = before["notes"], after["notes"]
+    assert told.endswith("have no effect, since the loop sets them itself: GIT_ASKPASS")
+    assert told.partition(" these ")[2] == true.partition(" these ")[2]
+    os.chown(layout.key_file, 0, OTHER)  # it is rendered again
+    os.chmod(layout.key_file, 0o640)
+    assert plan(layout) == [] and "key.pem can be read by others than root" in handover.look(config)["notes"][0]
 
 
 # --- what was set by default

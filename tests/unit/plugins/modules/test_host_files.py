@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import units
 from ansible_collections.as215932.engineering_loop.plugins.modules import host_files
 
 ROOT = os.geteuid() == 0
@@ -45,6 +46,56 @@ def test_check_mode_foretells_and_a_second_run_is_idle(run: Callable[..., dict[s
     assert (done["diff"][1]["before"], done["diff"][1]["after"]) == ("", "one\n")
     again = run(*entries)
     assert (again["changed"], again["changed_paths"], again["diff"]) == (False, [], [])
+
+
+SERVICE = "[Service]\nType=oneshot\nExecStart=/bin/true\n# its_limit: 4G or 80%\nMemoryMax={0}\n"
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Its units stand in a directory of the test; what is asked of it, beside the real systemd-analyze."""
+    asked: list[tuple[str, ...]] = []
+
+    def systemctl(*arguments: str) -> str:
+        asked.append(arguments)
+        return "NeedDaemonReload=yes\n" if (tmp_path / "stale").exists() else "NeedDaemonReload=no\n"
+
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "units"))
+    monkeypatch.setattr(units, "systemctl", systemctl)
+    (tmp_path / "units").mkdir()
+    return asked
+
+
+def test_a_unit_that_systemd_would_not_take_stops_the_whole_set(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, systemd: list[tuple[str, ...]]
+) -> None:
+    other = {"path": str(tmp_path / "other"), "content": "one\n"}
+    for check in (True, False):
+        answer = run(
+            other, {"path": f"{tmp_path}/units/t.service", "content": SERVICE.format("lots")}, _ansible_check_mode=check
+        )
+        assert answer["failed"]
+        assert answer["msg"].startswith("its_limit: systemd does not take MemoryMax=lots in t.service (")
+    assert not (tmp_path / "other").exists() and systemd == []
+    # Elsewhere it is a file like any other.
+    assert run({"path": f"{tmp_path}/t.service", "content": SERVICE.format("lots")})["changed"]
+
+
+def test_units_are_read_anew_where_they_changed_or_an_earlier_run_did_not_come_to_it(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, systemd: list[tuple[str, ...]]
+) -> None:
+    unit = {"path": f"{tmp_path}/units/t.service", "content": SERVICE.format("2G")}
+    assert run(unit, _ansible_check_mode=True)["changed"] and systemd == []
+    assert run(unit)["changed"] and systemd == [("daemon-reload",)]
+    systemd.clear()
+    assert not run(unit)["changed"] and ("daemon-reload",) not in systemd
+    (tmp_path / "stale").touch()
+    assert run(unit, _ansible_check_mode=True)["changed"] and ("daemon-reload",) not in systemd
+    again = run(unit)
+    assert (again["changed"], again["changed_paths"], systemd[-1]) == (True, [], ("daemon-reload",))
+    systemd.clear()
+    (tmp_path / "stale").unlink()
+    assert run({**unit, "state": "absent"})["changed"] and systemd == [("daemon-reload",)]
 
 
 def test_the_diff_of_a_change_has_both_sides(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -64,6 +64,30 @@ def test_it_proves_once(run: Any, host: Host) -> None:
     assert len(host.started) == 1
 
 
+def test_what_is_left_is_told_and_tidied_up_later(run: Any, host: Host) -> None:
+    first = run()
+    url = f"{host.forge.url}/{REPO}"
+    (pull,) = (pull["url"] for pull in first["evidence"]["pulls"])
+    assert first["cleanup"] == [] and first["left"][0] == f"close {pull}" and len(first["left"]) == 3
+    assert first["left"][2] == f"take loop:approved off {url}/issues/{ISSUE}"
+    told = run(cleanup=True, _ansible_check_mode=True)
+    assert told["changed"] and told["left"] == first["left"] and told["passed"]
+    done = run(cleanup=True)
+    assert done["changed"] and done["passed"] and done["left"] == [] and done["cleanup"][0] == f"closed {pull}"
+    forge = canary.Forge(host.config["api_url"], host.forge.token)
+    assert forge.pulls(REPO, state="open") == [] and forge.approved_issues(REPO) == []
+    assert list(forge.branches(REPO)) == ["main"]
+    again = run(cleanup=True)
+    assert not again["changed"] and again["cleanup"] == again["left"] == [] and len(host.started) == 1
+
+
+def test_what_cannot_be_tidied_up_is_left_and_said(run: Any, host: Host) -> None:
+    run()
+    host.side("faults", {"kind": "down", "status": 403, "methods": ["PATCH"], "path": "/pulls/", "times": 9})
+    done = run(cleanup=True)
+    assert done["changed"] and len(done["cleanup"]) == 2 and "which failed" in done["left"][0], done
+
+
 def test_force_proves_again(run: Any, host: Host) -> None:
     assert run(cleanup=True)["passed"]
     host.side("issues", {"repo": REPO, "title": "Second canary", "labels": ["loop:approved"], "number": 300})

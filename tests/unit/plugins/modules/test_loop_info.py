@@ -35,6 +35,12 @@ def test_nothing_asked_is_nothing_found(task: Callable[..., dict[str, Any]], tmp
     assert [answer[key] for key in ("packages_missing", "uv_version", "user_exists", "loop")] == [[], "", False, None]
 
 
+def test_units_are_shown_to_systemd(task: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    units = {"t.timer": "[Timer]\n# its_schedule: hourly\nOnCalendar=5 minutes\n", "t-none.service": ""}
+    (line,) = task(loop_info, config=str(tmp_path), details=False, units=units)["units_refused"]
+    assert line.startswith("its_schedule: systemd does not take OnCalendar=5 minutes in t.timer (")
+
+
 def deploy(tmp_path: Path) -> Path:
     """The settings and the records of a host that has no engine yet."""
     values: dict[str, Any] = {key: kind() for key, kind in settings.KEYS.items()}

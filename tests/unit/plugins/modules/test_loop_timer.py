@@ -169,6 +169,23 @@ def test_a_fresh_host_in_check_mode(apply: Any, host: Host) -> None:
     assert not apply(Systemd(load="not-found"), enabled=False)["changed"]
 
 
+def test_check_mode_tells_what_is_foreseen(apply: Any, host: Host) -> None:
+    prove(host)
+    systemd = Systemd(enabled=True, active=True)
+    told = apply(systemd, enabled=True, foreseen="unproven", _ansible_check_mode=True)
+    assert told["changed"] and not told["active"] and "nobody has seen what this changes" in told["held"]
+    told = apply(systemd, enabled=True, foreseen="proven", _ansible_check_mode=True)
+    assert told["changed"] and told["active"] and told["held"] == "" and "once the canary" in told["reason"]
+    assert told["next"] == ""
+    assert not apply(systemd, enabled=False, foreseen="proven", _ansible_check_mode=True)["active"]
+    assert systemd.active and "disable" not in systemd.commands
+    # An apply sees for itself.
+    assert apply(systemd, enabled=True, foreseen="unproven")["active"]
+    host.config_file.unlink()
+    told = apply(Systemd(load="not-found"), enabled=True, foreseen="proven", _ansible_check_mode=True)
+    assert told["changed"] and told["active"]
+
+
 def test_a_host_without_systemd_in_check_mode(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
     prove(host)
@@ -188,6 +205,15 @@ def test_a_missing_timer_is_an_error_only_where_it_should_run(apply: Any, host: 
 def test_a_masked_timer_is_left_to_the_operator(apply: Any, host: Host) -> None:
     prove(host)
     assert "is masked: look with" in apply(Systemd(load="masked"), enabled=True)["msg"]
+
+
+def test_a_timer_that_systemd_cannot_read_keeps_nothing_from_being_mended(apply: Any, host: Host) -> None:
+    """It fires no more; until what is applied has replaced it, it is one that does not run."""
+    held = apply(Systemd(enabled=True, load="bad-setting"), enabled=True)  # nothing was proven
+    assert held["changed"] and not held["enabled"] and not held["active"]
+    prove(host)
+    mended = Systemd(enabled=True)
+    assert apply(mended, enabled=True)["active"]
 
 
 def test_an_old_proof_holds_the_timer(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def backend() -> str:
 def command(prompt: str) -> list[str] | None:
     """The agent's argument list, or None where no model policy names an agent."""
     named = backends()
-    if not named:
+    if backend() == "mock":
         return None
     parts = named["definitions"][backend()]["command"]
     return [part.replace("{prompt}", prompt) for part in parts]
