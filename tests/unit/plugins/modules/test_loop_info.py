@@ -82,6 +82,8 @@ def test_a_host_without_an_agent(task: Callable[..., dict[str, Any]], tmp_path: 
     assert problem([], {}) == ""
     assert problem(["no-such-agent"], {}).startswith("no agent is on this host: no no-such-agent in /usr/local/sbin:")
     assert problem(["no-such-agent", "git"], {}) == ""
-    assert problem(["pi"], {"path": "/nowhere/pi", "program": "pi"}).startswith("engineering_loop_agent.path is /nowhere")
+    assert problem(["pi"], {"path": "/nowhere/pi", "program": "pi"}).startswith(
+        "engineering_loop_agent.path is /nowhere"
+    )
     wrong = task(loop_info, agent_programs=["pi"], agent={"package": "p"}, details=False)
     assert wrong["failed"] and "engineering_loop_agent must have either package" in wrong["msg"]
