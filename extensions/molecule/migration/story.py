@@ -40,6 +40,7 @@ GATE = (PLAY, "--tags", "validate", "--connection=local", "--limit", "loop")
 ROLLOUT = (PLAY, "--tags", "apply", "-e", "engineering_loop_apply=true", "--limit", "loop")
 CANARY = f"/repos/{demo.CANARY_REPO}/issues/{demo.CANARY_ISSUE}"
 ENV, KEY = "/opt/engineering-loop/.env", "/etc/engineering-loop/github-app.private-key.pem"
+RIGHTS = {"contents": "write", "issues": "read", "metadata": "read", "pull_requests": "write"}  # README's, no more
 CYCLES = "/var/lib/engineering-loop/cycles"
 SHELL = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
 SHELL["PATH"] = os.defpath  # a runner's, with nobody's own Pythons in front
@@ -140,7 +141,7 @@ class Scene:
         born = int(self.secrets["born"]) + 1 if self.vault.exists() else 1
         key, known = "", {"app_id": 215, "installation_id": 932}
         if self.way.auth == "app":
-            key = door("apps", known)["private_key"]
+            key = door("apps", {**known, "permissions": RIGHTS})["private_key"]
         names = ("icinga_password", "openrouter", "anthropic", "openai", "lhp_secret", "other")
         secrets = {
             **{name: str(number) for name, number in {**known, "born": born}.items()},
