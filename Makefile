@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule kills cells attacks migration bench fuzz renovate build docs lock clean
+.PHONY: help setup demo test lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ attacks: setup ## what a hostile agent and engine can do, in full; ENGINE=<url o
 
 migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
 	@MIGRATION=all $(CHECK) migration
+
+versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
+	@$(BIN)/python tests/tools/versions.py
 
 bench: setup ## what it costs: tests/benchmarks
 	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done

@@ -51,7 +51,8 @@ TAGS = (
     "The tags of this playbook are apply, validate, packages, canary, timer, and takeover, identity, release, policy,"
     " workspace, service, of which each brings the others."
 )
-GROUP, HOST = "engineering_loop", "loop"
+GROUP = "engineering_loop"
+HOST = "loop"
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types

@@ -18,8 +18,8 @@ if sys.version_info < PYTHON:
         "The modules of as215932.engineering_loop need Python 3.11 or later on the host, and %s is %s. Debian 13 has"
         " 3.13: let the host's ansible_python_interpreter be /usr/bin/python3 there, or remove it."
     )
-    print(json.dumps({"failed": True, "msg": told % (sys.executable, sys.version.split()[0])}))
-    sys.exit(1)
+    sys.stdout.write(json.dumps({"failed": True, "msg": told % (sys.executable, sys.version.split()[0])}))
+    raise SystemExit(1)
 
 from .errors import LoopError
 

@@ -137,8 +137,9 @@ def unit_digest(config: Config, root: str = "") -> str:
 
 
 def meaning(config: Config) -> Json:
-    """What of the settings a proof is bound to, the digest of the policy included."""
-    return {key: value for key, value in config.items() if key not in VOLATILE_KEYS or key == "policy_sha256"}
+    """What of the settings a proof is bound to, policy and agent included, which have digests of their own."""
+    apart = ("agent", "policy_sha256")
+    return {key: value for key, value in config.items() if key not in VOLATILE_KEYS or key in apart}
 
 
 def unit_files(config: Config, root: str = "") -> list[str]:

@@ -130,7 +130,7 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
         return result(Timer(), False, False, "this host is not deployed yet", "")
     if module.check_mode and (params["foreseen"] or not deployed):
         return foreseen(module, params["foreseen"] == "proven")
-    config = settings.load(params["config"])
+    config = settings.load(params["config"], keys=settings.LASTING)  # check mode meets those of an earlier version
     proof = receipts.matching(config, max_age, params["canary_mode"])
     proven = proof.receipt is not None
     run = params["enabled"] and (proven or not params["required"])

@@ -662,7 +662,7 @@ REFUSALS = {
         "mv policy.yml real.yml; ln -s real.yml policy.yml",
         "must be a regular file that only root can write",
     ),
-    "the policy can be put away": ("chmod 0770 .", "can be written by others than root"),
+    "the policy can be put away": ("chmod 0770 .", "must be one that only root can write; run apply.yml"),
     "the policy was edited": (
         "sed -i 's/max_changed_files: .*/max_changed_files: 7/' policy.yml",
         "is not the one that was deployed; run apply.yml and prove it again",

@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+import jinja2
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import env_file
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
@@ -16,6 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = os.geteuid() == 0
+TEMPLATES = Path(__file__).resolve().parents[4] / "roles/engineering_loop/templates"
+# As Ansible renders it: a line that is a statement leaves nothing behind.
+TEMPLATE = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True).from_string(  # noqa: S701 - no web page
+    (TEMPLATES / "env.j2").read_text()
+)
+TEXT = st.text(st.characters(codec="utf-8")).filter(lambda text: not env_file.CONTROL.search(text))
 
 
 # The expected values are what `systemd-run --property=EnvironmentFile=` of systemd 257 made of the same text.
@@ -210,3 +217,10 @@ def test_what_is_no_text_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"A=\xff\n")
     with pytest.raises(LoopError, match="is not UTF-8 text"):
         env_file.read(str(tmp_path / "bytes"))
+
+
+@given(st.dictionaries(st.from_regex("[A-Za-z_][A-Za-z0-9_]*", fullmatch=True), TEXT))
+def test_what_the_role_writes_is_read_as_it_was_given(environment: dict[str, str]) -> None:
+    """Per cent, quotes, backslashes, dollars and line breaks of a value are its own."""
+    written = TEMPLATE.render(engineering_loop_environment=environment)
+    assert env_file.parse(written, "env") == environment

@@ -212,11 +212,10 @@ def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd
         else:
             path.write_bytes(before)
     assert voided == ["settings", "the service", "a drop-in", "our code"]
-    # The settings name the policy by its digest; it is known before the policy is written.
-    text = json.dumps({**host.config, "policy_sha256": "another"}).encode()
-    assert rollout.voids(
-        str(host.config_file), hostfiles.converge([hostfiles.Entry(str(host.config_file), content=text)], check=True)
-    )
+    # The settings name policy and agent, which are known before they are there.
+    for more in ({"policy_sha256": "another"}, {"agent": {"path": "/another", "program": "another"}}):
+        entry = hostfiles.Entry(str(host.config_file), content=json.dumps({**host.config, **more}).encode())
+        assert rollout.voids(str(host.config_file), hostfiles.converge([entry], check=True))
 
 
 def test_a_host_that_is_not_deployed_has_nothing_to_remember(host: Host, systemd: Systemd) -> None:

@@ -179,6 +179,9 @@ def test_check_mode_tells_what_is_foreseen(apply: Any, host: Host) -> None:
     assert told["next"] == ""
     assert not apply(systemd, enabled=False, foreseen="proven", _ansible_check_mode=True)["active"]
     assert systemd.active and "disable" not in systemd.commands
+    del host.config["min_free"]  # as an earlier version had written them
+    host.write_config()
+    assert apply(systemd, enabled=True, _ansible_check_mode=True)["active"]
     # An apply sees for itself.
     assert apply(systemd, enabled=True, foreseen="unproven")["active"]
     host.config_file.unlink()
