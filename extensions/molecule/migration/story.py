@@ -164,7 +164,15 @@ class Scene:
     def cycle(self) -> dict[str, Any]:
         """One cycle by the unit; its record."""
         self.host.sh(f"systemctl start {demo.UNIT}.service", check=False)
-        return dict(json.loads(self.sh(f"ls {CYCLES}/*.json | sort | tail -n 1 | xargs cat")))
+        return self.record()
+
+    def record(self) -> dict[str, Any]:
+        """The last cycle's record, whose work the agent did: where it is a real one, its own transcript says so."""
+        record = dict(json.loads(self.sh(f"ls {CYCLES}/*.json | sort | tail -n 1 | xargs cat")))
+        assert record["programs"] == ["pi"] and record["backend"] not in ("", "mock"), record
+        if stage["agent"]["engineering_loop_agent"]:
+            self.sh(f"find {record['cell']}/home/.pi/agent/sessions -name '*.jsonl' | grep .")
+        return record
 
     def missing(self, *flags: str, file: str = "before") -> dict[str, Any]:
         return dict(json.loads(self.sh(f"python3 /srv/inhouse.py missing /srv/{file}.json {' '.join(flags)}")))
@@ -267,8 +275,8 @@ def canary(scene: Scene) -> str:
     files = scene.forge.ask("GET", f"/repos/{demo.CANARY_REPO}/pulls/{new[0]['number']}/files")
     assert files and all(file["filename"].startswith("docs/") for file in files), files
     assert demo.timer(scene.host)["active"]
-    proof = demo.receipt(scene.host)
-    assert stage["to"] in json.dumps(proof)
+    assert scene.record()["issue"]["number"] == demo.CANARY_ISSUE
+    assert stage["to"] in json.dumps(demo.receipt(scene.host))
     return f"draft #{new[0]['number']}: {files[0]['filename']}; timer on"
 
 
