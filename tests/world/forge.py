@@ -71,8 +71,8 @@ class _Handler(WSGIRequestHandler):
 class _Place:
     """Where the forge listens. It can leave for a while, when connections are refused, and come back to its port."""
 
-    def __init__(self, app: Flask, port: int, tls: tuple[str, str] | None = None) -> None:
-        self._app, self._tls = app, tls
+    def __init__(self, app: Flask, port: int, tls: tuple[str, str] | None = None, address: str = "127.0.0.1") -> None:
+        self._app, self._tls, self._address = app, tls, address
         self.port = port
         self._lock = threading.Lock()
         self._over = False
@@ -83,7 +83,7 @@ class _Place:
             if self._over:
                 return
             self._server = make_server(
-                "127.0.0.1", self.port, self._app, threaded=True, request_handler=_Handler, ssl_context=self._tls
+                self._address, self.port, self._app, threaded=True, request_handler=_Handler, ssl_context=self._tls
             )
             self._server.daemon_threads = True  # type: ignore[attr-defined]
             self.port = self._server.server_port
@@ -143,6 +143,16 @@ def over_tls(served: Running, directory: Path) -> Iterator[tuple[str, Path]]:
     place = _Place(create_app(served.store), 0, (str(bundle), str(key)))
     try:
         yield f"https://127.0.0.1:{place.port}", bundle
+    finally:
+        place.close(for_good=True)
+
+
+@contextmanager
+def over_ipv6(served: Running) -> Iterator[str]:
+    """The same forge for hosts that have no other address: its second one."""
+    place = _Place(create_app(served.store), 0, address="::1")
+    try:
+        yield f"http://[::1]:{place.port}"
     finally:
         place.close(for_good=True)
 

@@ -68,7 +68,7 @@ class Scene:
         self.host = demo.Host(made["ssh"], demo_variables(made), sudo=False)
         self.forge = demo.Forge(self.stage["url"], self.stage["token"])
         demo.HOME = world
-        self.operator = demo.Operator(self.host, self.forge)
+        self.operator = demo.Operator(self.host, self.forge, self.stage)
         self.inventory = world / "inventory/inventory.yml"
         self.a, self.b = self.stage["from"], self.stage["to"]
         self.born = int(time.time())

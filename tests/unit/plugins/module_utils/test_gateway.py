@@ -29,7 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
-from forge import over_tls
+from forge import over_ipv6, over_tls
 from gated import APPROVED, REPO, Cycle, Door, Running, commit_files, door, in_unit, journal
 
 pytestmark = NEEDS_ROOT
@@ -400,3 +400,13 @@ def test_a_forge_with_a_ca_of_its_own(forge: Running, tmp_path: Path) -> None:
                 assert {one["status"] for one in found} == {"failed"} and "certificate" in found[0]["detail"]
         finally:
             trusted.unlink()
+
+
+def test_a_forge_that_has_an_ipv6_address_only(forge: Running) -> None:
+    """Clones, a push and a pull request."""
+    with over_ipv6(forge) as url, door(forge, git_url=url, api_url=f"{url}/api/v3") as gate:
+        with gate.cycle(gate.issue()) as ours:
+            new = ours.commit()
+            assert ours.push().returncode == 0 and gate.branches()[ours.branch] == new
+            assert ours.open().returncode == 0 and len(gate.pulls(ours.branch)) == 1
+        gate.close_all()
