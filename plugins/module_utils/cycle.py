@@ -128,8 +128,11 @@ def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -
     environment = engine_environment(config, handed)
     words = agent_check.commands(environment[handover.MODEL_POLICY])
     path = sandbox.plain_path(config, environment["PATH"])
+    # The agent's files as the agent finds them: where root has them, a cycle need see nothing.
+    home = cell.part("home")
+    copies = [{**one, "src": f"{home}/{one['dest']}"} for one in config["home_files"]]
     for name in dict.fromkeys(one[0] for one in words):
-        agent_check.fit(config, name, environment, path)
+        agent_check.fit({**config, "home_files": copies}, name, environment, path)
         say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
     for one in words if handed["probe"] else ():
         said = agent_check.answers(config, cell, one, environment)

@@ -41,6 +41,7 @@ ROLLOUT = (PLAY, "--tags", "apply", "-e", "engineering_loop_apply=true", "--limi
 CANARY = f"/repos/{demo.CANARY_REPO}/issues/{demo.CANARY_ISSUE}"
 ENV, KEY = "/opt/engineering-loop/.env", "/etc/engineering-loop/github-app.private-key.pem"
 RIGHTS = {"contents": "write", "issues": "read", "metadata": "read", "pull_requests": "write"}  # README's, no more
+WORLD_PI, OUR_PI = "/etc/loop-world", "/etc/engineering-loop/pi"  # the agent's settings, and where the page puts them
 CYCLES = "/var/lib/engineering-loop/cycles"
 SHELL = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
 SHELL["PATH"] = os.defpath  # a runner's, with nobody's own Pythons in front
@@ -226,7 +227,8 @@ def switched(scene: Scene) -> str:
             f"engineering_loop_canary: {{mode: docs, repo: {demo.CANARY_REPO}, issue: {demo.CANARY_ISSUE}}}\n"
             "engineering_loop_timer_on_calendar: monthly\n"
         )
-        file.write(yaml.safe_dump(stage["agent"]))
+        file.write(yaml.safe_dump(stage["agent"]).replace(WORLD_PI, OUR_PI))
+    scene.sh(f"install -d -m 0755 {OUR_PI} && install -m 0644 {WORLD_PI}/* {OUR_PI}")
     if scene.way.engine != stage["to"]:
         scene.play(f"{OURS}bump", "-l", "loop", "-e", f"to={stage['to']}")
     pins = yaml.safe_load((THEIRS / "inventory/host_vars/loop.yml").read_text(encoding="utf-8"))

@@ -585,6 +585,22 @@ def test_an_agent_that_could_not_work_costs_no_run(ready: Box, change: dict[str,
 
 @NEEDS_ROOT
 @NEEDS_BWRAP
+@pytest.mark.parametrize(("secret", "outcome"), [("OPENAI_API_KEY=k", "idle"), ("OTHER=1", "refused")])
+def test_home_files_are_looked_at_where_the_agent_finds_them(ready: Box, secret: str, outcome: str) -> None:
+    """Their sources are closed to the cycle, as what lies in the directory of the configuration is."""
+    engine(ready, 'echo \'{"outcome": "idle"}\'')
+    source = ready.top / "etc/pi/settings.json"
+    source.parent.mkdir(mode=0o700)
+    source.write_text('{"defaultProvider": "openai"}')
+    ready.config["home_files"] = [{"src": str(source), "dest": ".pi/agent/settings.json"}]
+    ready.write_config()
+    (ready.top / "etc/env").write_text(f"GH_TOKEN=t\n{secret}\n")
+    record = whole(ready)[1]
+    assert record["outcome"] == outcome and ("put OPENAI_API_KEY into" in record["detail"]) == (outcome == "refused")
+
+
+@NEEDS_ROOT
+@NEEDS_BWRAP
 def test_the_timer_asks_the_model_for_nothing(ready: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     engine(ready, 'echo \'{"outcome": "idle"}\'')
     ready.config["agent_probe"] = True
