@@ -21,18 +21,49 @@ REPOS = {
     "name": (["o/a", "engineering-loop"], "Not so: engineering-loop."),
     "deep": (["o/a/b"], "Not so: o/a/b."),
     "twice": (["o/a", "o/b", "O/A"], "Not so: o/a, O/A."),
-    "right": (["o/a", "o/as215932.net", "o/.github"], "engineering_loop_min_free"),
+    "right": (["o/a", "o/as215932.net", "o/.github"], "engineering_loop_agent must have"),
 }
 
 SHORT = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
+VALUES = {
+    "root": ("install_dir", "/", 'engineering_loop_install_dir=\\"/\\"'),
+    "opt": ("install_dir", "/opt/", "none of the system's"),
+    "etc": ("config_dir", "//etc", "none of the system's"),
+    "lib": ("state_dir", "/var/lib", "none of the system's"),
+    "local": ("lib_dir", "/usr/local/lib", "none of the system's"),
+    "never": ("timer_on_calendar", " ", 'engineering_loop_timer_on_calendar=\\" \\"'),
+    "less": ("max_runs_per_day", -1, "engineering_loop_max_runs_per_day and"),
+    "nan": ("max_cost_usd_per_day", "nan", "engineering_loop_max_cost_usd_per_day numbers"),
+    "deep": ("state_dir", "/var/lib/loop", "engineering_loop_agent must have"),
+    "flat": ("install_dir", "/options", "engineering_loop_agent must have"),
+}
+
+
 def test_repositories_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
+    told = refused(tmp_path, {name: {"repos": given} for name, (given, _) in REPOS.items()})
+    for name, (_given, words) in REPOS.items():
+        assert words in told[name], name
+        assert ("engineering_loop_repos" in told[name]) == (name != "right")
+
+
+def test_values_that_no_host_could_bear_are_refused_by_name(tmp_path: Path) -> None:
+    told = refused(tmp_path, {name: {variable: value} for name, (variable, value, _) in VALUES.items()})
+    for name, (_variable, _value, words) in VALUES.items():
+        assert words in told[name], (name, told[name])
+
+
+def refused(tmp_path: Path, given: dict[str, dict[str, object]]) -> dict[str, str]:
+    """Why each host is refused, by its name. What is right is refused a step later, so that no host is looked at."""
     hosts = {
-        name: {"ansible_connection": "local", "engineering_loop_repos": given} for name, (given, _) in REPOS.items()
+        name: {
+            "ansible_connection": "local",
+            "engineering_loop_agent": {"package": "half"},
+            **{f"engineering_loop_{variable}": value for variable, value in values.items()},
+        }
+        for name, values in given.items()
     }
-    # Refused a step later, so that no host is looked at.
-    hosts["right"]["engineering_loop_min_free"] = "much"
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
     play = {
         "hosts": "all", "gather_facts": False, "vars": {"engineering_loop_version": "0" * 40},
@@ -46,7 +77,5 @@ def test_repositories_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     )  # fmt: skip
     told = dict(re.findall(r"^fatal: \[(\w+)\]: FAILED! => (.*)", done.stdout + done.stderr, re.MULTILINE))
     assert "s3cret" not in done.stdout and "Traceback" not in done.stdout
-    assert told.keys() == REPOS.keys()
-    for name, (_given, words) in REPOS.items():
-        assert words in told[name], name
-        assert ("engineering_loop_repos" in told[name]) == (name != "right")
+    assert told.keys() == given.keys()
+    return told
