@@ -508,7 +508,7 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
 
 def searches_and_writes_from_the_agents_sandbox() -> None:
     """Looks for secrets, writes all over the host, asks the gateway, and leaves what should work when it is gone."""
-    cycle = searches("look,write,inside", "published", inside=True)
+    cycle = searches(f"look,write,inside{',named' if SETTINGS['egress'] else ''}", "published", inside=True)
     must(not sh("pgrep", "-f", "sleep 987").stdout, "a process of the agent's outlived it")
     left = [top for top in ("/tmp", "/var/tmp", "/run", "/dev/shm", "/dev") if Path(top, "left-by-an-agent").exists()]
     must(not left, f"what it left is in {left}")
