@@ -4,10 +4,10 @@
 
 It runs as the engine itself, outside of the agent's sandbox: the agent leaves a nested repository whose configuration
 has the engine's git run this. It has the engine's environment then, sees the engine's processes and reaches the
-gateway's socket. Or the agent runs it, inside of its sandbox: the groups `look`, `write` and `inside`. Each function
-returns what happened, a text that begins with ``ESCAPED`` where it got what it must not get, and with ``WRONG`` where
-it was refused for another reason than it should. rows.py reads all of it from OUT, and asks the forge and the host as
-well. AGENT_HOME is the agent's home, in either case.
+gateway's socket. Or the agent runs it, inside of its sandbox: the groups ``look``, ``write``, ``inside`` and, where
+hosts are named, ``named``. AGENT_HOME is the agent's home, in either case. Each function returns what happened, a text
+that begins with ``ESCAPED`` where it got what it must not get, and with ``WRONG`` where it was refused for another
+reason than it should. rows.py reads all of it from OUT, and asks the forge and the host as well.
 """
 
 from __future__ import annotations
@@ -1218,6 +1218,15 @@ def asks_by_the_programs_of_the_engine() -> object:
         done = subprocess.run(command, env=way, capture_output=True, check=False, timeout=60)
         worked += [command] if done.returncode == 0 else []
     return f"ESCAPED: {worked}" if worked else "none of them has a way to it"
+
+
+@attack("named")
+def reaches_the_forge_past_the_gateway() -> object:
+    """It listens on the host's loopback, as the agent's model does, whose port is open: with named hosts no other."""
+    host, port = re.findall(r"//([^/:]+):([0-9]+)", Path("/etc/loop-world.json").read_text(encoding="utf-8"))[0]
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 5):
+        return f"ESCAPED: {host}:{port} can be reached"
+    return "it is not there"
 
 
 @attack("inside")

@@ -329,10 +329,9 @@ ROWS = [
     Row(
         "moves its worktree to a repository of its own",
         ["pi: run git init -q -b x /tmp/own; git -C /tmp/own remote add origin $(git remote get-url origin);"
-         " timeout 5 git -C /tmp/own fetch -q; git -C /tmp/own reset -q origin/main;"
-         " git -C /tmp/own config http.sslVerify false;"
-         " echo gitdir: /tmp/own/.git > .git"],
-        "needs_triage", "ended with [0-9]+|exited with code [0-9]+", "docs",
+         " timeout 5 git -C /tmp/own fetch -q || true; git -C /tmp/own config http.sslVerify false;"
+         " { rm -f .git; echo gitdir: /tmp/own/.git > .git; } || echo no > $HOME/refused"],
+        "published", "", "docs", lambda cycle: (cycle.cell / "home/refused").exists(),
     ),
     Row("ends with an error", ["pi: crash"], "needs_triage", f"(ended with|exited with code) {CRASHED}", "docs",
         public=True),
@@ -508,7 +507,7 @@ def searches_for_the_token_and_writes_where_it_is_judged() -> None:
 
 def searches_and_writes_from_the_agents_sandbox() -> None:
     """Looks for secrets, writes all over the host, asks the gateway, and leaves what should work when it is gone."""
-    cycle = searches("look,write,inside", "published", inside=True)
+    cycle = searches(f"look,write,inside{',named' if SETTINGS['egress'] else ''}", "published", inside=True)
     must(not sh("pgrep", "-f", "sleep 987").stdout, "a process of the agent's outlived it")
     left = [top for top in ("/tmp", "/var/tmp", "/run", "/dev/shm", "/dev") if Path(top, "left-by-an-agent").exists()]
     must(not left, f"what it left is in {left}")
