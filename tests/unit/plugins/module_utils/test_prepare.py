@@ -212,7 +212,7 @@ def test_room_is_made_of_what_was_kept_long_enough(host: Box) -> None:
     young = host.kept(NAME)
     host.config["min_free"] = "900T"
     with pytest.raises(
-        LoopError, match=r"only \d+ MiB are free in .*, less than 900T: make room, or see what playbooks"
+        LoopError, match=r"only \d+ MiB are free in .*, less than 900T: make room; ansible-playbook -i INVENTORY"
     ):
         prepare.make_room(host.config)
     assert not os.path.exists(old.path) and os.path.isdir(young.path)
