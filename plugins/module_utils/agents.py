@@ -248,7 +248,10 @@ def _npm(path: str, agent: Agent, timeout: float, *command: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoopError(f"{_named(agent)} cannot be installed: {error}") from error
     if done.returncode:
-        told = re.sub(r"(?m)^npm (ERR!|error) |^.*A complete log.*|^.*in: *$", "", done.stderr.decode(errors="replace"))
+        told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr.decode(errors="replace"))
+        # Why no registry was reached stands above a trace and good advice; its log goes with the directory.
+        reason = re.search(r"request to .* failed, reason: .*", told)
+        told = reason[0] if reason else told.split("A complete log of this run")[0]
         raise LoopError(
             f"{_named(agent)} cannot be installed: {last_words(told)}. Check the version in engineering_loop_agent, and"
             " that this host reaches its npm registry (/etc/npmrc)"

@@ -228,7 +228,8 @@ def switched(scene: Scene) -> str:
             "engineering_loop_timer_on_calendar: monthly\n"
         )
         file.write(yaml.safe_dump(stage["agent"]).replace(WORLD_PI, OUR_PI))
-    scene.sh(f"install -d -m 0755 {OUR_PI} && install -m 0644 {WORLD_PI}/* {OUR_PI}")
+    if stage["agent"]["engineering_loop_home_files"]:
+        scene.sh(f"install -d -m 0755 {OUR_PI} && install -m 0644 {WORLD_PI}/* {OUR_PI}")
     if scene.way.engine != stage["to"]:
         scene.play(f"{OURS}bump", "-l", "loop", "-e", f"to={stage['to']}")
     pins = yaml.safe_load((THEIRS / "inventory/host_vars/loop.yml").read_text(encoding="utf-8"))

@@ -164,12 +164,23 @@ def test_what_was_not_asked_for_is_not_installed(agent: dict[str, str], registry
         agents.install(str(tmp_path), other)
     with pytest.raises(LoopError, match=r"has no program pie, as engineering_loop_agent.program says; it has pi"):
         agents.install(str(tmp_path), {**agent, "program": "pie"})
-    with pytest.raises(LoopError, match=r"9\.9\.9 cannot be installed: .*@played/agent@9\.9\.9.*npm registry"):
+    with pytest.raises(LoopError, match=r"9\.9\.9 cannot be installed: .*@played/agent@9\.9\.9.*npm registry") as told:
         agents.install(str(tmp_path), {**agent, "version": "9.9.9"})
+    assert ".new" not in str(told.value)  # npm's log, which is gone
     registry.files["tar/helper-2.0.0.tgz"] = packed({"package.json": "{}", "evil.js": "1"})
     with pytest.raises(LoopError, match=r"cannot be installed: .*(EINTEGRITY|integrity)"):
         agents.install(str(tmp_path), agent)
     assert below(tmp_path) == []
+
+
+def test_a_registry_that_cannot_be_reached(
+    agent: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("registry", "http://127.0.0.1:1/"), ("fetch_retries", "0")):
+        monkeypatch.setenv(f"npm_config_{name}", value)
+    with pytest.raises(LoopError, match=r"reason: .*ECONNREFUSED 127.0.0.1:1. Check .* npm registry") as told:
+        agents.install(str(tmp_path), agent)
+    assert "proxy" not in str(told.value) and "complete log" not in str(told.value)
 
 
 def test_an_npm_that_is_not_there_or_hangs(
