@@ -45,14 +45,14 @@ VALUES = {
 
 
 def test_repositories_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
-    told = refused(tmp_path, {name: {"repos": given} for name, (given, _) in REPOS.items()})
+    told = refused(tmp_path, {name: {"repos": given} for name, (given, _told) in REPOS.items()})
     for name, (_given, words) in REPOS.items():
         assert words in told[name], name
         assert ("engineering_loop_repos" in told[name]) == (name != "right")
 
 
 def test_values_that_no_host_could_bear_are_refused_by_name(tmp_path: Path) -> None:
-    told = refused(tmp_path, {name: {variable: value} for name, (variable, value, _) in VALUES.items()})
+    told = refused(tmp_path, {name: {variable: value} for name, (variable, value, _told) in VALUES.items()})
     for name, (_variable, _value, words) in VALUES.items():
         assert words in told[name], (name, told[name])
 
