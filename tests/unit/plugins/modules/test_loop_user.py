@@ -63,5 +63,5 @@ def test_what_is_refused_is_one_line(task: Callable[..., dict[str, Any]]) -> Non
         "the user root has the number of root: name another one",
     ]
     found = task(loop_info, config="/nonexistent.json", details=False, accounts={"root": "root", "no-such": "no-such"})
-    assert found["accounts"]["refused"] == [answer["msg"]]
+    assert found["accounts"]["refused"] == answer["msg"].split("; ")
     assert (found["accounts"]["missing_users"], found["accounts"]["missing_groups"]) == (["no-such"], ["no-such"])
