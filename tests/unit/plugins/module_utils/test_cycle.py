@@ -31,10 +31,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     cycle,
     gate_policy,
     prepare,
-    receipts,
     records,
     sandbox,
     settle,
+    units,
     wire,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
@@ -71,7 +71,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     host = deployed(tmp_path, forge)
     host.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(host.config["policy_file"]))
     host.config["user"] = pwd.getpwuid(os.geteuid()).pw_name
