@@ -21,6 +21,7 @@ from typing import Any
 from . import quarantine as store
 from .admins import Admin, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
+from .clock import utc_now
 from .errors import LoopError, playbook
 from .files import write_atomic
 from .gitcmd import git
@@ -255,7 +256,7 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "id": leftover.id,
         "what": what,
         "why": leftover.why,
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "when": utc_now(),
         "from": leftover.place or leftover.branch,
         "path": leftover.place,
         "tree": bool(leftover.path) or moved,
