@@ -29,7 +29,7 @@ from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
 from .clock import stamp
 from .errors import LoopError
-from .files import alone_in, remove_tree, size_of, write_atomic
+from .files import alone_in, inside, remove_tree, size_of, write_atomic
 from .gitcmd import rows
 from .gitrepo import (
     OBJECT,
@@ -40,7 +40,6 @@ from .gitrepo import (
     commits,
     files_below,
     filters_off,
-    inside,
     lstat_of,
     open_repo,
     read_small,

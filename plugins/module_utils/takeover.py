@@ -28,7 +28,7 @@ from . import adopt, cells, env_file, privileges, releases, rollout, units, untr
 from .alive import cycle_in_progress
 from .clock import fine_stamp
 from .errors import LoopError, playbook
-from .files import flocked, read_bytes, write_atomic
+from .files import flocked, inside, read_bytes, write_atomic
 from .hostfiles import Entry, converge
 from .renderers import UNIT_DIRS, renderers_of
 from .users import as_user
@@ -556,9 +556,9 @@ def _at_work(layout: Layout) -> str:
             with open(f"/proc/{pid}/cmdline", "rb") as handle:
                 command = handle.read(65536)
             place = os.readlink(f"/proc/{pid}/cwd")
-            inside = f"{place}/".startswith(f"{os.path.realpath(layout.install_dir)}/")
+            stands = inside(place, os.path.realpath(layout.install_dir))
             theirs = os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(layout.user).pw_uid
-            if command.startswith(started) or b"\0" + started in command or (inside and theirs):
+            if command.startswith(started) or b"\0" + started in command or (stands and theirs):
                 words = command.replace(b"\0", b" ").decode(errors="replace").split()[:3]
                 return f"process {pid}: {' '.join(words)}"
     return ""

@@ -23,7 +23,7 @@ from .admins import Admin, admins_of, adopt, check_outside, index_tree, last_com
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .clock import utc_now
 from .errors import LoopError, playbook
-from .files import write_atomic
+from .files import inside, write_atomic
 from .gitcmd import git
 from .gitrepo import (
     OBJECT,
@@ -36,7 +36,6 @@ from .gitrepo import (
     files_below,
     filters_off,
     git_locks,
-    inside,
     lstat_of,
     main_branch,
     objects,
