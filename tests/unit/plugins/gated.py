@@ -82,7 +82,7 @@ def in_unit(unit: str) -> Iterator[None]:
 
 def install(host: Box) -> None:
     """What of our programs a cycle and the gateway start."""
-    wanted = {"hooks/pre-receive", "bin/gh", "gateway-client"}
+    wanted = {"bin/gh", "gateway-client"}
     for entry in runtime.entries(host.config["lib_dir"]):
         if entry.path.removeprefix(f"{host.config['lib_dir']}/") in wanted:
             Path(entry.path).parent.mkdir(exist_ok=True)
