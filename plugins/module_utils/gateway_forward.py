@@ -16,7 +16,7 @@ import subprocess
 from typing import IO, cast
 
 from .errors import LoopError
-from .gitcmd import begun, credentials, end, ended_after, origin_of, whole_environment
+from .gitcmd import begun, credentials, end, ended_after, helpers, origin_of, whole_environment
 from .pristine import LENDERS_ARE_MUTE, Clone
 from .untrusted import show
 
@@ -38,7 +38,7 @@ class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
         os.makedirs(f"{self.objects}/info", mode=0o700)
         places = {"GIT_DIR": home, "GIT_OBJECT_DIRECTORY": self.objects}
         self.process = subprocess.Popen(
-            [*begun(), "git", f"remote-{scheme}", "forge", clone.url], cwd=home,
+            [*begun(), f"{helpers()}/git-remote-{scheme}", "forge", clone.url], cwd=home,
             env=whole_environment({**access, **places}, {**settings, **SETTINGS}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

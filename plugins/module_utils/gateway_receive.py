@@ -26,7 +26,7 @@ from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_forward import Forwarding
 from .gateway_requests import HEADS, Asking, deployed_policy
-from .gitcmd import ANY, git, rows
+from .gitcmd import ANY, git, helpers, rows
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -55,7 +55,8 @@ RECEIVE_SECONDS = 600.0
 ABILITIES = "report-status side-band-64k ofs-delta delete-refs atomic object-format={}"
 UPDATE = re.compile(r"(shallow|[0-9a-f]{40,64}) ([0-9a-f]{40,64})(?: (.*))?", re.DOTALL)
 MAX_REFS, MAX_SENT = 1000, 65_000
-RECEIVING = {"core.bigFileThreshold": "16m", "pack.threads": "1"}
+# Only what is kept has to outlive a crash.
+RECEIVING = {"core.bigFileThreshold": "16m", "pack.threads": "1", "core.fsync": "none"}
 
 
 class Update(NamedTuple):
@@ -92,8 +93,6 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket) -> None:
                 allowed = whole and decide(asking, clone, home, updates, said.append, way)
                 _report(connection, updates, said, whole, allowed)
         finally:
-            with contextlib.suppress(OSError):  # nobody has to wait for what follows
-                connection.shutdown(socket.SHUT_RDWR)
             remove_tree(home)
 
 
@@ -108,7 +107,9 @@ def _greeting(home: str) -> bytes:
 def _asked_for(connection: socket.socket) -> list[Update]:
     """What the client wants to be changed; what is sent for that follows."""
     updates: list[Update] = []
-    while line := wire.unpacked(connection, most=MAX_SENT, seconds=RECEIVE_SECONDS):
+    ends = time.monotonic() + RECEIVE_SECONDS
+    connection.settimeout(RECEIVE_SECONDS)
+    while line := wire.unpacked(connection, most=MAX_SENT, seconds=ends - time.monotonic()):
         words = UPDATE.fullmatch(line.split(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("\n"))
         if not words or len(updates) >= MAX_REFS:
             raise LoopError("nothing that git asks for in a push")
@@ -151,6 +152,7 @@ def _report(
             for at in range(0, len(content), MAX_SENT):
                 connection.sendall(wire.packet(band + content[at : at + MAX_SENT]))
         connection.sendall(b"0000")
+        connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait for what follows
 
 
 def make_inbox(config: Config, clone: Clone, start: str) -> str:
@@ -286,7 +288,8 @@ def _refs(home: str) -> list[list[str]]:
 
 
 def ready(config: Config) -> None:
-    """Read the policy and compile its patterns once, before there is a process for each connection."""
+    """Read the policy, compile its patterns and look for git once, before there is a process for each connection."""
+    helpers()
     policy = deployed_policy(config)
     page = [gate_check.Change("docs/page.md", mode="100644", added=("A page",))]
     for clone in pristine.clones(config):
@@ -426,6 +429,8 @@ def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs
         os.makedirs(f"{making}/objects/pack", mode=0o700)
         for path in packs:
             os.link(path, f"{making}/objects/pack/{os.path.basename(path)}")
+            with open(path, "rb") as handle:
+                os.fsync(handle)
         git(making, ["update-ref", f"{HEADS}kept", commit], environment={"GIT_DIR": making})
         told = {
             "id": name, "at": utc_now(), "cycle": asking.cycle, "repo": clone.repo, "dest": clone.dest,

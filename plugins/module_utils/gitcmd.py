@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import re
 import resource
@@ -137,6 +138,12 @@ def git(
         hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
         raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}{hint}")
     return status, text, err
+
+
+@functools.cache
+def helpers() -> str:
+    """The directory of git's own helpers. To start one directly spares the git that would start it, and outlive us."""
+    return git("/", ["--exec-path"])[1].rstrip("\n")
 
 
 def begun() -> list[str]:
