@@ -54,13 +54,13 @@ RECEIVE_SECONDS = 600.0
 # What the client may use, in git's words.
 ABILITIES = "report-status side-band-64k ofs-delta delete-refs atomic object-format={}"
 UPDATE = re.compile(r"(shallow|[0-9a-f]{40,64}) ([0-9a-f]{40,64})(?: (.*))?", re.DOTALL)
-MAX_REFS, MAX_SENT = 1000, 65_000
+MAX_REFS, MAX_ASKED, MAX_SENT = 1000, 5000, 65_000
 # Only what is kept has to outlive a crash.
 RECEIVING = {"core.bigFileThreshold": "16m", "pack.threads": "1", "core.fsync": "none"}
 
 
 class Update(NamedTuple):
-    """One line that git gives its hook."""
+    """A ref that is to be changed."""
 
     old: str
     new: str
@@ -109,7 +109,7 @@ def _asked_for(connection: socket.socket) -> list[Update]:
     updates: list[Update] = []
     ends = time.monotonic() + RECEIVE_SECONDS
     connection.settimeout(RECEIVE_SECONDS)
-    while line := wire.unpacked(connection, most=MAX_SENT, seconds=ends - time.monotonic()):
+    while line := wire.unpacked(connection, most=MAX_ASKED, seconds=ends - time.monotonic()):
         words = UPDATE.fullmatch(line.split(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("\n"))
         if not words or len(updates) >= MAX_REFS:
             raise LoopError("nothing that git asks for in a push")
