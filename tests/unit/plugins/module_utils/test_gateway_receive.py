@@ -621,6 +621,20 @@ def test_the_forge_moved_meanwhile(ours: Cycle) -> None:
     assert ours.door.branches()[ours.branch] == there
 
 
+def test_a_forge_of_another_kind(forge: Running) -> None:
+    """Said before anything is received, in words that git shows."""
+    with box() as host:
+        host.deploy()
+        bare = host.repository("app")
+        (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n")
+        host.config["unit"] += "-file"
+        with gateway_of(host) as pid, Door(host, forge, pid).cycle(bound=False) as ours:
+            ours.commit()
+            told = ours.run("git", "push", f"git://gateway/{bare.name}", "HEAD:refs/heads/hyrule-feature/x").stderr
+            assert "is no https address, and the gateway publishes to no other" in told
+            assert git(bare, "for-each-ref", "refs/heads/hyrule-feature") == ""
+
+
 def test_the_forge_is_down(ours: Cycle) -> None:
     ours.commit()
     ours.door.fault("down", r"\.git/")
