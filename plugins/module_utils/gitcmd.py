@@ -171,8 +171,9 @@ def ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[th
     late = threading.Event()
 
     def stop() -> None:
-        late.set()
-        _kill(process)
+        if process.returncode is None:
+            late.set()
+            _kill(process)
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True
