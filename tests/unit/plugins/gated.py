@@ -121,7 +121,7 @@ def gateway_of(host: Box) -> Iterator[int]:
     place = Path(gateway_record.socket_of(host.config))
     place.parent.mkdir(mode=0o755)
     spot = host.top / "run/ran"
-    spot.mkdir()
+    spot.mkdir(exist_ok=True)
     give(spot, GATE)
     pid = 0
     try:
