@@ -360,6 +360,7 @@ class Work(NamedTuple):
 
     changes: list[Change]
     commits: str
+    names: Sequence[str] = ()  # of these commits, oldest first
 
 
 def work_between(directory: str, base: str, head: str = "HEAD", environment: Mapping[str, str] | None = None) -> Work:
@@ -545,7 +546,7 @@ def _complete(
     lines = answer.split("\n", len(blobs))
     sizes = {words[0]: int(words[2]) for words in map(str.split, lines[: len(blobs)]) if len(words) == 3}
     whole = [change._replace(size=sizes.get(change.blob, change.size)) for change in changes]
-    return Work(whole, lines[-1] if commits else "")
+    return Work(whole, lines[-1] if commits else "", commits)
 
 
 def changes_in_worktree(directory: str) -> list[Change]:
@@ -938,7 +939,7 @@ def judge_gate_command(policy: Policy, command: str | Sequence[str]) -> list[Vio
 def judge_branch(policy: Policy, branch: str, repo: str = "") -> list[Violation]:
     """Whether a branch, or a prefix of branches, keeps out of the protected ones and says nothing that is denied."""
     name = branch.removeprefix("refs/").removeprefix("heads/")
-    bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|\.lock(/|$)|\.$|^@?$", name)
+    bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|\.lock(/|$)|[./]$|^@?$", name)
     if bad or len(name) > MAX_PATH:
         return [Violation("branch", show(branch), "is not a branch name")]
     low = name.casefold()

@@ -106,6 +106,7 @@ PROTECTED: dict[str, list[str]] = {
 }
 
 
+@functools.cache
 def protector(guard: str) -> Callable[[str], bool]:
     """Whether a path is one of those that ``guard`` protects."""
     entries = [entry.replace("y*ml", end) for entry in PROTECTED[guard] for end in ("yml", "yaml")]

@@ -9,6 +9,7 @@ opened a session for, or root. Everything else is answered in one line and nothi
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -54,7 +55,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
     gateway_access.take(config)
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
-        gateway_requests.deployed_policy(config)
+        gateway_receive.ready(config)
+    gc.freeze()  # what is here now is shared with every child, and not copied to be looked through
     server = _Server(config)
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < IDLE_SECONDS:
@@ -104,7 +106,7 @@ def serve(config: Config, connection: socket.socket) -> None:
             answer = root_asks(config, wire.receive(connection))
             connection.sendall(json.dumps(answer).encode() + b"\n")
             return
-        first = _exactly(connection, 4)  # it tells in which words the other end wants to hear no
+        first = wire.exactly(connection, 4)  # it tells in which words the other end wants to hear no
         asking = _who(config, peer)
         if first[:1] == b"{":
             asked = wire.receive(connection, first)
@@ -139,26 +141,13 @@ def refuse(connection: socket.socket, first: bytes, why: str) -> None:
                 json.dumps({"status": 1, "stdout": "", "stderr": f"{told}\n", "why": why}).encode() + b"\n"
             )
         else:
-            text = f"ERR {untrusted.show(told, 2000)}\n".encode()
-            connection.sendall(b"%04x" % (len(text) + 4) + text)
+            connection.sendall(wire.packet(f"ERR {untrusted.show(told, 2000)}\n".encode()))
         # Who still speaks would be cut off before it has heard us.
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(1.0)
         unheard = 0
         while unheard < 4 * wire.MAX_MESSAGE and (chunk := connection.recv(1 << 16)):
             unheard += len(chunk)
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    found, deadline = b"", time.monotonic() + wire.SECONDS
-    while len(found) < size:
-        if time.monotonic() > deadline:
-            raise LoopError("a request did not end in time")
-        chunk = connection.recv(size - len(found))
-        if not chunk:
-            raise LoopError("a request broke off")
-        found += chunk
-    return found
 
 
 def _who(config: Config, peer: wire.Peer) -> Asking:
@@ -189,26 +178,25 @@ def unit_of(pid: int) -> str:
 
 def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
     """git's own protocol, as git: URLs speak it."""
-    size = int(first, 16) if re.fullmatch(rb"[0-9a-fA-F]{4}", first) else 0
-    asked = GIT_REQUEST.fullmatch(_exactly(connection, size - 4) if 4 < size < 1000 else b"")
+    asked = GIT_REQUEST.fullmatch(wire.unpacked(connection, first))
     if asked is None:
         raise LoopError("nothing that git asks for")
     service, dest, version = asked[1].decode(), asked[2].decode(), (asked[3] or b"").decode()
     clone = next((one for one in pristine.clones(asking.config) if one.dest == dest), None)
     if clone is None:
         raise LoopError(f"{untrusted.show(dest)} is no repository of this loop")
-    connection.settimeout(None)
-    protocol = f"version={version}" if version else ""
     if service == "git-receive-pack":
         # What is judged here, and with what: a change that grows under git's or our hands ends this process.
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY,) * 2)
-        gateway_receive.receive(asking, clone, connection, protocol)
+        gateway_receive.receive(asking, clone, connection)
         return
     refreshed = pristine.refresh_one(asking.config, clone, asking.token())
     if refreshed["status"] == "failed":
         raise LoopError(f"{clone.repo} cannot be fetched: {refreshed['detail']}")
     asking.note("fetch", repo=clone.repo, dest=dest)
-    environment = whole_environment({"GIT_PROTOCOL": protocol}, {"uploadpack.allowFilter": "true"})
+    connection.settimeout(None)
+    protocol = {"GIT_PROTOCOL": f"version={version}"} if version else {}
+    environment = whole_environment(protocol, {"uploadpack.allowFilter": "true"})
     subprocess.run(
         [*begun(), "git", "upload-pack", "--strict", "--timeout=60", clone.path], env=environment,
         stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,

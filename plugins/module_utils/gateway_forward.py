@@ -12,13 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
-from collections.abc import Sequence
 from typing import IO, cast
 
 from .errors import LoopError
-from .gitcmd import begun, credentials, origin_of, whole_environment
+from .gitcmd import begun, credentials, end, ended_after, helpers, origin_of, whole_environment
 from .pristine import LENDERS_ARE_MUTE, Clone
 from .untrusted import show
 
@@ -34,12 +32,13 @@ class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
         scheme = origin_of(clone.url).partition(":")[0]
         if not scheme:
             raise LoopError(f"{show(clone.url)} is no https address, and the gateway publishes to no other")
+        self.home = home
         access, settings = credentials(clone.url, token, forge=clone.forge)
         self.objects = f"{home}/forwarded"  # empty, and leads to what was received once that is to be sent
         os.makedirs(f"{self.objects}/info", mode=0o700)
         places = {"GIT_DIR": home, "GIT_OBJECT_DIRECTORY": self.objects}
         self.process = subprocess.Popen(
-            [*begun(), "git", f"remote-{scheme}", "forge", clone.url], cwd=home,
+            [*begun(), f"{helpers()}/git-remote-{scheme}", "forge", clone.url], cwd=home,
             env=whole_environment({**access, **places}, {**settings, **SETTINGS}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
@@ -50,14 +49,14 @@ class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
         with contextlib.suppress(BrokenPipeError):  # it has ended, and says why where it is listened to
             os.write(self.stdin.fileno(), words.encode())
 
-    def push(self, new: str, ref: str, old: str, objects: Sequence[str]) -> str:
+    def push(self, new: str, ref: str, old: str) -> str:
         """Send ``new`` as ``ref``, which has ``old`` (empty: is not there). Empty, or why the forge has refused it."""
         with open(f"{self.objects}/info/alternates", "w", encoding="utf-8") as handle:
-            handle.write("".join(f"{place}\n" for place in objects))
+            handle.write(f"{self.home}/objects\n")
         self._say(f"option cas {ref}:{old or '0' * len(new)}\npush {new}:{ref}\n")
-        try:
-            out, err = self.process.communicate(b"\n\n", timeout=SECONDS)  # one ends what is pushed, one all
-        except subprocess.TimeoutExpired:
+        with ended_after(self.process, SECONDS) as late:
+            out, err = self.process.communicate(b"\n\n")  # one ends what is pushed, one all
+        if late.is_set():
             return f"it did not answer within {SECONDS:.0f} s"
         told, said = (stream.decode("utf-8", "replace").splitlines() for stream in (out, err))
         if self.process.returncode == 0 and any(re.match(rf"ok {re.escape(ref)}(?= |\Z)", line) for line in told):
@@ -67,10 +66,7 @@ class Forwarding(contextlib.AbstractContextManager["Forwarding"]):
 
     def __exit__(self, *_exception: object) -> None:
         """Whatever was begun ends here."""
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.communicate()
+        end(self.process)
 
 
 def _forge_words(rejected: list[str], said: list[str]) -> str:

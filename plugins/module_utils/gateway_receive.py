@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A push of the cycle: received into a repository of the gateway's own, judged there, and only then sent on.
 
-git itself receives: every object is hashed and checked, and waits in git's quarantine while the hook asks what to do.
-What is judged is what was received, and exactly that is forwarded, against the exact old value. What is refused is
-kept in ``gate_dir/kept``, where a person finds it.
+git's index-pack takes in what is sent: every object is hashed and checked. What is judged is what was received, and
+exactly that is forwarded, against the exact old value. What is refused is kept in ``gate_dir/kept``, where a person
+finds it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from . import gate_check, gate_policy, gateway_record, journal, pristine, untrusted
+from . import gate_check, gate_policy, gateway_record, journal, pristine, untrusted, wire
 from .clock import age_of, stamp, utc_now
 from .errors import LoopError, playbook
 from .files import remove_tree, write_atomic
 from .gate_check import Violation
 from .gateway_forward import Forwarding
 from .gateway_requests import HEADS, Asking, deployed_policy
-from .gitcmd import begun, git, rows, whole_environment
+from .gitcmd import ANY, git, helpers, rows
 from .pristine import Clone
 from .settings import change_id
 from .sizes import limits_of
@@ -53,33 +51,16 @@ MAX_LISTED = 64 * 1024 * 1024  # of the names of what changes
 # Of what is refused, so much of one cycle is kept: whoever pushes on and on fills no disk.
 KEPT_PER_CYCLE, KEPT_BYTES = 5, 64 * 1024 * 1024
 RECEIVE_SECONDS = 600.0
-HOOK_FD = "LOOP_GATEWAY_FD"
-
-# git's hook. Bash, since the descriptor's number may have more than one digit.
-PRE_RECEIVE = f"""\
-#!/bin/bash
-# Say what was received to the gateway, which holds the other end, and end as it says.
-{{ printf '%s\\n' "$GIT_QUARANTINE_PATH"; cat; echo; }} >&"${HOOK_FD}"
-while IFS= read -r -u "${HOOK_FD}" line; do
-  case $line in
-    yes) exit 0 ;;
-    no) exit 1 ;;
-    *) printf '%s\\n' "$line" >&2 ;;
-  esac
-done
-exit 1
-"""
-
-RECEIVING = {
-    "receive.fsckObjects": "true", "receive.unpackLimit": "1", "receive.maxInputSize": str(MAX_INPUT),
-    "receive.autogc": "false", "receive.denyDeletes": "true", "receive.updateServerInfo": "false",
-    "receive.advertisePushOptions": "false", "core.logAllRefUpdates": "false", "core.bigFileThreshold": "16m",
-    "pack.threads": "1", "gc.auto": "0", **pristine.LENDERS_ARE_MUTE,
-}  # fmt: skip
+# What the client may use, in git's words.
+ABILITIES = "report-status side-band-64k ofs-delta delete-refs atomic object-format={}"
+UPDATE = re.compile(r"(shallow|[0-9a-f]{40,64}) ([0-9a-f]{40,64})(?: (.*))?", re.DOTALL)
+MAX_REFS, MAX_ASKED, MAX_SENT = 1000, 5000, 65_000
+# Only what is kept has to outlive a crash.
+RECEIVING = {"core.bigFileThreshold": "16m", "pack.threads": "1", "core.fsync": "none"}
 
 
 class Update(NamedTuple):
-    """One line that git gives its hook."""
+    """A ref that is to be changed."""
 
     old: str
     new: str
@@ -93,8 +74,8 @@ class NotAllowed(LoopError):
 # --- receiving ----------------------------------------------------------------------------------
 
 
-def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: str) -> None:
-    """Serve one ``git push`` on the connection, from git's greeting to its report."""
+def receive(asking: Asking, clone: Clone, connection: socket.socket) -> None:
+    """Serve one ``git push`` on the connection, from the greeting to the report: gitprotocol-pack(5)."""
     config = asking.config
     disk = os.statvfs(config["gate_dir"])
     if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
@@ -102,31 +83,76 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket, protocol: s
     with asking.turn():
         home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
         try:
-            ours, hooks = socket.socketpair()
-            with ours, hooks, Forwarding(clone, asking.token(), home) as way:
-                environment = whole_environment(
-                    {"GIT_PROTOCOL": protocol, HOOK_FD: str(hooks.fileno())},
-                    {**RECEIVING, "core.hooksPath": f"{config['lib_dir']}/hooks"},
-                )
-                process = subprocess.Popen(
-                    [*begun(2 * MAX_INPUT), "git", "receive-pack", home], env=environment,
-                    stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,
-                    pass_fds=(hooks.fileno(),), start_new_session=True,
-                )  # fmt: skip
-                try:
-                    hooks.close()
-                    _answer_hook(asking, clone, home, ours, way)
-                    process.wait(RECEIVE_SECONDS)
-                except subprocess.TimeoutExpired:
-                    asking.note("refused", asked=f"push to {clone.repo}", why="it did not end in its time")
-                finally:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            with Forwarding(clone, asking.token(), home) as way:
+                connection.sendall(_greeting(home))
+                updates = _asked_for(connection)
+                if not updates:  # the client sees that all is here already
+                    return
+                said: list[str] = []
+                whole = _received(asking, clone, connection, home, updates, said.append)
+                allowed = whole and decide(asking, clone, home, updates, said.append, way)
+                _report(connection, updates, said, whole, allowed)
         finally:
-            with contextlib.suppress(OSError):  # nobody has to wait for what follows
-                connection.shutdown(socket.SHUT_RDWR)
             remove_tree(home)
+
+
+def _greeting(home: str) -> bytes:
+    """What is shown to the client, and what it may use."""
+    refs = _refs(home)
+    able = ABILITIES.format("sha256" if len(refs[0][0]) == 64 else "sha1")
+    lines = [f"{' '.join(refs[0])}\0{able}", *map(" ".join, refs[1:])]
+    return b"".join(wire.packet(f"{line}\n".encode()) for line in lines) + b"0000"
+
+
+def _asked_for(connection: socket.socket) -> list[Update]:
+    """What the client wants to be changed; what is sent for that follows."""
+    updates: list[Update] = []
+    ends = time.monotonic() + RECEIVE_SECONDS
+    connection.settimeout(RECEIVE_SECONDS)
+    while line := wire.unpacked(connection, most=MAX_ASKED, seconds=ends - time.monotonic()):
+        words = UPDATE.fullmatch(line.split(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("\n"))
+        if not words or len(updates) >= MAX_REFS:
+            raise LoopError("nothing that git asks for in a push")
+        updates.append(Update(*words.groups("")))
+    return updates
+
+
+def _received(
+    asking: Asking, clone: Clone, connection: socket.socket, home: str, updates: Sequence[Update], say: Say
+) -> bool:
+    """Take in what is sent: each object hashed and checked, and all that it names is there."""
+    if all(NONE.fullmatch(update.new) for update in updates):
+        return True  # then nothing is
+    connection.settimeout(None)
+    words = ["index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={MAX_INPUT}"]
+    try:
+        git(
+            home, words, stdin=connection.fileno(), environment={"GIT_DIR": home}, config=RECEIVING,
+            timeout=RECEIVE_SECONDS, most=2 * MAX_INPUT,
+        )  # fmt: skip
+    except LoopError as error:
+        why = f"it was not received whole: {show(str(error).replace(home, 'the gateway'), 1000)}"
+        asking.note("refused", asked=f"push to {clone.repo}", why=why)
+        say(f"push refused: {why}; nothing was published")
+        return False
+    return True
+
+
+def _report(
+    connection: socket.socket, updates: Sequence[Update], said: Sequence[str], whole: bool, allowed: bool
+) -> None:
+    """How each ref fared, and what a person has to know of it."""
+    fared = [f"ok {one.ref}" if allowed else f"ng {one.ref} refused by the gateway" for one in updates if one.ref]
+    lines = [f"unpack {'ok' if whole else 'index-pack failed'}\n", *(f"{line}\n" for line in fared)]
+    report = b"".join(wire.packet(line.encode("utf-8", "surrogateescape")) for line in lines) + b"0000"
+    told = "".join(f"{show(line, 2000)}\n" for line in said).encode()
+    connection.settimeout(wire.SECONDS)
+    with contextlib.suppress(OSError):  # who has gone hears nothing
+        for band, content in ((b"\2", told), (b"\1", report)):
+            for at in range(0, len(content), MAX_SENT):
+                connection.sendall(wire.packet(band + content[at : at + MAX_SENT]))
+        connection.sendall(b"0000")
+        connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait for what follows
 
 
 def make_inbox(config: Config, clone: Clone, start: str) -> str:
@@ -163,51 +189,28 @@ def _put(path: str, text: str) -> None:
         handle.write(text)
 
 
-def _answer_hook(asking: Asking, clone: Clone, home: str, ours: socket.socket, way: Forwarding) -> None:
-    """Wait for the hook, decide, and tell it; nothing comes where the push broke off before."""
-    ours.settimeout(RECEIVE_SECONDS)
-    with contextlib.suppress(TimeoutError), ours.makefile("rw", encoding="utf-8", errors="surrogateescape") as pipe:
-        quarantine = pipe.readline().rstrip("\n")
-        updates = []
-        while line := pipe.readline().rstrip("\n"):
-            updates.append(Update(*[*line.split(" ", 2), "", ""][:3]))
-        if not updates:
-            asking.note("refused", asked=f"push to {clone.repo}", why="it broke off before all of it was received")
-            return
-        said: list[str] = []
-        allowed = decide(asking, clone, home, quarantine, updates, said.append, way)
-        with contextlib.suppress(OSError):
-            pipe.write("".join(f"{show(line, 2000)}\n" for line in said) + ("yes\n" if allowed else "no\n"))
-            pipe.flush()
-
-
 # --- deciding -----------------------------------------------------------------------------------
 
 
-def decide(
-    asking: Asking, clone: Clone, home: str, quarantine: str, updates: Sequence[Update], say: Say, way: Forwarding
-) -> bool:
+def decide(asking: Asking, clone: Clone, home: str, updates: Sequence[Update], say: Say, way: Forwarding) -> bool:
     """Judge what was received and send it on; whether the forge has it now. Every answer is in the record."""
     began = time.monotonic()
     first = updates[0]
     entry: Json = {
         "dest": clone.dest, "repo": clone.repo, "branch": show(first.ref.removeprefix(HEADS)), "new": first.new,
     }  # fmt: skip
-    inside = {
-        "GIT_DIR": home, "GIT_OBJECT_DIRECTORY": quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{home}/objects",
-    }  # fmt: skip
     try:
         _check_asked(asking, clone, updates)
-        found = judge(asking.config, clone, home, inside, first)
+        found, commits = judge(asking.config, clone, home, first)
         entry["judged"] = round(time.monotonic() - began, 3)
         if found:
             raise NotAllowed(_told(found))
-        _forward(asking, clone, home, inside, first, entry, way)
+        _forward(asking, clone, home, first, commits, entry, way)
     except (LoopError, OSError, MemoryError, ValueError) as error:
         if isinstance(error, MemoryError):
             error = NotAllowed("it needs more memory to be judged than any change does")
         reason = f"push refused: {error}"
-        kept = _keep(asking, clone, home, quarantine, first, reason)
+        kept = _keep(asking, clone, home, first, reason)
         asking.note(
             "push", **entry, allowed=False, reason=show(reason, 2000), kept=kept,
             seconds=round(time.monotonic() - began, 3),
@@ -222,6 +225,8 @@ def decide(
 
 def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> None:
     """Refuse what is not this cycle's to push, before anybody looks into it."""
+    if any(update.old == "shallow" for update in updates):
+        raise NotAllowed("it comes from a clone whose history is cut off: git fetch --unshallow")
     if len(updates) != 1:
         names = ", ".join(show(update.ref) for update in updates[:3])
         raise NotAllowed(f"one branch is published at a time, not {len(updates)} refs ({names})")
@@ -251,50 +256,66 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
             raise NotAllowed(f"this cycle has published {other} already, and publishes one branch")
 
 
-def judge(config: Config, clone: Clone, home: str, inside: Mapping[str, str], update: Update) -> list[Violation]:
-    """Every reason why what was received may not be published; an empty list lets it through."""
+def judge(config: Config, clone: Clone, home: str, update: Update) -> tuple[list[Violation], Sequence[str]]:
+    """Every reason why what was received may not be published, none lets it through; and the commits that it has."""
     policy = deployed_policy(config)
     found = gate_check.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
     if found:
-        return found
+        return found, ()
     base = base_of(home, clone)
-    if sum(os.path.getsize(path) for path in _packs(inside["GIT_OBJECT_DIRECTORY"])) > SMALL:
-        _check_size(policy, clone, home, inside, update.new, base)
-    prefixes = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
+    if sum(os.path.getsize(path) for path in _packs(home)) > SMALL:
+        _check_size(policy, clone, home, update.new, base)
     try:
-        work = gate_check.work_between(home, base, update.new, inside)
+        work = gate_check.work_between(home, base, update.new, {"GIT_DIR": home})
     except LoopError:  # of a small pack that is large after all: say what is
-        _check_size(policy, clone, home, inside, update.new, base)
+        _check_size(policy, clone, home, update.new, base)
         raise
-    if f"{update.new} commit " not in work.commits:
+    if update.new not in work.names:
         raise NotAllowed(f"{update.new[:12]} is no commit on top of what {clone.repo} has")
-    found += gate_check.judge_changes(policy, clone.dest, work.changes, prefixes)
+    found += gate_check.judge_changes(policy, clone.dest, work.changes, _allowed(config, clone))
     found += gate_check.judge_text(policy, clone.dest, "a commit", work.commits)
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"])
     if len(work.commits) > most:
         reason = f"are {len(work.commits)} letters, allowed: {most}"
         found.append(Violation("guards.max_patch_bytes", "the commits", reason))
+    return found, work.names
+
+
+def _refs(home: str) -> list[list[str]]:
+    """What the client was shown: (commit, name)."""
+    with open(f"{home}/packed-refs", encoding="utf-8") as handle:
+        return [line.rstrip("\n").split(" ", 1) for line in handle if not line.startswith("#")]
+
+
+def ready(config: Config) -> None:
+    """Read the policy, compile its patterns and look for git once, before there is a process for each connection."""
+    helpers()
+    policy = deployed_policy(config)
+    page = [gate_check.Change("docs/page.md", mode="100644", added=("A page",))]
+    for clone in pristine.clones(config):
+        gate_check.judge_changes(policy, clone.dest, page, _allowed(config, clone))
+
+
+def _allowed(config: Config, clone: Clone) -> Sequence[str]:
+    found: Sequence[str] = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
     return found
 
 
 def base_of(home: str, clone: Clone) -> str:
     """The base's commit when the inbox was made, which is what the client was shown."""
-    with open(f"{home}/packed-refs", encoding="utf-8") as handle:
-        lines = [line.rstrip("\n").split(" ", 1) for line in handle]
-    return next(line[0] for line in lines if line[1:] == [f"{HEADS}{clone.version}"])
+    return next(commit for commit, name in _refs(home) if name == f"{HEADS}{clone.version}")
 
 
-def _packs(objects: str) -> list[str]:
+def _packs(home: str) -> list[str]:
     """The files in which git keeps what it has received."""
-    place = f"{objects}/pack"
+    place = f"{home}/objects/pack"
     return [f"{place}/{name}" for name in os.listdir(place)] if os.path.isdir(place) else []
 
 
-def _check_size(
-    policy: gate_policy.Policy, clone: Clone, home: str, inside: Mapping[str, str], new: str, base: str
-) -> None:
+def _check_size(policy: gate_policy.Policy, clone: Clone, home: str, new: str, base: str) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
     most = int(gate_policy.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
+    inside = {"GIT_DIR": home}
     words = ["rev-list", "--objects", "--no-object-names", new, f"^{base}"]
     status, listed, _err = git(home, words, environment=inside, ok=(0, 128), most=MAX_LISTED)
     if status:
@@ -310,7 +331,7 @@ def _check_size(
     total = sum(int(line.split(" ")[1]) for _name, line in lines if " missing" not in line)
     if total <= most:
         commits = [name for name, line in lines if line.startswith("commit ")]
-        total, lost = _written_out(clone, home, inside, commits)
+        total, lost = _written_out(clone, home, commits)
         if lost > MAX_LISTED:
             raise NotAllowed(f"{lost} bytes would be taken away, allowed: {MAX_LISTED}")
     if total > most:
@@ -319,11 +340,12 @@ def _check_size(
         )
 
 
-def _written_out(clone: Clone, home: str, inside: Mapping[str, str], commits: Sequence[str]) -> tuple[int, int]:
+def _written_out(clone: Clone, home: str, commits: Sequence[str]) -> tuple[int, int]:
     """How many bytes of files these commits bring, and take away, when they are written out.
 
     A few trees can name a file a million times. git lists what changes in memory first, which is bounded.
     """
+    inside = {"GIT_DIR": home}
     words = ["diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames"]
     given = "".join(f"{name}\n" for name in commits).encode()
     try:
@@ -352,18 +374,19 @@ def _told(found: Sequence[Violation]) -> str:
 
 
 def _forward(
-    asking: Asking, clone: Clone, home: str, inside: Mapping[str, str], update: Update, entry: Json, way: Forwarding
+    asking: Asking, clone: Clone, home: str, update: Update, commits: Sequence[str], entry: Json, way: Forwarding
 ) -> None:
     """Exactly what was judged goes to the forge, if it still has there what we think; else NotAllowed, in its words."""
     branch = update.ref.removeprefix(HEADS)
     before = asking.story().forwarded.get(branch, {}).get("new", "")
     old = before or pristine.read_tip(clone.path, branch)
-    if before and git(home, ["merge-base", "--is-ancestor", before, update.new], environment=inside, ok=(0, 1, 128))[0]:
+    words = ["merge-base", "--is-ancestor", before, update.new]
+    if before and before not in commits and git(home, words, environment={"GIT_DIR": home}, ok=ANY)[0]:
         raise NotAllowed(f"{show(branch)} has {before[:12]}, which this cycle published and which would be lost")
     if old and not before:
         _give_way(asking, clone, branch, old)
     asking.note("forward", **entry, old=old)
-    if refused := way.push(update.new, update.ref, old, [inside["GIT_OBJECT_DIRECTORY"], f"{home}/objects"]):
+    if refused := way.push(update.new, update.ref, old):
         raise NotAllowed(f"the forge refuses it: {refused}")
     entry["old"] = old
 
@@ -381,7 +404,7 @@ def _give_way(asking: Asking, clone: Clone, branch: str, old: str) -> None:
 # --- what is kept -------------------------------------------------------------------------------
 
 
-def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Update, reason: str) -> str:
+def _keep(asking: Asking, clone: Clone, home: str, update: Update, reason: str) -> str:
     """Keep what was refused; its name, or empty where there is nothing to keep or no room for it."""
     if NONE.fullmatch(update.new) or not re.fullmatch(r"[0-9a-f]{40,64}", update.new):
         return ""
@@ -390,7 +413,7 @@ def _keep(asking: Asking, clone: Clone, home: str, quarantine: str, update: Upda
     if same or len(kept_before) >= KEPT_PER_CYCLE:
         return same
     with contextlib.suppress(OSError, LoopError):
-        files = _packs(quarantine)
+        files = _packs(home)
         if sum(os.stat(path).st_size for path in files) > KEPT_BYTES:
             return ""  # no work is that large, and the cell has it
         return keep(asking, clone, update.ref.removeprefix(HEADS), update.new, reason, files)
@@ -406,6 +429,8 @@ def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs
         os.makedirs(f"{making}/objects/pack", mode=0o700)
         for path in packs:
             os.link(path, f"{making}/objects/pack/{os.path.basename(path)}")
+            with open(path, "rb") as handle:
+                os.fsync(handle)
         git(making, ["update-ref", f"{HEADS}kept", commit], environment={"GIT_DIR": making})
         told = {
             "id": name, "at": utc_now(), "cycle": asking.cycle, "repo": clone.repo, "dest": clone.dest,

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from .errors import LoopError, TimedOut
@@ -84,7 +87,7 @@ def git(
     directory: str,
     arguments: Sequence[str],
     *,
-    stdin: bytes | None = None,
+    stdin: bytes | int | None = None,
     environment: Mapping[str, str] | None = None,
     config: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
@@ -95,30 +98,29 @@ def git(
 
     Raises LoopError with git's own reason where the exit status is not in ``ok``, TimedOut after
     ``timeout`` seconds, and then all that git had started is ended. Where ``most`` is given and git has more bytes to
-    say than that, which a few objects can make without end, it is LoopError as well.
+    say or to write than that, which a few objects can make without end, it is LoopError as well. ``stdin`` is what it
+    reads, or the descriptor to read from.
     """
     if not os.path.isdir(directory) or not os.access(directory, os.X_OK):
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
     if not available():
         raise LoopError("the program git is missing on this host; Debian's package is git")
     with contextlib.ExitStack() as stack:
+        source = subprocess.DEVNULL if stdin is None else stdin if isinstance(stdin, int) else subprocess.PIPE
         sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
         try:
             process = subprocess.Popen(
-                [*begun(most), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE, stdout=sink, stderr=subprocess.PIPE,
-                start_new_session=True,
+                [*begun(), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
+                stdin=source, stdout=sink, stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
             raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
-        try:
-            out, error_text = process.communicate(stdin, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s") from error
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+        with ended_after(process, timeout) as late:
+            if most is not None:
+                _bound(process.pid, most)
+            out, error_text = process.communicate(stdin if isinstance(stdin, bytes) else None)
+        if late.is_set():
+            raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s")
         if not isinstance(sink, int):
             sink.seek(0)
             out = sink.read()
@@ -138,14 +140,62 @@ def git(
     return status, text, err
 
 
-def begun(most: int | None = None) -> list[str]:
-    """What git is started by: however we end, it ends as well, and it says and holds no more than it may.
+@functools.cache
+def helpers() -> str:
+    """The directory of git's own helpers. To start one directly spares the git that would start it, and outlive us."""
+    return git("/", ["--exec-path"])[1].rstrip("\n")
 
-    Programs of util-linux, which every Debian has: where threads are about, nothing of ours may run between fork and
+
+def begun() -> list[str]:
+    """What git is started by: however we end, it ends as well.
+
+    A program of util-linux, which every Debian has: where threads are about, nothing of ours may run between fork and
     exec.
     """
-    begun = [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "KILL"]
-    return begun if most is None else ["prlimit", f"--fsize={most}", f"--data={MAX_MEMORY}", *begun]
+    return [] if shutil.which("setpriv") is None else ["setpriv", "--pdeathsig", "KILL"]
+
+
+def _bound(pid: int, most: int) -> None:
+    """From now on it writes no file and holds no memory beyond what it may. That began a moment ago."""
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        resource.prlimit(pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+
+
+@contextlib.contextmanager
+def ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """End it, and all that it started, after so many seconds, or with the block; the event tells that it was too late.
+
+    Popen's own limits look whether it has ended and sleep in between, for longer than a small git runs.
+    """
+    late = threading.Event()
+
+    def stop() -> None:
+        if process.returncode is None:
+            late.set()
+            _kill(process)
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()  # who forks has one thread
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Nothing of it runs any more."""
+    if process.returncode is None:
+        _kill(process)
+        process.communicate()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def rows(listing: str) -> list[str]:

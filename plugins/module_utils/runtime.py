@@ -19,7 +19,6 @@ from . import (
     gateway,
     gateway_access,
     gateway_client,
-    gateway_receive,
     habits,
     prepare,
     sandbox,
@@ -129,7 +128,7 @@ def sources() -> dict[str, bytes]:
 
 
 def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.DEFAULT_PATH) -> list[Entry]:
-    """What must stand below ``lib_dir``: core, launcher, client, hook, programs. What is no longer ours goes."""
+    """What must stand below ``lib_dir``: core, launcher, client, programs. What is no longer ours goes."""
     package = f"{lib_dir}/{PACKAGE}"
     content = sources()
     quoted = shlex.quote(lib_dir)
@@ -139,8 +138,6 @@ def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.D
         Entry(lib_dir, "directory", mode=0o755),
         Entry(package, "directory", mode=0o755),
         Entry(f"{lib_dir}/loop", content=launcher.encode(), mode=0o755),
-        Entry(f"{lib_dir}/hooks", "directory", mode=0o755),
-        Entry(f"{lib_dir}/hooks/pre-receive", content=gateway_receive.PRE_RECEIVE.encode(), mode=0o755),
         Entry(f"{lib_dir}/bin", "directory", mode=0o755),
         Entry(f"{lib_dir}/bin/gh", content=client, mode=0o755),
         Entry(f"{lib_dir}/gateway-client", content=client, mode=0o755),
@@ -152,8 +149,8 @@ def entries(lib_dir: str, programs: Iterable[str] = (), config: str = settings.D
     wanted.append(Entry(f"{lib_dir}/engine", "directory", mode=0o755))
     wanted.append(Entry(f"{lib_dir}/engine/python", content=own, mode=0o755))
     wanted += [Entry(f"{package}/{name}", content=text) for name, text in sorted(content.items())]
-    ours = ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names}), (f"{lib_dir}/hooks", {"pre-receive"}))
-    wanted.append(Entry(f"{lib_dir}/git-askpass", "absent"))  # an earlier version's
+    ours = ((package, set(content)), (f"{lib_dir}/bin", {*DOORS, *names}), (f"{lib_dir}/hooks", set[str]()))
+    wanted.append(Entry(f"{lib_dir}/git-askpass", "absent"))  # an earlier version's, as what is in hooks
     for directory, known in ours:
         if os.path.isdir(directory):
             wanted += [

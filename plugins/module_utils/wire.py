@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sockets between a cycle, root's watch beside it and the gateway: one JSON object each way, bounded."""
+"""Sockets between a cycle, root's watch beside it and the gateway: one JSON object each way, or git's packets."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -73,6 +74,33 @@ def receive(connection: socket.socket, begun: bytes = b"", seconds: float = SECO
         if len(content) > MAX_MESSAGE:
             raise LoopError(f"a message is longer than {MAX_MESSAGE} bytes")
     return untrusted.parse(content, "a message")
+
+
+def exactly(connection: socket.socket, size: int, seconds: float = SECONDS) -> bytes:
+    """So many bytes. LoopError where they do not come in time, or the other end has gone."""
+    found, deadline = b"", time.monotonic() + seconds
+    while len(found) < size:
+        if time.monotonic() > deadline:
+            raise LoopError("a request did not end in time")
+        chunk = connection.recv(size - len(found))
+        if not chunk:
+            raise LoopError("a request broke off")
+        found += chunk
+    return found
+
+
+def packet(content: bytes) -> bytes:
+    """As git frames it: gitprotocol-common(5)."""
+    return b"%04x" % (len(content) + 4) + content
+
+
+def unpacked(connection: socket.socket, begun: bytes = b"", most: int = 1000, seconds: float = SECONDS) -> bytes:
+    """What is in git's next packet, of which ``begun`` was read; empty for the one that ends a list."""
+    head = begun or exactly(connection, 4, seconds)
+    size = int(head, 16) if re.fullmatch(rb"[0-9a-fA-F]{4}", head) else 1
+    if 0 < size <= 4 or size > most:
+        raise LoopError("nothing that git asks for")
+    return exactly(connection, max(0, size - 4), seconds)
 
 
 def tell(config: Config, message: Mapping[str, Any], seconds: float = PATIENCE) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from engineering_loop_core import (  # type: ignore[import-not-found]
     users,
 )
 
-RUNS = 7
+RUNS = 11
 UNIT = "bench-gateway.service"
 REPO, DEST = "AS215932/network-operations", "hyrule-infra"
 # An issue that no forge has, another one each time: nothing of this is a cycle's.

@@ -297,12 +297,13 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
                 if ours.entries("forward"):
                     break
                 time.sleep(0.05)
+            (name,) = os.listdir(f"{gate.config['gate_dir']}/inbox")
+            assert processes_in(name)
             os.kill(gate.pid, signal.SIGKILL)
             os.waitpid(gate.pid, 0)
             assert push.communicate(timeout=30)[1] and push.returncode
-        (name,) = os.listdir(f"{gate.config['gate_dir']}/inbox")
         for _unused in range(100):
-            if not (left := processes_with(name)):
+            if not (left := processes_in(name)):
                 break
             time.sleep(0.05)
         assert left == [] and ours.branch not in gate.branches()
@@ -312,13 +313,14 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
         gate.close_all()
 
 
-def processes_with(word: str) -> list[bytes]:
-    """What runs with this in its arguments."""
+def processes_in(name: str) -> list[bytes]:
+    """What runs in a directory of this name."""
     found = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
-    return [words for words in found if word.encode() in words]
+            if name in os.readlink(f"/proc/{pid}/cwd"):
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return found
 
 
 def test_it_is_started_by_its_socket(

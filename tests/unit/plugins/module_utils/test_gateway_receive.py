@@ -38,6 +38,15 @@ def kept(gate: Door) -> list[dict[str, Any]]:
     return found
 
 
+def emptied(ours: Cycle) -> bool:
+    """Whether nothing of a push stays in the inbox. It is told before that is cleared."""
+    for _unused in range(200):
+        if not os.listdir(f"{ours.door.config['gate_dir']}/inbox"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 # --- what is let through
 
 
@@ -54,7 +63,7 @@ def test_good_work_passes_and_is_told(ours: Cycle) -> None:
     more = ours.commit("docs/c.md")
     assert ours.push().returncode == 0
     assert ours.door.branches()[ours.branch] == more and ours.entries("push")[-1]["old"] == sha
-    assert os.listdir(f"{ours.door.config['gate_dir']}/inbox") == []
+    assert emptied(ours)
 
 
 def test_what_was_merged_meanwhile_is_not_ours(ours: Cycle) -> None:
@@ -368,10 +377,13 @@ def pack_of(ours: Cycle, name: str) -> bytes:
     return done.stdout
 
 
-def raw(ours: Cycle, content: bytes, new: str, ref: str = "", *, cut: bool = False) -> str:
+def framed(*lines: bytes) -> bytes:
+    return b"".join(b"%04x" % (len(line) + 4) + line for line in lines) + b"0000"
+
+
+def raw(ours: Cycle, content: bytes, new: str = "", *, said: bytes = b"", cut: bool = False) -> str:
     """Speak git's protocol by hand; all that is answered."""
-    named = ref or f"refs/heads/{ours.branch}"
-    line = f"{NOTHING} {new} {named}\0report-status side-band-64k".encode()
+    asked_for = said or framed(f"{NOTHING} {new} refs/heads/{ours.branch}\0report-status side-band-64k".encode())
     place = gateway_record.socket_of(ours.door.config)
 
     def work() -> str:
@@ -383,7 +395,7 @@ def raw(ours: Cycle, content: bytes, new: str, ref: str = "", *, cut: bool = Fal
             told = b""
             while not told.endswith(b"0000"):
                 told += peer.recv(65536)
-            peer.sendall(b"%04x" % (len(line) + 4) + line + b"0000")
+            peer.sendall(asked_for)
             answer = b""
             try:
                 peer.sendall(content)
@@ -543,8 +555,49 @@ def test_a_push_that_is_larger_than_any_may_be(ours: Cycle) -> None:
     made.entries.append(entry(3, len(noise) * ((limit >> 20) + 2), large))
     reply = raw(ours, made.pack(), new)
     assert "ng refs/heads/" in reply or "Broken pipe" in reply or "reset" in reply, reply[-300:]
-    assert ours.entries("refused")[-1]["why"] == "it broke off before all of it was received"
-    assert os.listdir(f"{ours.door.config['gate_dir']}/inbox") == []
+    why = ours.entries("refused")[-1]["why"]
+    assert why.startswith("it was not received whole: ") and "pack exceeds maximum allowed size" in why
+    assert emptied(ours)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("{0} --all {ref}", "nothing that git asks for in a push"),
+        ("{0} HEAD {ref}", "nothing that git asks for in a push"),
+        ("-c {new} {ref}", "nothing that git asks for in a push"),
+        ("push-cert\0", "nothing that git asks for in a push"),
+        ("{0} {new} {ref}/", "is not a branch name"),
+        ("{0} {new}", "is no branch"),
+        ("{0} {new} {ref}\nconnect git-upload-pack", "is no name that a person can read"),
+    ],
+)
+def test_what_no_git_asks_for(ours: Cycle, words: str, why: str) -> None:
+    """Nothing of it becomes a word of a command."""
+    new = ours.commit()
+    asked = words.format(NOTHING, new=new, ref=f"refs/heads/{ours.branch}")
+    assert why in raw(ours, pack_of(ours, new), said=framed(f"{asked}\0report-status".encode()))
+    assert ours.branch not in ours.door.branches()
+
+
+def test_more_refs_than_anybody_has(ours: Cycle) -> None:
+    lines = [f"{NOTHING} {NOTHING} refs/heads/{number}".encode() for number in range(gateway_receive.MAX_REFS + 1)]
+    assert "nothing that git asks for in a push" in raw(ours, b"", said=framed(*lines))
+    reply = raw(ours, b"", said=framed(*[line + b"x" * 500 for line in lines[1:]]))  # its report has many packets
+    assert "one branch is published at a time, not 1000 refs" in reply
+    assert "refs/heads/1000x" in reply and reply.endswith(" refused by the gateway\n00000000")
+
+
+def test_a_clone_whose_history_is_cut_off(ours: Cycle) -> None:
+    (ours.checkout / ".git/shallow").write_text(ours.git("rev-parse", "HEAD") + "\n")
+    ours.commit()
+    assert "from a clone whose history is cut off: git fetch --unshallow" in ours.refused()
+
+
+def test_what_is_there_already_is_no_push(ours: Cycle) -> None:
+    done = ours.push("HEAD:refs/heads/main")
+    assert done.returncode == 0 and "Everything up-to-date" in done.stderr
+    assert not ours.entries("push") and not ours.entries("refused")
 
 
 # --- the forge
@@ -566,6 +619,20 @@ def test_the_forge_moved_meanwhile(ours: Cycle) -> None:
     there = commit_files(ours.door.directory(), ours.branch, {"docs/theirs.md": "x\n"}, "Theirs", int(time.time()))
     assert "the forge refuses it: " in ours.refused() and new != there
     assert ours.door.branches()[ours.branch] == there
+
+
+def test_a_forge_of_another_kind(forge: Running) -> None:
+    """Said before anything is received, in words that git shows."""
+    with box() as host:
+        host.deploy()
+        bare = host.repository("app")
+        (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n")
+        host.config["unit"] += "-file"
+        with gateway_of(host) as pid, Door(host, forge, pid).cycle(bound=False) as ours:
+            ours.commit()
+            told = ours.run("git", "push", f"git://gateway/{bare.name}", "HEAD:refs/heads/hyrule-feature/x").stderr
+            assert "is no https address, and the gateway publishes to no other" in told
+            assert git(bare, "for-each-ref", "refs/heads/hyrule-feature") == ""
 
 
 def test_the_forge_is_down(ours: Cycle) -> None:

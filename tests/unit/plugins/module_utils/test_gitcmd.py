@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -211,6 +212,25 @@ def test_a_limit_ends_git_and_all_it_started(repo: Path, tmp_path: Path, monkeyp
     assert time.monotonic() - begun < 10
     assert gone(int((tmp_path / "pid").read_text()))
     assert git(str(repo), ["rev-parse", "--is-bare-repository"], timeout=60)[1] == "false\n"
+
+
+def test_it_reads_from_a_descriptor_and_leaves_no_thread(repo: Path) -> None:
+    before = threading.active_count()
+    with tempfile.TemporaryFile() as given:
+        given.write(b"page\n")
+        given.seek(0)
+        _status, name, _err = git(str(repo), ["hash-object", "--stdin"], stdin=given.fileno())
+    assert name == git(str(repo), ["hash-object", "--stdin"], stdin=b"page\n")[1] and len(name) == 41
+    assert threading.active_count() == before
+
+
+def test_it_says_no_more_than_it_may(repo: Path) -> None:
+    """However early it begins to: the bound holds from the start for a git that waits for its input."""
+    name = git(str(repo), ["hash-object", "-w", "--stdin"], stdin=b"x" * 4096)[1]
+    asked = name.encode() * 50_000
+    with pytest.raises(LoopError, match=r"git cat-file in .* has more than 1000000 bytes to say"):
+        git(str(repo), ["cat-file", "--batch"], stdin=asked, most=1_000_000)
+    assert len(git(str(repo), ["cat-file", "--batch"], stdin=name.encode() * 2, most=1_000_000)[1]) > 8192
 
 
 def test_a_host_without_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,7 +184,7 @@ def test_what_we_brought_goes_and_what_came_of_it_stays(host: Host, asked: list[
     gone = {name.split("/")[0] + "/" + name.split("/")[1] for name in before - host.files()}
     assert gone == {
         "systemd/loop.timer", "systemd/loop.service", "opt/releases", "opt/current", "opt/releases.json", "opt/uv",
-        "opt/uv-1.0", "lib/loop", "lib/gateway-client", "lib/hooks", "lib/bin", "lib/engine",
+        "opt/uv-1.0", "lib/loop", "lib/gateway-client", "lib/bin", "lib/engine",
         "lib/engineering_loop_core",
     }  # fmt: skip
     assert not (host.top / "lib").exists()
