@@ -14,7 +14,7 @@ import yaml
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 DOCUMENTS = ("DOCUMENTATION", "EXAMPLES", "RETURN")
-WORDS = re.compile(r"(?<![\w.{/])(?<!-e )[a-z]+(?:_[a-z0-9]+)+(?![\w(/])")
+WORDS = re.compile(r"(?<![\w.{/])(?<!-e )[a-z]+(?:_[a-z0-9]+)+(?![\w(/])|(?<=`)[a-z]+(?=`)")
 
 
 def options(given: dict[str, Any] | None) -> Iterator[str]:

@@ -171,7 +171,7 @@ def test_the_inputs_are_judged_where_no_loop_host_is(tmp_path: Path, play: str) 
         command = [name, "--tags", "validate", "--connection=local", "-l", "loop", "-e", "engineering_loop_apply=true"]
         status, said = ansible(tmp_path, *command)
         assert status == 0 and " changed=0 unreachable=0 failed=0 " in said, said
-        assert "Refuse a version that is no pin] *" in said
+        assert "Refuse variables that no host could bear] *" in said
         status, said = ansible(tmp_path, *command, "-e", "engineering_loop_version=main")
         assert status != 0 and "engineering_loop_version is" in said, said
         status, said = ansible(tmp_path, *command, "-e", "engineering_loop_state_dir=var/lib")
