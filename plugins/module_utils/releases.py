@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .alive import cycle_in_progress, wait_until_idle
-from .errors import LoopError
+from .errors import LoopError, certificate
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git, rows, told_branch, told_refs
 from .remotes import check_engine
@@ -594,7 +594,7 @@ def last_words(text: str) -> str:
     """The end of a tool's output that says why, on one line and without credentials."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.lower().startswith("hint:")][-4:]
-    return _redact(" / ".join(told) or "no message")[-600:]
+    return certificate(text) or _redact(" / ".join(told) or "no message")[-600:]
 
 
 def _redact(text: str) -> str:
