@@ -53,6 +53,9 @@ def playbook(name: str, host: str = "HOST") -> str:
     return f"ansible-playbook -i INVENTORY as215932.engineering_loop.{name} -l {host}"
 
 
+APPLY = f"run {playbook('apply')}"
+
+
 class LoopError(Exception):
     """Something a person must decide about.
 

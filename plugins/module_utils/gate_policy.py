@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import LoopError, MissingLibrary, printable
+from .errors import APPLY, LoopError, MissingLibrary, printable
 from .files import read_bytes, sha256
 from .gate_patterns import PARSER, try_pattern
 
@@ -393,7 +393,7 @@ def load_file(path: str) -> Policy:
     """The policy in force at ``path``. LoopError where it is missing, unreadable, invalid or incomplete."""
     content = read_bytes(path, MAX_BYTES)
     if content is None:
-        raise LoopError(f"there is no policy at {path}; without one the engine allows everything. Apply the role")
+        raise LoopError(f"there is no policy at {path}; without one the engine allows everything: {APPLY}")
     return load(content, path)
 
 

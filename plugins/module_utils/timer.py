@@ -10,7 +10,7 @@ import os
 import subprocess
 from typing import NamedTuple
 
-from .errors import LoopError
+from .errors import APPLY, LoopError
 
 RUNNING_SYSTEMD = "/run/systemd/system"
 
@@ -73,7 +73,7 @@ def put(unit: str, run: bool, before: Timer | None = None) -> Timer:
     """Have ``UNIT.timer`` enabled and running, or neither, from now on; its state then."""
     before = before or look(unit)
     if run and not before.present:
-        raise LoopError(f"{unit}.timer is not known to systemd on this host: apply the role first")
+        raise LoopError(f"{unit}.timer is not known to systemd on this host: {APPLY} first")
     if not differs(before, run):
         return before
     systemctl("enable" if run else "disable", "--now", f"{unit}.timer")

@@ -47,6 +47,14 @@ def sentences(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, text
 
 
+def test_a_playbook_is_named_as_it_can_be_typed() -> None:
+    names = "|".join(path.stem for path in (PLUGINS.parent / "playbooks").glob("*.yml"))
+    assert "apply" in names
+    for path in sorted(PLUGINS.glob("[!d]*/*.py")):
+        for line, text in sentences(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not re.search(rf"\b({names})\.yml|[Aa]pply the role", text), f"{path.name}:{line}: {text.strip()!r}"
+
+
 def test_no_message_names_a_modules_option() -> None:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PLUGINS.glob("[!d]*/*.py"))}
     documented = (documents(tree).get("DOCUMENTATION") for tree in trees.values())
