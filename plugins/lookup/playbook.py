@@ -10,14 +10,15 @@ short_description: The command that runs a playbook of this collection for this 
 version_added: "0.1.0"
 description:
   - By its full name, with this run's inventory and host, so that it can be typed wherever the collection is installed.
+  - Without a name it is this run itself, with the playbook and the tags that it was started with. Of what was given by
+    C(-e) only what can hold no secret is shown, which are the role's variables with a plain value.
 author:
   - AS215932 (@AS215932)
 options:
   _terms:
-    description: Names of playbooks.
+    description: Names of playbooks; none for the one that runs.
     type: list
     elements: str
-    required: true
 """
 
 EXAMPLES = r"""
@@ -33,9 +34,11 @@ _raw:
   elements: str
 """
 
+import re
 import shlex
 from typing import Any
 
+from ansible import context
 from ansible.plugins.lookup import LookupBase
 
 
@@ -47,4 +50,16 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
         if given.get("engineering_loop_hosts"):
             after += ["-e", f"engineering_loop_hosts={given['engineering_loop_hosts']}"]
         name = "as215932.engineering_loop"
-        return [shlex.join(["ansible-playbook", *before, f"{name}.{term}", *after]) for term in terms]
+        if terms:
+            return [shlex.join(["ansible-playbook", *before, f"{name}.{term}", *after]) for term in terms]
+        tags = [
+            word
+            for option, every in (("--tags", "ansible_run_tags"), ("--skip-tags", "ansible_skip_tags"))
+            if (names := [one for one in given.get(every, ()) if one != "all"])
+            for word in (option, ",".join(names))
+        ]
+        extra = [str(one) for one in context.CLIARGS.get("extra_vars", ())]
+        plain = [one for one in extra if re.fullmatch(r"@.+|engineering_loop_\w+=[\w./:-]*", one)]
+        after += [word for one in plain if not one.startswith("engineering_loop_hosts=") for word in ("-e", one)]
+        again = shlex.join(["ansible-playbook", *before, *context.CLIARGS.get("args", ()), *tags, *after])
+        return [again + (" and what else was given by -e" if len(plain) < len(extra) else "")]

@@ -51,6 +51,7 @@ class Places:
     user: str
     group: str
     stays: Sequence[str] = ()  # what else may stand in state_dir and is no work
+    homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def told(places: Places, parts: Sequence[Part], cell: str) -> list[str]:
             " opened in the sandbox only"
         )
     if "home" in names:
-        found = [name for name in AGENTS if os.path.lexists(f"{places.state_dir}/{name}")]
+        homed = {path.split("/")[0] for path in places.homed}
+        found = [name for name in AGENTS if name not in homed and os.path.lexists(f"{places.state_dir}/{name}")]
         if found:
             lines.append(
                 f"AGENT CONFIGURATION in the old home {places.state_dir} ({', '.join(found)}): it is not brought into"

@@ -235,7 +235,7 @@ def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> No
         if time.monotonic() >= deadline:
             raise LoopError(
                 f"a cycle is in progress ({who}) and was not over within {wait:g} s: {otherwise};"
-                " run it again when the cycle has ended, or wait longer (`wait`: seconds)"
+                " run it again when the cycle has ended, or wait longer (engineering_loop_wait_for_cycle)"
             )
         time.sleep(0.2)
 

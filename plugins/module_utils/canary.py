@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from . import budget, gate_check, gate_paths, gate_policy, receipts, records, releases, settings, settle, untrusted
-from .errors import LoopError
+from .errors import APPLY, LoopError
 from .forge import APPROVED, Forge, Refused, redact
 from .gitcmd import credentials, git
 
@@ -301,7 +301,7 @@ def run_cycle(unit: str, cycles_dir: str, timeout: float, say: Say) -> Json:
     """Start the service, wait for its end; ``ended result invocation_id account journal began seconds``."""
     state = unit_state(unit)
     if state["LoadState"] != "loaded":
-        raise LoopError(f"systemd does not know {unit}.service ({state['LoadState']}): apply the role first")
+        raise LoopError(f"systemd does not know {unit}.service ({state['LoadState']}): {APPLY} first")
     if _busy(state):
         raise LoopError(f"a cycle is running already ({unit}.service is {state['ActiveState']}): wait for its end")
     known, earlier = set(records.names(cycles_dir)), state["InvocationID"]

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from . import untrusted
 from .clock import age_of, stamp, utc_now
-from .errors import LoopError, playbook
+from .errors import APPLY, LoopError, playbook
 from .files import flocked, read_bytes, remove_tree, write_atomic
 from .journal import say
 from .users import account, as_user
@@ -100,11 +100,11 @@ def check_place(config: Config) -> None:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise LoopError(f"the directory of the cells, {path}, is missing ({error.strerror}); run apply.yml") from error
+        raise LoopError(f"the directory of the cells, {path}, is missing ({error.strerror}); {APPLY}") from error
     if stat.S_ISLNK(status.st_mode):
         raise LoopError(f"{path} is a link: let engineering_loop_runs_dir name {os.path.realpath(path)} itself")
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-        raise LoopError(f"{path} must be a directory of root's that nobody else can write; run apply.yml")
+        raise LoopError(f"{path} must be a directory of root's that nobody else can write; {APPLY}")
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
         raise LoopError(f"{path} is mounted noexec, so no gate command could run there: mount it with exec")
 

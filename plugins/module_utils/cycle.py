@@ -38,7 +38,7 @@ from . import (
     wire,
 )
 from .cells import Cell, settings_in
-from .errors import LoopError
+from .errors import APPLY, LoopError
 from .files import write_atomic
 from .gitcmd import safe_environment
 from .journal import say
@@ -189,7 +189,7 @@ def run_engine(config: dict[str, Any], environment: Mapping[str, str]) -> tuple[
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise LoopError(f"the engine {program} does not start ({error}); run apply.yml") from error
+        raise LoopError(f"the engine {program} does not start ({error}); {APPLY}") from error
     command = started(config, current, engine_command(config, program, asked.stdout))
     end = ""
     with _process_group(command, current, environment) as engine:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import time
 
 MAX_MESSAGE = 10_000  # letters of one message, whatever somebody else's text is in it
 
@@ -19,9 +22,38 @@ def _escaped(char: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
+# As git (GnuTLS, OpenSSL), pip and requests (OpenSSL), uv (rustls) and npm (node) say it. Where the name is another,
+# what is said here would not help.
+_CERTIFICATE = re.compile(
+    r"certificate (verif|signer|error|problem|has expired|expired|is not yet|not valid yet)|peer certificate"
+    r"|self.signed certificate|local issuer certificate|CERT_\w+|ssl certificate",
+    re.IGNORECASE,
+)
+_OTHER_NAME = re.compile(r"mismatch|not match|not valid for", re.IGNORECASE)
+
+
+def certificate(told: str) -> str:
+    """What to do where some program did not take a server's certificate, in whatever words; empty where it did.
+
+    Of a clock that is years off some say no more than that it is wrong.
+    """
+    if not _CERTIFICATE.search(told) or _OTHER_NAME.search(told):
+        return ""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    address = re.search(r"https://(?:[^\s/@]*@)?([^\s/@'\")]+)", told)
+    return (
+        f"the certificate of {address[1] if address else 'the server'} is not accepted on {os.uname().nodename}: if it"
+        " is of a CA of your own, copy that to /usr/local/share/ca-certificates/NAME.crt there and run"
+        f" update-ca-certificates; and see that the clock is right, which says {today}"
+    )
+
+
 def playbook(name: str, host: str = "HOST") -> str:
     """The command of one of our playbooks: by its full name it works wherever the collection is installed."""
     return f"ansible-playbook -i INVENTORY as215932.engineering_loop.{name} -l {host}"
+
+
+APPLY = f"run {playbook('apply')}"
 
 
 class LoopError(Exception):

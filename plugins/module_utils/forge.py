@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
 from .clock import written
-from .errors import LoopError, MissingLibrary
+from .errors import LoopError, MissingLibrary, certificate
 from .gitcmd import LOOPBACK, origin_of
 from .untrusted import show
 
@@ -512,7 +512,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy (HTTPS_PROXY) does not answer or refuses"
     if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted: set REQUESTS_CA_BUNDLE to the CA bundle of your network"
+        why = certificate(str(error)) or "its certificate is not for this name"
+        return f"{why}. Python of a virtual environment looks where REQUESTS_CA_BUNDLE says"
     if isinstance(error, requests.Timeout):
         return "no answer in time: is the forge reachable from this host?"
     if isinstance(error, requests.ConnectionError):

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import LoopError, MissingLibrary, printable
+from .errors import APPLY, LoopError, MissingLibrary, printable
 from .files import inside, read_bytes, sha256
 from .gate_patterns import PARSER, try_pattern
 
@@ -393,7 +393,7 @@ def load_file(path: str) -> Policy:
     """The policy in force at ``path``. LoopError where it is missing, unreadable, invalid or incomplete."""
     content = read_bytes(path, MAX_BYTES)
     if content is None:
-        raise LoopError(f"there is no policy at {path}; without one the engine allows everything. Apply the role")
+        raise LoopError(f"there is no policy at {path}; without one the engine allows everything: {APPLY}")
     return load(content, path)
 
 
@@ -524,6 +524,14 @@ def compose(
     return Composed(policy, widened, tightened, admitted, text)
 
 
+def check_overlay(overlay: Mapping[str, Any], widen: Sequence[str] = ()) -> None:
+    """LoopError where an overlay would be refused over whatever base: before there is a release to have one."""
+    _check_widen(widen)
+    some = {key: [f"/{key}" if kind.endswith(("trees", "directories")) else key] for key, kind in DEFAULT_KEYS.items()}
+    base = {"version": 1, "defaults": {**some, **{key: 1 for key, kind in DEFAULT_KEYS.items() if kind == "limit"}}}
+    validate(_merge(base, _plain(overlay), []), "engineering_loop_policy_overlay")
+
+
 def _facts(handoff_dirs: Sequence[str]) -> list[str]:
     if handoff_dirs:
         _Checker("engineering_loop_runs_dir", {}).entries(
@@ -536,7 +544,8 @@ def _check_widen(widen: Sequence[str]) -> None:
     known = {*DEFAULT_KEYS, *REPO_KEYS, *GUARD_KEYS}
     for key in widen:
         if key.rpartition(".")[2] not in known:
-            raise LoopError(f"widen: found {_short(key)}, allowed: a key path of the policy, or the last part of one")
+            allowed = "a key path of the policy, or the last part of one"
+            raise LoopError(f"engineering_loop_policy_widen: found {_short(key)}, allowed: {allowed}")
 
 
 def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:

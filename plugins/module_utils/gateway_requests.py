@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from . import gate_check, gate_policy, gateway_record, pristine
-from .errors import LoopError
+from .errors import APPLY, LoopError
 from .files import read_bytes
 from .forge import APPROVED, Forge, Refused
 from .gateway_record import Story
@@ -92,7 +92,7 @@ def deployed_policy(config: Config) -> gate_policy.Policy:
     content = read_bytes(path, gate_policy.MAX_BYTES)
     policy, digest = _loaded(content, path) if content is not None else (gate_policy.load_file(path), "")
     if digest != config["policy_sha256"]:
-        raise LoopError(f"the policy {path} is not the one that was deployed; run apply.yml")
+        raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY}")
     return policy
 
 

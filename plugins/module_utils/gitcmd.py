@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from .errors import LoopError, TimedOut
+from .errors import LoopError, TimedOut, certificate
 from .untrusted import show
 
 MAX_TOLD = 500
@@ -136,7 +136,8 @@ def git(
             remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
             told = [f"the remote says: {' '.join(words)}"] if (words := [line for line in remote if line]) else told
         hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {show(told[0], MAX_TOLD)}{hint}")
+        why = certificate(told[0]) or show(told[0], MAX_TOLD)
+        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {why}{hint}")
     return status, text, err
 
 

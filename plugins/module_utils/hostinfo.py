@@ -9,6 +9,7 @@ import os
 import platform
 import pwd
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from . import (
 from .errors import LoopError
 from .takeover import Layout
 from .untrusted import show, shown
+
+ROOM, ROOM_FILES = 1 << 20, 100  # with less, a disk is full: nothing can be written that an apply consists of
 
 
 def _run(command: Sequence[str]) -> str:
@@ -56,8 +59,21 @@ def system() -> dict[str, Any]:
         "python": platform.python_version(),
         "systemd": os.path.isdir("/run/systemd/system"),
         "root": os.geteuid() == 0,
+        "clock": int(time.time()),
         "namespaces_problem": namespaces_problem(),
     }
+
+
+def full(directories: Sequence[str]) -> list[str]:
+    """Those of ``directories``, or what of them is there, whose disk has no room for as much as a few files."""
+    found = set()
+    for path in directories:
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        disk = os.statvfs(path)
+        if disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and disk.f_favail < ROOM_FILES):
+            found.add(path)
+    return sorted(found)
 
 
 def missing_packages(names: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ from . import (
 from .cells import Cell
 from .clock import today, utc_now
 from .egress import check_upstream, host_namespace, shut
-from .errors import LoopError, playbook
+from .errors import APPLY, LoopError, playbook
 from .files import write_atomic
 from .journal import say
 from .sizes import number_of
@@ -177,7 +177,7 @@ def check_host(config: Config) -> None:
     receipts.active_release(config)
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
-        raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; run apply.yml")
+        raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
 
 
 def check_policy(config: Config) -> None:
@@ -186,20 +186,20 @@ def check_policy(config: Config) -> None:
     try:
         folder, file = os.lstat(os.path.dirname(path)), os.lstat(path)
     except FileNotFoundError:
-        raise LoopError(f"the policy {path} is missing (the engine would allow everything); run apply.yml") from None
+        raise LoopError(f"the policy {path} is missing (the engine would allow everything); {APPLY}") from None
     except OSError as error:
-        raise LoopError(f"the policy {path} cannot be looked at: {error.strerror}; run apply.yml") from error
+        raise LoopError(f"the policy {path} cannot be looked at: {error.strerror}; {APPLY}") from error
     if not stat.S_ISREG(file.st_mode) or file.st_uid != 0 or file.st_mode & 0o022:
-        raise LoopError(f"the policy {path} must be a regular file that only root can write; run apply.yml")
+        raise LoopError(f"the policy {path} must be a regular file that only root can write; {APPLY}")
     if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != 0 or folder.st_mode & 0o022:
-        raise LoopError(f"the directory of the policy {path} must be one that only root can write; run apply.yml")
+        raise LoopError(f"the directory of the policy {path} must be one that only root can write; {APPLY}")
     if file.st_gid != account(config["user"]).pw_gid or not file.st_mode & 0o040:
-        raise LoopError(f"the policy {path} cannot be read by {config['user']}; run apply.yml")
+        raise LoopError(f"the policy {path} cannot be read by {config['user']}; {APPLY}")
     policy = gate_policy.load_file(path)
     if gate_policy.digest(policy) != config["policy_sha256"]:
-        raise LoopError(f"the policy {path} is not the one that was deployed; run apply.yml and prove it again")
+        raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
     if not gate_policy.admits_handoff(policy, config["runs_dir"]):
-        raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; run apply.yml")
+        raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; {APPLY}")
 
 
 def check_proven(config: Config, started_by: str) -> None:

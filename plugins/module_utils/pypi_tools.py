@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from importlib import metadata
 
-from .errors import LoopError
+from .errors import LoopError, certificate
 from .files import flocked
 from .users import end_with_parent
 
@@ -77,10 +77,9 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
             if done.returncode != 0:
                 shutil.rmtree(target, ignore_errors=True)
                 lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
-                raise LoopError(
-                    f"{package} {version} cannot be installed: {lines[-1] if lines else command[0] + ' failed'}"
-                    f" (check the version and {source})"
-                )
+                last = lines[-1] if lines else f"{command[0]} failed"
+                why = certificate(done.stdout + done.stderr) or f"{last} (check the version and {source})"
+                raise LoopError(f"{package} {version} cannot be installed: {why}")
         if not [*metadata.distributions(name=package, path=glob.glob(f"{glob.escape(target)}/lib/*/site-packages"))]:
             shutil.rmtree(target, ignore_errors=True)
             raise LoopError(

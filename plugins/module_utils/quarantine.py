@@ -528,7 +528,7 @@ def _told_repo(manifest: dict[str, Any], name: str, others: Sequence[str]) -> st
     told: str = manifest.get("repo", "")
     if told and (whose(told)[0] != told or (others and not any(inside(told, each) for each in others))):
         where = f"outside of {', '.join(others)}" if others else "behind a link"
-        raise LoopError(f"the manifest of {name} names a repository {where}: name it yourself (`repo`)")
+        raise LoopError(f"the manifest of {name} names a repository {where}: name the repository yourself")
     return told
 
 

@@ -31,9 +31,10 @@ from typing import Any
 
 from .alive import cycle_in_progress, wait_until_idle
 from .clock import utc_now
-from .errors import LoopError
+from .errors import LoopError, certificate
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git, rows, told_branch, told_refs
+from .remotes import check_engine
 from .untrusted import show
 from .users import account, end_with_parent
 
@@ -212,9 +213,11 @@ def last_proven(install_dir: str) -> str | None:
 def present(settings: Settings, version: str, *, check: bool = False) -> Json:
     """Have ``version`` built, proven to start, and active. Returns the module's result."""
     sha = check_version(version)
-    _check_repo(settings.repo)
+    check_engine(settings.repo)
     if not re.fullmatch(r"([0-9a-f]{64})?", settings.lock_sha256):
-        raise LoopError(f"lock_sha256 {settings.lock_sha256!r} is no SHA-256: 64 lower-case hexadecimal digits")
+        raise LoopError(
+            f"engineering_loop_lock_sha256 {settings.lock_sha256!r} is no SHA-256: 64 lower-case hexadecimal digits"
+        )
     if check:
         return _foretell(settings, sha)
     with _alone(settings):
@@ -249,7 +252,7 @@ def previous(settings: Settings, *, check: bool = False) -> Json:
             on_disk = ", ".join(f"{name} ({_verdict(known, name) or 'not judged'})" for name in releases(install_dir))
             raise LoopError(
                 f"there is no proven release to go back to in {install_dir}; there are: {on_disk or 'none'};"
-                " version=<commit> activates one deliberately"
+                " an apply with engineering_loop_version activates one deliberately"
             )
         if check:
             return _foretell(settings, sha)
@@ -379,7 +382,10 @@ def _alone(settings: Settings) -> Iterator[None]:
                 yield
                 return
         if time.monotonic() >= deadline:
-            raise LoopError(f"another run is working on the releases in {install_dir}: wait for it (`wait`: seconds)")
+            raise LoopError(
+                f"another run is working on the releases in {install_dir}: wait for it"
+                " (engineering_loop_wait_for_cycle says how long)"
+            )
         time.sleep(0.2)
 
 
@@ -588,7 +594,7 @@ def last_words(text: str) -> str:
     """The end of a tool's output that says why, on one line and without credentials."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.lower().startswith("hint:")][-4:]
-    return _redact(" / ".join(told) or "no message")[-600:]
+    return certificate(text) or _redact(" / ".join(told) or "no message")[-600:]
 
 
 def _redact(text: str) -> str:
@@ -661,16 +667,6 @@ def _lines(manifest: str) -> dict[str, str]:
 
 
 # --- where the sources come from ----------------------------------------------------------
-
-
-def _check_repo(repo: str) -> None:
-    if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
-        raise LoopError(f"engineering_loop_repo {_redact(repo)!r} is not the URL or path of a git repository or bundle")
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(
-            f"engineering_loop_repo {_redact(repo)} holds a password, which every user of the host could read: write"
-            " GH_TOKEN into engineering_loop_env_file instead"
-        )
 
 
 def _provenance(settings: Settings) -> Json:
@@ -770,7 +766,7 @@ def _vouch(settings: Settings, mirror: str, sha: str) -> str:
     if not allowed:
         raise LoopError(
             f"commit {sha} is not on {' or '.join(wanted)} of {repo}, only on {', '.join(on[:5])}:"
-            " merge it, or name the branch in `branches` if it may come from there"
+            " merge it, or name the branch in engineering_loop_allowed_branches if it may come from there"
         )
     if settings.allowed_signers or settings.keyring:
         _check_signature(settings, mirror, sha)
@@ -792,7 +788,7 @@ def _default_branches(settings: Settings, mirror: str) -> list[str]:
             return rows(tips)
     raise LoopError(
         f"{settings.repo} does not say which branch is its default one (a bundle does if it was made with"
-        " `git bundle create FILE HEAD main`): name those that may hold the engine in `branches`"
+        " `git bundle create FILE HEAD main`): name those that may hold the engine in engineering_loop_allowed_branches"
     )
 
 

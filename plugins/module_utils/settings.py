@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import LoopError, playbook
+from .errors import APPLY, LoopError, playbook
 from .files import read_bytes
 
 DEFAULT_PATH = "/etc/engineering-loop/loop.json"
@@ -69,7 +69,7 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
     """The host's settings; LoopError where the file is missing, is no JSON object or lacks one of ``keys``."""
     content = read_bytes(path)
     if content is None:
-        raise LoopError(f"{path} is missing: this host was not deployed yet; run {playbook('apply')}")
+        raise LoopError(f"{path} is missing: this host was not deployed yet; {APPLY}")
     try:
         settings = json.loads(content)
     except ValueError as error:

@@ -70,6 +70,7 @@ class Layout:
     wrappers: Sequence[str] = ()
     daemon_args: Sequence[str] = ()  # what ours gives the engine
     author: str = ""  # NAME <EMAIL> of ours
+    homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
     env_rendered: bool = False  # the role writes the secrets itself
     forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
     unit_dir: str = units.UNIT_DIR
@@ -85,7 +86,8 @@ class Layout:
         if not all(given):
             return None
         stays = (self.install_dir, self.config_dir, self.lib_dir, self.env_file, self.key_file)
-        return adopt.Places(*given, self.memory_dir, self.user, self.group, [path for path in stays if path])
+        paths = [path for path in stays if path]
+        return adopt.Places(*given, self.memory_dir, self.user, self.group, paths, self.homed)
 
 
 def layout_from(given: Mapping[str, Any]) -> Layout:

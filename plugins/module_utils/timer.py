@@ -11,7 +11,7 @@ import subprocess
 from typing import NamedTuple
 
 from .clock import written
-from .errors import LoopError
+from .errors import APPLY, LoopError
 
 RUNNING_SYSTEMD = "/run/systemd/system"
 
@@ -74,7 +74,7 @@ def put(unit: str, run: bool, before: Timer | None = None) -> Timer:
     """Have ``UNIT.timer`` enabled and running, or neither, from now on; its state then."""
     before = before or look(unit)
     if run and not before.present:
-        raise LoopError(f"{unit}.timer is not known to systemd on this host: apply the role first")
+        raise LoopError(f"{unit}.timer is not known to systemd on this host: {APPLY} first")
     if not differs(before, run):
         return before
     systemctl("enable" if run else "disable", "--now", f"{unit}.timer")

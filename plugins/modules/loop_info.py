@@ -92,6 +92,11 @@ options:
         wanted.
     type: dict
     default: {}
+  directories:
+    description: Directories that are to be written to. They need not be there.
+    type: list
+    elements: path
+    default: []
   agent:
     description: What does the work, as C(agent) in the settings of the role.
     type: dict
@@ -124,11 +129,16 @@ EXAMPLES = r"""
 RETURN = r"""
 system:
   description:
-    - Operating system and Python of the host. C(namespaces_problem) says why the agent could not be shut in on its
-      kernel, and how to allow it; it is empty where it can.
+    - Operating system, Python and clock of the host. C(namespaces_problem) says why the agent could not be shut in on
+      its kernel, and how to allow it; it is empty where it can.
   returned: success
   type: dict
   sample: {id: debian, version_id: "13", name: Debian GNU/Linux 13 (trixie), python: 3.13.5, systemd: true, root: true}
+full:
+  description: Those of O(directories), or what of them is there, on whose disk there is no room.
+  returned: success
+  type: list
+  elements: str
 packages_missing:
   description: Those of O(packages) that are not installed.
   returned: success
@@ -311,6 +321,7 @@ def main() -> None:
             "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
             "units": {"type": "dict", "default": {}},
+            "directories": {"type": "list", "elements": "path", "default": []},
             "agent": {"type": "dict", "default": {}},
             "agent_programs": {"type": "list", "elements": "str", "default": []},
             "details": {"type": "bool", "default": True},
@@ -325,6 +336,7 @@ def main() -> None:
         module.exit_json(
             changed=False,
             system=hostinfo.system(),
+            full=hostinfo.full(wanted["directories"]),
             packages_missing=hostinfo.missing_packages(wanted["packages"]),
             packages_interrupted=hostinfo.packages_interrupted(),
             uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",

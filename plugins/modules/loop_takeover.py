@@ -87,6 +87,13 @@ options:
       author:
         description: Whose commits the loop makes from now on, as C(NAME <EMAIL>). Where others made them, that is told.
         type: str
+      homed:
+        description:
+          - What cycles find in their homes from now on, by its path there. Agent configuration in the old home is told
+            where none of these stands in its place.
+        type: list
+        elements: str
+        default: []
       wrappers:
         description: Wrapper scripts elsewhere than in O(layout.lib_dir).
         type: list
@@ -193,6 +200,7 @@ LAYOUT = {
     "key_file": {"type": "path", "no_log": False},
     "daemon_args": {"type": "list", "elements": "str", "default": []},
     "author": {"type": "str"},
+    "homed": {"type": "list", "elements": "str", "default": []},
     "wrappers": {"type": "list", "elements": "path", "default": []},
     "run_lock": {"type": "path"},
     "state_dir": {"type": "path"},

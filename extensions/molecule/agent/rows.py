@@ -698,18 +698,18 @@ def agents_rows() -> Iterator[tuple[str, bool, Callable[[], None]]]:
 
 # What is done to the host, in its /etc/engineering-loop, and why no cycle starts then.
 REFUSALS = {
-    "the policy is missing": ("rm policy.yml", "is missing (the engine would allow everything); run apply.yml"),
-    "the policy cannot be read": ("chmod 0600 policy.yml", "policy.yml cannot be read by loop; run apply.yml"),
+    "the policy is missing": ("rm policy.yml", "is missing (the engine would allow everything); run ansible-playbook"),
+    "the policy cannot be read": ("chmod 0600 policy.yml", "policy.yml cannot be read by loop; run ansible-playbook"),
     "the policy is the loop's own": ("chown loop policy.yml", "must be a regular file that only root can write"),
     "the policy is the group's to write": ("chmod 0660 policy.yml", "must be a regular file that only root can write"),
     "the policy is a link": (
         "mv policy.yml real.yml; ln -s real.yml policy.yml",
         "must be a regular file that only root can write",
     ),
-    "the policy can be put away": ("chmod 0770 .", "must be one that only root can write; run apply.yml"),
+    "the policy can be put away": ("chmod 0770 .", "must be one that only root can write; run ansible-playbook"),
     "the policy was edited": (
         "sed -i 's/max_changed_files: .*/max_changed_files: 7/' policy.yml",
-        "is not the one that was deployed; run apply.yml and prove it again",
+        "is not the one that was deployed; run ansible-playbook",
     ),
     "the policy is none": ("echo 'version: 1' >>policy.yml", "the key is there twice"),
     "the runs are written elsewhere": (

@@ -222,11 +222,28 @@ def disk_full(scene: Scene) -> None:
         scene.host.sh(f"mount -o remount,size=$(( $(df --output=used {OPT} | tail -n 1) + 1500 ))k {OPT}")
         scene.refused("(No space left on device|Out of diskspace).*stays active", scene.b)
         scene.host.sh(f"dd if=/dev/zero of={OPT}/full bs=4k 2>/dev/null || :")  # now there is no room for anything
-        scene.refused("No space left on device|Out of diskspace", scene.b)
+        scene.refused(f"No space left on the disk of {OPT}", scene.b)
         scene.host.sh(f"rm {OPT}/full; mount -o remount,size=1g {OPT}")
         scene.converged(scene.b)
     finally:
         scene.host.sh(f"cp -a {OPT} /srv/full && umount {OPT} && cp -a /srv/full/. {OPT}/ && rm -rf /srv/full")
+
+
+def disk_full_elsewhere(scene: Scene) -> None:
+    """No room for the settings, or for the work: found before anything is changed."""
+    other = {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 18}}}
+    for place in (ETC, STATE):
+        before = scene.host.sh(f"sha256sum {ETC}/*")
+        aside = f"cp -a {place} /srv/full && mount -t tmpfs -o mode=$(stat -c %a {place}) full {place}"
+        scene.host.sh(f"{aside} && cp -a /srv/full/. {place}/ && rm -rf /srv/full")
+        try:
+            size = f"$(( $(df --output=used {place} | tail -n 1) + 500 ))k"
+            scene.host.sh(f"mount -o remount,size={size} {place}")
+            scene.refused(f"No space left on the disk of {place}.* Nothing was changed", scene.a, other)
+            must(scene.host.sh(f"sha256sum {ETC}/*") == before, "policy or settings changed")
+        finally:
+            scene.host.sh(f"umount {place}")
+    scene.converged(scene.active())
 
 
 def lock_mismatch(scene: Scene) -> None:
@@ -273,13 +290,17 @@ def tampered(scene: Scene) -> None:
 
 
 def wrong_clock(scene: Scene) -> None:
-    """Applies whose clock is years off, one way and the other: the order of things is not taken from it."""
+    """A clock that is days off is told; of one that is hours off the order of things is not taken."""
     scene.host.sh("apt-get install -qq --no-install-recommends libfaketime >/dev/null")
     library = scene.host.sh("ls /usr/lib/*/faketime/libfaketime.so.1").strip()
     before = scene.ledger()
-    for sha, off in ((scene.a, "-900"), (scene.b, "+900")):
-        scene.host.sh(f"touch -d '{off} days' {OPT}/current/. {OPT}/releases.json")
-        scene.apply(sha, None, LD_PRELOAD=library, FAKETIME=f"{off}d", FAKETIME_DONT_RESET="1")
+    wrong = {"LD_PRELOAD": library, "FAKETIME_DONT_RESET": "1"}
+    for when in ("2001", "2036"):
+        told = f"The clock of loop says {when}-01-01, the one here 20.*timedatectl.* Nothing was changed"
+        scene.refused(told, scene.a, FAKETIME=f"@{when}-01-01 12:00:00", **wrong)
+    for sha, off in ((scene.a, "-23"), (scene.b, "+23")):
+        scene.host.sh(f"touch -d '{off} hours' {OPT}/current/. {OPT}/releases.json")
+        scene.apply(sha, None, FAKETIME=f"{off}h", **wrong)
         must(scene.active() == sha, f"{scene.active()} is active, not {sha}")
     must(scene.ledger() == [*before, scene.a, scene.b], f"the history is {scene.ledger()}")
     scene.converged(scene.b)
@@ -308,6 +329,18 @@ def kill(scene: Scene, process: subprocess.Popen[str], host: bool = True) -> Non
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def module_killed(scene: Scene) -> None:
+    """A module is killed and nothing else: its task is named, and the command that goes on where it ended."""
+    scene.host.sh(f"rm -rf {OPT}/releases/{scene.b} {STATE}/pristine/*.git")
+    change = {"engineering_loop_service_timeout": 2999}
+    process = scene.start(scene.b, {**change, "ansible_pipelining": False})  # so that it has a name
+    scene.until(process, "pkill -KILL -f '^/usr/bin/python3.*AnsiballZ_engine_release'")
+    told = " ".join(process.communicate()[0].split())
+    again = f"the same again goes on where this ended: ansible-playbook -i {scene.inventory} "
+    must("was ended on the host before it could answer" in told and again in told, told[-1500:])
+    scene.converged(scene.b, change)
 
 
 def killed(scene: Scene) -> None:
@@ -339,8 +372,8 @@ def killed(scene: Scene) -> None:
 
 
 FAULTS: list[Callable[[Scene], None]] = [
-    fresh, cycle_in_progress, index_unreachable, disk_full, lock_mismatch, smoke_fails, not_merged, tampered,
-    wrong_clock, no_network, killed,
+    fresh, cycle_in_progress, index_unreachable, disk_full, disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged,
+    tampered, wrong_clock, no_network, module_killed, killed,
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import yaml
 
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 DOCUMENTS = ("DOCUMENTATION", "EXAMPLES", "RETURN")
-WORDS = re.compile(r"(?<![\w.{/])(?<!-e )[a-z]+(?:_[a-z0-9]+)+(?![\w(/])")
+WORDS = re.compile(r"(?<![\w.{/])(?<!-e )[a-z]+(?:_[a-z0-9]+)+(?![\w(/])|(?<=`)[a-z]+(?=`)")
 
 
 def options(given: dict[str, Any] | None) -> Iterator[str]:
@@ -45,6 +45,14 @@ def sentences(tree: ast.Module) -> Iterator[tuple[int, str]]:
         text = node.value if isinstance(node, ast.Constant) and id(node) not in apart else None
         if isinstance(node, ast.Constant) and isinstance(text, str) and " " in text.strip():
             yield node.lineno, text
+
+
+def test_a_playbook_is_named_as_it_can_be_typed() -> None:
+    names = "|".join(path.stem for path in (PLUGINS.parent / "playbooks").glob("*.yml"))
+    assert "apply" in names
+    for path in sorted(PLUGINS.glob("[!d]*/*.py")):
+        for line, text in sentences(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not re.search(rf"\b({names})\.yml|[Aa]pply the role", text), f"{path.name}:{line}: {text.strip()!r}"
 
 
 def test_no_message_names_a_modules_option() -> None:

@@ -171,7 +171,7 @@ def test_the_inputs_are_judged_where_no_loop_host_is(tmp_path: Path, play: str) 
         command = [name, "--tags", "validate", "--connection=local", "-l", "loop", "-e", "engineering_loop_apply=true"]
         status, said = ansible(tmp_path, *command)
         assert status == 0 and " changed=0 unreachable=0 failed=0 " in said, said
-        assert "Refuse a version that is no pin] *" in said
+        assert "Refuse variables that no host could bear] *" in said
         status, said = ansible(tmp_path, *command, "-e", "engineering_loop_version=main")
         assert status != 0 and "engineering_loop_version is" in said, said
         status, said = ansible(tmp_path, *command, "-e", "engineering_loop_state_dir=var/lib")
@@ -196,3 +196,43 @@ def test_later_roles_see_what_they_saw_before(tmp_path: Path, play: str) -> None
         "seen /opt/engineering-loop/.env /etc/engineering-loop/github-app.private-key.pem False"
         " /var/lib/engineering-loop/agent-core-trace.jsonl"
     ) in said, said
+
+
+# --- what is to be typed next
+
+
+def test_this_run_can_be_typed_again_without_what_could_be_a_secret(tmp_path: Path) -> None:
+    task = {"debug": {"msg": f"{{{{ lookup('{NAME}.playbook') }}}}."}, "tags": ["apply"]}
+    own = [{"hosts": "loop", "gather_facts": False, "tasks": [task]}]
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    (tmp_path / "more.yml").write_text("{}", encoding="utf-8")
+    plain = ["--tags", "apply", "-e", "engineering_loop_apply=true", "-e", "@more.yml"]
+    again = f"ansible-playbook -i {tmp_path}/hosts own.yml --tags apply -l loop -e engineering_loop_apply=true -e @"
+    status, said = ansible(tmp_path, "own.yml", *plain)
+    assert status == 0 and re.search(rf"{re.escape(again)}(/\S+/)?more.yml\.\"", said), said
+    status, said = ansible(
+        tmp_path, "own.yml", *plain, "-e", '{"engineering_loop_environment": {"GH_TOKEN": "s3cret"}}'
+    )
+    assert status == 0 and 'more.yml and what else was given by -e."' in said and "s3cret" not in said, said
+
+
+def test_a_bump_says_what_to_type_and_names_other_files_only_where_there_are_some(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    words = ["-c", "user.name=x", "-c", "user.email=x@localhost", "commit", "-q", "--allow-empty", "-m", "one"]
+    for command in (["init", "-q", "-b", "main"], words):
+        engine.mkdir(exist_ok=True)
+        subprocess.run(["git", *command], cwd=engine, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=engine, check=True, capture_output=True, text=True).stdout
+    (tmp_path / "host_vars").mkdir()
+    pin = tmp_path / "host_vars/loop.yml"
+    for others in (False, True):
+        pin.write_text(f"engineering_loop_version: {'0' * 40}\n", encoding="utf-8")
+        if others:
+            (tmp_path / "group_vars").mkdir()
+            (tmp_path / "group_vars/all.yml").write_text(f"engineering_loop_version: {'1' * 40}\n", encoding="utf-8")
+        more = ["-e", f"engineering_loop_repo={engine}", "-e", "allow_downgrade=true"]
+        status, said = ansible(tmp_path, f"{NAME}.bump", "-l", "loop", *more, inventory="loop\n")
+        assert status == 0 and head.strip() in pin.read_text(encoding="utf-8"), said
+        assert f"ansible-playbook -i {tmp_path}/hosts {NAME}.apply -l loop --check --diff" in said, said
+        assert "With a play of your own that has the role: the same options" in said
+        assert ("pinned_without_effect_in" in said) == ("group_vars/all.yml" in said) == others, said

@@ -44,7 +44,7 @@ def load(path: Path) -> dict[str, Any]:
     return found
 
 
-KNOWN = load(ROLE / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+KNOWN = load(ROLE / "meta/argument_specs.yml")["argument_specs"]["role"]["options"]
 VARS = load(ROLE / "vars/main.yml")
 IDLE = re.compile(f"({'|'.join(VARS['engineering_loop__not_acted_on'])})\\Z")
 

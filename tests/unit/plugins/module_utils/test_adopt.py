@@ -261,6 +261,10 @@ def test_what_a_person_should_see_is_told(places: Places, top: Path) -> None:
     for words in (f"the cell {ID}: 2 checkouts, 1 run, 1 quarantined thing, 1 record of cycles", "(.claude.json, .pi)"):
         assert words in lines
     assert adopt.told(places, [], ID) == []
+    some = replace(places, homed=[".pi/agent/models.json"])
+    assert "(.claude.json)" in "\n".join(adopt.told(some, plan(places), ID))
+    all_of_it = replace(places, homed=[".pi", ".claude.json"])
+    assert "AGENT CONFIGURATION" not in "\n".join(adopt.told(all_of_it, plan(places), ID))
     subprocess.run(["rm", "-rf", f"{places.runs_dir}/.quarantine", places.cycles_dir], check=True)
     assert "2 checkouts, 1 run, 0 quarantined things" in adopt.told(places, plan(places), ID)[0]
 

@@ -161,14 +161,14 @@ def test_where_cells_may_stand(host: Box) -> None:
     cells.check_place(host.config)
     for how in (0o777, 0o731, 0o713):
         host.runs.chmod(how)
-        with pytest.raises(LoopError, match="must be a directory of root's that nobody else can write; run apply"):
+        with pytest.raises(LoopError, match="must be a directory of root's that nobody else can write; run ansible"):
             cells.check_place(host.config)
     host.runs.chmod(0o711)
     os.chown(host.runs, uid(LOOP), -1)
     with pytest.raises(LoopError, match="must be a directory of root's"):
         cells.check_place(host.config)
     host.runs.rename(host.top / "elsewhere")
-    with pytest.raises(LoopError, match=r"is missing \(No such file or directory\); run apply.yml"):
+    with pytest.raises(LoopError, match=r"is missing \(No such file or directory\); run ansible-playbook"):
         cells.check_place(host.config)
     host.runs.symlink_to(host.top)
     with pytest.raises(LoopError, match=r"is a link: let engineering_loop_runs_dir name .* itself"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import forge as client
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge, Refused, redact
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gitcmd import git
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
 from forge import over_tls
 
@@ -305,8 +307,12 @@ def test_a_ca_bundle_comes_from_the_environment(
     url, bundle = secure
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(LoopError, match="its certificate is not trusted: set REQUESTS_CA_BUNDLE to the CA bundle"):
+    where = f"is not accepted on {os.uname().nodename}: if it is of a CA of your own, .* run update-ca-certificates"
+    with pytest.raises(LoopError, match=f"{where}.*REQUESTS_CA_BUNDLE"):
         Forge(url, host.forge.token).identity()
+    server = url.split("/")[2]
+    with pytest.raises(LoopError, match=f"ls-remote .* the certificate of {server} {where}"):
+        git(".", ["ls-remote", f"https://me:s3cret@{server}/o/a.git"], config={"http.sslCAInfo": "/dev/null"})
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     assert Forge(url, host.forge.token).identity() == BOT
 

@@ -9,6 +9,7 @@ import os
 import platform
 import pwd
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, hostinfo, records, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from celled import NEEDS_ROOT
 from deployed import SEED, SHA, Host, Running, deployed, running
+from disks import on_a_disk_of_its_own
+from leftovers import World
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,20 @@ def test_the_system() -> None:
     assert system["python"] == platform.python_version()
     assert system["systemd"] == Path("/run/systemd/system").is_dir()
     assert system["root"] == (os.geteuid() == 0)
+    assert abs(system["clock"] - time.time()) < 60
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("options", ["size=2m", "size=50m,nr_inodes=400"])
+def test_a_disk_that_is_full(tmp_path: Path, options: str) -> None:
+    def work(world: World) -> None:
+        wanted = [f"{world.root}/not/yet", str(world.root), "/"]
+        assert hostinfo.full(wanted) == []
+        for number in range(300):
+            (world.root / str(number)).write_bytes(b"x" * 4096)
+        assert hostinfo.full(wanted) == [str(world.root)]
+
+    on_a_disk_of_its_own(tmp_path, options, work)
 
 
 def test_an_interrupted_dpkg_is_seen_by_its_journal(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
 from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
-REFUSED = "must be a regular file that only root can write; run apply.yml"
+REFUSED = "must be a regular file that only root can write; run ansible-playbook"
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def test_it_never_runs_in_ci(host: Box, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_missing_policy_would_allow_everything(host: Box) -> None:
     Path(host.config["policy_file"]).unlink()
-    assert "is missing (the engine would allow everything); run apply.yml" in refusal(host)
+    assert "is missing (the engine would allow everything); run ansible-playbook" in refusal(host)
     host.config["policy_file"] = f"{host.config_file}/policy.yml"
-    assert "cannot be looked at: Not a directory; run apply.yml" in refusal(host)
+    assert "cannot be looked at: Not a directory; run ansible-playbook" in refusal(host)
 
 
 def test_a_policy_is_a_file_that_only_root_can_write(host: Box) -> None:
@@ -111,13 +111,13 @@ def test_a_policy_is_a_file_that_only_root_can_write(host: Box) -> None:
 def test_a_policy_that_the_loops_user_cannot_read(host: Box, group: str, mode: int) -> None:
     os.chown(host.config["policy_file"], 0, gid(group))
     os.chmod(host.config["policy_file"], mode)
-    assert f"cannot be read by {LOOP}; run apply.yml" in refusal(host)
+    assert f"cannot be read by {LOOP}; run ansible-playbook" in refusal(host)
 
 
 def test_a_policy_is_the_one_that_was_deployed(host: Box) -> None:
     policy = Path(host.config["policy_file"])
     policy.write_text(policy.read_text().replace("max_changed_files: 20", "max_changed_files: 21"))
-    assert "is not the one that was deployed; run apply.yml and prove it again" in refusal(host)
+    assert "is not the one that was deployed; run ansible-playbook" in refusal(host)
     policy.write_text("defaults: [")
     assert str(policy) in refusal(host)
 
@@ -131,18 +131,18 @@ def test_a_directory_of_the_policy_where_others_can_put_another(host: Box) -> No
     folder = Path(host.config["policy_file"]).parent
     for mode in (0o775, 0o757):
         folder.chmod(mode)
-        assert "must be one that only root can write; run apply.yml" in refusal(host)
+        assert "must be one that only root can write; run ansible-playbook" in refusal(host)
     folder.chmod(0o755)
     real = folder.rename(folder.with_name("real"))
     folder.symlink_to(real)
-    assert "must be one that only root can write; run apply.yml" in refusal(host)
+    assert "must be one that only root can write; run ansible-playbook" in refusal(host)
 
 
 def test_a_policy_has_to_admit_the_handoffs(host: Box) -> None:
     elsewhere = host.top / "elsewhere"
     elsewhere.mkdir()
     host.config["runs_dir"] = str(elsewhere)
-    assert f"does not admit handoffs under {elsewhere}; run apply.yml" in refusal(host)
+    assert f"does not admit handoffs under {elsewhere}; run ansible-playbook" in refusal(host)
 
 
 def test_a_place_for_cells_that_is_not_roots(host: Box) -> None:
