@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write .cache/docs/reference.md: every module, every lookup and the role, as ansible-doc reads them from this checkout."""
+"""Write .cache/docs/reference.md: modules, lookups and the role, as ansible-doc reads them from this checkout."""
 
 from __future__ import annotations
 
@@ -53,7 +53,14 @@ def plugin(kind: str, name: str) -> list[str]:
     """The chapter of one module or lookup."""
     known = ansible_doc("--type", kind, name)[name]
     text = known["doc"]
-    lines = [f"## {kind.capitalize()} {name}", "", prose(text["short_description"]) + ".", "", prose(text["description"]), ""]
+    lines = [
+        f"## {kind.capitalize()} {name}",
+        "",
+        prose(text["short_description"]) + ".",
+        "",
+        prose(text["description"]),
+        "",
+    ]
     lines += ["Options:", "", *fields(text.get("options", {}), "suboptions"), ""]
     lines += ["Example:", "", "```yaml", known["examples"].strip(), "```", ""]
     return [*lines, "Returns:", "", *fields(known.get("return") or {}, "contains"), ""]

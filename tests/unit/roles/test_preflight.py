@@ -38,6 +38,7 @@ VALUES = {
     "long": ("git_user_email", "x" * 201, "engineering_loop_git_user_email="),
     "scheme": ("git_url", "ftp://x y", "engineering_loop_git_url="),
     "less": ("max_runs_per_day", -1, "engineering_loop_max_runs_per_day and"),
+    "soon": ("canary_timeout", 0, "engineering_loop_canary_timeout at least 60"),
     "nan": ("max_cost_usd_per_day", "nan", "engineering_loop_max_cost_usd_per_day numbers"),
     "deep": ("state_dir", "/var/lib/loop", "engineering_loop_agent must have"),
     "flat": ("install_dir", "/options", "engineering_loop_agent must have"),
