@@ -85,25 +85,23 @@ def fit(
     awaited = expected and config["agent"].get("program") == name
     if not awaited and agents.program(config, name, path) is None:
         raise LoopError(agents.missing(config["agent"], name))
-    problem = no_key(config, name, environment)
-    if problem:
-        raise LoopError(problem)
+    check_key(config, name, environment)
 
 
-def no_key(config: Config, name: str, environment: Mapping[str, str]) -> str:
-    """Why the agent could not log in to its model's provider, by the name of what is missing; empty where it could."""
+def check_key(config: Config, name: str, environment: Mapping[str, str]) -> None:
+    """Refuse an agent that could not log in to its model's provider, by the name of what is missing."""
     keys, files = KEYS.get(name, ()), {wanted["dest"]: wanted for wanted in config["home_files"]}
     if name == "pi":
         provider = str(_json(files, ".pi/agent/settings.json").get("defaultProvider") or "")
         own = (_json(files, ".pi/agent/models.json").get("providers") or {}).get(provider) or {}
         key = str(own.get("apiKey") or "")
         if key and not re.fullmatch(r"[A-Z][A-Z0-9_]*", key):
-            return ""  # the key itself, or a program that says it
+            return  # the key itself, or a program that says it
         usual = f"{provider.upper().replace('-', '_')}_API_KEY"
         keys = (key,) if key else (usual,) if usual in keys else keys
     if not keys or any(environment.get(key) for key in keys) or LOGINS.get(name) in files:
-        return ""
-    return (
+        return
+    raise LoopError(
         f"the agent {name} has no key of its model's provider: put {' or '.join(keys)} into"
         f" {config['env_file']} (or engineering_loop_environment)"
     )

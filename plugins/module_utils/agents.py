@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from . import env_file
-from .errors import LoopError
+from .errors import LoopError, playbook
 from .files import flocked, read_bytes, remove_tree, sha256, sync_directory, write_atomic
 from .releases import flush, freeze, last_words
 from .users import end_with_parent
@@ -84,7 +84,7 @@ def missing(agent: Agent, name: str) -> str:
     if agent.get("program", name) != name:
         return f"the engine starts {name} as its agent: set engineering_loop_agent to that, it has {agent['program']}"
     if agent.get("package"):
-        return f"{_named(agent)} is not installed: run playbooks/apply.yml"
+        return f"{_named(agent)} is not installed: run {playbook('apply')}"
     if agent.get("path"):
         return f"engineering_loop_agent.path is {agent['path']}, where no program is: install it there, or name another"
     return (
@@ -159,7 +159,7 @@ def digest(config: Config) -> str:
 def _required(path: str) -> bytes:
     content = read_bytes(path, 1 << 30)
     if content is None:
-        raise LoopError(f"the agent is not there: {path} is missing; run playbooks/apply.yml")
+        raise LoopError(f"the agent is not there: {path} is missing; run {playbook('apply')}")
     return content
 
 

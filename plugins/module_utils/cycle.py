@@ -123,9 +123,8 @@ def engine_environment(config: dict[str, Any], handed: Mapping[str, Any]) -> dic
     return environment
 
 
-def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> None:
+def check_agent(config: dict[str, Any], cell: Cell, environment: Mapping[str, str], *, probe: bool) -> None:
     """Refuse where the agent that the engine would start could not do its work. No run is spent on that."""
-    environment = engine_environment(config, handed)
     words = agent_check.commands(environment[handover.MODEL_POLICY])
     path = sandbox.plain_path(config, environment["PATH"])
     # The agent's files as the agent finds them: where root has them, a cycle need see nothing.
@@ -134,7 +133,7 @@ def check_agent(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -
     for name in dict.fromkeys(one[0] for one in words):
         agent_check.fit({**config, "home_files": copies}, name, environment, path)
         say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
-    for one in words if handed["probe"] else ():
+    for one in words if probe else ():
         said = agent_check.answers(config, cell, one, environment)
         say(f"agent {one[0]}, asked for a word: {said}\n")
 
@@ -170,7 +169,7 @@ def started(config: Mapping[str, Any], current: str, command: list[str]) -> list
     return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]
 
 
-def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+def run_engine(config: dict[str, Any], environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
 
     The release is resolved once, so that a switch of ``current`` in the middle of the
@@ -178,7 +177,6 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
     """
     current = os.path.realpath(f"{config['install_dir']}/current")
     program = f"{current}/.venv/bin/{ENGINE}"
-    environment = engine_environment(config, handed)
     try:
         asked = subprocess.run(
             [program, "daemon", "--help"],
@@ -204,7 +202,7 @@ def run_engine(config: dict[str, Any], handed: Mapping[str, Any]) -> tuple[int, 
 
 @contextlib.contextmanager
 def _process_group(
-    command: list[str], directory: str, environment: dict[str, str]
+    command: list[str], directory: str, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The engine in a PID namespace of its own: what it starts dies with it, and nothing in there sees this process.
 
@@ -213,7 +211,7 @@ def _process_group(
     engine = subprocess.Popen(
         [*sandbox.NAMESPACE, "--chdir", directory, "--", *command],
         cwd=directory,
-        env=environment,
+        env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -279,13 +277,14 @@ def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[s
             say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
-        check_agent(inside, cell, handed)
+        environment = engine_environment(inside, handed)
+        check_agent(inside, cell, environment, probe=handed["probe"])
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]
         for one in claim["checkouts"]:
             say(f"checkout {one['dest']} {one['status']}: {one['detail']}\n")
         before = round(time.monotonic() - begun, 1)
-        status, report = run_engine(inside, handed)
+        status, report = run_engine(inside, environment)
         detail = report.get("detail", "") if report else f"the engine ended with {status} and without a report"
         claim.update(outcome=report.get("outcome", "error"), report=report, exit_status=status, engine_ended=True)
         claim["detail"] = " ".join(str(detail).split())

@@ -10,16 +10,16 @@ the cycle has read it. A person who opens a kept cell gets the same as a credent
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
-from . import env_file, github_app, units
+from . import env_file, github_app
 from .errors import LoopError
 from .files import read_bytes
+from .renderers import renderers_of
 from .users import account, as_user
 
 Config: TypeAlias = Mapping[str, Any]
@@ -54,7 +54,6 @@ def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Co
     tells a value, but of a path.
     """
     path, notes, loose = config["env_file"], [], []
-    renderers = glob.glob(f"{units.UNIT_DIR}/vault-agent*.service")
     try:
         if given is not None:
             environment = dict(given)
@@ -73,10 +72,11 @@ def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Co
                 continue
             _check_exposed(config, each)
             mode = env_file.loose(each)
-            if mode and renderers:
+            writers = " and ".join(map(str, renderers_of(each))) if mode else ""
+            if writers:
                 notes.append(
-                    f"{each} can be read by others than root (mode {mode:04o}). No cycle sees it, but others on this"
-                    f" host do: {env_file.mend(each)}"
+                    f"{each} can be read by others than root (mode {mode:04o}), as {writers} writes it. No cycle sees"
+                    f" it, but others on this host do: {env_file.mend(each)}"
                 )
             elif mode:
                 notes.append(f"{each} can be read by others than root (mode {mode:04o}), until an apply closes it")

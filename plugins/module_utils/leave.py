@@ -371,7 +371,8 @@ def _leave_secrets(
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]
     others = [path for path in beside if path not in known and not OURS_BESIDE.fullmatch(os.path.basename(path))]
     for path in dict.fromkeys([*usual, *others]):
-        writers, there = " and ".join(renderers.renderers_of(path, unit_dirs)), os.path.lexists(path)
+        there = os.path.lexists(path)
+        writers = " and ".join(map(str, renderers.renderers_of(path, unit_dirs)))
         if path not in usual and (not writers or os.path.isdir(path)):
             plan.kept.append(f"{path}: not ours")
         elif there and asked:

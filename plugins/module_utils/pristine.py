@@ -174,7 +174,7 @@ def _advance(one: Clone, token: str, limits: Limits, before: str) -> str:
         fetch(one.path, one.url, f"+{HEADS}*:{HEADS}*", environment, config, limits.left())
     except Damaged as error:
         # It may not help to begin anew, and each that was replaced stays for a while.
-        if (tried := _replaced(home, one.dest)) >= REBUILDS:
+        if (tried := len(_lenders(home, one.dest))) >= REBUILDS:
             raise LoopError(f"{error}; it was made anew {tried} times, and that is enough") from error
         raise
     tip = _checked(one, _tip(one), before)
@@ -214,7 +214,7 @@ def mark_damaged(config: Config, dest: str) -> None:
     def work() -> None:
         for one in wanted:
             home = os.path.dirname(one.path)
-            if (tried := _replaced(home, one.dest)) >= REBUILDS:
+            if (tried := len(_lenders(home, one.dest))) >= REBUILDS:
                 raise LoopError(f"it was made anew {tried} times (see {home}/.replaced-{dest}-*), and that is enough")
             write_atomic(f"{one.path}/{REBUILD}", b"", 0o640)
 
@@ -277,10 +277,6 @@ def _lenders(home: str, dest: str) -> list[str]:
     """The earlier clones of the same, which cells may still borrow from."""
     found = ((name, REPLACED.fullmatch(name)) for name in sorted(os.listdir(home)))
     return [name for name, match in found if match and match[1] == dest and os.path.isdir(f"{home}/{name}/objects")]
-
-
-def _replaced(home: str, dest: str) -> int:
-    return len(_lenders(home, dest))
 
 
 def _lend(home: str, dest: str, path: str) -> None:

@@ -23,14 +23,13 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from . import agents
+from . import agents, units
 from .errors import LoopError, playbook
 from .files import read_bytes, sha256, write_atomic
 
 Json: TypeAlias = dict[str, Any]
 Config: TypeAlias = Mapping[str, Any]
 
-UNIT_DIR = "/etc/systemd/system"
 KEY_NAME = ".key"
 PROVE_AGAIN = f"prove it with: {playbook('canary')}"
 UNSEEN = "nobody has seen what this changes at work"
@@ -165,7 +164,7 @@ def way_out_paths(config: Config) -> list[str]:
 
 
 def _paths(config: Config, *kinds: str) -> list[str]:
-    return [os.path.join(UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
+    return [os.path.join(units.UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:

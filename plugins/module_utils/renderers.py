@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import units
 
@@ -15,14 +16,31 @@ COMMANDS = re.compile(rb"^Exec\w+=((?:.*\\\n)*.*)", re.MULTILINE)
 CONFIGURATION = re.compile(rb"/etc/[^\s\"'=,;:]+")
 
 
-def renderers_of(path: str, unit_dirs: Sequence[str] = UNIT_DIRS) -> list[str]:
-    """Each as ``vault-agent.service (/etc/vault-agent.hcl)``; none where nobody is known to write ``path``.
+class Renderer(NamedTuple):
+    """A service's unit file, and in which of its files the name was found."""
+
+    unit: str
+    named: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As ``vault-agent.service (/etc/vault-agent.hcl)``."""
+        return f"{os.path.basename(self.unit)} ({', '.join(self.named) or 'its command'})"
+
+    @property
+    def user(self) -> str:
+        """Who it runs as."""
+        found = re.search(rb"^User=(\S+)", units.content(self.unit), re.MULTILINE)
+        return found[1].decode(errors="replace") if found else "root"
+
+
+def renderers_of(path: str, unit_dirs: Sequence[str] = ()) -> list[Renderer]:
+    """Who writes ``path``, as far as it is known.
 
     Looked for in the commands of services and, one level deep, in what these name below /etc. Ours only read it.
     """
     name = re.compile(rb"(?<![\w./-])%s(?![\w./-])" % re.escape(os.fsencode(path)))
     found = []
-    for unit in [f"{directory}/{entry}" for directory in unit_dirs for entry in _names(directory)]:
+    for unit in [f"{directory}/{entry}" for directory in unit_dirs or UNIT_DIRS for entry in _names(directory)]:
         text = units.content(unit) if unit.endswith(".service") else b""
         commands = b"\n".join(COMMANDS.findall(text))
         if units.MARK in text or not commands:
@@ -31,7 +49,7 @@ def renderers_of(path: str, unit_dirs: Sequence[str] = UNIT_DIRS) -> list[str]:
         files = [file for place in places for file in ([f"{place}/{each}" for each in _names(place)] or [place])]
         named = [file for file in files if name.search(units.content(file))]
         if named or name.search(commands):
-            found.append(f"{os.path.basename(unit)} ({', '.join(named) or 'its command'})")
+            found.append(Renderer(unit, tuple(named)))
     return found
 
 

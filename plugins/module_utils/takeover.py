@@ -30,6 +30,7 @@ from .alive import cycle_in_progress
 from .errors import LoopError, playbook
 from .files import flocked, read_bytes, write_atomic
 from .hostfiles import Entry, converge
+from .renderers import UNIT_DIRS, renderers_of
 from .users import as_user
 
 Json = dict[str, Any]
@@ -44,7 +45,6 @@ OURS = (*releases.OURS, "budget.json", "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
 # Of the old engine's flags those that say where things are, or what it works on: the role's variables still do.
 ITS_PLACES = ("--once", "--repo", "--allow", "--workspace-root", "--output-root", "--state-dir-path", "--memory-dir")
-RENDERER = "vault-agent-engineering-loop.service"
 
 
 @dataclass(frozen=True)
@@ -142,21 +142,19 @@ def _work(layout: Layout, known: Json) -> list[adopt.Part]:
 def notes(layout: Layout) -> list[str]:
     """What a person should know and we cannot mend."""
     told = []
-    dotenv, renderer = layout.dotenv, f"{layout.unit_dir}/{RENDERER}"
-    rendered = os.path.lexists(renderer)
-    writer = f"{RENDERER} renders {dotenv}" if rendered else f"something writes {dotenv}"
-    if layout.env_file != dotenv and (rendered or os.path.lexists(dotenv)):
+    dotenv = layout.dotenv
+    writers = renderers_of(dotenv, [layout.unit_dir, *UNIT_DIRS[1:]])
+    writer = f"{' and '.join(map(str, writers)) or 'something'} writes {dotenv}"
+    if layout.env_file != dotenv and (writers or os.path.lexists(dotenv)):
         told.append(
             f"the unit reads its secrets from {layout.env_file}: if {writer}, let it write there or set"
             f" engineering_loop_env_file: {dotenv}, else secrets that change will not arrive"
         )
-    user = re.search(rb"^User=(\S+)", units.content(renderer), re.MULTILINE)
-    if layout.env_file == dotenv and user and user[1] not in (b"root", b"0"):
-        told.append(
-            f"{RENDERER} runs as {user[1].decode(errors='replace')}, who cannot write into {layout.install_dir} any"
-            " more (it belongs to root): let it run as root, or write to a directory of its own and set"
-            " engineering_loop_env_file"
-        )
+    told += [
+        f"{one} runs as {one.user}, who cannot write into {layout.install_dir} any more (it belongs to root): let it"
+        " run as root, or write to a directory of its own and set engineering_loop_env_file"
+        for one in writers if layout.env_file == dotenv and one.user not in ("root", "0")
+    ]  # fmt: skip
     for path in (dotenv if layout.env_file == dotenv else "", layout.key_file):
         if path and os.path.islink(path):
             told.append(f"{path} is a link and was left alone: see that only root can read {os.path.realpath(path)}")

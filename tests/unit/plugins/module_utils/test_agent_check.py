@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,7 @@ def settings(**more: Any) -> dict[str, Any]:
         (
             "pi",
             {"agent": {"package": "p", "version": "1", "integrity": "i", "lock": "", "program": "pi"}},
-            "the agent p 1 is not installed: run playbooks/apply.yml",
+            "the agent p 1 is not installed: run ansible-playbook -i INVENTORY as215932.engineering_loop.apply",
         ),
         (
             "no-such-agent",
@@ -164,8 +166,9 @@ def test_the_key_of_its_provider(
         (tmp_path / file).write_text(json.dumps(content), encoding="utf-8")
         (tmp_path / file).chmod(0o600)
         home_files.append({"src": str(tmp_path / file), "dest": f".pi/agent/{file}"})
-    found = agent_check.no_key(settings(home_files=home_files), name, environment)
-    assert says in found and bool(found) == bool(says)
+    told = pytest.raises(LoopError, match=re.escape(says)) if says else contextlib.nullcontext()
+    with told:
+        agent_check.check_key(settings(home_files=home_files), name, environment)
 
 
 # --- does it start, does it answer

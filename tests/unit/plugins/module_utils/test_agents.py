@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import agents, receipts
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, playbook
 
 NPM = shutil.which("npm") or str(Path(sys.executable).with_name("npm"))
 NAME = "@played/agent"
@@ -141,9 +141,9 @@ def test_another_version_stands_beside(agent: dict[str, str], registry: Registry
     assert agents.digest(one) != agents.digest(other) != ""
     assert agents.prune(str(tmp_path), 2, []) == []
     assert agents.prune(str(tmp_path), 1, [agents.place(str(tmp_path), agent)]) == [agents.place(str(tmp_path), newer)]
-    with pytest.raises(LoopError, match=r"the agent is not there: .*1.3.0.* is missing; run playbooks/apply.yml"):
+    with pytest.raises(LoopError, match=r"the agent is not there: .*1.3.0.* is missing; run .*engineering_loop.apply"):
         agents.digest(other)
-    assert agents.missing(newer, "pi") == "the agent @played/agent 1.3.0 is not installed: run playbooks/apply.yml"
+    assert agents.missing(newer, "pi") == f"the agent @played/agent 1.3.0 is not installed: run {playbook('apply')}"
 
 
 def test_it_is_what_the_lockfile_says(agent: dict[str, str], registry: Registry, tmp_path: Path) -> None:

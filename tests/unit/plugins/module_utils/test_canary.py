@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, canary, receipts, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, canary, receipts, records, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.clock import stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, published, running
@@ -31,7 +31,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = deployed(tmp_path, forge)
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(canary, "systemd", host.systemd)
     return host
 

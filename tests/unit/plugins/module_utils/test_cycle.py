@@ -31,10 +31,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     cycle,
     gate_policy,
     prepare,
-    receipts,
     records,
     sandbox,
     settle,
+    units,
     wire,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
@@ -71,7 +71,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     host = deployed(tmp_path, forge)
     host.config["policy_sha256"] = gate_policy.digest(gate_policy.load_file(host.config["policy_file"]))
     host.config["user"] = pwd.getpwuid(os.geteuid()).pw_name
@@ -100,6 +100,10 @@ def play_engine(host: Host, script: str, help_text: str = HELP) -> None:
     text = f'#!/bin/sh\nif [ "$2" = --help ]; then printf %s {shlex.quote(help_text)}; exit 0; fi\n{script}\n'
     program.write_text(text)
     program.chmod(0o755)
+
+
+def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    return cycle.run_engine(config, cycle.engine_environment(config, HANDED))
 
 
 # --- the engine's command line
@@ -195,7 +199,7 @@ def test_whatever_origin_says_git_goes_to_the_gateway(host: Host, tmp_path: Path
 
 def test_its_exit_status_and_its_report(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
     play_engine(host, """echo '[step] café'; echo '{"outcome": "idle", "args": "'"$*"'"}'; exit 7""")
-    status, report = cycle.run_engine(inside(host), HANDED)
+    status, report = run_engine(inside(host))
     assert (status, report["outcome"]) == (7, "idle")
     assert report["args"].startswith("daemon --once --repo ")
     assert "[step] café\n" in capfd.readouterr().out
@@ -207,22 +211,22 @@ def test_it_stands_in_the_release_that_was_active_at_its_start(host: Host) -> No
         f"""rm {host.top}/opt/current; ln -s other {host.top}/opt/current
         printf '{{"outcome": "%s"}}\n' "$(pwd)" """,
     )
-    assert cycle.run_engine(inside(host), HANDED)[1] == {"outcome": str(host.top / "opt/releases" / SHA)}
+    assert run_engine(inside(host))[1] == {"outcome": str(host.top / "opt/releases" / SHA)}
 
 
 def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
     broken = "does not start .*; run apply.yml"
     model_policy(host.top / "opt/releases" / SHA)
     with pytest.raises(LoopError, match=f"{broken}"):
-        cycle.run_engine(inside(host), HANDED)  # there is none
+        run_engine(inside(host))  # there is none
     play_engine(host, "echo never")
     program = host.top / "opt/releases" / SHA / ".venv/bin" / cycle.ENGINE
     program.write_text("#!/bin/sh\necho 'ModuleNotFoundError: yaml' >&2\nexit 1\n")
     with pytest.raises(LoopError, match=broken):  # and not: it does not know --max-runs-per-day
-        cycle.run_engine(inside(host), HANDED)
+        run_engine(inside(host))
     program.chmod(0o644)
     with pytest.raises(LoopError, match=broken):
-        cycle.run_engine(inside(host), HANDED)
+        run_engine(inside(host))
 
 
 def sleepers(seconds: str) -> list[str]:
@@ -270,25 +274,25 @@ def test_what_it_leaves_behind_is_ended_and_not_waited_for(host: Host) -> None:
         echo '{{"outcome": "published"}}'""",
     )
     begun = time.monotonic()
-    assert cycle.run_engine(inside(host), HANDED) == (0, {"outcome": "published"})
+    assert run_engine(inside(host)) == (0, {"outcome": "published"})
     assert time.monotonic() - begun < 10
     assert none_left(long)
 
 
 def test_an_engine_that_closes_its_output_is_waited_for(host: Host) -> None:
     play_engine(host, """echo '{"outcome": "idle"}'; exec >&-; sleep 0.3; exit 5""")
-    assert cycle.run_engine(inside(host), HANDED) == (5, {"outcome": "idle"})
+    assert run_engine(inside(host)) == (5, {"outcome": "idle"})
 
 
 def test_a_flood_of_output_arrives_whole(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
     play_engine(host, f"""yes {"x" * 49} | head -n 40000; echo '{{"outcome": "idle"}}'""")
-    assert cycle.run_engine(inside(host), HANDED)[1] == {"outcome": "idle"}
+    assert run_engine(inside(host))[1] == {"outcome": "idle"}
     assert len(capfd.readouterr().out) == 40000 * 50 + len('{"outcome": "idle"}\n')
 
 
 def test_bytes_that_are_no_text_do_no_harm(host: Host) -> None:
     play_engine(host, """printf '\377\303\n{"outcome": "idle"}\n\303'""")
-    assert cycle.run_engine(inside(host), HANDED)[1] == {"outcome": "idle"}
+    assert run_engine(inside(host))[1] == {"outcome": "idle"}
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])
@@ -305,7 +309,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         signal.signal(signal.SIGTERM, cycle._stop)
         try:
             config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
-            cycle.run_engine(config, {"environment": {}, "model_policy": ""})
+            cycle.run_engine(config, cycle.engine_environment(config, {"environment": {}, "model_policy": ""}))
         except cycle.LoopError as error:
             print(error)
     """

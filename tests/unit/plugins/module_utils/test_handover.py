@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, handover, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import budget, handover, renderers
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from celled import LOOP, NEEDS_ROOT, Box, box, gid, uid, write
 
@@ -100,6 +100,7 @@ HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH=/var/log/trace.jsonl
 HYRULE_ENGINEERING_AGENT_CORE_TRACE_COLLECTOR_URL=https://traces.example
 HYRULE_ENGINEERING_INSIGHT_RECORDS=1
 """
+WRITER = "vault-agent-engineering-loop.service (its command)"
 OVERRIDDEN = ["GIT_ASKPASS", "GIT_TERMINAL_PROMPT", handover.MODEL_POLICY, handover.TRACE]
 
 
@@ -107,8 +108,9 @@ OVERRIDDEN = ["GIT_ASKPASS", "GIT_TERMINAL_PROMPT", handover.MODEL_POLICY, hando
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     monkeypatch.setattr(handover, "NOT_THERE", ("/home", "/nowhere"))  # the tests' hosts are all below /tmp
     with box() as found:
-        monkeypatch.setattr(units, "UNIT_DIR", f"{found.top}/systemd")
-        write(found.top, {"systemd/vault-agent-engineering-loop.service": "[Service]\n"})
+        monkeypatch.setattr(renderers, "UNIT_DIRS", (f"{found.top}/systemd",))
+        reads = f"[Service]\nExecStart=/bin/vault agent -env={found.top}/etc/env -key={found.top}/etc/key.pem\n"
+        write(found.top, {"systemd/vault-agent-engineering-loop.service": reads})
         found.deploy()
         yield found
 
@@ -148,7 +150,7 @@ def test_all_of_their_variables_at_once_are_acted_on_or_named(host: Box) -> None
     told, (env, pem) = seen["notes"][-1], seen["notes"][:-1]
     assert told.endswith(f"have no effect, since the loop sets them itself: {', '.join(sorted(OVERRIDDEN))}")
     for path, note in ((f"{host.top}/etc/env", env), (f"{host.top}/etc/key.pem", pem)):
-        assert note.startswith(f"{path} can be read by others than root (mode 0640). No cycle sees it")
+        assert note.startswith(f"{path} can be read by others than root (mode 0640), as {WRITER} writes it. No cycle")
         assert f"chown root:root {path}; chmod 0600 {path}" in note
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
     policy = f"{host.release}/{handover.OWN_POLICY}"

@@ -22,8 +22,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     agents,
     cells,
     hostinfo,
-    receipts,
     records,
+    units,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import SEED, SHA, Host, Running, deployed, running
@@ -37,7 +37,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     return deployed(tmp_path, forge)
 
 

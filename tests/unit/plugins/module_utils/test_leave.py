@@ -461,7 +461,7 @@ def test_what_a_renderer_writes_again_is_told_with_its_name_and_removed_as_asked
     )  # not this machine's /etc
     try:
         writer = f"vault-agent-engineering-loop.service ({config})"
-        assert renderers.renderers_of(f"{host.top}/opt/.env", [str(units_dir)]) == [writer]
+        assert [*map(str, renderers.renderers_of(f"{host.top}/opt/.env", [str(units_dir)]))] == [writer]
         assert renderers.renderers_of(f"{host.top}/etc/env", [str(units_dir)]) == []
         kept = host.leave(check=True)["kept"]
         told = host.leave("secrets")

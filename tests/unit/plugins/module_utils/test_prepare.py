@@ -25,6 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     prepare,
     receipts,
     records,
+    units,
     watch,
     wire,
 )
@@ -185,7 +186,7 @@ def test_an_engine_is_the_release_that_was_recorded(host: Box) -> None:
 
 
 def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(host.top / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(host.top / "systemd"))
     host.config["canary_required"] = True
     for kind in (".service", "-watch.service", "-gate.service", "-gate.socket"):
         write(host.top / "systemd", {f"{host.config['unit']}{kind}": "[Service]\n"})

@@ -25,6 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
     releases,
     rollout,
     timer,
+    units,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from deployed import SEED, SHA, Host, Running, deployed, running
@@ -59,7 +60,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(tmp_path))
     for module in (alive, releases):
         monkeypatch.setattr(module, "cycle_in_progress", lambda run_lock, unit: "")

@@ -302,12 +302,13 @@ def test_links_are_not_followed_and_are_told(layout: Layout, tmp_path: Path) -> 
 
 
 def test_who_renders_the_secrets_hears_where_they_are_read(layout: Layout) -> None:
-    put(Path(layout.unit_dir) / takeover.RENDERER, "[Service]\nUser=vault\nExecStart=/usr/bin/vault agent\n")
+    unit = Path(layout.unit_dir) / "vault-agent.service"
+    put(unit, f"[Service]\nUser=vault\nExecStart=/usr/bin/vault agent -env={layout.dotenv}\n")
     assert any("set engineering_loop_env_file" in line for line in take(layout, check=True)["lines"])
     put(Path(layout.config_dir) / "loop.json", "{}")
     done = take(replace(layout, env_file=layout.dotenv))
-    assert any("runs as vault, who cannot write" in line for line in done["lines"])
-    assert Path(layout.unit_dir, takeover.RENDERER).exists()
+    assert any("vault-agent.service (its command) runs as vault, who cannot write" in line for line in done["lines"])
+    assert unit.exists()
 
 
 def test_secrets_that_nobody_reads_are_told_at_every_apply(layout: Layout) -> None:

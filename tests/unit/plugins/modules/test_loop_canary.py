@@ -18,7 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
@@ -35,7 +35,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = deployed(tmp_path, forge)
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(canary, "systemd", host.systemd)
     return host
 

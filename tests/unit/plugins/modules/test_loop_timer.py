@@ -16,7 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, timer
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, timer, units
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
 from deployed import SEED, Host, Running, deployed, running
 
@@ -55,7 +55,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(receipts, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(tmp_path))
     return deployed(tmp_path, forge)
 
