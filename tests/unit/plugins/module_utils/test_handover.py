@@ -237,8 +237,8 @@ def test_who_should_have_written_a_missing_file_is_told(
     monkeypatch.setattr(renderers, "UNIT_DIRS", (str(tmp_path / "units"),))
     told = handover.look(host.config)["problem"]
     assert told.endswith(
-        "(engineering_loop_env_file names it, or set engineering_loop_environment). On the host, no service of this"
-        " host is known to write it: have Vault Agent or the like do so; then run this again"
+        "(engineering_loop_env_file names it, or set engineering_loop_environment). On the host, nothing is known"
+        " to write it: have Vault Agent or the like do so; then run this again"
     )
     (tmp_path / "units").mkdir()
     command = f"[Service]\nExecStart=/usr/bin/vault agent --to {host.config['env_file']}\n"
