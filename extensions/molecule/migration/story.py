@@ -339,7 +339,7 @@ def back(scene: Scene) -> str:
     number = scene.forge.approve("How a rack is cooled", "Explain the steps.\n")
     scene.host.sh(f"systemctl start {demo.UNIT}.service", check=False)
     scene.sh(f"test -d /var/lib/engineering-loop/runs/issue_network_operations_{number}")
-    return f"{lost['of']} files exactly as they were, {len(cells.split())} cells beside them, and the old engine took #{number}"
+    return f"{lost['of']} files exactly as they were, {len(cells.split())} cells beside; the old engine took #{number}"
 
 
 STEPS: tuple[Callable[[Scene], str], ...] = (
