@@ -4,20 +4,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import re
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .errors import LoopError
 from .files import read_bytes
 from .gitrepo import OBJECT, SMALL, Denied, Repo, files_below, inside, objects, read_small
-from .loose import read
-
-MANY = 10  # fewer are read one by one
 
 
 @dataclass
@@ -135,125 +130,3 @@ def staged(repo: Repo, admin: Admin) -> str:
         return ""
     _status, tree, _err = repo.git(["mktree"], stdin="".join(f"100644 blob {name}\t{name}\n" for name in real).encode())
     return tree.strip()
-
-
-# --- those that matter to one worktree --------------------------------------------------------
-
-
-def admins_near(repo: Repo, path: str, branch: str) -> list[Admin]:
-    """Those of ``admins_of`` that can matter to ``path`` or ``branch``, or that need a second look."""
-    global _known
-    top, names = f"{repo.common}/worktrees", _names(repo)
-    if len(names) >= MANY:
-        if not _known or not _known.fits(top):
-            if _known:
-                _known.close()
-                _known = None
-            _known = Known(top)
-        link = os.path.basename((read_small(f"{path}/.git") or "").strip())
-        wanted = _known.near(path, branch) | {link}
-        names = [name for name in names if name in wanted]
-    return [read_admin(f"{top}/{name}") for name in sorted(names)]
-
-
-class Known:
-    """What hundreds of admin directories say, read once; the kernel tells which to read again (inotify)."""
-
-    # Whatever is written, made, renamed or deleted in a directory, and what becomes of the directory itself.
-    CHANGES = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
-    ONLY_A_DIRECTORY = 0x01000000 | 0x02000000
-
-    def __init__(self, top: str) -> None:
-        self.top, self.pid, self.inode = top, os.getpid(), os.stat(top).st_ino
-        self.libc = ctypes.CDLL(None)
-        self.queue: int = self.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.names: dict[int, str] = {}  # by watch
-        self.keys: dict[str, tuple[int, list[str]]] = {}  # watch and index keys, by name
-        self.index: dict[str, set[str]] = {}  # names by what plain_keys() tells of them
-        self.unknown: set[str] = set()
-        self.whole = self._watch(top, "") >= 0
-        real = resolver()
-        for name in os.listdir(top):
-            self._learn(name, real)
-
-    def close(self) -> None:
-        if self.queue >= 0:
-            os.close(self.queue)
-
-    def fits(self, top: str) -> bool:
-        """Is what is known true of ``top``? What changed is read again."""
-        if (top, os.getpid()) != (self.top, self.pid) or not self.whole or os.stat(top).st_ino != self.inode:
-            return False
-        for name in set(self._changed()):
-            self._forget(name)
-            if os.path.lexists(f"{top}/{name}"):
-                self._learn(name)
-        return self.whole
-
-    def near(self, path: str, branch: str) -> set[str]:
-        """Those at ``path`` or around it, those whose branch is ``branch`` or in its way, and all unknown ones."""
-        parts = branch.split("/")
-        keys = [f"{branch}/", *("/".join(parts[:count]) for count in range(1, len(parts) + 1))]
-        while path != "/":
-            keys.append(path)
-            path = os.path.dirname(path)
-        return self.unknown.union(*(self.index.get(key, ()) for key in keys))
-
-    def _changed(self) -> Iterator[str]:
-        while True:
-            try:
-                content = os.read(self.queue, 65536)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(content):
-                watch, _mask, _cookie, length = struct.unpack_from("iIII", content, at)
-                name = self.names.get(watch) or os.fsdecode(content[at + 16 : at + 16 + length].rstrip(b"\0"))
-                at += 16 + length
-                if name:
-                    yield name
-                elif watch < 0 or watch in self.names:
-                    self.whole = False  # the queue ran over, or the directory of all went
-
-    def _watch(self, path: str, name: str) -> int:
-        wanted = self.CHANGES | self.ONLY_A_DIRECTORY
-        watch: int = self.libc.inotify_add_watch(self.queue, os.fsencode(path), wanted)
-        if watch >= 0:
-            self.names[watch] = name
-        return watch
-
-    def _learn(self, name: str, real: Callable[[str], str] = os.path.realpath) -> None:
-        place = f"{self.top}/{name}"
-        watch = self._watch(place, name)  # first: no change is missed
-        keys = plain_keys(place, real) if watch >= 0 else []
-        self.keys[name] = (watch, keys)
-        for key in keys:
-            self.index.setdefault(key, set()).add(name)
-        if not keys:
-            self.unknown.add(name)
-
-    def _forget(self, name: str) -> None:
-        watch, keys = self.keys.pop(name, (-1, []))
-        self.names.pop(watch, "")  # to end the watch would cost more than what it still says
-        self.unknown.discard(name)
-        for key in keys:
-            self.index[key].discard(name)
-
-
-_known: Known | None = None
-
-
-def plain_keys(place: str, real: Callable[[str], str]) -> list[str]:
-    """Where the worktree stands, its branch, and all that its branch is below, each with a / at its end.
-
-    Empty where the admin directory does not say so in the very words that git writes.
-    """
-    target, head = read(f"{place}/gitdir") or b"", read(f"{place}/HEAD") or b""
-    branch = os.fsdecode(head.removeprefix(b"ref: refs/heads/").removesuffix(b"\n"))
-    if len(os.fsencode(branch)) != len(head) - 17 or not branch or read(f"{place}/commondir") != b"../..\n":
-        return []
-    if not target.startswith(b"/") or not target.endswith(b"/.git\n") or b"\0" in target:
-        return []
-    parent, name = os.path.split(os.path.normpath(os.fsdecode(target[: -len("/.git\n")])))
-    parts = branch.split("/")
-    return [os.path.join(real(parent), name), branch, *("/".join(parts[:at]) + "/" for at in range(1, len(parts)))]

@@ -128,10 +128,6 @@ class Forge:
             query["head"] = f"{repo.partition('/')[0]}:{head}"
         return self._newer(f"{_repo(repo)}/pulls", query, after)
 
-    def pull(self, repo: str, number: int) -> Json:
-        """One pull request."""
-        return self._get(f"{_repo(repo)}/pulls/{number}")
-
     def pull_files(self, repo: str, number: int) -> list[Json]:
         """The changed files of a pull request, with ``filename``, ``status``, ``previous_filename``."""
         return self._all(f"{_repo(repo)}/pulls/{number}/files")
@@ -140,16 +136,6 @@ class Forge:
         """Every branch and the commit at its tip."""
         return {str(item["name"]): str(item["commit"]["sha"]) for item in self._all(f"{_repo(repo)}/branches")}
 
-    def branch_tip(self, repo: str, branch: str) -> str | None:
-        """The commit at the tip of the branch of exactly that name; None where there is none."""
-        path = f"{_repo(repo)}/git/ref/heads/{_branch(branch)}"
-        answer = self._request("GET", path, absent=(404, 409))  # 409: a repository without any commit
-        found = None if answer is None else self._json(answer)
-        # A forge that takes the name for a prefix answers with another ref, or with a list of them.
-        if not isinstance(found, dict) or found.get("ref") != f"refs/heads/{branch}":
-            return None
-        return str(found["object"]["sha"])
-
     def labels(self, repo: str) -> list[str]:
         """The names of the labels that the repository has."""
         return [str(label["name"]) for label in self._all(f"{_repo(repo)}/labels")]
@@ -157,11 +143,6 @@ class Forge:
     def comments(self, repo: str, number: int) -> list[Json]:
         """The comments on an issue or pull request, the oldest first, with ``user`` and ``body``."""
         return self._all(f"{_repo(repo)}/issues/{number}/comments")
-
-    def commit(self, repo: str, ref: str) -> str | None:
-        """The full SHA that a branch, tag or (short) SHA names; None where it names nothing."""
-        answer = self._request("GET", f"{_repo(repo)}/commits/{quote(ref, safe='')}", absent=(404, 422))
-        return None if answer is None else str(self._json(answer)["sha"])
 
     def compare(self, repo: str, base: str, head: str) -> Json:
         """How ``head`` stands to ``base``: ``status`` (ahead, behind, identical, diverged), ``total_commits``."""

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import loose
 from .errors import LoopError
 from .gitcmd import git, rows
 
@@ -25,7 +24,6 @@ LOCKED = ("AUTO_MERGE", "BISECT_HEAD", "CHERRY_PICK_HEAD", "HEAD", "MERGE_HEAD",
 LOCKS = (*(f"{name}.lock" for name in LOCKED), "packed-refs.new")
 SMALL = 1024 * 1024
 MANY_FILTERS = 500
-FEW = 50  # to read so many objects costs less than one git
 
 
 # What git opens before it does anything, and what must be a directory for it.
@@ -49,7 +47,6 @@ class Repo:
     path: str
     common: str
     bare: bool
-    simple: bool  # what is loose may be read, and a loose ref changed, without git
 
     def git(
         self,
@@ -96,7 +93,7 @@ def open_repo(path: str) -> Repo:
         raise LoopError(
             f"{path} keeps its refs in a reftable, which is not supported: clone it anew with refs in files"
         )
-    return Repo(path, common, bare, loose.simple(common))
+    return Repo(path, common, bare)
 
 
 def odd_part(common: str) -> str:
@@ -188,9 +185,6 @@ def read_small(path: str) -> str | None:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
-    plain = loose.branches(repo.common, names[0]) if repo.simple and len(names) == 1 else None
-    if plain is not None:
-        return plain
     _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )
@@ -200,26 +194,8 @@ def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
     """For each of ``names`` the object it resolves to and its kind, or two empty strings; one git for all, at most."""
-    known: dict[str, tuple[str, str]] = {}
-    if repo.simple and len(names) < FEW:
-        known = {name: found for name in names if (found := _loose_object(repo, name))}
-    asked = [name for name in dict.fromkeys(names) if name not in known]
-    if asked:
-        known.update(zip(asked, _ask_objects(repo, asked), strict=True))
-    return [known[name] for name in names]
-
-
-def _loose_object(repo: Repo, name: str) -> tuple[str, str] | None:
-    commit, peel, _rest = name.partition("^{tree}")
-    if commit in ("", "-"):
-        return "", ""  # the name of nothing
-    if len(commit) != 40 or not OBJECT.fullmatch(commit):
-        return None
-    found = loose.tree_of(repo.common, commit) if peel else loose.kind_of_object(repo.common, commit)
-    return ((found, "tree") if peel else (commit, found)) if found else None
-
-
-def _ask_objects(repo: Repo, names: Sequence[str]) -> list[tuple[str, str]]:
+    if not names:
+        return []
     _unused, out, err = repo.git(
         ["cat-file", "--batch-check=%(objectname) %(objecttype)"],
         stdin=os.fsencode("".join(f"{name}\n" for name in names)),
@@ -299,16 +275,6 @@ def main_branch(repo: Repo) -> str:
     if OBJECT.fullmatch(head):
         return ""
     raise LoopError(f"{repo.common}/HEAD is damaged: write 'ref: refs/heads/<default branch>' into it")
-
-
-def main_commit(repo: Repo) -> str:
-    """The commit that the main checkout is on, where that is plain to see; else empty."""
-    head = (read_small(f"{repo.common}/HEAD") or "").strip()
-    if OBJECT.fullmatch(head):
-        return head
-    name = head.removeprefix("ref: refs/heads/")
-    found = loose.branches(repo.common, name) if repo.simple and name != head else None
-    return (found or {}).get(name, ("", ""))[0]
 
 
 def default_of(repo: Repo, taken: str) -> tuple[str, str]:

@@ -232,16 +232,6 @@ def _record(
     return f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}-{what[:8]}.{ending}", record
 
 
-def latest(config: Config) -> Json | None:
-    """The newest receipt that is genuine, whatever it proved; None where there is none."""
-    for name in _names(config["receipts_dir"]):
-        try:
-            return _read_signed(config["receipts_dir"], name)
-        except LoopError:
-            continue
-    return None
-
-
 def matching(config: Config, max_age: float | None = None, mode: str = "docs") -> Match:
     """The newest genuine receipt for exactly what is installed, no older than ``max_age`` seconds.
 

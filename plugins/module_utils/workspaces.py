@@ -40,7 +40,6 @@ from .users import account, as_user
 Json = dict[str, Any]
 
 QUARANTINE = ".quarantine"
-CONFLICTS = ("quarantine", "report")
 NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
 HEAL_SECONDS = 120.0

@@ -18,15 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import loose
 from . import quarantine as store
-from .admins import Admin, admins_near, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
+from .admins import Admin, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
 from .errors import LoopError, playbook
 from .files import write_atomic
 from .gitcmd import git
 from .gitrepo import (
-    FEW,
     OBJECT,
     Denied,
     Repo,
@@ -40,7 +38,6 @@ from .gitrepo import (
     inside,
     lstat_of,
     main_branch,
-    main_commit,
     objects,
     open_repo,
     read_small,
@@ -340,8 +337,7 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
     asked = list(dict.fromkeys([*tips, *(name for names in wanted.values() for name in names)]))
     found = objects(repo, [*asked, *(f"{head}^{{tree}}" for head in heads)])
     real = {name for name, kind in found[: len(asked)] if kind == "commit"}
-    kept = [name for name in tips if name in real]
-    lonely = _unreachable(repo, [name for name in asked if name in real and name not in kept], kept)
+    lonely = _unreachable(repo, real - set(tips), real & set(tips))
     for leftover in leftovers:
         if leftover.tip not in real:
             leftover.tip = ""
@@ -352,20 +348,17 @@ def keep_reachable(repo: Repo, leftovers: list[Leftover], check: bool) -> None:
             leftover.index = staged(repo, leftover.admin)
 
 
-def _unreachable(repo: Repo, names: list[str], kept: list[str]) -> set[str]:
-    """Those of ``names`` that nothing leads to: neither a ref nor a commit of ``kept``, which get refs."""
-    if names and repo.simple and len(kept) < FEW:
-        # git takes longer to come to the same answer, which is nearly always that a run's commits follow its base.
-        near = {main_commit(repo)}.union(*(loose.forebears(repo.common, tip) for tip in kept))
-        names = [name for name in names if name not in near]
-    if not names:
-        return set()
-    status, out, _err = repo.git(
-        ["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", "--all"],
-        stdin="".join(f"{name}\n" for name in names).encode(),
-        ok=(0, 128),
-    )
-    return set(names) if status else set(names) & set(out.split())
+def _unreachable(repo: Repo, names: set[str], tips: set[str]) -> set[str]:
+    """Those of ``names`` that no ref leads to. ``tips`` have one, and get another before their branches go."""
+    for known in ("HEAD", "--all"):  # mostly tips and HEAD lead to them; to look at all refs takes longer
+        if names:
+            status, out, _err = repo.git(
+                ["rev-list", "--single-worktree", "--ignore-missing", "--stdin", "--not", known, "--"],
+                stdin="".join([*(f"{name}\n" for name in names), *(f"^{tip}\n" for tip in tips)]).encode(),
+                ok=(0, 128),
+            )
+            names = names if status else names & set(out.split())
+    return names
 
 
 def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict[str, LoopError]:
@@ -380,7 +373,7 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
         if leftover.branch:
             lines += ["option no-deref\0", f"delete refs/heads/{leftover.branch}\0{leftover.value}\0"]
             _hold(leftover, f"{repo.common}/logs/refs/heads/{leftover.branch}")
-    if not lines or _free_loose(repo, leftovers):
+    if not lines:
         return {}
     try:
         repo.git(["update-ref", "--stdin", "-z"], stdin=os.fsencode("".join(lines)))
@@ -391,17 +384,6 @@ def free_branches(repo: Repo, leftovers: list[Leftover], tolerant: bool) -> dict
             return {leftovers[0].id: error}
         return {key: error for each in leftovers for key, error in free_branches(repo, [each], tolerant).items()}
     return {}
-
-
-def _free_loose(repo: Repo, leftovers: list[Leftover]) -> bool:
-    """What ``free_branches`` does for a single branch, without git where that can be; False where git has to."""
-    gone = [leftover for leftover in leftovers if leftover.branch]
-    refs = {ref: commit for leftover in leftovers for ref, commit in salvage_refs(leftover).items()}
-    if not repo.simple or len(gone) > 1 or len(refs) > FEW:
-        return False
-    return all(loose.make(repo.common, ref, commit) for ref, commit in refs.items()) and all(
-        loose.delete(repo.common, f"refs/heads/{one.branch}", one.value) for one in gone
-    )
 
 
 # --- the main checkout ------------------------------------------------------------------------
@@ -500,7 +482,7 @@ def _one(
 
 def _heal_one(repo: Repo, path: str, branch: str, base_ref: str, fresh: bool, now: Pass) -> dict[str, Any]:
     repair_extensions(repo, now)
-    admins = admins_near(repo, path, branch)
+    admins = admins_of(repo)
     adopt(admins, [path])
     check_outside(path, admins)
     parents = ["/".join(branch.split("/")[:count]) for count in range(1, branch.count("/") + 1)]
@@ -596,11 +578,11 @@ def healthy(repo: Repo, admin: Admin, branch: str) -> bool:
 def repair_strangers(repo: Repo, admins: Iterable[Admin], now: Pass) -> None:
     """A broken ``commondir`` of any worktree stops git everywhere; it can only say one thing, so it is written anew."""
     for admin in admins:
-        if not os.path.isdir(admin.place) or os.path.islink(admin.place):
-            continue
         place = f"{admin.place}/commondir"
         common = (read_small(place) or "").strip()
-        if common and os.path.isdir(os.path.join(admin.place, common)):
+        if common == "../.." or (common and os.path.isdir(os.path.join(admin.place, common))):
+            continue
+        if not os.path.isdir(admin.place) or os.path.islink(admin.place):
             continue
         now.plan.append(f"write {place} anew")
         broken = Leftover("debris", "broken commondir", repo, debris=[place], id=new_id(len(now.done)))

@@ -5,8 +5,8 @@
     check.py lint sanity unit molecule
 
 A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
-Molecule's scenarios run two at a time, each with a directory and hosts of its own: what one says is shown when it ends,
-and until then in .cache/molecule/NAME.log.
+Sanity and molecule's scenarios, which wait much, run three at a time, each scenario with a directory and hosts of its
+own: what one says is shown when it ends, and until then in its log below .cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ SCENARIOS = (
     "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
     "worktrees",
 )  # fmt: skip
-AT_ONCE = 2
+AT_ONCE = 3
 INTERRUPTS: list[int] = []
 
 
@@ -41,7 +42,7 @@ class Check(NamedTuple):
     name: str
     command: list[str]
     reports: str = ""
-    scenario: str = ""  # molecule's
+    aside: str = ""  # it runs beside others, and this directory below .cache is its own
 
 
 def python_files(*folders: str) -> list[str]:
@@ -57,7 +58,7 @@ def yaml_places() -> list[str]:
 
 
 def scenario(name: str) -> Check:
-    return Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], scenario=name)
+    return Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], aside=f"molecule/{name}")
 
 
 CHECKS = {
@@ -71,7 +72,7 @@ CHECKS = {
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],
-    "sanity": [Check("ansible-test sanity", ["python", "tests/tools/sanity.py"], SANITY_REPORTS)],
+    "sanity": [Check("ansible-test sanity", ["python", "tests/tools/sanity.py"], SANITY_REPORTS, "sanity")],
     "unit": [
         Check(
             "pytest",
@@ -120,46 +121,46 @@ def counted(reports: list[Path]) -> tuple[int, int]:
 def run(check: Check) -> tuple[int, int]:
     """Run one check with its output where ours goes; its counts."""
     print(f"\n== {check.name}", flush=True)
+    return timed(check, lambda: subprocess.run(check.command, cwd=ROOT, env=environment(), check=False).returncode)
+
+
+def timed(check: Check, work: Callable[[], int], said: Callable[[], str] = str) -> tuple[int, int]:
+    """The counts of a check, whose exit status ``work`` gives, and a line that says so after what it ``said``."""
     for stale in CACHE.glob(check.reports) if check.reports else ():
         stale.unlink()
     started = time.monotonic()
-    code = subprocess.run(check.command, cwd=ROOT, env=environment(), check=False).returncode
+    code = work()
     passed, failed = counted(list(CACHE.glob(check.reports))) if check.reports else (int(code == 0), 0)
     if code and not failed:
         failed = 1  # it ended badly without saying which test did
-    print(ended(check, not failed, started), flush=True)
+    verdict = "failed" if failed else "passed"
+    print(f"{said()}== {check.name}: {verdict} after {time.monotonic() - started:.1f} s", flush=True)
     return passed, failed
 
 
-def ended(check: Check, passed: bool, started: float) -> str:
-    return f"== {check.name}: {'passed' if passed else 'failed'} after {time.monotonic() - started:.1f} s"
-
-
 def run_aside(check: Check) -> tuple[int, int]:
-    """Run one scenario of molecule while another may run; show all that it said when it ends."""
+    """Run a check while others may run; show all that it said when it ends."""
     if INTERRUPTS:
         return 0, 0
-    started = time.monotonic()
     # Molecule's own choice is the same directory for every checkout on this machine.
-    home = CACHE / "molecule" / check.scenario
+    home = CACHE / check.aside
     log = home.with_suffix(".log")
     home.mkdir(parents=True, exist_ok=True)
-    print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
+    molecule = check.command[0] == "molecule"
     told = environment() | {"MOLECULE_EPHEMERAL_DIRECTORY": str(home)}
-    with log.open("wb") as output:
-        streams: Any = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        options: Any = {"cwd": ROOT / "extensions", "env": told, **streams}
-        code = subprocess.run(check.command, check=False, **options).returncode
-        if INTERRUPTS:  # molecule leaves its hosts up then
-            subprocess.run(
-                ["molecule", "destroy", "--scenario-name", check.scenario],
-                start_new_session=True,
-                check=False,
-                **options,
-            )
-    said = log.read_text(encoding="utf-8", errors="replace")
-    print(f"\n== {check.name}\n{said}\n{ended(check, not code, started)}", flush=True)
-    return int(code == 0), int(code != 0)
+    where: Any = {"cwd": ROOT / "extensions" if molecule else ROOT, "env": told, "stdin": subprocess.DEVNULL}
+    print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
+
+    def work() -> int:
+        with log.open("wb") as output:
+            streams: Any = {"stdout": output, "stderr": subprocess.STDOUT, **where}
+            code = subprocess.run(check.command, check=False, **streams).returncode
+            if INTERRUPTS and molecule:  # it leaves its hosts up then
+                destroy = ["molecule", "destroy", "--scenario-name", home.name]
+                subprocess.run(destroy, check=False, start_new_session=True, **streams)
+        return code
+
+    return timed(check, work, lambda: f"\n== {check.name}\n{log.read_text(encoding='utf-8', errors='replace')}\n")
 
 
 def main(names: list[str]) -> int:
@@ -167,11 +168,11 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGINT, lambda number, frame: INTERRUPTS.append(number))
     results: dict[str, tuple[int, int]] = {}
     wanted = [check for name in names for check in CHECKS[name]]
-    for check in [check for check in wanted if not check.scenario]:
+    for check in [check for check in wanted if not check.aside]:
         results[check.name] = run(check)
         if INTERRUPTS:
             return 130
-    aside = [check for check in wanted if check.scenario]
+    aside = [check for check in wanted if check.aside]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         results |= zip([check.name for check in aside], pool.map(run_aside, aside), strict=True)
     if INTERRUPTS:

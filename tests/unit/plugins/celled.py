@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, gate_policy
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cells import Cell
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import write_atomic
 
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
@@ -92,8 +93,7 @@ class Box:
         return f"{self.top}/etc/loop.json"
 
     def write_config(self) -> None:
-        Path(self.config_file).write_text(json.dumps(self.config))
-        Path(self.config_file).chmod(0o644)
+        write_atomic(self.config_file, json.dumps(self.config).encode())  # a gateway that starts reads it meanwhile
 
     @property
     def release(self) -> Path:

@@ -54,6 +54,10 @@ def asked(host: Host, method: str = "GET") -> list[str]:
     return [entry["path"] for entry in entries if entry["method"] == method]
 
 
+def pull(forge: Forge, number: int) -> dict[str, Any]:
+    return next(each for each in forge.pulls(REPO) if each["number"] == number)
+
+
 def test_reading(forge: Forge, host: Host) -> None:
     published(host)
     assert forge.identity() == BOT
@@ -67,14 +71,10 @@ def test_reading(forge: Forge, host: Host) -> None:
     number = ISSUE + 1
     assert [pull["number"] for pull in forge.pulls(REPO, head=BRANCH)] == [number]
     assert forge.pulls(REPO, head="other") == [] and forge.pulls(REPO, state="closed") == []
-    assert forge.pull(REPO, number)["draft"] is True
+    assert pull(forge, number)["draft"] is True
     assert [file["filename"] for file in forge.pull_files(REPO, number)] == ["docs/canary.md"]
     assert forge.newest_number(REPO) == number and forge.newest_number(OTHER) == 0
-    tips = forge.branches(REPO)
-    assert set(tips) == {"main", BRANCH}
-    assert forge.commit(REPO, "main") == tips["main"] == forge.commit(REPO, tips["main"][:10])
-    assert forge.commit(REPO, BRANCH) == tips[BRANCH]
-    assert forge.commit(REPO, "no-such") is None
+    assert set(forge.branches(REPO)) == {"main", BRANCH}
     between = forge.compare(REPO, "main", BRANCH)
     assert (between["status"], between["ahead_by"]) == ("ahead", 1)
 
@@ -82,42 +82,18 @@ def test_reading(forge: Forge, host: Host) -> None:
 def test_writing(forge: Forge, host: Host) -> None:
     published(host)
     forge.close_pull(REPO, ISSUE + 1)
-    assert forge.pull(REPO, ISSUE + 1)["state"] == "closed"
+    assert pull(forge, ISSUE + 1)["state"] == "closed"
     for _unused in range(2):  # what is gone already is fine
         forge.delete_branch(REPO, BRANCH)
         forge.remove_label(REPO, ISSUE, "loop:approved")
     assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
 
 
-def test_the_tip_of_a_branch_is_that_of_its_whole_name(forge: Forge, host: Host) -> None:
-    published(host)
-    tips = forge.branches(REPO)
-    assert forge.branch_tip(REPO, BRANCH) == tips[BRANCH] and forge.branch_tip(REPO, "main") == tips["main"]
-    for part in ("hyrule-feature", BRANCH[:-1], f"refs/heads/{BRANCH}", "infra", BRANCH.rpartition("/")[2]):
-        assert forge.branch_tip(REPO, part) is None
-    host.push({"docs/other.md": "other"}, branch="backup/refs/heads/main")
-    host.push({"docs/odd.md": "odd"}, branch="a+b%c#d")
-    tips = forge.branches(REPO)
-    assert forge.branch_tip(REPO, "main") == tips["main"] != tips["backup/refs/heads/main"]
-    assert forge.branch_tip(REPO, "a+b%c#d") == tips["a+b%c#d"]
-    with pytest.raises(LoopError, match="HTTP 404"):
-        forge.branch_tip("AS215932/none", "main") or forge.repository("AS215932/none")
-
-
-@pytest.mark.parametrize("answer", [{"ref": "refs/heads/main2", "object": {"sha": "1" * 40}}, [{"ref": "x"}]])
-def test_a_forge_that_takes_a_name_for_a_prefix_is_not_believed(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch, answer: Any
-) -> None:
-    monkeypatch.setattr(requests.Response, "json", lambda response: answer)
-    assert forge.branch_tip(REPO, "main") is None
-
-
 @pytest.mark.parametrize("branch", ["", "../../issues/1", "a//b", "/a", "a/", "./a", "a\x1bb"])
 def test_a_branch_that_cannot_be_one(forge: Forge, host: Host, branch: str) -> None:
     before = len(host.forge.store.requests())
-    for call in (forge.branch_tip, forge.delete_branch):
-        with pytest.raises(LoopError, match="is not the name of a branch"):
-            call(REPO, branch)
+    with pytest.raises(LoopError, match="is not the name of a branch"):
+        forge.delete_branch(REPO, branch)
     assert len(host.forge.store.requests()) == before
 
 
@@ -142,7 +118,7 @@ def test_reviewers_are_asked_for(forge: Forge, host: Host) -> None:
     published(host)
     number = ISSUE + 1
     forge.request_reviewers(REPO, number, ["AS215932"])
-    assert [user["login"] for user in forge.pull(REPO, number)["requested_reviewers"]] == ["AS215932"]
+    assert [user["login"] for user in pull(forge, number)["requested_reviewers"]] == ["AS215932"]
     with pytest.raises(Refused, match=r"HTTP 422 .Reviews may only be requested from collaborators") as error:
         forge.request_reviewers(REPO, number, ["nobody"])
     assert error.value.status == 422
@@ -244,7 +220,7 @@ def test_a_write_that_was_refused_for_want_of_quota_is_sent_again(
     host.side("faults", {"kind": "rate_limit", "which": which, "retry_after": 2, "methods": ["PATCH"], "times": 2})
     forge.close_pull(REPO, ISSUE + 1)
     assert len(pauses) == 2 and len(asked(host, "PATCH")) == 3
-    assert forge.pull(REPO, ISSUE + 1)["state"] == "closed"
+    assert pull(forge, ISSUE + 1)["state"] == "closed"
 
 
 def test_a_secondary_limit_without_a_time_is_waited_for(
