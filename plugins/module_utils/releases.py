@@ -969,7 +969,10 @@ def _names(install_dir: str) -> list[str]:
 
 
 def _stands(install_dir: str, name: str) -> bool:
-    return os.path.lexists(os.path.join(install_dir, name))
+    """Whether it is there and is ours: of that name there may be something in an engine that was checked out."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(os.path.join(install_dir, name)).st_uid == os.geteuid()
+    return False
 
 
 def _active_or_none(install_dir: str) -> Json | None:
