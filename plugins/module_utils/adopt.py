@@ -105,7 +105,7 @@ def _pending(places: Places, part: Part, begun: bool) -> Part | None:
 
 def _goes(places: Places, part: Part, entry: os.DirEntry[str]) -> bool:
     """Whether an entry of a part's directory is of the older layout."""
-    if part.name == "home" and entry.name in _no_home(places):
+    if part.name == "home" and entry.name in no_home(places):
         return False
     status = entry.stat(follow_symlinks=False)
     if not part.whole:
@@ -113,7 +113,7 @@ def _goes(places: Places, part: Part, entry: os.DirEntry[str]) -> bool:
     return not (_mine(status) and OURS_IN_RUNS.fullmatch(entry.name))
 
 
-def _no_home(places: Places) -> set[str]:
+def no_home(places: Places) -> set[str]:
     """The names in the state directory that are no part of a home."""
     memory = places.memory_dir
     paths = [places.workspace_dir, places.runs_dir, places.daemon_state_dir, places.cycles_dir, memory]

@@ -19,7 +19,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from . import env_file
@@ -31,10 +32,8 @@ from .users import end_with_parent
 Agent: TypeAlias = Mapping[str, str]
 Config: TypeAlias = Mapping[str, Any]
 
-# Where a cycle looks for programs that nobody has named a path for.
+# Where a cycle looks for programs that nobody has named a path for, node among them.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Debian's own node and npm, whatever else calls itself so on this host.
-DEBIANS = "/usr/sbin:/usr/bin:/sbin:/bin"
 LOCKFILE = "package-lock.json"
 # What npm may see of the caller's environment: registry, certificates and proxies, no secrets of the loop.
 PASSED_ON = re.compile(rf"{env_file.NETWORK.pattern}|(?i:npm_config_\w+)")
@@ -101,6 +100,37 @@ def lacking(config: Config) -> str:
     names = [agent["program"]] if agent else list(config["agent_programs"])
     there = agent.get("package") or any(program(config, name) for name in names)
     return "" if there else missing(agent, " or ".join(names))
+
+
+def too_old_a_node(install_dir: str, agent: Agent, lockfile: str = "") -> str:
+    """Why the host's node would not run a package that is still to be installed; empty where nothing says so yet."""
+    there = all(shutil.which(name, path=PATH) for name in ("node", "npm"))
+    if not agent.get("package") or installed(install_dir, agent) or not there:
+        return ""
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(LoopError, ValueError):
+        if lockfile:
+            return _unfit(place, agent, check_lock(lockfile, agent))
+        asked = ("view", f"{agent['package']}@{agent['version']}", "engines", "--json", "--fetch-retries=0")
+        return _unfit(place, agent, json.loads(_npm(place, agent, 30, *asked) or "{}"))
+    return ""  # a lockfile that does not hold, or a registry that does not answer: the installation says so
+
+
+def _unfit(place: str, agent: Agent, engines: Any) -> str:
+    """What npm says of a project in ``place`` with such ``engines``: it knows how ranges of versions are read."""
+    wanted = engines.get("node") if isinstance(engines, dict) else None
+    if not wanted:
+        return ""
+    write_atomic(f"{place}/package.json", json.dumps({"private": True, "engines": {"node": wanted}}).encode())
+    done = _run(
+        place, agent, 60, ["npm", "install", "--dry-run", "--package-lock-only", "--offline", "--engine-strict"]
+    )
+    if b"EBADENGINE" not in done.stderr:
+        return ""
+    version = _run(place, agent, 60, ["node", "--version"]).stdout.decode(errors="replace").strip()
+    return (
+        f"{_named(agent)} needs node {wanted}, and {shutil.which('node', path=PATH)} is {version}: install a newer node"
+        " and npm, such as NodeSource's nodejs, or name an older version in engineering_loop_agent"
+    )
 
 
 def installed(install_dir: str, agent: Agent) -> bool:
@@ -190,7 +220,11 @@ def _make(path: str, agent: Agent, lockfile: str, timeout: float) -> None:
         write_atomic(f"{path}/{LOCKFILE}", lockfile.encode())
     else:
         _npm(path, agent, timeout, "install", "--package-lock-only", "--omit-lockfile-registry-resolved")
-    check_lock((read_bytes(f"{path}/{LOCKFILE}") or b"").decode(errors="replace"), agent)
+    engines = check_lock((read_bytes(f"{path}/{LOCKFILE}") or b"").decode(errors="replace"), agent)
+    with tempfile.TemporaryDirectory() as place:
+        problem = _unfit(place, agent, engines)
+    if problem:
+        raise LoopError(problem)
     _npm(path, agent, timeout, "ci")
     remove_tree(f"{path}/.home")
     programs = f"{path}/node_modules/.bin"
@@ -201,8 +235,11 @@ def _make(path: str, agent: Agent, lockfile: str, timeout: float) -> None:
         )
 
 
-def check_lock(text: str, agent: Agent) -> None:
-    """Refuse a lockfile that does not have the package as it was asked for, or anything without a hash."""
+def check_lock(text: str, agent: Agent) -> Any:
+    """Refuse a lockfile that does not have the package as it was asked for, or anything without a hash.
+
+    Returns what the package says of the engines that it runs on.
+    """
     try:
         packages = dict(json.loads(text)["packages"])
         own = packages.get(f"node_modules/{agent['package']}", {})
@@ -223,17 +260,33 @@ def check_lock(text: str, agent: Agent) -> None:
         raise LoopError(
             f"{_named(agent)} needs {', '.join(loose[:5])}, which come without a hash. Nothing was installed"
         )
+    return own.get("engines")
 
 
-def _npm(path: str, agent: Agent, timeout: float, *command: str) -> None:
-    """One step of npm, in a home of its own: what the host tells it is in /etc/npmrc and in the usual variables."""
-    passed = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+def _npm(path: str, agent: Agent, timeout: float, *command: str) -> str:
+    """One step of npm; what it prints. LoopError where it fails."""
     words = ["npm", *command, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    done = _run(path, agent, timeout, words)
+    if done.returncode:
+        told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr.decode(errors="replace"))
+        # Why no registry was reached stands above a trace and good advice; its log goes with the directory.
+        reason = re.search(r"request to .* failed, reason: .*", told)
+        told = reason[0] if reason else told.split("A complete log of this run")[0]
+        raise LoopError(
+            f"{_named(agent)} cannot be installed: {last_words(told)}. Check the version in engineering_loop_agent, and"
+            " that this host reaches its npm registry (/etc/npmrc)"
+        )
+    return done.stdout.decode(errors="replace")
+
+
+def _run(path: str, agent: Agent, timeout: float, words: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """npm or node, in a home of its own: what the host tells npm is in /etc/npmrc and in the usual variables."""
+    passed = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     try:
-        done = subprocess.run(
+        return subprocess.run(
             words,
             cwd=path,
-            env={**passed, "PATH": DEBIANS, "HOME": f"{path}/.home", "LANG": "C.UTF-8"},
+            env={**passed, "PATH": PATH, "HOME": f"{path}/.home", "LANG": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
@@ -247,15 +300,6 @@ def _npm(path: str, agent: Agent, timeout: float, *command: str) -> None:
         ) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoopError(f"{_named(agent)} cannot be installed: {error}") from error
-    if done.returncode:
-        told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr.decode(errors="replace"))
-        # Why no registry was reached stands above a trace and good advice; its log goes with the directory.
-        reason = re.search(r"request to .* failed, reason: .*", told)
-        told = reason[0] if reason else told.split("A complete log of this run")[0]
-        raise LoopError(
-            f"{_named(agent)} cannot be installed: {last_words(told)}. Check the version in engineering_loop_agent, and"
-            " that this host reaches its npm registry (/etc/npmrc)"
-        )
 
 
 def _named(agent: Agent) -> str:

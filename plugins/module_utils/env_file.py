@@ -17,6 +17,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 
+from . import renderers
 from .errors import LoopError
 from .files import read_bytes
 from .users import whose
@@ -63,8 +64,9 @@ def read(path: str) -> dict[str, str]:
 def _variables(path: str, content: bytes | None) -> dict[str, str]:
     if content is None:
         raise LoopError(
-            f"{path} is missing: it must hold the secrets of the loop, one KEY=value per line. Have it rendered before"
-            " this, or set engineering_loop_environment; engineering_loop_env_file names it"
+            f"{path} is missing: it must hold the secrets of the loop, one KEY=value per line"
+            " (engineering_loop_env_file names it, or set engineering_loop_environment). On the host,"
+            f" {renderers.awaited(path)}; then run this again"
         )
     try:
         return parse(content.decode(), path)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import env_file
+from . import env_file, renderers
 from .errors import LoopError, MissingLibrary
 from .files import read_bytes
 from .forge import Forge
@@ -188,7 +188,7 @@ def key_of(app: App) -> bytes:
     key = env_file.secret(path, "the private key of the GitHub App, ", KEY_LIMIT)
     if key is None:
         raise LoopError(
-            f"the private key of the GitHub App, {path}, is missing: have it rendered before this, or set"
-            " engineering_loop_github_app_private_key_file"
+            f"the private key of the GitHub App, {path}, is missing (engineering_loop_github_app_private_key_file names"
+            f" it). On the host, {renderers.awaited(path)}; then run this again"
         )
     return key

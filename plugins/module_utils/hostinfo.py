@@ -8,12 +8,14 @@ import contextlib
 import os
 import platform
 import pwd
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import (
+    agents,
     cells,
     gateway_receive,
     handover,
@@ -76,13 +78,23 @@ def full(directories: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
+# Debian's packages of these names conflict with those of others, such as NodeSource's nodejs, which has npm in it.
+NODE = {"nodejs": "node", "npm": "npm"}
+
+
 def missing_packages(names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that dpkg does not know as installed, sorted."""
+    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
     if not names:
         return []
     lines = _run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]).splitlines()
-    installed = {line.split()[0] for line in lines if line.endswith(" installed")}
-    return sorted(set(names) - installed)
+    states = dict(line.split() for line in lines if len(line.split()) == 2)
+    missing = {name for name in names if states.get(name) != "installed"}
+    half = [
+        name for name in NODE if states.get(name, "installed") not in ("installed", "not-installed", "config-files")
+    ]
+    if not half and all(shutil.which(program, path=agents.PATH) for program in NODE.values()):
+        missing -= NODE.keys()
+    return sorted(missing)
 
 
 def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
@@ -125,6 +137,15 @@ def cell_problem(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mappi
     except LoopError as error:
         return str(error)
     return ""
+
+
+def agent_problem(wanted: Mapping[str, Any], lockfile: str, layout: Layout | None) -> str:
+    """Why there is no agent on this host, and none could be installed; empty where there is one or will be."""
+    if not wanted["agent_programs"]:
+        return ""
+    return agents.lacking(wanted) or agents.too_old_a_node(
+        layout.install_dir if layout else "", wanted["agent"], lockfile
+    )
 
 
 def rollouts(config_path: str) -> dict[str, Any]:

@@ -210,7 +210,9 @@ def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(_absent, wanted))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
-        if os.path.basename(path).startswith(("uv", ".uv", ".trash-", *locks)):
+        # What another owns is of an engine that is checked out there, such as its uv.lock.
+        ours = os.path.basename(path).startswith(("uv", ".uv", ".trash-", *locks))
+        if ours and os.lstat(path).st_uid == os.geteuid():
             plan.go(path, partial(_remove, path))
 
 

@@ -230,11 +230,20 @@ def _usermod(entry: pwd.struct_passwd, group: str) -> None:
     if not _locked(entry.pw_name):
         options += ["--lock"]
     if options:
-        done = subprocess.run(["usermod", *options, entry.pw_name], capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            who = at_work(entry.pw_name)
-            raise LoopError(f"the user {entry.pw_name} cannot be changed: {last}{f' ({who})' if who else ''}")
+        _change(entry.pw_name, options)
+
+
+def give_back(name: str, home: str, shell: str) -> None:
+    """Let the user have the home and the shell that it had before it was ours."""
+    _change(name, ["--home", home, "--shell", shell])
+
+
+def _change(name: str, options: Sequence[str]) -> None:
+    done = subprocess.run(["usermod", *options, name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        who = at_work(name)
+        raise LoopError(f"the user {name} cannot be changed: {last}{f' ({who})' if who else ''}")
 
 
 def _locked(name: str) -> bool:

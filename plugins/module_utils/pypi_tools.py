@@ -48,7 +48,8 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
     source = f"what is in {wheels}" if wheels else "that this host reaches its package index"
     if os.path.lexists(dest) and not os.path.islink(dest):
         raise LoopError(f"{dest} is in the way: a link to the version in use must stand there; move it aside")
-    with flocked(f"{dest}.lock"):
+    # Hidden: where an engine is checked out beside it, uv.lock is the engine's.
+    with flocked(os.path.join(os.path.dirname(dest), f".{os.path.basename(dest)}.lock")):
         before = installed(dest)
         if before == version:
             return  # another run was faster

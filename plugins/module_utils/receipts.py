@@ -274,7 +274,11 @@ def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str
     proved_at = receipt["proved_at"]
     changed = [words for key, words in BOUND.items() if receipt["proven"].get(key, "") != now[key]]
     if changed:
-        return f"the {' and the '.join(changed)} changed after the proof of {proved_at}"
+        told = f"the {' and the '.join(changed)} changed after the proof of {proved_at}"
+        then, today = receipt["proven"].get("collection_version", ""), now["collection_version"]
+        if BOUND["unit_digest"] in changed and then != today:
+            told += f" (the collection was {then or 'another'} and is {today}: its code guards each cycle)"
+        return told
     if STRENGTH[receipt["mode"]] < STRENGTH[mode]:
         return f"only {mode_of(receipt)} was passed ({proved_at}) and {mode} is wanted"
     age = (_now() - moment_of(proved_at)).total_seconds()

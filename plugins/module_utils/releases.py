@@ -555,11 +555,12 @@ def _run(
     path: str,
     environment: Mapping[str, str] | None = None,
     user: str = "",
+    within: Sequence[str] = (),
 ) -> str:
-    """Run one step of a build in ``path``; its output. LoopError with the last words of what failed.
+    """Run one step of a build in ``path``, ``within`` a sandbox; its output.
 
-    The step is a process group of its own that ends with us, however we end: an orphan would
-    go on writing into a directory that the next run has removed.
+    LoopError with the last words of what failed. The step is a process group of its own that ends with us, however we
+    end: an orphan would go on writing into a directory that the next run has removed.
     """
     program = os.path.join(path, command[0]) if command[0].startswith(".") else command[0]
     identity: dict[str, Any] = {}
@@ -569,12 +570,12 @@ def _run(
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                [program, *command[1:]], cwd=path, env={**_environment(settings), **(environment or {})},
+                [*within, program, *command[1:]], cwd=path, env=environment or _environment(settings),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True, preexec_fn=end_with_parent, **identity,
             )  # fmt: skip
         except OSError as error:
-            raise LoopError(f"{command[0]} cannot be started: {error.strerror}") from error
+            raise LoopError(f"{[*within, *command][0]} cannot be started: {error.strerror}") from error
         try:
             status = process.wait(settings.timeout)
         except subprocess.TimeoutExpired:
@@ -607,18 +608,35 @@ def _compile(settings: Settings, path: str) -> None:
     python = os.path.join(path, ".venv/bin/python")
     if not os.path.exists(python):
         raise LoopError("the sync command made no .venv in the release; the engine is run from there")
-    _run(settings, [python, "-c", script, "."], path)
+    _run(settings, [python, "-I", "-S", "-c", script, "."], path)  # nothing of the release's own is run by that
 
 
 def _smoke(settings: Settings, path: str) -> Json:
-    """Start the engine once from the finished, read-only release, as the one who will run it."""
+    """Start the engine once from the finished, read-only release, as the one who will run it.
+
+    It is shut in, as nobody has proven it yet: it sees the host's programs and itself, reaches no network and none of
+    the host's other files, and nothing that it leaves stays.
+    """
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as home:
-        if settings.user and os.geteuid() == 0:
-            os.chown(home, account(settings.user).pw_uid, -1)
-        quiet = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": home, "TMPDIR": home}
-        _run(settings, settings.smoke, path, quiet, settings.user)
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    _run(settings, settings.smoke, path, environment, settings.user, _shut_in(path))
     return {"command": list(settings.smoke), "user": settings.user, "seconds": round(time.monotonic() - begun, 2)}
+
+
+def _shut_in(path: str) -> list[str]:
+    from .sandbox import BWRAP  # here: it needs the agents, who need us
+
+    words = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108 - the sandbox's own
+    home = re.search(r"(?m)^home = (.+)$", (read_bytes(f"{path}/.venv/pyvenv.cfg") or b"").decode())
+    pythons = [home[1] if home else "", os.path.dirname(_interpreter(path))]
+    for prefix in dict.fromkeys(["", *(os.path.dirname(place) for place in pythons)]):
+        for name in ("bin", "lib", "lib64") if not f"{prefix}/".startswith("/usr/") else ():
+            words += ["--ro-bind-try", f"{prefix.rstrip('/')}/{name}", f"{prefix.rstrip('/')}/{name}"]
+    for name in ("alternatives", "group", "ld.so.cache", "localtime", "passwd", "ssl/certs"):
+        words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return [*words, "--ro-bind", path, path, "--remount-ro", "/", "--chdir", path, "--"]
 
 
 def freeze(path: str) -> None:
@@ -947,7 +965,10 @@ def _names(install_dir: str) -> list[str]:
 
 
 def _stands(install_dir: str, name: str) -> bool:
-    return os.path.lexists(os.path.join(install_dir, name))
+    """Whether it is there and is ours: of that name there may be something in an engine that was checked out."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(os.path.join(install_dir, name)).st_uid == os.geteuid()
+    return False
 
 
 def _active_or_none(install_dir: str) -> Json | None:

@@ -53,6 +53,12 @@ def renderers_of(path: str, unit_dirs: Sequence[str] = ()) -> list[Renderer]:
     return found
 
 
+def awaited(path: str) -> str:
+    """What to do where ``path`` is missing: by whom it should have been written, and the command."""
+    written = [f"{one} writes it: systemctl restart {os.path.basename(one.unit)}" for one in renderers_of(path)]
+    return " and ".join(written) or "nothing is known to write it: have Vault Agent or the like do so"
+
+
 def _names(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))

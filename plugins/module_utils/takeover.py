@@ -31,7 +31,7 @@ from .errors import LoopError, playbook
 from .files import flocked, inside, read_bytes, write_atomic
 from .hostfiles import Entry, converge
 from .renderers import UNIT_DIRS, renderers_of
-from .users import as_user
+from .users import account, as_user
 
 Json = dict[str, Any]
 
@@ -498,7 +498,32 @@ def _begin(layout: Layout, items: Sequence[Item]) -> Json:
     entries = [os.path.basename(item.path) for item in items if item.kind == "checkout"]
     timers = {name: units.state(name) for name in _timers(layout, items)}
     head = _head(layout.install_dir) if entries else ""
-    return {"begun": fine_stamp(), "entries": entries, "timers": timers, "head": head, "items": []}
+    return {
+        "begun": fine_stamp(), "entries": entries, "timers": timers, "head": head, "items": [],
+        "owners": _owners(layout), "account": _home_and_shell(layout),
+    }  # fmt: skip
+
+
+def _owners(layout: Layout) -> dict[str, list[int]]:
+    """Owner, group and mode of what stays in its place and becomes root's, or is made anew there."""
+    paths = [layout.install_dir, layout.config_dir, layout.lib_dir, layout.memory_dir, layout.env_file, layout.dotenv]
+    paths += [layout.key_file, layout.legacy_memory_dir, f"{layout.config_dir}/policy.yml"]
+    paths += [layout.state_dir, layout.workspace_dir, layout.runs_dir, layout.daemon_state_dir, layout.cycles_dir]
+    found = {}
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            if not stat.S_ISLNK(status.st_mode):
+                found[path] = [status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)]
+    return found
+
+
+def _home_and_shell(layout: Layout) -> list[str]:
+    """Home and shell of the loop's user."""
+    with contextlib.suppress(KeyError):
+        entry = pwd.getpwnam(layout.user)
+        return [entry.pw_dir, entry.pw_shell]
+    return []
 
 
 @contextlib.contextmanager
@@ -675,6 +700,119 @@ def _remove(path: str) -> None:
         os.rmdir(path)
     else:
         os.unlink(path)
+
+
+# --- the way back -------------------------------------------------------------------------
+
+
+def put_back(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
+    """Where ours is gone, have everything that was taken over where it stood, with its owner, and its timers on.
+
+    Killed anywhere, the next one goes on: what is still aside is what is left to do.
+    """
+    taken = [(aside, _read(aside)) for aside in reversed(listing(layout.install_dir))]
+    items = [(known, item) for _aside, known in taken for item in reversed(known.get("items", []))]
+    moved = [item for _known, item in items if item["path"] != item["to"] and os.path.lexists(item["to"])]
+    lines = [f"{item['to']} -> {item['path']}" for item in moved]
+    result = {"changed": bool(taken), "aside": "", "items": moved, "lines": lines}
+    if check or not taken:
+        return result
+    if units.ours(f"{layout.unit_dir}/{layout.unit}.service"):
+        raise LoopError(f"the loop is still deployed, and nothing was put back: {playbook('leave')}")
+    units.rest(lambda: _cycle(layout), [], wait, "nothing was put back", lambda: privileges.at_work(layout.user))
+    for known, item in items:
+        lines += _undo(layout, known, item)
+    for _aside, known in taken:
+        _own_again(layout, known)
+    if any(item["kind"] == "unit" for _known, item in items):
+        units.systemctl("daemon-reload")
+    for name, was in {name: was for _aside, known in taken for name, was in known.get("timers", {}).items()}.items():
+        if was.get("UnitFileState") == "enabled":
+            units.systemctl("enable", *(["--now"] if was.get("ActiveState") == "active" else []), name)
+    for aside, _known in taken:
+        lines += _emptied(aside)
+    return result
+
+
+def _undo(layout: Layout, known: Json, item: Json) -> list[str]:
+    """Bring one thing back; a line where something else stands there by now."""
+    kind, there, back = item["kind"], item["to"], item["path"]
+    if there == back or not os.path.lexists(there):
+        return []
+    if kind == "copy":
+        write_atomic(back, read_bytes(there) or b"", mode=0o600)
+        os.unlink(there)
+    elif kind == "memory":
+        _own_lessons(layout, known, there, back)
+        as_user(layout.user, lambda: _lessons_back(there, back, known))
+    elif kind == "work" and os.path.lexists(back):
+        # The old home has room for what is mounted there in its cell.
+        rooms = adopt.no_home(layout.places) if layout.places and back == layout.state_dir else set()
+        names = sorted(set(os.listdir(there)) - rooms)
+        told = [_undo(layout, known, {"kind": "", "to": f"{there}/{name}", "path": f"{back}/{name}"}) for name in names]
+        return [line for lines in told for line in lines]
+    else:
+        taken = os.path.lexists(back)
+        os.makedirs(os.path.dirname(back), exist_ok=True)
+        _carry(there, back)
+        return [f"{back} is there already: what was taken over stands beside it, as {back}~"] if taken else []
+    return []
+
+
+def _lessons_back(there: str, back: str, known: Json) -> None:
+    """As the loop's user, whose places these are."""
+    os.makedirs(back, exist_ok=True)
+    for name in sorted(os.listdir(there)):
+        _carry(f"{there}/{name}", f"{back}/{name}")
+    if back in known.get("owners", {}):
+        os.chmod(back, known["owners"][back][2])
+
+
+def _own_lessons(layout: Layout, known: Json, memory: str, place: str) -> None:
+    """What is in ``memory``, a directory of root's, belongs to whom ``place`` belonged."""
+    entry = account(layout.user)
+    uid, gid, _mode = known.get("owners", {}).get(place, [entry.pw_uid, entry.pw_gid, 0])
+    for directory, names, files in os.walk(memory):
+        for name in [*names, *files]:
+            os.lchown(f"{directory}/{name}", uid, gid)
+    os.lchown(memory, uid, gid)
+
+
+def _own_again(layout: Layout, known: Json) -> None:
+    """Owners and modes as they were when the host was taken over, and the user's home and shell."""
+    owners = known.get("owners", {})
+    if layout.memory_dir in owners:
+        _own_lessons(layout, known, layout.memory_dir, layout.memory_dir)
+    # The innermost first, while the directories that they are in are root's.
+    for path, (uid, gid, mode) in sorted(owners.items(), key=lambda each: -len(each[0])):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.fchown(descriptor, uid, gid)
+                os.fchmod(descriptor, mode)
+            finally:
+                os.close(descriptor)
+    if known.get("account") and known["account"] != _home_and_shell(layout) != []:
+        privileges.give_back(layout.user, *known["account"])
+
+
+def _emptied(aside: str) -> list[str]:
+    """Remove the directory of a take-over once nothing is left in it; a line where something is."""
+    left = [
+        f"{place}/{name}"
+        for place, directories, files in os.walk(aside)
+        for name in [*files, *(each for each in directories if os.path.islink(f"{place}/{each}"))]
+        if name != MANIFEST
+    ]
+    if left:
+        return [f"{aside} stays: it has {', '.join(sorted(left)[:5])}"]
+    for name in sorted(os.listdir(aside), key=lambda name: name == MANIFEST):  # what says that it is one goes last
+        _remove(f"{aside}/{name}")
+    os.rmdir(aside)
+    home = os.path.dirname(aside)
+    if os.listdir(home) == [".lock"]:
+        _remove(home)
+    return []
 
 
 # --- telling ------------------------------------------------------------------------------

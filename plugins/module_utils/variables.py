@@ -105,9 +105,10 @@ SHAPES = {
 }
 # Text that YAML takes for a number, and that says the same as one.
 BY_NUMBER = {f"{PREFIX}{name}" for name in ("github_app_id", "github_app_installation_id", "memory_max")}
-LEAST = dict.fromkeys(
-    ("keep_releases", "canary_timeout", "service_timeout", "cell_max_files", "canary.issue", "egress_local"), 1
-)
+LEAST = {
+    **dict.fromkeys(("keep_releases", "cell_max_files", "canary.issue", "egress_local"), 1),
+    **dict.fromkeys(("canary_timeout", "service_timeout"), 60),
+}
 
 
 def refused(options: Json, given: Json, unknown: Sequence[str] = ()) -> list[str]:

@@ -17,6 +17,8 @@ description:
   - A build that fails or is killed leaves what was active as it was; what it left behind is cleared by the next run.
   - Never switches under a cycle in progress.
   - A release whose files were changed by hand is put aside and built again.
+requirements:
+  - git and bubblewrap
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
   - as215932.engineering_loop.git_access
@@ -76,7 +78,10 @@ options:
     description: A directory of wheels on the host to install from, for hosts that reach no package index.
     type: path
   smoke:
-    description: The command that must succeed in the finished release before it is activated.
+    description:
+      - The command that must succeed in the finished release before it is activated.
+      - It is shut in by bubblewrap. It sees the programs of the host and the release, reaches no network, and finds
+        none of the host's other files and nothing of the caller's environment.
     type: list
     elements: str
     default: [.venv/bin/hyrule-engineering-loop, daemon, --help]

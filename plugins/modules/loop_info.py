@@ -106,6 +106,11 @@ options:
     type: list
     elements: str
     default: []
+  agent_lockfile:
+    description: The content of the C(package-lock.json) that O(agent) is to be installed by, if there is one.
+    type: str
+    default: ""
+    version_added: "0.2.0"
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -140,7 +145,9 @@ full:
   type: list
   elements: str
 packages_missing:
-  description: Those of O(packages) that are not installed.
+  description:
+    - Those of O(packages) that are not installed. C(nodejs) and C(npm) are not among them where programs of these names
+      are there, whoever brought them.
   returned: success
   type: list
   elements: str
@@ -209,7 +216,9 @@ cell_problem:
   returned: success
   type: str
 agent_problem:
-  description: Why there is no agent on this host, and what to set; empty where there is one or it will be installed.
+  description:
+    - Why there is no agent on this host, or the host's node is too old for the one to be installed, and what to do.
+      Empty where there is one or it will be installed.
   returned: success
   type: str
 units_refused:
@@ -295,7 +304,6 @@ import dataclasses
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    agents,
     hostinfo,
     privileges,
     takeover,
@@ -324,6 +332,7 @@ def main() -> None:
             "directories": {"type": "list", "elements": "path", "default": []},
             "agent": {"type": "dict", "default": {}},
             "agent_programs": {"type": "list", "elements": "str", "default": []},
+            "agent_lockfile": {"type": "str", "default": ""},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -347,7 +356,7 @@ def main() -> None:
             units_refused=units.refused(wanted["units"]),
             secrets=shown(hostinfo.secrets(wanted["secrets"], wanted["environment"], layout)),
             cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
-            agent_problem=agents.lacking(wanted) if wanted["agent_programs"] else "",
+            agent_problem=hostinfo.agent_problem(wanted, wanted["agent_lockfile"], layout),
             loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

@@ -31,8 +31,10 @@ options:
       - V(taken) takes the host over.
       - V(prepared) only lets root own the install directory, so that a release can be built there while the old engine
         still stands.
+      - V(put_back) is the way back, once M(as215932.engineering_loop.loop_leave) has run. Everything stands again where
+        it stood, with its owner and mode, and the timers that were on are on. Nothing is written over.
     type: str
-    choices: [prepared, taken]
+    choices: [prepared, taken, put_back]
     default: taken
   wait:
     description: How many seconds to wait for a run in progress. After that the module fails and the old loop runs on.
@@ -215,12 +217,13 @@ LAYOUT = {
 }
 
 SIDES = (("before", "path"), ("after", "to"))
+BACK = (("before", "to"), ("after", "path"))
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["prepared", "taken"], "default": "taken"},
+            "state": {"type": "str", "choices": ["prepared", "taken", "put_back"], "default": "taken"},
             "wait": {"type": "float", "default": 0},
             "layout": {"type": "dict", "required": True, "options": LAYOUT},
         },
@@ -236,6 +239,8 @@ def main() -> None:
                 "env_file": layout.env_file,
                 **takeover.take(layout, wait, check=module.check_mode),
             }
+        elif module.params["state"] == "put_back":
+            result = takeover.put_back(layout, wait, check=module.check_mode)
         else:
             made = takeover.prepare(layout, wait, check=module.check_mode)
             result = {"lines": [], "aside": "", "items": [], **made}
@@ -243,7 +248,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     result = shown(result)
     if module._diff:
-        result["diff"] = {side: "".join(f"{item[key]}\n" for item in result["items"]) for side, key in SIDES}
+        sides = BACK if module.params["state"] == "put_back" else SIDES
+        result["diff"] = {side: "".join(f"{item[key]}\n" for item in result["items"]) for side, key in sides}
     module.exit_json(**result)
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write .cache/docs/reference.md: every module and the role, as ansible-doc reads them from this checkout."""
+"""Write .cache/docs/reference.md: modules, lookups and the role, as ansible-doc reads them from this checkout."""
 
 from __future__ import annotations
 
@@ -49,11 +49,18 @@ def fields(entries: dict[str, Any], below: str, depth: int = 0) -> list[str]:
     return lines
 
 
-def module(name: str) -> list[str]:
-    """One module's chapter."""
-    known = ansible_doc("--type", "module", name)[name]
+def plugin(kind: str, name: str) -> list[str]:
+    """The chapter of one module or lookup."""
+    known = ansible_doc("--type", kind, name)[name]
     text = known["doc"]
-    lines = [f"## {name}", "", prose(text["short_description"]) + ".", "", prose(text["description"]), ""]
+    lines = [
+        f"## {kind.capitalize()} {name}",
+        "",
+        prose(text["short_description"]) + ".",
+        "",
+        prose(text["description"]),
+        "",
+    ]
     lines += ["Options:", "", *fields(text.get("options", {}), "suboptions"), ""]
     lines += ["Example:", "", "```yaml", known["examples"].strip(), "```", ""]
     return [*lines, "Returns:", "", *fields(known.get("return") or {}, "contains"), ""]
@@ -61,8 +68,9 @@ def module(name: str) -> list[str]:
 
 def main() -> int:
     lines = [f"# {COLLECTION}: reference", ""]
-    for name in sorted(ansible_doc("--type", "module", "--list", COLLECTION)):
-        lines += module(name)
+    for kind in ("module", "lookup"):
+        for name in sorted(ansible_doc("--type", kind, "--list", COLLECTION)):
+            lines += plugin(kind, name)
     for name, role in ansible_doc("--type", "role", f"{COLLECTION}.engineering_loop").items():
         for entry in role["entry_points"].values():
             lines += [f"## Role {name}", "", prose(entry["description"]), "", *fields(entry["options"], "options"), ""]

@@ -320,8 +320,30 @@ def leave(scene: Scene) -> str:
     return f"{lost['of']} files, {len(cells.split())} cells still there"
 
 
+def back(scene: Scene) -> str:
+    """To the in-house role again, which finds everything as it was."""
+    cells = scene.sh("ls -d /var/lib/engineering-loop/runs/*-???????? | sort")
+    way_back = (f"{OURS}leave", "-l", "loop", "-e", "engineering_loop_leave_put_back=true")
+    says(scene.play(*way_back, "--check"), "It would be put back like this")
+    says(scene.play(*way_back), "This was put back, with its owners")
+    says(scene.play(*way_back), " changed=0 ", "or it is back already")
+    scene.edit(PLAY, f"role: {OURS}engineering_loop\n", "role: engineering_loop\n")
+    scene.play(PLAY)
+    scene.rendered()
+    lost = scene.missing("--still")
+    # Vault's own, which has replaced them since.
+    assert set(lost["missing"]) == {ENV, *([KEY] if scene.way.auth == "app" else [])}, lost
+    assert scene.sh("ls -d /var/lib/engineering-loop/runs/*-???????? | sort") == cells
+    scene.sh("systemctl is-active hyrule-engineering-loop.timer hyrule-reliability-governor.timer")
+    assert scene.sh("getent passwd loop | cut -d: -f6") == "/var/lib/engineering-loop"
+    number = scene.forge.approve("How a rack is cooled", "Explain the steps.\n")
+    scene.host.sh(f"systemctl start {demo.UNIT}.service", check=False)
+    scene.sh(f"test -d /var/lib/engineering-loop/runs/issue_network_operations_{number}")
+    return f"{lost['of']} files exactly as they were, {len(cells.split())} cells beside; the old engine took #{number}"
+
+
 STEPS: tuple[Callable[[Scene], str], ...] = (
-    as_it_is, switched, gate, check, apply, canary, rotation, again, leave,
+    as_it_is, switched, gate, check, apply, canary, rotation, again, leave, back,
 )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def test_checkouts_have_the_names_that_the_engine_looks_for() -> None:
 
 def test_what_our_code_needs_is_installed_whatever_is_listed() -> None:
     found = template("{{ engineering_loop__packages }}", engineering_loop_packages=["curl"])
-    assert {"curl", "git", "python3-git", "python3-requests", "python3-yaml", "python3-venv"} <= set(found)
+    assert {"curl", "git", "python3-requests", "python3-yaml", "python3-venv"} <= set(found)
 
 
 def test_wrapper_scripts_elsewhere_are_taken_over() -> None:

@@ -88,7 +88,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     found = Registry()
     monkeypatch.setenv("npm_config_registry", found.url)
     monkeypatch.setenv("npm_config_fetch_retries", "0")
-    monkeypatch.setattr(agents, "DEBIANS", f"{os.path.dirname(NPM)}:{agents.DEBIANS}")
+    monkeypatch.setattr(agents, "PATH", f"{os.path.dirname(NPM)}:{agents.PATH}")
     yield found
     found.server.shutdown()
     found.server.server_close()
@@ -189,13 +189,52 @@ def test_an_npm_that_is_not_there_or_hangs(
     with pytest.raises(LoopError, match=r"cannot be installed: .*timed out"):
         agents.install(str(tmp_path), agent, timeout=0.01)
     (tmp_path / "npm").write_text("")
-    monkeypatch.setattr(agents, "DEBIANS", str(tmp_path))
+    monkeypatch.setattr(agents, "PATH", str(tmp_path))
     with pytest.raises(LoopError, match=r"cannot be installed: .*Permission denied"):
         agents.install(str(tmp_path), agent)
     (tmp_path / "npm").unlink()
     with pytest.raises(LoopError, match="npm is missing, which Debian's package npm has"):
         agents.install(str(tmp_path), agent)
     assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "engines", [{"node": ">=99"}, {"node": ">=18", "npm": ">=6"}, {"npm": ">=99"}, ["node >=99"], None]
+)
+def test_a_node_that_is_too_old_is_told_before_anything_is_installed(
+    registry: Registry, tmp_path: Path, engines: Any
+) -> None:
+    old = engines == {"node": ">=99"}
+    about = {"bin": {"pi": "cli.sh"}, **({"engines": engines} if engines else {})}
+    wanted = registry.publish(NAME, "3.0.0", {"cli.sh": PROGRAM}, **about)
+    agent = {"package": NAME, "version": "3.0.0", "integrity": wanted, "program": "pi", "lock": ""}
+    own = {"version": "3.0.0", "integrity": wanted, **({"engines": engines} if engines else {})}
+    lock = json.dumps({"lockfileVersion": 3, "packages": {f"node_modules/{NAME}": own}})
+    told = [agents.too_old_a_node(str(tmp_path), agent), agents.too_old_a_node(str(tmp_path), agent, lock)]
+    node = shutil.which("node", path=agents.PATH)
+    version = subprocess.run([str(node), "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    says = f"the agent {NAME} 3.0.0 needs node >=99, and {node} is {version}: install a newer node and npm, such as"
+    assert [each.startswith(says) for each in told] == [old] * 2 and (old or told == ["", ""])
+    assert not (tmp_path / "agents").exists()
+    if old:
+        with pytest.raises(LoopError, match="needs node >=99, and "):
+            agents.install(str(tmp_path), agent)
+        assert below(tmp_path) == []
+    else:
+        assert agents.install(str(tmp_path), agent)
+        registry.asked.clear()
+        assert agents.too_old_a_node(str(tmp_path), agent) == "" and registry.asked == []
+
+
+def test_of_a_node_nobody_can_judge_nothing_is_said(
+    agent: dict[str, str], registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert agents.too_old_a_node(str(tmp_path), agent, "{") == ""
+    assert agents.too_old_a_node(str(tmp_path), {**agent, "version": "9.9.9"}) == ""
+    assert agents.too_old_a_node(str(tmp_path), {"path": "/usr/bin/pi", "program": "pi"}) == ""
+    registry.asked.clear()
+    monkeypatch.setattr(agents, "PATH", str(tmp_path))  # where Debian's are installed then
+    assert agents.too_old_a_node(str(tmp_path), agent) == "" and registry.asked == []
 
 
 def test_what_a_killed_installation_left_is_no_agent(agent: dict[str, str], tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_those_that_the_role_will_write_are_looked_at_without_a_file(host: Box) 
         ("ENGINEERING_LOOP_GITHUB_AUTH_MODE=token\nENGINEERING_LOOP_GITHUB_APP_ID=7\n", "no forge token"),
         ("ENGINEERING_LOOP_GITHUB_AUTH_MODE=app\n", "the GitHub App lacks its id"),
         ("ENGINEERING_LOOP_GITHUB_AUTH_MODE=hunter2\n", "ENGINEERING_LOOP_GITHUB_AUTH_MODE among the secrets must be"),
-        (THEIRS, "etc/key.pem, is missing: have it rendered before this"),
+        (THEIRS, "etc/key.pem, is missing (engineering_loop_github_app_private_key_file names it). On the host,"),
         ("GH_TOKEN=t\nREQUESTS_CA_BUNDLE=/none/ca.pem\n", "names /none/ca.pem, where nothing is: put it there"),
         ("GH_TOKEN=t\nSSL_CERT_DIR=/etc:/none\n", "SSL_CERT_DIR among the secrets"),
         ("GH_TOKEN=t\nGIT_SSL_CAINFO=TOP/etc/policy.yml\n", "which a cycle does not see: put a copy below /etc/ssl"),
@@ -227,6 +227,27 @@ def test_a_file_or_key_that_is_missing_or_anothers(host: Box) -> None:
     assert handover.look(host.config, comes_right=[str(pem)])["problem"] == ""  # by the take-over
     os.unlink(host.config["env_file"])
     assert handover.look(host.config)["problem"].startswith(f"{host.top}/etc/env is missing: it must hold the secrets")
+
+
+@NEEDS_ROOT
+def test_who_should_have_written_a_missing_file_is_told(
+    host: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.unlink(host.config["env_file"])
+    monkeypatch.setattr(renderers, "UNIT_DIRS", (str(tmp_path / "units"),))
+    told = handover.look(host.config)["problem"]
+    assert told.endswith(
+        "(engineering_loop_env_file names it, or set engineering_loop_environment). On the host, nothing is known"
+        " to write it: have Vault Agent or the like do so; then run this again"
+    )
+    (tmp_path / "units").mkdir()
+    command = f"[Service]\nExecStart=/usr/bin/vault agent --to {host.config['env_file']}\n"
+    (tmp_path / "units/vault-agent.service").write_text(command)
+    told = handover.look(host.config)["problem"]
+    assert told.endswith(
+        "On the host, vault-agent.service (its command) writes it: systemctl restart vault-agent.service; then run"
+        " this again"
+    )
 
 
 @NEEDS_ROOT

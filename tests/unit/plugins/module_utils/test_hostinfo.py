@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import pwd
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, hostinfo, records, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
+    agents,
+    cells,
+    hostinfo,
+    records,
+    units,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from celled import NEEDS_ROOT
 from deployed import SEED, SHA, Host, Running, deployed, running
@@ -80,6 +87,29 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hostinfo.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
     monkeypatch.setenv("PATH", "/nowhere")  # not a Debian at all
     assert hostinfo.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
+
+
+def test_debians_node_and_npm_are_missing_where_no_programs_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What dpkg knows, by a program that says so: nothing of either, at first.
+    states = tmp_path / "states"
+    states.write_text("dpkg installed\n")
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\ncat {states}\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(agents, "PATH", str(tmp_path))
+    wanted = ["dpkg", "nodejs", "npm"]
+    assert hostinfo.missing_packages(wanted) == ["nodejs", "npm"]
+    (tmp_path / "node").write_text("#!/bin/sh\n")
+    (tmp_path / "node").chmod(0o755)
+    assert hostinfo.missing_packages(wanted) == ["nodejs", "npm"]
+    shutil.copy(tmp_path / "node", tmp_path / "npm")
+    assert hostinfo.missing_packages(wanted) == []
+    states.write_text("dpkg installed\nnodejs installed\nnpm config-files\n")  # NodeSource's, after Debian's
+    assert hostinfo.missing_packages(wanted) == []
+    states.write_text("dpkg installed\nnodejs installed\nnpm half-configured\n")  # a killed installation of Debian's
+    assert hostinfo.missing_packages(wanted) == ["npm"]
 
 
 def test_the_version_of_uv(tmp_path: Path) -> None:

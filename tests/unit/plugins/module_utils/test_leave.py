@@ -197,6 +197,18 @@ def test_what_we_brought_goes_and_what_came_of_it_stays(host: Host, asked: list[
     assert (again["changed"], again["removed"]) == (False, [])
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_an_engine_that_is_checked_out_there_is_left_alone(host: Host) -> None:
+    host.leave()
+    theirs = {
+        str(host.put(f"opt/{name}", "theirs")) for name in ("uv.lock", "agents/one.md", "cache/x", "releases.json")
+    }
+    for name in ("uv.lock", "agents", "cache", "releases.json"):
+        os.lchown(host.top / "opt" / name, LOOP, -1)
+    told = host.leave()
+    assert told["removed"] == [] and all(os.path.isfile(path) for path in theirs)
+
+
 def test_all_that_is_asked_goes_and_is_named(host: Host) -> None:
     told = host.leave(*ALL, check=True)
     done = host.leave(*ALL)

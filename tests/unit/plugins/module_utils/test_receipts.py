@@ -133,6 +133,18 @@ def test_what_was_changed_must_be_proven_again(host: Host, change: Callable[[Hos
     assert receipts.matching(host.config).receipt is not None
 
 
+def test_an_upgrade_of_the_collection_is_told_by_its_versions(host: Host) -> None:
+    before = host.config["collection_version"] = "0.1.0"
+    prove(host)
+    host.config["collection_version"] = "0.2.0"
+    assert receipts.matching(host.config).receipt is not None  # the number alone guards nothing
+    new_code(host)
+    told = f" (the collection was {before} and is 0.2.0: its code guards each cycle); prove it with: "
+    assert told in reason(host)
+    host.config["collection_version"] = before
+    assert "the collection was" not in reason(host)
+
+
 def policy_layout(host: Host) -> None:
     path = Path(host.config["policy_file"])
     path.write_text("# a comment\n" + path.read_text().replace("[python3, git]", "[git, python3]"))

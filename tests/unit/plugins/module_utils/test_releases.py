@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -725,12 +726,67 @@ def test_what_is_not_ours_is_never_replaced(settings: Settings, shas: list[str])
         releases.present(settings, shas[0])
 
 
-def test_the_smoke_command_runs_as_the_one_who_will_run_the_engine(
-    settings: Settings, shas: list[str], tmp_path_factory: pytest.TempPathFactory
+# An engine that looks around where nobody has proven it yet, and says what it could do.
+PRYING = """
+import contextlib, os, pathlib, socket, sys
+PLACES = {places!r}
+def main():
+    found = [name for name, value in os.environ.items() if "s3cret" in value]
+    for place in PLACES:
+        try:
+            found.append(pathlib.Path(place).read_text())
+        except OSError:
+            pass
+    for place in ("pyproject.toml", f"{{sys.prefix}}/x", "/etc/x", "/opt/x", "/x"):
+        try:
+            pathlib.Path(place).write_text("changed")
+            found.append(f"wrote {{place}}")
+        except OSError:
+            pass
+    for place in PLACES:  # at most the sandbox's own
+        with contextlib.suppress(OSError):
+            pathlib.Path(place).write_text("changed")
+    try:
+        socket.create_connection(("127.0.0.1", {port}), 2)
+        found.append("connected")
+    except OSError:
+        pass
+    found += [f"saw {{pid}}" for pid in os.listdir("/proc") if pid.isdigit() and int(pid) > 20]
+    pathlib.Path.home().joinpath("mine").write_text("")
+    print(f"uid {{os.getuid()}} found {{found}}")
+    sys.exit("--fail" in sys.argv)
+"""
+
+
+@pytest.mark.parametrize("user", ["", "nobody"])
+def test_an_engine_that_is_tried_sees_and_reaches_nothing_of_the_host(
+    user: str, anywhere: Settings, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whoami = ["/usr/bin/python3", "-c", "import os, sys; sys.exit(f'uid {os.getuid()}')"]
-    with pytest.raises(LoopError, match="uid 65534"):
-        releases.present(dataclasses.replace(settings, user="nobody", smoke=whoami), shas[0])
+    monkeypatch.setenv("UV_INDEX_URL", "https://me:s3cret@index.example.org/simple")
+    os.chmod(Path(anywhere.install_dir).parent, 0o755)  # as on a host, where others reach a release
+    Path(anywhere.install_dir).mkdir(mode=0o755)
+    secrets = [Path(anywhere.install_dir, ".env"), tmp_path / "key.pem", Path("/etc/hostname")]
+    for secret in secrets[:2]:
+        secret.write_text("s3cret")
+        secret.chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as forge:
+        text = PRYING.format(places=[str(path) for path in secrets], port=forge.getsockname()[1])
+        source.write("src/engine/__init__.py", text)
+        sha = source.commit("prying")
+        source.write("src/engine/__init__.py", ENGINE)
+        # Whose Python it is, an unprivileged user must be able to start.
+        smoke = [".venv/bin/engine", "--fail"] if not user else ["/usr/bin/python3", "-c", f"{text}main()", "--fail"]
+        with pytest.raises(LoopError, match=rf"uid {os.getuid() if not user else 65534} found \[\]"):
+            releases.present(dataclasses.replace(anywhere, user=user, smoke=smoke), sha)
+        forge.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            forge.accept()
+    assert [secret.read_text() for secret in secrets[:2]] == ["s3cret"] * 2 and now_active(anywhere) == ""
+
+
+def test_the_smoke_command_that_is_not_there(settings: Settings, shas: list[str]) -> None:
+    with pytest.raises(LoopError, match="`nowhere` ended with 1: bwrap: execvp nowhere: No such file"):
+        releases.present(dataclasses.replace(settings, smoke=["nowhere"]), shas[0])
 
 
 def wait_for(condition: object, seconds: float = 10.0) -> None:

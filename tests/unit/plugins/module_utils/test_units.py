@@ -32,7 +32,7 @@ def refused(memory: str = "2G", cpu: str = "150%", on_failure: str = "notify@%n.
 
 def test_what_systemd_takes_is_taken() -> None:
     assert units.refused({}) == []
-    for memory, cpu, calendar in (("2G", "150%", "hourly"), ("80%", "1%", "*:0/30"), ("infinity", "200%", "Mon 9:00")):
+    for memory, cpu, calendar in (("2G", "150%", "hourly"), ("80%", "5%", "*:0/30"), ("infinity", "200%", "Mon 9:00")):
         more = {"t-loop.timer": TIMER.format(calendar, 300), "t-x@.socket": INSTANCE.format("")}
         more["t-x@.service"] = "[Service]\nExecStart=/bin/true %i\n"
         assert refused(memory, cpu, "", **more) == []
@@ -45,13 +45,39 @@ def test_a_limit_that_would_be_none(memory: str) -> None:
     assert line.endswith("; it may be 4G, 80% or empty")
 
 
+@pytest.mark.parametrize(
+    ("line", "least"),
+    [
+        ("MemoryMax=1", "128M"), ("MemoryMax=100M", "128M"), ("MemoryMax=1024B", "128M"), ("MemoryMax= 1K 5B", "128M"),
+        ("MemoryMax=0.01%", "128M"), ("TasksMax=8", "16"), ("CPUQuota=1%", "5%"), ("TimeoutStartSec=0", "60"),
+        ("TimeoutStartSec=59", "60"),
+    ],
+)  # fmt: skip
+def test_a_limit_that_no_cycle_could_work_with(line: str, least: str) -> None:
+    text = f"[Service]\nExecStart=/bin/true\nType=oneshot\n# loop_limit: more\n{line}\n"
+    name = line.partition("=")[0]
+    told = f"loop_limit: no loop can live with {line} in t-loop.service (the least is {least}); it may be more"
+    assert units.refused({"t-loop.service": text}) == [told]
+    assert units.refused({"t-loop.service": text.replace(line, f"{name}={least}")}) == []
+
+
+@pytest.mark.parametrize("never", ["2020-01-01", "*-02-30", "Mon 2020-01-01 09:00:00"])
+def test_a_time_that_never_comes(never: str) -> None:
+    (line,) = refused(**{"t-loop.timer": TIMER.format(never, 300)})
+    assert line == (
+        f"loop_on_calendar: no loop can live with OnCalendar={never} in t-loop.timer (that time never comes); it may be"
+        " hourly and the like"
+    )
+    assert refused(**{"t-loop.timer": TIMER.format("*-02-29", 300)}) == []
+
+
 def test_every_line_is_told_once() -> None:
-    told = refused("many", "2", "tell me", **{"t-loop.timer": TIMER.format("5 minutes", "soon")})
+    told = refused("many", "1%", "tell me", **{"t-loop.timer": TIMER.format("5 minutes", "soon")})
     assert sorted(line.split(" (")[0] for line in told) == [
         "loop_memory_max: systemd does not take MemoryMax=many in t-loop.service",
         "loop_on_calendar: systemd does not take OnCalendar=5 minutes in t-loop.timer",
         "loop_on_failure: systemd does not take OnFailure=tell me in t-loop.service",
-        "systemd does not take CPUQuota=2 in t-loop.service",
+        "no loop can live with CPUQuota=1% in t-loop.service",
         "systemd does not take RandomizedDelaySec=soon in t-loop.timer",
     ]
 
