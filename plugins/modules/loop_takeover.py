@@ -180,7 +180,7 @@ beside:
   description:
     - With O(state=prepared), whether a release can be built while the old engine still stands. Not where a checkout has
       something of a name that releases need.
-  returned: success
+  returned: with O(state=taken) and O(state=prepared)
   type: bool
 """
 

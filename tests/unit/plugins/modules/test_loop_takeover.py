@@ -51,6 +51,12 @@ def test_check_and_diff_tell_what_then_happens_once(task: Callable[..., dict[str
     again = task(loop_takeover, layout=given)
     assert (again["changed"], again["items"], again["diff"]) == (False, [], {"before": "", "after": ""})
     assert task(loop_info, details=False, takeover=given)["takeover"] == []
+    told = task(loop_takeover, layout=given, state="put_back", _ansible_check_mode=True)
+    assert told["changed"] and f"{tmp_path}/config_dir/env\n" in told["diff"]["before"]
+    back = task(loop_takeover, layout=given, state="put_back")
+    assert (back["changed"], back["diff"]) == (True, told["diff"]) and "hidden" not in str(back)
+    assert (tmp_path / "install_dir/.env").read_text() == "GH_TOKEN=hidden\n"
+    assert not task(loop_takeover, layout=given, state="put_back")["changed"]
 
 
 def test_names_of_somebodys_making_tell_no_terminal_what_to_do(
