@@ -106,6 +106,13 @@ def refused(**given: Any) -> list[str]:
     return variables.refused(OPTIONS, {**defaults(), **named})
 
 
+@pytest.mark.parametrize("name", ["canary_timeout", "service_timeout"])
+def test_a_time_in_which_nothing_could_be_done(name: str) -> None:
+    (line,) = refused(**{name: 59})
+    assert line == f"engineering_loop_{name} is 59, but must be a whole number, 60 or more"
+    assert refused(**{name: 60}) == []
+
+
 @pytest.mark.parametrize("nasty", NASTY)
 def test_no_variable_bears_what_would_do_harm(nasty: str) -> None:
     borne = set()
