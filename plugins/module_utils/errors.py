@@ -22,6 +22,11 @@ def _escaped(char: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else repr(char)[1:-1]
 
 
+def without_passwords(text: str) -> str:
+    """``text`` without the user and password of any URL in it."""
+    return re.sub(r"://([^\s/@:]*:[^\s@]*|[^\s/@]*)@", "://***@", text)  # a password may have a / in it
+
+
 # As git (GnuTLS, OpenSSL), pip and requests (OpenSSL), uv (rustls) and npm (node) say it. Where the name is another,
 # what is said here would not help.
 _CERTIFICATE = re.compile(

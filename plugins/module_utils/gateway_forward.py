@@ -15,7 +15,7 @@ import re
 import subprocess
 from typing import IO, cast
 
-from .errors import LoopError
+from .errors import LoopError, without_passwords
 from .gitcmd import begun, credentials, end, ended_after, helpers, origin_of, whole_environment
 from .pristine import LENDERS_ARE_MUTE, Clone
 from .untrusted import show
@@ -74,4 +74,4 @@ def _forge_words(rejected: list[str], said: list[str]) -> str:
     remote = [line.removeprefix("remote: ").strip() for line in said if line.startswith("remote: ")]
     fatal = [line for line in said if line.startswith(("fatal:", "error:"))]
     lines = [line for line in [*rejected, *remote, *fatal[:1]] if line] or ["no message"]
-    return show(re.sub(r"://[^/\s@]+@", "://***@", "; ".join(lines[:6])), 1000)
+    return show(without_passwords("; ".join(lines[:6])), 1000)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from . import version_pin
-from .errors import LoopError, playbook
+from .errors import LoopError, playbook, without_passwords
 from .forge import Forge
 from .gitcmd import credentials, told_branch, told_refs
 
@@ -57,7 +57,7 @@ def home_of(url: str, forge_url: str, api_url: str) -> Home:
     forge = urlsplit(forge_url)
     same = parts.hostname == forge.hostname and (parts.scheme == "ssh" or parts.port == forge.port)
     if path.count("/") != 1 or parts.scheme not in ("https", "http", "ssh") or not same:
-        raise LoopError(f"{version_pin.redact(url)} is not OWNER/NAME on the forge {forge_url}: name that one")
+        raise LoopError(f"{without_passwords(url)} is not OWNER/NAME on the forge {forge_url}: name that one")
     return Home(api_url or _api_of(forge.hostname or ""), path)
 
 
@@ -96,12 +96,12 @@ def base_of(path: str, token: str, forge_url: str, remote: str = "origin", key: 
     listed = _git(top, access, "ls-remote", "--symref", remote, "HEAD")
     branch, commit = told_branch(listed), told_refs(listed).get("HEAD", "")
     if not branch or not commit:
-        raise LoopError(f"{version_pin.redact(url)} has no default branch")
+        raise LoopError(f"{without_passwords(url)} has no default branch")
     _fetch(top, remote, branch, access)
     name = os.path.relpath(real, os.path.realpath(top))
     entry = _git(top, access, "ls-tree", commit, "--", name).split()
     if len(entry) < 4 or entry[1] != "blob":
-        raise LoopError(f"{name} is not on {branch} of {version_pin.redact(url)}: push it there first")
+        raise LoopError(f"{name} is not on {branch} of {without_passwords(url)}: push it there first")
     content = _git(top, access, "cat-file", "blob", entry[2]).encode("utf-8", "surrogateescape")
     pin = version_pin.parse(content, name, key)
     return Base(top, remote, url, branch, commit, name, entry[0], pin, access, key)
@@ -166,7 +166,7 @@ def body_of(bump: version_pin.Bump, repo: str, host: str, checks: list[str]) -> 
     """What the pull request says: what changes, and what rolling it out will do."""
     new = "unknown" if bump.commits is None else str(bump.commits)
     lines = [
-        f"Pins the engine of `{host}` to another commit of {version_pin.redact(repo)}.",
+        f"Pins the engine of `{host}` to another commit of {without_passwords(repo)}.",
         "",
         "| | |",
         "| --- | --- |",
@@ -221,5 +221,5 @@ def _git(directory: str, environment: Mapping[str, str], *arguments: str, stdin:
     if done.returncode:
         lines = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()] or ["no message"]
         told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))][:2] or lines[-1:]
-        raise LoopError(f"git {arguments[0]} in {directory}: {version_pin.redact(' '.join(told))}")
+        raise LoopError(f"git {arguments[0]} in {directory}: {without_passwords(' '.join(told))}")
     return done.stdout.decode("utf-8", "surrogateescape")

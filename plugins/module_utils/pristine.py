@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .clock import age_of, stamp
-from .errors import LoopError
+from .errors import LoopError, without_passwords
 from .files import flocked, read_bytes, remove_tree, write_atomic
 from .gitcmd import ANY, credentials, git, rows
 from .gitrepo import files_below, git_locks
@@ -143,10 +143,10 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
             _clone(one, token, limits)
         if status in ("current", "updated") or not check:
             outcome["after"] = _tip(one)
-        outcome.update(status=status, detail=_plain(why))
+        outcome.update(status=status, detail=without_passwords(why))
     except LoopError as error:
         detail = f"{why}; it cannot be cloned anew: {error}" if why else str(error)
-        outcome.update(status="failed", detail=_plain(detail))
+        outcome.update(status="failed", detail=without_passwords(detail))
     except OSError as error:
         outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
     return outcome
@@ -190,7 +190,7 @@ def _checked(one: Clone, tip: str, before: str) -> str:
 def _tip(one: Clone) -> str:
     tip = read_tip(one.path, one.version)
     if not tip:
-        raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
+        raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
     return tip
 
 
@@ -268,7 +268,7 @@ def _clone(one: Clone, token: str, limits: Limits) -> None:
         _lend(home, one.dest, aside)
         os.rename(aside, one.path)
     except LoopError as error:
-        raise LoopError(f"{_plain(one.url)} cannot be cloned: {error}") from error
+        raise LoopError(f"{without_passwords(one.url)} cannot be cloned: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -343,11 +343,6 @@ def _repack(path: str) -> int:
     return git(path, words, environment={"GIT_DIR": path}, config=LENDERS_ARE_MUTE, ok=ANY, timeout=REFRESH_SECONDS)[0]
 
 
-def _plain(text: str) -> str:
-    """A message without what may be a secret in a URL."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)
-
-
 # --- a cell's checkout, as the loop's user ----------------------------------------------------
 
 
@@ -380,7 +375,7 @@ def _skeleton(config: Config, one: Clone, path: str) -> None:
     branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
     tip = branches.get(one.version)
     if tip is None:
-        raise LoopError(f"{_plain(one.url)} has no branch {one.version}")
+        raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
     packed = [f"{tip} {HEADS}{one.version}", *(f"{at} refs/remotes/origin/{name}" for name, at in branches.items())]
     sha256 = len(tip) == 64
     settings = [

@@ -31,7 +31,7 @@ from typing import Any
 
 from .alive import cycle_in_progress, wait_until_idle
 from .clock import utc_now
-from .errors import LoopError, certificate
+from .errors import LoopError, certificate, without_passwords
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git, rows, told_branch, told_refs
 from .remotes import check_engine
@@ -595,11 +595,7 @@ def last_words(text: str) -> str:
     """The end of a tool's output that says why, on one line and without credentials."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.lower().startswith("hint:")][-4:]
-    return certificate(text) or _redact(" / ".join(told) or "no message")[-600:]
-
-
-def _redact(text: str) -> str:
-    return re.sub(r"://[^/\s@]+@", "://***@", text)
+    return certificate(text) or without_passwords(" / ".join(told) or "no message")[-600:]
 
 
 def _compile(settings: Settings, path: str) -> None:
@@ -769,7 +765,7 @@ def _fetch(settings: Settings, mirror: str) -> None:
             environment=environment, config=config, timeout=NETWORK_SECONDS,
         )  # fmt: skip
     except LoopError as error:
-        raise LoopError(f"{settings.repo} cannot be fetched: {_redact(str(error))}") from error
+        raise LoopError(f"{settings.repo} cannot be fetched: {without_passwords(str(error))}") from error
 
 
 def _vouch(settings: Settings, mirror: str, sha: str) -> str:

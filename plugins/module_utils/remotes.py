@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .errors import LoopError
+from .errors import LoopError, without_passwords
 
 
 class Remote(NamedTuple):
@@ -42,7 +42,7 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
 
 def check_engine(repo: str) -> None:
     """LoopError where ``engineering_loop_repo`` is nothing that git can fetch from, or holds a password."""
-    shown = re.sub(r"://[^/@]*@", "://***@", repo)
+    shown = without_passwords(repo)
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
         raise LoopError(f"engineering_loop_repo {shown!r} is not the URL or path of a git repository or bundle")
     if re.match(r"\w+://[^/@]*:[^/@]*@", repo):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import agents, env_file, gate_paths, gate_policy
-from .errors import LoopError, printable
+from .errors import LoopError, printable, without_passwords
 from .remotes import check_engine, remote_of
 
 PREFIX = "engineering_loop_"
@@ -206,8 +206,7 @@ def _line(name: str, value: Any, allowed: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value as it is written, in one line that hides no letter and is not too long."""
-    text = printable(json.dumps(value, ensure_ascii=False, default=str))
-    text = re.sub(r"://[^/@]*@", "://***@", text)
+    text = without_passwords(printable(json.dumps(value, ensure_ascii=False, default=str)))
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 

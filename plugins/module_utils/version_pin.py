@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import LoopError, MissingLibrary
+from .errors import LoopError, MissingLibrary, without_passwords
 from .files import read_bytes, write_atomic
 from .gitcmd import credentials, git
 
@@ -226,7 +226,7 @@ def resolve(
     Fetches history only, no files, into a directory that is gone afterwards. Raises LoopError, never with a
     credential in it.
     """
-    shown = redact(repo)
+    shown = without_passwords(repo)
     if not repo:
         if not FULL_SHA.fullmatch(to):
             raise LoopError(f"{to!r} is not the full SHA of a commit: without its repository no other name means one")
@@ -247,12 +247,12 @@ def resolve(
         except LoopError as error:
             # git repeats the URL, and our own directory says nothing to anybody.
             told = str(error).replace(f" in {directory}", "")
-            raise LoopError(f"{shown} cannot be read: {redact(told.partition(': ')[2] or told)}") from None
+            raise LoopError(f"{shown} cannot be read: {without_passwords(told.partition(': ')[2] or told)}") from None
         return _judge(os.path.join(directory, "engine.git"), repo, before, to, allow_downgrade, any_branch)
 
 
 def _judge(mirror: str, repo: str, before: str, to: str, allow_downgrade: bool, any_branch: bool) -> Bump:
-    shown = redact(repo)
+    shown = without_passwords(repo)
     listed = git(mirror, ["for-each-ref", "--format=%(refname)"])[1].split("\n")
     default = git(mirror, ["symbolic-ref", "--quiet", "HEAD"], ok=(0, 1))[1].strip()
     if default not in listed:
@@ -304,8 +304,3 @@ def compare_link(repo: str, before: str, after: str) -> str:
     if parts.scheme != "https" or not parts.hostname or path.count("/") != 1 or before == after:
         return ""
     return f"https://{parts.netloc.rpartition('@')[2]}/{path}/compare/{before}...{after}"
-
-
-def redact(text: str) -> str:
-    """``text`` without the user and password of any URL in it."""
-    return re.sub(r"://\S+@", "://***@", text)

@@ -26,7 +26,7 @@ from typing import Any
 
 from .alive import cycle_in_progress, lock_holder, processes
 from .clock import fine_stamp
-from .errors import LoopError
+from .errors import LoopError, without_passwords
 from .files import alone_in, remove_tree, write_atomic
 from .gitcmd import ANY, available, credentials, git
 from .gitrepo import Denied, files_below, git_locks, lstat_of, open_repo
@@ -181,7 +181,7 @@ def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json
     except Denied as error:
         outcome.update(status="failed", detail=needs_root(error.source))
     except LoopError as error:
-        outcome.update(status="failed", detail=re.sub(r"://[^/\s@]+@", "://***@", str(error)))
+        outcome.update(status="failed", detail=without_passwords(str(error)))
     except OSError as error:
         outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
     # Names of branches, files and settings are the agent's to choose.
