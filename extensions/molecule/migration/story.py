@@ -330,8 +330,8 @@ def back(scene: Scene) -> str:
     scene.edit(PLAY, f"role: {OURS}engineering_loop\n", "role: engineering_loop\n")
     scene.play(PLAY)
     scene.rendered()
+    lost = scene.missing("--still")
     # Vault has replaced its own since, and each of our cycles went through the lessons, which gave them other modes.
-    # Vault has replaced its own since, and each of our cycles has gone through the lessons, which gave them other modes.
     vault = {ENV, *([KEY] if scene.way.auth == "app" else [])}
     assert {path for path in lost["missing"] if f"{WORKSPACE}/hyrule-infra/memory/" not in path} == vault, lost
     assert set(scene.missing()["missing"]) == vault
