@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .errors import LoopError
-from .files import read_bytes
-from .gitrepo import OBJECT, SMALL, Denied, Repo, files_below, inside, objects, read_small
+from .files import inside, read_bytes
+from .gitrepo import OBJECT, SMALL, Denied, Repo, files_below, objects, read_small
 
 
 @dataclass

@@ -28,7 +28,7 @@ from . import cells, untrusted
 from .cells import ID, PARTS, Cell
 from .clock import utc_now
 from .errors import LoopError
-from .files import remove_tree
+from .files import inside, remove_tree
 
 Json = dict[str, Any]
 
@@ -125,7 +125,7 @@ def _check_nesting(places: Places) -> None:
     """What stays cannot stand in what is moved away."""
     for path in (places.runs_dir, places.cycles_dir, places.memory_dir, places.state_dir):
         for moved in (places.workspace_dir, places.daemon_state_dir):
-            if moved != places.state_dir and (path == moved or _below(path, moved)):
+            if moved != places.state_dir and (inside(path, moved)):
                 raise LoopError(
                     f"{path} stands in {moved}, which an older layout has and which becomes a kept cell: name another"
                     " directory (lessons come along with engineering_loop_legacy_memory_dir)"
@@ -395,4 +395,4 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
 
 
 def _below(path: str, directory: str) -> bool:
-    return path.startswith(f"{directory}/")
+    return path != directory and inside(path, directory)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from . import untrusted
 from .errors import LoopError
-from .gitrepo import Repo, inside, lstat_of
+from .files import inside
+from .gitrepo import Repo, lstat_of
 
 LOCK_BYTES = 65536
 

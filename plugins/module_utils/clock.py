@@ -11,12 +11,27 @@ from datetime import UTC, datetime
 
 def utc_now() -> str:
     """This second, as a record writes it: ``2026-01-31T23:59:59Z``."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return written(datetime.now(UTC))
+
+
+def written(moment: datetime) -> str:
+    """A moment of UTC as ``utc_now`` writes it."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def moment_of(text: str) -> datetime:
+    """The moment that ``utc_now`` wrote; ValueError where that is none."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def stamp() -> str:
     """This second in a name: ``20260131T235959Z``."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def fine_stamp() -> str:
+    """This microsecond in a name: ``20260131T235959.123456Z``."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def today() -> str:

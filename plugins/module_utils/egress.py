@@ -18,11 +18,11 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from . import untrusted
+from .clock import moment_of
 from .errors import LoopError
 from .units import systemctl
 
@@ -311,7 +311,7 @@ def refused(config: Config, started: str) -> list[str]:
     """The hosts, each with its port, that the proxy has refused since ``started``; the first ones, fit to be shown."""
     if not config["egress"]:
         return []
-    since = datetime.strptime(started, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    since = moment_of(started).timestamp()
     try:
         invocation = systemctl("show", "--property=InvocationID", "--value", f"{unit(config)}-proxy.service").strip()
         if not invocation:  # nobody has asked it for anything

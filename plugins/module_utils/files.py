@@ -121,6 +121,11 @@ def sync_directory(path: str) -> None:
             os.close(descriptor)
 
 
+def inside(path: str, directory: str) -> bool:
+    """Is ``path`` the directory or below it? Both absolute and resolved, or normalised: nothing is looked at."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
 def sha256(content: bytes) -> str:
     """Hex SHA-256 of ``content``."""
     return hashlib.sha256(content).hexdigest()

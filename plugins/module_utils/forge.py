@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
+from .clock import written
 from .errors import LoopError, MissingLibrary
 from .gitcmd import LOOPBACK, origin_of
 from .untrusted import show
@@ -395,7 +396,7 @@ def _advice(answer: Any, said: str) -> str:
     wait = _limited_for(answer)
     if wait is not None:
         until = datetime.datetime.fromtimestamp(time.time() + wait, datetime.UTC)
-        return f"the rate limit is used up: try again after {until:%Y-%m-%dT%H:%M:%SZ}"
+        return f"the rate limit is used up: try again after {written(until)}"
     for part, advice in (
         ("claim ('exp')", _clock_advice(answer)),
         ("claim ('iat')", _clock_advice(answer)),

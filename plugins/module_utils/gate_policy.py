@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .errors import LoopError, MissingLibrary, printable
-from .files import read_bytes, sha256
+from .files import inside, read_bytes, sha256
 from .gate_patterns import PARSER, try_pattern
 
 try:
@@ -414,7 +414,7 @@ def guards(policy: Policy, repo: str = "") -> Policy:
 
 def _inside(directory: str, trees: Iterable[str]) -> bool:
     path = os.path.normpath(directory)
-    return any(path == tree or path.startswith(f"{tree}/") for tree in map(os.path.normpath, trees))
+    return any(inside(path, os.path.normpath(tree)) for tree in trees)
 
 
 def more(kind: str, value: Any, than: Any) -> list[Any]:

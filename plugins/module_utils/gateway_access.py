@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from . import env_file, github_app, settings
+from .clock import moment_of
 from .errors import LoopError
 from .files import read_bytes, write_atomic
 from .journal import say
@@ -95,7 +96,7 @@ def token(config: Config) -> github_app.Token:
 def _minted(config: Config) -> github_app.Token | None:
     with contextlib.suppress(LoopError, ValueError, TypeError, KeyError):
         kept = github_app.Token(**json.loads(read_bytes(f"{directory(config)}/{MINTED}") or b""))
-        ends = datetime.strptime(kept.expires_at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        ends = moment_of(kept.expires_at)
         if (ends - datetime.now(UTC)).total_seconds() > SPARE_SECONDS:
             return kept
     return None

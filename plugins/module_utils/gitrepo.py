@@ -158,11 +158,6 @@ def check_path(path: str, what: str = "path") -> str:
     return os.path.join(os.path.realpath("/" + "/".join(parts[:count])), *parts[count:])
 
 
-def inside(path: str, directory: str) -> bool:
-    """Is ``path`` the directory or below it (both resolved)?"""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
 # --- what is there ----------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from . import env_file, github_app
 from .errors import LoopError
-from .files import read_bytes
+from .files import inside, read_bytes
 from .renderers import renderers_of
 from .users import account, as_user
 
@@ -133,9 +133,9 @@ def _hidden(config: Config, path: str) -> bool:
     """Whether nothing of what the host has at ``path`` is in a cycle or in the gateway, whoever may read it."""
     real = os.path.realpath(path)
     install = os.path.realpath(config["install_dir"])
-    shown = [f"{install}/{name}/" for name in ("releases", "current", "uv")]
+    shown = [f"{install}/{name}" for name in ("releases", "current", "uv")]
     tops = [*NOT_THERE, install, os.path.realpath(config["config_dir"])]
-    return any(real.startswith(f"{top}/") for top in tops) and not any(real.startswith(one) for one in shown)
+    return any(inside(real, top) for top in tops) and not any(inside(real, one) for one in shown)
 
 
 def _check_exposed(config: Config, path: str) -> None:

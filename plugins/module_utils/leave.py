@@ -25,7 +25,7 @@ from typing import Any
 from . import adopt, budget, cells, privileges, quarantine, releases, renderers, runtime, settings, takeover, units
 from .alive import cycle_in_progress
 from .errors import LoopError
-from .files import read_bytes, remove_tree
+from .files import inside, read_bytes, remove_tree
 
 Json = dict[str, Any]
 
@@ -238,7 +238,7 @@ def _work(config: Mapping[str, Any]) -> list[str]:
     else:
         paths.add(state_dir)
     paths = {os.path.normpath(path) for path in paths}
-    tops = sorted(path for path in paths if not any(_inside(path, other) for other in paths if other != path))
+    tops = sorted(path for path in paths if not any(inside(path, other) for other in paths if other != path))
     budget_file = budget.path_of(config)
     found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
@@ -275,12 +275,12 @@ def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
     refused = {path: why for path in work if (why := _no_work(path, config))}
     plan.kept += [f"{path}: {why}" for path, why in refused.items()]
     for thing in _kept_aside(config):
-        if not any(_inside(thing["to"], path) for path in refused):
+        if not any(inside(thing["to"], path) for path in refused):
             plan.go(
                 f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}", _nothing
             )
     for cell in _cells(config):
-        if not any(_inside(config["runs_dir"], path) for path in refused):
+        if not any(inside(config["runs_dir"], path) for path in refused):
             words = ", ".join(str(cell[key]) for key in ("outcome", "change_id", "detail") if cell.get(key))
             plan.go(f"for good: the kept cell {cell['id']}: {words}", _nothing)
     for path in work:
@@ -299,7 +299,7 @@ def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) 
     state_dir = config["state_dir"]
     if not (_roots(state_dir) and os.path.isdir(state_dir)) or os.path.islink(state_dir):
         return
-    others = [path for path in _below(state_dir) if not any(_inside(each, path) for each in going)]
+    others = [path for path in _below(state_dir) if not any(inside(each, path) for each in going)]
     if others:
         brought = f"{state_dir}/restored"
         plan.kept += [f"{path}: {'work that was brought out' if path == brought else 'not ours'}" for path in others]
@@ -348,7 +348,7 @@ def _check_nesting(config: Mapping[str, Any], remove: Sequence[str], key_file: s
         stays["receipts_dir"] = config["receipts_dir"]
     for name, path in stays.items():
         for directory in _work(config):
-            if path and os.path.lexists(path) and _inside(os.path.realpath(path), os.path.realpath(directory)):
+            if path and os.path.lexists(path) and inside(os.path.realpath(path), os.path.realpath(directory)):
                 raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
 
 
@@ -468,10 +468,6 @@ def _size(path: str) -> str:
     """As du has it, which is not led astray by the depth and the names of what somebody made."""
     done = subprocess.run(["du", "-skx", "--", path], capture_output=True, check=False)
     return f"{done.stdout.split()[0].decode() if done.stdout.split() else '?'} KiB"
-
-
-def _inside(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
 
 
 def _below(path: str) -> list[str]:

@@ -27,8 +27,9 @@ from typing import Any
 
 from .admins import Admin, admins_of, check_outside, last_commit, read_admin
 from .alive import check_run_lock, lock_holder, processes
+from .clock import stamp
 from .errors import LoopError
-from .files import alone_in, remove_tree, size_of, write_atomic
+from .files import alone_in, inside, remove_tree, size_of, write_atomic
 from .gitcmd import rows
 from .gitrepo import (
     OBJECT,
@@ -39,7 +40,6 @@ from .gitrepo import (
     commits,
     files_below,
     filters_off,
-    inside,
     lstat_of,
     open_repo,
     read_small,
@@ -58,7 +58,7 @@ DEEPEST = 200
 
 def new_id(number: int = 0) -> str:
     """A name that sorts by time and that no other pass uses."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}-{number}"
+    return f"{stamp()}-{secrets.token_hex(4)}-{number}"
 
 
 # --- moving -----------------------------------------------------------------------------------

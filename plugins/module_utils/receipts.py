@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from . import agents, units
+from .clock import moment_of, written
 from .errors import LoopError, playbook
 from .files import read_bytes, sha256, write_atomic
 
@@ -221,7 +222,7 @@ def _record(
     record = {
         "version": 1,
         "mode": mode,
-        "proved_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "proved_at": written(now),
         "proven": proven,
         "how": how,
         "applied_by": applied_by,
@@ -280,7 +281,7 @@ def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str
         return told
     if STRENGTH[receipt["mode"]] < STRENGTH[mode]:
         return f"only {mode_of(receipt)} was passed ({proved_at}) and {mode} is wanted"
-    age = (_now() - _moment(proved_at)).total_seconds()
+    age = (_now() - moment_of(proved_at)).total_seconds()
     if age < -CLOCK_SKEW:
         return f"the proof is dated in the future ({proved_at}): is the clock of this host right?"
     if max_age is not None and age > max_age:
@@ -369,16 +370,12 @@ def _read_signed(directory: str, name: str) -> Json:
 
 def _is_receipt(record: Any) -> bool:
     try:
-        _moment(record["proved_at"])
+        moment_of(record["proved_at"])
         return bool(
             record["version"] == 1 and record["mode"] in (*STRENGTH, UNPROVEN) and isinstance(record["proven"], dict)
         )
     except (KeyError, TypeError, ValueError):
         return False
-
-
-def _moment(text: str) -> datetime.datetime:
-    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
 
 
 def _read_roots(path: str) -> tuple[bytes, os.stat_result]:

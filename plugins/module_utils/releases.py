@@ -27,10 +27,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from .alive import cycle_in_progress, wait_until_idle
+from .clock import utc_now
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, sync_directory, write_atomic
 from .gitcmd import credentials, git, rows, told_branch, told_refs
@@ -181,7 +181,7 @@ def mark(install_dir: str, sha: str, verdict: str, detail: str = "") -> None:
         raise LoopError(f"a release is marked as one of {', '.join(VERDICTS)}, not {verdict!r}")
     with flocked(os.path.join(install_dir, ".ledger.lock")):
         known = ledger(install_dir)
-        known["marks"][sha] = {"verdict": verdict, "at": _now(), "detail": detail}
+        known["marks"][sha] = {"verdict": verdict, "at": utc_now(), "detail": detail}
         _save(install_dir, known)
 
 
@@ -473,7 +473,7 @@ def _make(settings: Settings, sha: str, path: str) -> None:
         "interpreter": _interpreter(path),
         "uv": _first_line([settings.uv, "--version"]),
         "smoke": smoke,
-        "built_at": _now(),
+        "built_at": utc_now(),
         "built_by": os.environ.get("SUDO_USER") or getpass.getuser(),
         "seconds": {"install": round(fetched - begun, 2), "total": round(time.monotonic() - begun, 2)},
     }
@@ -861,7 +861,7 @@ def _switch(install_dir: str, sha: str) -> None:
 def _remember(install_dir: str, sha: str, by: str, left: str | None) -> None:
     with flocked(os.path.join(install_dir, ".ledger.lock")):
         known = ledger(install_dir)
-        known["history"] = [*known["history"], {"sha": sha, "at": _now(), "by": by, "left": left}][-HISTORY:]
+        known["history"] = [*known["history"], {"sha": sha, "at": utc_now(), "by": by, "left": left}][-HISTORY:]
         _save(install_dir, known)
 
 
@@ -977,10 +977,6 @@ def _stands(install_dir: str, name: str) -> bool:
 
 def _active_or_none(install_dir: str) -> Json | None:
     return active(install_dir) if os.path.isdir(install_dir) else None
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _first_line(command: Sequence[str]) -> str:

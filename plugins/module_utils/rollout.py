@@ -12,7 +12,6 @@ to anything that a proof covers, ``begin`` notes it and holds the timer.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import grp
 import json
 import os
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import agents, alive, gate_policy, hostfiles, receipts, releases, settings, timer
+from .clock import utc_now
 from .errors import LoopError
 from .files import flocked, read_bytes, sha256, write_atomic
 
@@ -128,7 +128,7 @@ def settle(config_file: str, receipt: Json | None, *, check: bool = False) -> bo
 
 
 def _opened(config: Json) -> Json:
-    return {"began": _now(), "unit": config["unit"]}
+    return {"began": utc_now(), "unit": config["unit"]}
 
 
 def _going(known: Json) -> Json:
@@ -155,7 +155,7 @@ def _keep(config_file: str, config: Json, current: Json) -> None:
             copy = f"{fresh}/files{path}"
             os.makedirs(os.path.dirname(copy), mode=0o700, exist_ok=True)
             write_atomic(copy, content or b"", stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        about = {"proven": current, "config": config_file, "kept_at": _now()}
+        about = {"proven": current, "config": config_file, "kept_at": utc_now()}
         write_atomic(os.path.join(fresh, "set.json"), (json.dumps(about, indent=2) + "\n").encode(), mode=0o600)
         os.rename(fresh, place)
     except OSError as error:
@@ -577,9 +577,5 @@ def _save(install_dir: str, known: Json) -> None:
 
 def _happened(known: Json, why: str, key: str, sha: str, more: Json | None = None) -> Json:
     newest = known["history"][-1]["set"] if known["history"] else ""
-    event = {"set": key, "sha": sha, "at": _now(), "why": why, "left": "", "left_set": newest, "reason": ""}
+    event = {"set": key, "sha": sha, "at": utc_now(), "why": why, "left": "", "left_set": newest, "reason": ""}
     return {**known, "history": [*known["history"], {**event, **(more or {})}]}
-
-
-def _now() -> str:
-    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -11,12 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from . import budget, cells, egress, gateway_receive, gateway_record, pristine, records, settings, untrusted
 from .cells import Cell
-from .clock import age_of
+from .clock import age_of, moment_of
 from .errors import LoopError
 from .gateway_record import Story
 from .journal import say
@@ -279,5 +278,4 @@ def _number(value: object) -> float:
 
 
 def _seconds_since(text: str) -> float:
-    began = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return round(max(0.0, time.time() - began.timestamp()), 1)
+    return round(max(0.0, time.time() - moment_of(text).timestamp()), 1)

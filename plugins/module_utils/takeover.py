@@ -22,13 +22,13 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
 from typing import Any
 
 from . import adopt, cells, env_file, privileges, releases, rollout, units, untrusted
 from .alive import cycle_in_progress
+from .clock import fine_stamp
 from .errors import LoopError, playbook
-from .files import flocked, read_bytes, write_atomic
+from .files import flocked, inside, read_bytes, write_atomic
 from .hostfiles import Entry, converge
 from .renderers import UNIT_DIRS, renderers_of
 from .users import account, as_user
@@ -436,7 +436,7 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         known |= _adopt(layout, known)
         if any(item.kind == "unit" for item in items):
             units.systemctl("daemon-reload")
-        _write(aside, {**known, "ended": _stamp()})
+        _write(aside, {**known, "ended": fine_stamp()})
     return _told(layout, aside, known, items, told)
 
 
@@ -497,7 +497,7 @@ def _begin(layout: Layout, items: Sequence[Item]) -> Json:
     timers = {name: units.state(name) for name in _timers(layout, items)}
     head = _head(layout.install_dir) if entries else ""
     return {
-        "begun": _stamp(), "entries": entries, "timers": timers, "head": head, "items": [],
+        "begun": fine_stamp(), "entries": entries, "timers": timers, "head": head, "items": [],
         "owners": _owners(layout), "account": _home_and_shell(layout),
     }  # fmt: skip
 
@@ -581,9 +581,9 @@ def _at_work(layout: Layout) -> str:
             with open(f"/proc/{pid}/cmdline", "rb") as handle:
                 command = handle.read(65536)
             place = os.readlink(f"/proc/{pid}/cwd")
-            inside = f"{place}/".startswith(f"{os.path.realpath(layout.install_dir)}/")
+            stands = inside(place, os.path.realpath(layout.install_dir))
             theirs = os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(layout.user).pw_uid
-            if command.startswith(started) or b"\0" + started in command or (inside and theirs):
+            if command.startswith(started) or b"\0" + started in command or (stands and theirs):
                 words = command.replace(b"\0", b" ").decode(errors="replace").split()[:3]
                 return f"process {pid}: {' '.join(words)}"
     return ""
@@ -861,7 +861,3 @@ def _lines(layout: Layout, aside: str, known: Json, items: Sequence[Item]) -> li
     told += known["found"]
     told.append(f"all that was moved is listed in {aside}/{MANIFEST}")
     return told
-
-
-def _stamp() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"

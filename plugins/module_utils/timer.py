@@ -10,6 +10,7 @@ import os
 import subprocess
 from typing import NamedTuple
 
+from .clock import written
 from .errors import LoopError
 
 RUNNING_SYSTEMD = "/run/systemd/system"
@@ -91,5 +92,4 @@ def _listed(name: str) -> str:
     entries = json.loads(systemctl("list-timers", "--output=json", name) or "[]")
     if not entries or not entries[0]["next"]:
         return ""
-    moment = datetime.datetime.fromtimestamp(entries[0]["next"] / 1e6, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return written(datetime.datetime.fromtimestamp(entries[0]["next"] / 1e6, datetime.UTC))

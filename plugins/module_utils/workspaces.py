@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from .alive import cycle_in_progress, lock_holder, processes
+from .clock import fine_stamp
 from .errors import LoopError
 from .files import alone_in, remove_tree, write_atomic
 from .gitcmd import ANY, available, credentials, git
@@ -482,4 +482,4 @@ def _new_place(settings: Settings, one: Checkout, stamp: str, manifest: Json) ->
 
 
 def _stamp() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{threading.get_native_id()}"
+    return f"{fine_stamp()}-{threading.get_native_id()}"

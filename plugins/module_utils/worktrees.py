@@ -21,8 +21,9 @@ from typing import Any
 from . import quarantine as store
 from .admins import Admin, admins_of, adopt, check_outside, index_tree, last_commit, mentioned, staged
 from .alive import Running, check_run_lock, git_user_of, lock_holder, processes, user_of
+from .clock import utc_now
 from .errors import LoopError, playbook
-from .files import write_atomic
+from .files import inside, write_atomic
 from .gitcmd import git
 from .gitrepo import (
     OBJECT,
@@ -35,7 +36,6 @@ from .gitrepo import (
     files_below,
     filters_off,
     git_locks,
-    inside,
     lstat_of,
     main_branch,
     objects,
@@ -255,7 +255,7 @@ def describe(leftover: Leftover, now: Pass) -> None:
         "id": leftover.id,
         "what": what,
         "why": leftover.why,
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "when": utc_now(),
         "from": leftover.place or leftover.branch,
         "path": leftover.place,
         "tree": bool(leftover.path) or moved,

@@ -559,10 +559,7 @@ def killed() -> None:
             what = rng.choice(("main", "all", "prepare", "settle", "watch", "agent", "engine"))
             time.sleep(rng.uniform(0, lasts))
             hit = kill(what)
-            end = time.monotonic() + 60
-            while not ended() and time.monotonic() < end:
-                time.sleep(0.05)
-            must(ended(), f"{number}: the unit does not end after {what}")
+            wait(f"{number}: the end of the unit after {what}", ended, 180)
             lasts = max(3.0, min(12.0, (lasts * 3 + time.monotonic() - began) / 4))
         must(of_the_loop() == "", f"{number}: {of_the_loop()}")
         now = records()
@@ -612,8 +609,8 @@ def kill(what: str) -> bool:
     found = sh("pgrep", "-f", words).stdout.split()
     own = str(os.getpid())
     for pid in found:
-        if pid != own and UNIT in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it may have ended meanwhile
+            if pid != own and UNIT in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"):
                 os.kill(int(pid), 9)
     return bool(found)
 
