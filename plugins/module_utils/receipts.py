@@ -275,7 +275,8 @@ def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str
     changed = [words for key, words in BOUND.items() if receipt["proven"].get(key, "") != now[key]]
     if changed:
         told = f"the {' and the '.join(changed)} changed after the proof of {proved_at}"
-        then, today = receipt["proven"].get("collection_version", ""), now["collection_version"]
+        then = receipt["proven"].get("collection_version", "")
+        today = now.get("collection_version", then)  # what is kept is looked at without
         if BOUND["unit_digest"] in changed and then != today:
             told += f" (the collection was {then or 'another'} and is {today}: its code guards each cycle)"
         return told
