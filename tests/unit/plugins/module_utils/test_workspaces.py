@@ -298,8 +298,9 @@ def test_left_lock_files_and_killed_clones_are_cleared(ready: World) -> None:
         (ready.root / "one/.git" / name).write_text("")
     (ready.root / ".clone-two").mkdir()
     tip = ready.push("one", "new")
-    assert ready.statuses() == ["updated", "current", "current"] and head(ready, "one") == tip
-    assert not (ready.root / ".clone-two").exists()
+    done = ready.update()["repositories"]
+    assert [one["status"] for one in done] == ["updated", "current", "current"], done
+    assert head(ready, "one") == tip and not (ready.root / ".clone-two").exists()
 
 
 def test_refs_in_a_reftable_are_replaced_by_a_clone(ready: World) -> None:
