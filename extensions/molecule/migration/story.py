@@ -265,7 +265,7 @@ def apply(scene: Scene) -> str:
     variables = yaml.safe_load((THEIRS / "inventory/host_vars/loop.yml").read_text(encoding="utf-8"))
     specs = yaml.safe_load((TOP / "roles/engineering_loop/meta/argument_specs.yml").read_text(encoding="utf-8"))
     theirs = [name for name in variables if name.startswith("engineering_loop_")]
-    idle = [name for name in theirs if name not in specs["argument_specs"]["main"]["options"]]
+    idle = [name for name in theirs if name not in specs["argument_specs"]["role"]["options"]]
     says(said, *idle)
     return f"{lost['of']} files still there; {len(theirs) - len(idle)} variables acted on, {len(idle)} named as idle"
 
