@@ -37,7 +37,7 @@ from .gate_paths import (
 )
 from .gate_patterns import Pattern, deadline, prepare
 from .gate_policy import Policy, admits_handoff, effective, guards
-from .gitcmd import git
+from .gitcmd import git, rows
 from .untrusted import show
 
 JUDGE_SECONDS = 60.0
@@ -49,7 +49,7 @@ MAX_PARENTS = 16
 MAX_ARGUMENTS = 100_000  # bytes; a host may allow more
 MAX_READ = 64 * 1024 * 1024
 
-LINK, MODULE, PROGRAM = "120000", "160000", "100755"
+LINK, MODULE, PROGRAM, DIRECTORY = "120000", "160000", "100755", "040000"
 MODES = ("", "000000", "100644", PROGRAM, LINK, MODULE)
 
 
@@ -338,6 +338,8 @@ DIFF = _words("""
     -r -p --text --full-index --no-renames --no-ext-diff --no-textconv --no-color --no-relative
     --ignore-submodules=none --submodule=short --unified=3 --src-prefix=a/ --dst-prefix=b/""")
 OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+# git's names for a directory with nothing in it.
+HOLLOW = tuple(digest(b"tree 0\0").hexdigest() for digest in (hashlib.sha1, hashlib.sha256))
 # Of a merge, what differs from every parent.
 OWN_FILES = _words("--stdin -r -c --raw -z --always --no-abbrev --no-renames --no-relative --ignore-submodules=none")
 PLAIN = {"core.quotePath": "true", "diff.noprefix": "false", "core.fileMode": "true"}
@@ -379,7 +381,7 @@ def work_between(directory: str, base: str, head: str = "HEAD", environment: Map
     alone, since there it changes nothing. Without any, every file of ``head`` came in by a commit of its own.
 
     Runs git in ``directory``, bare or not, as the user that calls; ``environment`` is for git, such as the variables
-    of a push that is still in quarantine. Three git processes; with merges five, and one more where somebody wrote
+    of a push that is still in quarantine. Four git processes; with merges six, and one more where somebody wrote
     something while merging.
     """
     base, listing = _commits(directory, base, head, environment)
@@ -400,7 +402,18 @@ def work_between(directory: str, base: str, head: str = "HEAD", environment: Map
     differing = {change.path for change in whole[-1]} if whole else set()  # from the only ancestor, or from the base
     for ancestor, side in zip(ancestors, whole[: len(ancestors)], strict=True):
         changes += [change._replace(commit=tip, since=ancestor) for change in side if change.path in differing]
+    changes += _hollow(directory, base, tip, environment) if tip else []
     return _complete(directory, changes, [entry[0] for entry in listing], environment)
+
+
+def _hollow(directory: str, base: str, head: str, environment: Mapping[str, str] | None) -> list[Change]:
+    """A directory with nothing in it that ``base..head`` has, the first one: no difference shows it, nor its name.
+
+    git itself makes none. All are one object, which is listed once.
+    """
+    listed = rows(_git(directory, "rev-list", "--objects", head, f"^{base}", extra=environment))
+    found = (row.partition(" ") for row in listed if row.startswith(HOLLOW))
+    return [Change(path or ".", mode=DIRECTORY, commit=head) for _name, _space, path in found]
 
 
 def changes_between(
@@ -800,7 +813,9 @@ def _judge_kind(engine: Policy, ours: Policy, change: Change) -> list[Violation]
     if change.size > engine["max_file_bytes"]:
         reason = f"has {change.size} bytes, allowed: {engine['max_file_bytes']}"
         found.append(Violation("max_file_bytes", name, reason))
-    if change.mode not in MODES:
+    if change.mode == DIRECTORY:
+        found.append(Violation("modes", name, "is a directory with nothing in it, which git makes none of"))
+    elif change.mode not in MODES:
         found.append(Violation("modes", name, f"has the mode {show(change.mode)}, which no file in git has"))
     kinds = {
         "symlinks": (change.mode == LINK, "is a symlink"),

@@ -142,12 +142,7 @@ def refuse(connection: socket.socket, first: bytes, why: str) -> None:
             )
         else:
             connection.sendall(wire.packet(f"ERR {untrusted.show(told, 2000)}\n".encode()))
-        # Who still speaks would be cut off before it has heard us.
-        connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(1.0)
-        unheard = 0
-        while unheard < 4 * wire.MAX_MESSAGE and (chunk := connection.recv(1 << 16)):
-            unheard += len(chunk)
+        wire.hear_out(connection)
 
 
 def _who(config: Config, peer: wire.Peer) -> Asking:
@@ -190,10 +185,10 @@ def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY,) * 2)
         gateway_receive.receive(asking, clone, connection)
         return
+    asking.note("fetch", repo=clone.repo, dest=dest)
     refreshed = pristine.refresh_one(asking.config, clone, asking.token())
     if refreshed["status"] == "failed":
         raise LoopError(f"{clone.repo} cannot be fetched: {refreshed['detail']}")
-    asking.note("fetch", repo=clone.repo, dest=dest)
     connection.settimeout(None)
     protocol = {"GIT_PROTOCOL": f"version={version}"} if version else {}
     environment = whole_environment(protocol, {"uploadpack.allowFilter": "true"})

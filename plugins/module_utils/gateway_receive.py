@@ -60,11 +60,15 @@ RECEIVING = {"core.bigFileThreshold": "16m", "pack.threads": "1", "core.fsync": 
 
 
 class Update(NamedTuple):
-    """A ref that is to be changed."""
+    """A ref that is to be changed; or, without a ref, where the client's history is cut off."""
 
     old: str
     new: str
     ref: str
+
+    @property
+    def shallow(self) -> bool:
+        return self.old == "shallow"
 
 
 class NotAllowed(LoopError):
@@ -81,12 +85,14 @@ def receive(asking: Asking, clone: Clone, connection: socket.socket) -> None:
     if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
         raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
     with asking.turn():
-        home = make_inbox(config, clone, asking.story().tips.get(clone.dest, ""))
+        story = asking.story()
+        asking.note("receive", repo=clone.repo, dest=clone.dest)  # the forge is asked each time
+        home = make_inbox(config, clone, story.tips.get(clone.dest, ""))
         try:
             with Forwarding(clone, asking.token(), home) as way:
                 connection.sendall(_greeting(home))
                 updates = _asked_for(connection)
-                if not updates:  # the client sees that all is here already
+                if not updates or updates[0].shallow:  # the client sees that all is here already
                     return
                 said: list[str] = []
                 whole = _received(asking, clone, connection, home, updates, said.append)
@@ -105,7 +111,7 @@ def _greeting(home: str) -> bytes:
 
 
 def _asked_for(connection: socket.socket) -> list[Update]:
-    """What the client wants to be changed; what is sent for that follows."""
+    """What the client wants to be changed, and last, where its history is cut off; what is sent for that follows."""
     updates: list[Update] = []
     ends = time.monotonic() + RECEIVE_SECONDS
     connection.settimeout(RECEIVE_SECONDS)
@@ -114,14 +120,14 @@ def _asked_for(connection: socket.socket) -> list[Update]:
         if not words or len(updates) >= MAX_REFS:
             raise LoopError("nothing that git asks for in a push")
         updates.append(Update(*words.groups("")))
-    return updates
+    return sorted(updates, key=lambda update: update.shallow)
 
 
 def _received(
     asking: Asking, clone: Clone, connection: socket.socket, home: str, updates: Sequence[Update], say: Say
 ) -> bool:
     """Take in what is sent: each object hashed and checked, and all that it names is there."""
-    if all(NONE.fullmatch(update.new) for update in updates):
+    if all(update.shallow or NONE.fullmatch(update.new) for update in updates):
         return True  # then nothing is
     connection.settimeout(None)
     words = ["index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={MAX_INPUT}"]
@@ -152,6 +158,8 @@ def _report(
             for at in range(0, len(content), MAX_SENT):
                 connection.sendall(wire.packet(band + content[at : at + MAX_SENT]))
         connection.sendall(b"0000")
+        if not whole:
+            wire.hear_out(connection)
         connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait for what follows
 
 
@@ -225,7 +233,7 @@ def decide(asking: Asking, clone: Clone, home: str, updates: Sequence[Update], s
 
 def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> None:
     """Refuse what is not this cycle's to push, before anybody looks into it."""
-    if any(update.old == "shallow" for update in updates):
+    if any(update.shallow for update in updates):
         raise NotAllowed("it comes from a clone whose history is cut off: git fetch --unshallow")
     if len(updates) != 1:
         names = ", ".join(show(update.ref) for update in updates[:3])
@@ -386,6 +394,7 @@ def _forward(
     if old and not before:
         _give_way(asking, clone, branch, old)
     asking.note("forward", **entry, old=old)
+    _check_asked(asking, clone, [update])  # from here on the issue stands; it may have taken another one meanwhile
     if refused := way.push(update.new, update.ref, old):
         raise NotAllowed(f"the forge refuses it: {refused}")
     entry["old"] = old

@@ -195,16 +195,17 @@ class Story:
 
 def story(entries: list[Json]) -> Story:
     """Read a record. The issue is the last whose body was asked for before anything was pushed."""
-    told = Story(entries=len(entries))
+    told, begun = Story(entries=len(entries)), False
     for entry in entries:
         what = entry["what"]
+        begun = begun or what in ("forward", "push")
         with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
             if what == "list":
                 for one in entry["offered"]:
                     told.offered.append((str(entry["repo"]), int(one["number"])))
                     told.titles[f"{entry['repo']}#{one['number']}"] = str(one.get("title", ""))
                 told.held += [{"repo": entry["repo"], **one} for one in entry["held"]]
-            elif what == "view" and entry.get("body") and not told.pushes:
+            elif what == "view" and entry.get("body") and not begun:
                 told.taken = (str(entry["repo"]), int(entry["number"]))
             elif what == "refresh":
                 told.tips.update({str(dest): str(tip) for dest, tip in entry["tips"].items()})

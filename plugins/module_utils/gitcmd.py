@@ -24,6 +24,7 @@ from .untrusted import show
 MAX_TOLD = 500
 ANY = range(-128, 256)  # whatever status git ends with
 MAX_MEMORY = 1024**3  # of a git whose answer is bounded
+MAX_WORK = 120  # seconds of a processor, of the same: a few bytes can be made into gigabytes to be hashed
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MOVED = "; it has moved, and the token does not go along: write the repository's new name"
 SECONDS = 120.0  # for a command that asks no other host; one that takes longer hangs, or works on what is damaged
@@ -125,6 +126,8 @@ def git(
             sink.seek(0)
             out = sink.read()
     status: int = process.returncode
+    if status == -signal.SIGXCPU:
+        raise TimedOut(f"git {arguments[0]} in {directory} worked for longer than {MAX_WORK} s")
     if status == -signal.SIGXFSZ:
         raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")
     text, err = (stream.decode("utf-8", "surrogateescape") for stream in (out, error_text))
@@ -157,10 +160,11 @@ def begun() -> list[str]:
 
 
 def _bound(pid: int, most: int) -> None:
-    """From now on it writes no file and holds no memory beyond what it may. That began a moment ago."""
+    """From now on it writes no file, holds no memory and works no longer than it may. That began a moment ago."""
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
         resource.prlimit(pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
+        resource.prlimit(pid, resource.RLIMIT_CPU, (MAX_WORK, MAX_WORK + 1))  # with its last second it is told
 
 
 @contextlib.contextmanager

@@ -89,6 +89,15 @@ def exactly(connection: socket.socket, size: int, seconds: float = SECONDS) -> b
     return found
 
 
+def hear_out(connection: socket.socket, seconds: float = SECONDS) -> None:
+    """Say no more, and throw away what still comes: who is cut off while it speaks does not hear what it was told."""
+    connection.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + seconds
+    connection.settimeout(1.0)
+    while time.monotonic() < deadline and connection.recv(1 << 16):
+        pass
+
+
 def packet(content: bytes) -> bytes:
     """As git frames it: gitprotocol-common(5)."""
     return b"%04x" % (len(content) + 4) + content

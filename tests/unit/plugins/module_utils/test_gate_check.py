@@ -64,6 +64,12 @@ class Repo:
             command, cwd=self.path, env=GIT, check=True, capture_output=True, text=True
         ).stdout.strip()
 
+    def git_with(self, text: str, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=self.path, env=GIT, check=True, capture_output=True, text=True, input=text
+        ).stdout.strip()
+
     def write(self, name: str, content: str | bytes) -> Path:
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +126,28 @@ def test_what_one_commit_adds_and_the_next_removes_is_judged(repo: Repo) -> None
     (repo.path / "docs/k.md").unlink()
     repo.commit()
     assert repo.rules(prefixes=["docs"]) == {("docs/k.md", "denied_content_patterns")}
+
+
+def test_directories_with_nothing_in_them_are_judged(repo: Repo) -> None:
+    """No difference shows them, but they are published, with whatever name they have."""
+    repo.write("docs/a.md", "page\n")
+    good = repo.commit()
+    repo.git("hash-object", "-t", "tree", "-w", "/dev/null")
+    for place, found in {("docs", KEY): f"docs/{KEY}/x", ("src",): "src/x", (): "x"}.items():
+        tree = gate_check.HOLLOW[0]
+        for name in ("x", *reversed(place)):
+            tree = repo.git_with(f"040000 tree {tree}\t{name}\n", "mktree")
+        bad = repo.git("commit-tree", "-p", good, "-m", "x", tree)
+        tidy = repo.git("commit-tree", "-p", bad, "-m", "x", f"{good}^{{tree}}")
+        merge = repo.git("commit-tree", "-p", good, "-p", good, "-m", "x", tree)
+        for head in (bad, tidy, merge):
+            changes = gate_check.changes_between(str(repo.path), repo.base, head)
+            odd = [one for one in gate_check.judge_changes(POLICY, "app", changes) if one.rule == "modes"]
+            assert [(one.subject, one.reason) for one in odd] == [
+                (found, "is a directory with nothing in it, which git makes none of")
+            ]
+    bare = repo.git("commit-tree", "-m", "x", gate_check.HOLLOW[0])
+    assert gate_check.changes_between(str(repo.path), repo.base, bare)[-1].path == "."
 
 
 def test_the_agents_own_commits_are_judged(repo: Repo) -> None:
@@ -490,18 +518,18 @@ def test_few_processes_judge_a_push(history: History, monkeypatch: pytest.Monkey
     for _commit in range(5):
         history.work()
     gate_check.work_between(str(history.path), history.base, history.tip)
-    assert started == ["rev-list", "diff-tree", "cat-file"]
+    assert started == ["rev-list", "diff-tree", "rev-list", "cat-file"]
     history.merge("main")
     started.clear()
     gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
-    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "cat-file"]
+    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "rev-list", "cat-file"]
     history.git("commit", "--quiet", "--amend", "--no-edit")
     history.write("docs/page9.md", "while merging\n")
     history.git("add", "--all")
     history.git("commit", "--quiet", "--amend", "--no-edit")
     started.clear()
     gate_check.work_between(str(history.path), history.base, history.git("rev-parse", "HEAD"))
-    assert started == ["rev-list", "merge-base", "diff-tree", "diff-tree", "diff-tree", "cat-file"]
+    assert started == ["rev-list", "merge-base", *["diff-tree"] * 3, "rev-list", "cat-file"]
 
 
 def test_what_an_honest_merge_brings_in_is_not_read(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,6 +268,29 @@ def test_silence_holds_nobody_else_up_for_long(forge: Running, monkeypatch: pyte
         gate.close_all()
 
 
+def test_who_is_refused_and_speaks_on_is_heard_out_for_a_moment(
+    forge: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then keeps no process of the gateway: there are so many of them, and then nobody is answered."""
+    monkeypatch.setattr(wire.hear_out, "__defaults__", (1.0,))
+
+    def work() -> float:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(gateway_record.socket_of(gate.config))
+            peer.sendall(b"0009junk!")
+            began = time.monotonic()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while time.monotonic() - began < 20:
+                    peer.sendall(b"x")
+                    time.sleep(0.1)
+            return time.monotonic() - began
+
+    with door(forge) as gate, gate.cycle() as ours:
+        with in_unit(ours.unit):
+            assert as_user(LOOP, work) < 10
+        gate.close_all()
+
+
 def test_it_ends_when_nobody_asks_any_more(forge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(gateway._Server, "timeout", 0.1)

@@ -22,7 +22,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_receive, gateway_record
+from ansible_collections.as215932.engineering_loop.plugins.module_utils import gateway_receive, gateway_record, gitcmd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, box, git
@@ -176,6 +176,26 @@ def test_what_this_cycle_published_stays(ours: Cycle) -> None:
     assert "which this cycle published and which would be lost" in ours.refused()
 
 
+def test_the_issue_that_it_took_stands_while_its_work_is_judged(
+    forge: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one issue's branch would be published, and the record say that the cycle had worked on another."""
+    judge = gateway_receive.judge
+
+    def slowly(config: dict[str, Any], *more: Any) -> Any:
+        view = {"what": "view", "repo": REPO, "number": other, "body": True}
+        gateway_record.append(config, gateway_record.cycles(config)[-1], view)
+        return judge(config, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway_receive, "judge", slowly)
+        other = 4711
+        with door(forge) as gate, gate.cycle(gate.issue()) as ours:
+            ours.commit()
+            assert "is not of the issue that this cycle took, allowed: " in ours.refused()
+            gate.close_all()
+
+
 # --- what is in it
 
 
@@ -231,6 +251,19 @@ def test_a_merged_side_branch_counts(ours: Cycle) -> None:
     ours.commit()
     ours.git("merge", "-q", "--no-ff", "-m", "Merge", "-s", "ours", "side")
     assert "src/x.py: outside" in ours.refused()
+
+
+def test_a_directory_with_nothing_in_it_is_not_published(ours: Cycle) -> None:
+    """git makes none, and no difference shows one: its name could be anything, anywhere."""
+    hollow = ours.git("hash-object", "-t", "tree", "-w", "/dev/null")
+    inner = ours.git("mktree", stdin=f"040000 tree {hollow}\t{KEY}\n")
+    files = ours.git("ls-tree", "HEAD")
+    tree = ours.git("mktree", stdin=f"{files}\n040000 tree {inner}\thollow\n")
+    ours.git("reset", "-q", "--hard", ours.git("commit-tree", "-p", "HEAD", "-m", "Page", tree))
+    reason = f"hollow/{KEY}: is a directory with nothing in it, which git makes none of [modes]"
+    assert reason in ours.refused()
+    ours.commit()
+    assert reason in ours.refused()
 
 
 def test_a_history_of_its_own_is_judged_as_a_whole(ours: Cycle) -> None:
@@ -466,6 +499,15 @@ def test_one_file_under_many_names(ours: Cycle) -> None:
     assert "push refused: " in reply and "[max_patch_bytes]" in reply, reply
 
 
+def varint(value: int) -> bytes:
+    """A size as a difference begins with it."""
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
+
+
 def test_a_delta_bomb(ours: Cycle) -> None:
     """A difference of a few bytes that copies the same sixteen megabytes again and again."""
     base = ours.git("rev-parse", "HEAD")
@@ -474,14 +516,6 @@ def test_a_delta_bomb(ours: Cycle) -> None:
     times = 128  # two gigabytes
     made = Objects()
     made.add("blob", source)
-
-    def varint(value: int) -> bytes:
-        found = bytearray()
-        while value > 127:
-            found.append(value & 127 | 128)
-            value >>= 7
-        return bytes([*found, value])
-
     size = len(source) * times
     delta = varint(len(source)) + varint(size) + (b"\xf0\xff\xff\xff") * times
     made.entries.append(entry(7, len(delta), zlib.compress(delta), bytes.fromhex(name)))
@@ -503,6 +537,52 @@ def test_trees_in_trees_in_trees(ours: Cycle) -> None:
     reply = raw(ours, made.pack(), new)
     assert "ng refs/heads/" in reply, reply
     assert ours.branch not in ours.door.branches()
+
+
+def test_differences_that_take_long_to_make(forge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seventeen kilobytes that are seven gigabytes to be hashed: it ends long before its time to receive does."""
+    monkeypatch.setattr(gitcmd, "MAX_WORK", 1)
+    source = bytes(0xFFFFFF)
+    name = name_of("blob", source)
+    made = Objects()
+    made.add("blob", source)
+    size = len(source) * 30 + 2
+    for number in range(15):
+        delta = varint(len(source)) + varint(size) + b"\xf0\xff\xff\xff" * 30 + b"\x02" + struct.pack(">H", number)
+        made.entries.append(entry(7, len(delta), zlib.compress(delta), bytes.fromhex(name)))
+    with door(forge) as gate, gate.cycle(gate.issue()) as ours:
+        base = ours.git("rev-parse", "HEAD")
+        new = made.commit(made.tree(("40000", "docs", made.tree(("100644", "b", name)))), base)
+        reply = raw(ours, made.pack(), new)
+        assert "git index-pack in the gateway worked for longer than 1 s" in reply, reply
+        assert emptied(ours)
+        gate.close_all()
+
+
+def test_who_sends_much_that_is_refused_at_its_beginning_hears_why(ours: Cycle) -> None:
+    (ours.checkout / "docs/b.bin").write_bytes(os.urandom(24 << 20))
+    good = ours.commit()
+    who = "pi <pi@example.invalid> 1767225600 +0000"
+    tree = ours.git("rev-parse", "HEAD^{tree}")
+    text = f"tree {tree}\nparent {good}\nauthor {who}\nauthor {who}\ncommitter {who}\n\nPage\n"
+    bad = ours.git("hash-object", "-t", "commit", "-w", "--stdin", "--literally", stdin=text)
+    done = ours.push(f"{bad}:refs/heads/{ours.branch}")
+    assert done.returncode and "multipleAuthors" in done.stderr and "nothing was published" in done.stderr, done.stderr
+    assert ours.branch not in ours.door.branches()
+
+
+def test_what_the_forge_is_asked_for_is_in_the_record(ours: Cycle) -> None:
+    """It bounds how often that can be: also where nothing is pushed in the end, and where nothing is answered."""
+    for _unused in range(3):
+        ours.push("HEAD:refs/heads/main")
+    assert len(ours.entries("receive")) == 3
+    path = gateway_record.path_of(ours.door.config, ours.name)
+    with open(path, "a", encoding="utf-8") as handle:
+        handle.write(" " * gateway_record.MAX_BYTES + "\n")
+    before = len(ours.door.requests())
+    assert "this cycle has asked for too much" in ours.push().stderr
+    assert "this cycle has asked for too much" in ours.run("git", "fetch", "origin").stderr
+    assert len(ours.door.requests()) == before
 
 
 @pytest.mark.parametrize("fault", ["cut", "checksum", "garbage", "none", "missing"])
@@ -590,8 +670,19 @@ def test_more_refs_than_anybody_has(ours: Cycle) -> None:
 
 def test_a_clone_whose_history_is_cut_off(ours: Cycle) -> None:
     (ours.checkout / ".git/shallow").write_text(ours.git("rev-parse", "HEAD") + "\n")
-    ours.commit()
+    sha = ours.commit()
     assert "from a clone whose history is cut off: git fetch --unshallow" in ours.refused()
+    (told,) = ours.entries("push")
+    assert (told["new"], told["branch"]) == (sha, ours.branch)
+    assert [one["commit"] for one in kept(ours.door) if one["id"] == told["kept"]] == [sha]
+
+
+def test_a_clone_whose_history_is_cut_off_and_that_sends_nothing(ours: Cycle) -> None:
+    """git tells where it is cut off all the same, and waits for no answer, or sends no pack."""
+    (ours.checkout / ".git/shallow").write_text(ours.git("rev-parse", "HEAD") + "\n")
+    assert ours.push("HEAD:refs/heads/main").returncode == 0 and emptied(ours)
+    assert not ours.entries("push") and not ours.entries("refused")
+    assert "from a clone whose history is cut off" in ours.refused(":refs/heads/main")
 
 
 def test_what_is_there_already_is_no_push(ours: Cycle) -> None:

@@ -227,8 +227,10 @@ def test_the_story_of_a_cycle() -> None:
             {"what": "view", "repo": "o/r", "number": 9, "body": False},
             {"what": "view", "repo": "o/r", "number": 5, "body": True},
             {"what": "view", "repo": "o/r", "number": 7, "body": True},
+            {**push, "what": "forward"},
+            {"what": "view", "repo": "o/r", "number": 8, "body": True},  # its work is on its way: it has its issue
             {**push, "allowed": False, "reason": "no"}, push, {**push, "new": "2"},
-            {"what": "view", "repo": "o/r", "number": 8, "body": True},  # after the first push: it has its issue
+            {"what": "view", "repo": "o/r", "number": 8, "body": True},
             {"what": "open", "url": "x", "finished": "another"}, {"what": "open", "url": "u"},
             {"what": "refused", "why": "w"}, {"what": "something new"},
         ]
@@ -236,7 +238,7 @@ def test_the_story_of_a_cycle() -> None:
     assert (told.taken, told.issue, told.offered, told.tips) == (("o/r", 7), "o/r#7", [("o/r", 7)], {"app": "0"})
     assert told.titles == {"o/r#7": "A"} and told.held == [{"repo": "o/r", "number": 8, "why": "w"}]
     assert len(told.pushes) == 3 and told.forwarded["b"]["new"] == "2" and told.own_pull["url"] == "u"
-    assert told.refusals == ["w"] and told.entries == 13
+    assert told.refusals == ["w"] and told.entries == 15
     assert gateway_record.Story().issue == "" and gateway_record.Story().own_pull == {}
 
 
