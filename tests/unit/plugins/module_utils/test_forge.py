@@ -410,7 +410,6 @@ def test_nothing_goes_where_a_redirect_leads_to_another_host(
     host: Host, leading: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Leading, "to", f"{host.forge.api_url}/user\x1b[2J")
-    before = len(host.forge.store.requests())
     forge = Forge(leading, host.forge.token)
     for call in (forge.identity, lambda: forge.comment(REPO, ISSUE, "x"), lambda: forge.issues(REPO)):
         with pytest.raises(LoopError, match=r"HTTP 30[27]; it has moved to http://127.0.0.1:\d+/api/v3/user") as error:
@@ -419,7 +418,8 @@ def test_nothing_goes_where_a_redirect_leads_to_another_host(
     monkeypatch.setattr(forge, "repository", lambda repo: {})
     with pytest.raises(LoopError, match="it has moved to http"):
         forge.may_push(REPO, leading)
-    assert len(host.forge.store.requests()) == before
+    # What an earlier test gave up waiting for may be answered only now.
+    assert not [one for one in host.forge.store.requests() if "/user" in one["path"]]
     assert len(Leading.seen) == 4
 
 

@@ -299,7 +299,7 @@ def test_left_lock_files_and_killed_clones_are_cleared(ready: World) -> None:
     (ready.root / ".clone-two").mkdir()
     tip = ready.push("one", "new")
     done = ready.update()["repositories"]
-    assert [one["status"] for one in done] == ["updated", "current", "current"], done
+    assert [one["status"] for one in done] == ["updated", "current", "current"], [one["detail"] for one in done]
     assert head(ready, "one") == tip and not (ready.root / ".clone-two").exists()
 
 
