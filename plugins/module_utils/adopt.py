@@ -126,7 +126,7 @@ def _check_nesting(places: Places) -> None:
     """What stays cannot stand in what is moved away."""
     for path in (places.runs_dir, places.cycles_dir, places.memory_dir, places.state_dir):
         for moved in (places.workspace_dir, places.daemon_state_dir):
-            if moved != places.state_dir and (inside(path, moved)):
+            if moved != places.state_dir and inside(path, moved):
                 raise LoopError(
                     f"{path} stands in {moved}, which an older layout has and which becomes a kept cell: name another"
                     " directory (lessons come along with engineering_loop_legacy_memory_dir)"
