@@ -12,6 +12,7 @@ own: what one says is shown when it ends, and until then in its log below .cache
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,13 +139,33 @@ def timed(check: Check, work: Callable[[], int], said: Callable[[], str] = str) 
     return passed, failed
 
 
+def log_of(check: Check) -> Path:
+    """Where a check that runs aside writes what it says."""
+    return (CACHE / check.aside).with_suffix(".log")
+
+
+def why(check: Check) -> str:
+    """What a failed check said first of its failure: it stands far above, and a reader may have the end alone."""
+    if not check.aside:
+        failed = [
+            f"{case.get('classname')}::{case.get('name')}\n{problem.text}"
+            for report in (CACHE.glob(check.reports) if check.reports else ())
+            for case in ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own run, just now
+            for problem in (*case.iter("failure"), *case.iter("error"))
+        ]
+        return "\n".join(text[-3000:] for text in failed[:5])
+    lines = log_of(check).read_text(encoding="utf-8", errors="replace").splitlines()
+    first = next((n for n, line in enumerate(lines) if re.search(r"fatal: |FAILED|ERROR|Traceback", line)), len(lines))
+    return "\n".join(line[:600] for line in lines[max(0, first - 20) : first + 60])
+
+
 def run_aside(check: Check) -> tuple[int, int]:
     """Run a check while others may run; show all that it said when it ends."""
     if INTERRUPTS:
         return 0, 0
     # Molecule's own choice is the same directory for every checkout on this machine.
     home = CACHE / check.aside
-    log = home.with_suffix(".log")
+    log = log_of(check)
     home.mkdir(parents=True, exist_ok=True)
     molecule = check.command[0] == "molecule"
     told = environment() | {"MOLECULE_EPHEMERAL_DIRECTORY": str(home)}
@@ -178,6 +199,9 @@ def main(names: list[str]) -> int:
     if INTERRUPTS:
         return 130
     broken = [name for name, result in results.items() if result[1]]
+    for check in wanted:
+        if check.name in broken:
+            print(f"\n== {check.name} failed:\n{why(check)}")
     print(f"\nfailed: {', '.join(broken)}" if broken else "")
     passed, failed = map(sum, zip(*results.values(), strict=True))
     print(f"{passed} passed, {failed} failed")
