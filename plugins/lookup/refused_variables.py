@@ -49,8 +49,8 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.errors import AnsibleUndefinedVariable as UNDEFINED
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import variables as core
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import printable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import printable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import variables as core
 
 # What the role reads on the controller, and of which variable.
 READ = {"engineering_loop__lockfile": "engineering_loop_agent.lockfile"}

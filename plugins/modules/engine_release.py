@@ -227,11 +227,13 @@ pruned:
 import functools
 import os
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, releases, rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import show, shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show, shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
@@ -266,7 +268,7 @@ OPTIONS = {
     "hold": {"type": "path"},
     "git_url": {"type": "str", "default": ""},
     "token_env": {"type": "str", "no_log": False},
-    "github_app": github_app.OPTION,
+    "github_app": app_auth.OPTION,
     "askpass": {"type": "path"},
 }
 
@@ -275,7 +277,7 @@ def token(env_file: str | None, variable: str | None, app: dict[str, str] | None
     """The token for the repository, from where the operator says; empty where there is none."""
     if variable:
         return os.environ.get(variable, "")
-    return github_app.token_for(env_file, app)
+    return app_auth.token_for(env_file, app)
 
 
 def main() -> None:

@@ -156,12 +156,13 @@ import os
 import pwd
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes, write_atomic
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes, write_atomic
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 # The digest ends up in settings that check mode shows.
 NOTHING_YET: dict[str, Any] = {
@@ -255,7 +256,7 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
     if result["changed"] and not module.check_mode:
         if before not in (None, content):
             who = (module.params["run_lock"] or "", module.params["unit"], module.params["wait"])
-            alive.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+            processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
         if module.params["hold"]:
             rollout.begin(module.params["hold"], [dest])
         if before is not None and module.params["backup"]:

@@ -116,13 +116,13 @@ import os
 import pwd
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check as core
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import read_bytes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import gate as core
 
 MAX_DIFF = 256 * 1024 * 1024
 QUESTIONS = (
@@ -138,12 +138,12 @@ QUESTIONS = (
 )
 
 
-def read_policy(params: dict[str, Any]) -> gate_policy.Policy:
+def read_policy(params: dict[str, Any]) -> document.Policy:
     """The policy that is asked: a file's, or the one that is given."""
     if params["policy"] is not None:
-        return gate_policy.load_file(params["policy"])
+        return document.load_file(params["policy"])
     content = params["policy_content"]
-    return gate_policy.load(content if isinstance(content, dict) else str(content).encode(), "policy_content")
+    return document.load(content if isinstance(content, dict) else str(content).encode(), "policy_content")
 
 
 def read_diff(params: dict[str, Any]) -> list[core.Change]:
@@ -159,7 +159,7 @@ def read_diff(params: dict[str, Any]) -> list[core.Change]:
     return changes
 
 
-def judge_worktree(policy: gate_policy.Policy, params: dict[str, Any]) -> list[str]:
+def judge_worktree(policy: document.Policy, params: dict[str, Any]) -> list[str]:
     """Everything in the worktree, judged by a process of its owner's."""
     directory = params["worktree"]
     if not os.path.isdir(directory):
@@ -230,7 +230,7 @@ def main() -> None:
         required_by={"remote_url": "remote", "expected_url": "remote"},
         supports_check_mode=True,
     )
-    if not gate_policy.HAS_YAML:
+    if not document.HAS_YAML:
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
         put_habits_aside(module.ansible_version)

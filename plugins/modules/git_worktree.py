@@ -126,10 +126,10 @@ quarantined:
       type: str
 """
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import absent, ensure
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
 
 
 def main() -> None:

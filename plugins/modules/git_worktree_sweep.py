@@ -114,11 +114,11 @@ purged:
 
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.sizes import limits_of, number_of
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import limits_of, number_of
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import sweep
 
 
 def main() -> None:

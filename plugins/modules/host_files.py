@@ -126,13 +126,15 @@ collection_version:
 import functools
 import os
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import hostfiles, rollout, runtime, units
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 
-def shown(change: hostfiles.Change, brief: bool) -> dict[str, str]:
+def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
     """One change as Ansible's diff; of a secret and of our own code only that it changes."""
     contents = change.what in ("content", "file created", "removed")
     if brief or not contents:
@@ -145,8 +147,8 @@ def shown(change: hostfiles.Change, brief: bool) -> dict[str, str]:
     }
 
 
-def _core(lib_dir: str, programs: list[str], config: str | None) -> list[hostfiles.Entry]:
-    return runtime.entries(lib_dir, programs, *([config] if config else []))
+def _core(lib_dir: str, programs: list[str], config: str | None) -> list[managed_files.Entry]:
+    return core_files.entries(lib_dir, programs, *([config] if config else []))
 
 
 def main() -> None:
@@ -175,26 +177,26 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        entries = [hostfiles.entry_from(entry) for entry in module.params["entries"]]
+        entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
-            entries.append(hostfiles.Entry(path=path, content=str(content).encode(), mode=0o600))
+            entries.append(managed_files.Entry(path=path, content=str(content).encode(), mode=0o600))
         lib_dir = module.params["lib_dir"]
         core = _core(lib_dir, module.params["programs"], module.params["hold"]) if lib_dir else []
         hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
-        in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == units.UNIT_DIR}
-        refused = units.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
+        in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == systemd.UNIT_DIR}
+        refused = systemd.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
         if refused:
             raise LoopError("; ".join(refused))
-        changes = hostfiles.converge([*entries, *core], check=module.check_mode, before=hold)
-        reload = any(change.path in in_systemd for change in changes) or units.stale([*in_systemd])
+        changes = managed_files.converge([*entries, *core], check=module.check_mode, before=hold)
+        reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
         if reload and not module.check_mode:
-            units.systemctl("daemon-reload")
+            systemd.systemctl("daemon-reload")
     except LoopError as error:
         module.fail_json(msg=str(error))
     result = {
         "changed": bool(changes) or reload,
         "changed_paths": [change.path for change in changes],
-        "collection_version": runtime.VERSION,
+        "collection_version": core_files.VERSION,
     }
     if module.params["hold"]:
         result["voids"] = rollout.voids(module.params["hold"], changes)

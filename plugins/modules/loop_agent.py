@@ -66,19 +66,19 @@ pruned:
 
 import os
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    agent_check,
-    agents,
-    alive,
-    env_file,
-    hostinfo,
-    rollout,
-    sandbox,
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    bubblewrap,
+    processes,
+    secrets_file,
     users,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 
 
 def main() -> None:
@@ -100,17 +100,17 @@ def main() -> None:
         result = {"changed": installing, "program": "", "said": "", "pruned": []}
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
-            if not alive.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them
+            if not processes.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them
                 used = [agents.place(install_dir, agent), *rollout.agents_in_use(install_dir)]
                 result["pruned"] = agents.prune(install_dir, given["keep"], used)
         environment = given["environment"] or (
-            env_file.read(settings["env_file"]) if os.path.exists(settings["env_file"]) else {}
+            secrets_file.read(settings["env_file"]) if os.path.exists(settings["env_file"]) else {}
         )
         names = agent_check.check(settings, environment, expected=installing and module.check_mode)
         if names and not (installing and module.check_mode):
             result["program"] = agents.program(settings, names[0])
             # One that root installed and has started once is still the same. Before a first apply nobody can start it.
-            startable = os.path.exists(sandbox.BWRAP) and hostinfo.user_exists(settings["user"])
+            startable = os.path.exists(bubblewrap.BWRAP) and host_status.user_exists(settings["user"])
             if startable and (installing or not agent.get("package")):
                 result["said"] = users.as_user(settings["user"], lambda: agent_check.starts(settings, names[0]))
     except LoopError as error:

@@ -167,17 +167,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    canary,
-    env_file,
-    github_app,
-    receipts,
-    settings,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
 
 
 def prove(module: AnsibleModule) -> None:
@@ -241,8 +237,8 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
 def acting(wanted: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
     """Token and login by which the forge is reached, as the gateway reaches it."""
     file = wanted["env_file"] or config["env_file"]
-    os.environ.update(env_file.network(env_file.load(file, config["forbidden_environment"])))
-    return github_app.acting(config, file)
+    os.environ.update(secrets_file.network(secrets_file.load(file, config["forbidden_environment"])))
+    return app_auth.acting(config, file)
 
 
 def sayer(path: str | None) -> Callable[[str], object]:

@@ -108,17 +108,15 @@ brought:
 
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    cells,
-    enter,
-    gateway_receive,
-    settings,
-    untrusted,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError, playbook
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import untrusted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, playbook
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import receive
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
 
 # In the sandbox: what a person asks first.
 LOOK = """
@@ -170,7 +168,7 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
         if done is None:
             raise LoopError(f"no cell has {given['what']}; {playbook('restore')} lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
-    push = next((one for one in gateway_receive.kept(config) if one["id"] == given["what"]), None)
+    push = next((one for one in receive.kept(config) if one["id"] == given["what"]), None)
     if push is not None:
         if given["run"]:
             raise LoopError(
@@ -180,7 +178,7 @@ def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str,
             return {
                 "id": push["id"],
                 "lines": [],
-                **gateway_receive.restore(config, push["id"], given["to"], check=check),
+                **receive.restore(config, push["id"], given["to"], check=check),
             }
         told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
         return {

@@ -301,16 +301,12 @@ loop:
 
 import dataclasses
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    hostinfo,
-    privileges,
-    takeover,
-    units,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, takeover
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -344,20 +340,20 @@ def main() -> None:
         layout = takeover.layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
-            system=hostinfo.system(),
-            full=hostinfo.full(wanted["directories"]),
-            packages_missing=hostinfo.missing_packages(wanted["packages"]),
-            packages_interrupted=hostinfo.packages_interrupted(),
-            uv_version=hostinfo.uv_version(wanted["uv"]) if wanted["uv"] else "",
-            user_exists=hostinfo.user_exists(wanted["user"]) if wanted["user"] else False,
+            system=host_status.system(),
+            full=host_status.full(wanted["directories"]),
+            packages_missing=host_status.missing_packages(wanted["packages"]),
+            packages_interrupted=host_status.packages_interrupted(),
+            uv_version=host_status.uv_version(wanted["uv"]) if wanted["uv"] else "",
+            user_exists=host_status.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
             takeover=shown([item.path for item in takeover.plan(layout)]) if layout else [],
-            rollout=hostinfo.rollouts(wanted["config"]),
-            units_refused=units.refused(wanted["units"]),
-            secrets=shown(hostinfo.secrets(wanted["secrets"], wanted["environment"], layout)),
-            cell_problem=hostinfo.cell_problem(wanted["home_files"], wanted["caches"]),
-            agent_problem=hostinfo.agent_problem(wanted, wanted["agent_lockfile"], layout),
-            loop=hostinfo.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
+            rollout=host_status.rollouts(wanted["config"]),
+            units_refused=systemd.refused(wanted["units"]),
+            secrets=shown(host_status.secrets(wanted["secrets"], wanted["environment"], layout)),
+            cell_problem=host_status.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=host_status.agent_problem(wanted, wanted["agent_lockfile"], layout),
+            loop=host_status.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:
         module.fail_json(msg=str(error))

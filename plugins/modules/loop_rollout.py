@@ -130,10 +130,11 @@ timer:
 
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import rollout, settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 
 def go_back(module: AnsibleModule) -> dict[str, Any]:

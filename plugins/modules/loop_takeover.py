@@ -184,11 +184,11 @@ beside:
   type: bool
 """
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import takeover
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import takeover
 
 LAYOUT = {
     "install_dir": {"type": "path", "required": True},

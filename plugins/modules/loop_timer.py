@@ -114,11 +114,12 @@ held:
 import os
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, rollout, settings, timer
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.timer import Timer
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
 
 
 def settle(module: AnsibleModule) -> dict[str, Any]:
@@ -139,12 +140,12 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
         unit = f"{config['unit']}.timer"
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
-    before = timer.look(config["unit"])
-    changed = timer.differs(before, run)
+    before = systemd.timer_of(config["unit"])
+    changed = systemd.timer_differs(before, run)
     if module.check_mode:
         after = before._replace(enabled=run, active=run, next="") if changed else before
     else:
-        after = timer.put(config["unit"], run, before)
+        after = systemd.set_timer(config["unit"], run, before)
     if run and not proven:
         noted = receipts.note_unproven(
             config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode
@@ -161,11 +162,11 @@ def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
     run = params["enabled"] and (proven or not params["required"])
     before, why = Timer(), "this host is not deployed yet"
     if os.path.lexists(params["config"]):
-        before, why = timer.look(settings.load(params["config"], keys=settings.LASTING)["unit"]), receipts.UNSEEN
+        before, why = systemd.timer_of(settings.load(params["config"], keys=settings.LASTING)["unit"]), receipts.UNSEEN
     reason = "once the canary has passed" if proven else f"{why}; {receipts.PROVE_AGAIN}"
     after = before._replace(enabled=run, active=run, next="")
     held = reason if params["enabled"] and not run else ""
-    changed = proven or timer.differs(before, run)
+    changed = proven or systemd.timer_differs(before, run)
     return result(after, changed, proven, reason, held, before if module._diff else None)
 
 

@@ -53,10 +53,10 @@ lines:
   sample: ["the user loop had the shell /bin/bash: nobody logs in as it any more"]
 """
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, privileges
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, processes
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         lines = privileges.repair(given["users"], check=True)
         if lines and not module.check_mode:
-            alive.wait_until_idle("", given["unit"], given["wait"], "the users were not changed")
+            processes.wait_until_idle("", given["unit"], given["wait"], "the users were not changed")
             privileges.repair(given["users"])
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -111,10 +111,11 @@ failed_clones:
 
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, pristine
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine
 
 OPTIONS = {
     "root": {"type": "path", "required": True},
@@ -131,7 +132,7 @@ OPTIONS = {
     "user": {"type": "str", "default": "loop-gate"},
     "git_url": {"type": "str", "default": "https://github.com"},
     "env_file": {"type": "path"},
-    "github_app": github_app.OPTION,
+    "github_app": app_auth.OPTION,
 }
 
 
@@ -146,7 +147,7 @@ def main() -> None:
     }
     try:
         put_habits_aside(module.ansible_version)
-        token = github_app.token_for(given["env_file"], given["github_app"])
+        token = app_auth.token_for(given["env_file"], given["github_app"])
         found = pristine.refresh(config, token, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))

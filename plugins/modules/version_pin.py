@@ -196,11 +196,12 @@ compare:
 import dataclasses
 from typing import Any, TypeAlias
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull, untrusted, version_pin
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import untrusted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import pin_pull_request, version_pin
 
 Result: TypeAlias = tuple[version_pin.Bump, dict[str, Any]]
 
@@ -220,8 +221,10 @@ def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[
     )
     if not (wanted["checks"] and found.changed):
         return found, []
-    home = pin_pull.home_of(repo, forge_url, wanted["api_url"])
-    return found, pin_pull.check_green(Forge(home.api_url, token(module)), home.repo, found.after, wanted["checks"])
+    home = pin_pull_request.home_of(repo, forge_url, wanted["api_url"])
+    return found, pin_pull_request.check_green(
+        Forge(home.api_url, token(module)), home.repo, found.after, wanted["checks"]
+    )
 
 
 def token(module: AnsibleModule) -> str:
@@ -252,16 +255,16 @@ def propose(module: AnsibleModule, path: str) -> Result:
     """Propose the bump as a pull request."""
     wanted = module.params
     secret, forge_url = token(module), wanted["forge_url"]
-    base = pin_pull.base_of(path, secret, forge_url, wanted["remote"], wanted["key"])
-    home = pin_pull.home_of(base.url, forge_url, wanted["api_url"])
+    base = pin_pull_request.base_of(path, secret, forge_url, wanted["remote"], wanted["key"])
+    home = pin_pull_request.home_of(base.url, forge_url, wanted["api_url"])
     found, checks = resolve(module, base.pin.value)
     address, changed = "", found.changed
     if found.changed and not module.check_mode:
         title = f"Bump the engineering loop of {wanted['host']} to {found.after[:12]}"
-        body = pin_pull.body_of(found, wanted["repo"], wanted["host"], checks)
-        pushed = pin_pull.push(base, found.after, f"{title}\n\nBefore: {found.before}\n")
+        body = pin_pull_request.body_of(found, wanted["repo"], wanted["host"], checks)
+        pushed = pin_pull_request.push(base, found.after, f"{title}\n\nBefore: {found.before}\n")
         forge = Forge(home.api_url, secret)
-        address, opened = pin_pull.open_pull(forge, home.repo, base, found.after, title, body)
+        address, opened = pin_pull_request.open_pull(forge, home.repo, base, found.after, title, body)
         changed = pushed or opened
     return found, {"changed": changed, "checks": checks, "pull_request": address}
 

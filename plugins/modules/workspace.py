@@ -124,10 +124,11 @@ failed_checkouts:
 
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.habits import put_habits_aside
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import github_app, workspaces
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import checkouts
 
 REPOSITORY = {
     "repo": {"type": "str", "required": True},
@@ -144,7 +145,7 @@ OPTIONS = {
     "required": {"type": "bool", "default": True},
     "run_lock": {"type": "path"},
     "env_file": {"type": "path"},
-    "github_app": github_app.OPTION,
+    "github_app": app_auth.OPTION,
     "askpass": {"type": "path"},
     "git_user_name": {"type": "str"},
     "git_user_email": {"type": "str"},
@@ -157,9 +158,9 @@ def main() -> None:
     required, env_file, app = (wanted.pop(key) for key in ("required", "env_file", "github_app"))
     try:
         put_habits_aside(module.ansible_version)
-        token = github_app.token_for(env_file, app)
+        token = app_auth.token_for(env_file, app)
         given = {key: value for key, value in wanted.items() if value is not None}
-        result = workspaces.update(workspaces.Settings(token=token, **given), check=module.check_mode)
+        result = checkouts.update(checkouts.Settings(token=token, **given), check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
     for one in result["repositories"]:

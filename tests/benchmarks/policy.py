@@ -27,7 +27,8 @@ from typing import Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_check, gate_policy, gitcmd  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import command  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document, gate  # noqa: E402
 
 RUNS = 5
 FILES = 10_000
@@ -93,7 +94,7 @@ def make_diff(files: int) -> bytes:
     return "".join(parts).encode()
 
 
-def make_policy() -> gate_policy.Policy:
+def make_policy() -> document.Policy:
     defaults: dict[str, Any] = {
         "max_changed_files": FILES,
         "max_file_bytes": MB,
@@ -105,7 +106,7 @@ def make_policy() -> gate_policy.Policy:
         "allowed_handoff_dirs": ["/srv/runs"],
     }
     policy = {"version": 1, "defaults": defaults, "guards": {"defaults": {"max_patch_bytes": 10 * FILES * FILE_BYTES}}}
-    gate_policy.validate(policy, "the benchmark's policy")
+    document.validate(policy, "the benchmark's policy")
     return policy
 
 
@@ -121,7 +122,7 @@ def make_push(directory: str) -> tuple[str, str]:
     who = {f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
     def git(*arguments: str) -> str:
-        return gitcmd.git(directory, arguments, environment=who)[1].strip()
+        return command.git(directory, arguments, environment=who)[1].strip()
 
     git("init", "--quiet", ".")
     git("commit", "--quiet", "--allow-empty", "--message=base")
@@ -136,7 +137,7 @@ def make_push(directory: str) -> tuple[str, str]:
 def judge_push(directory: str, base: str, head: str) -> None:
     """Judge one push, the first in this process, and print seconds, those of the processor, and git's processes."""
     policy = make_policy()
-    run, started = gitcmd.git, 0
+    run, started = command.git, 0
 
     def counted(*arguments: Any, **options: Any) -> tuple[int, str, str]:
         nonlocal started
@@ -144,14 +145,14 @@ def judge_push(directory: str, base: str, head: str) -> None:
         return run(*arguments, **options)
 
     def judge() -> None:
-        work = gate_check.work_between(directory, base, head)
-        found = gate_check.judge_branch(policy, "hyrule-feature/ISSUE_APP_1/app")
-        found += gate_check.judge_changes(policy, "app", work.changes, ["docs"])
-        found += gate_check.judge_text(policy, "app", "a commit", work.commits)
+        work = gate.work_between(directory, base, head)
+        found = gate.judge_branch(policy, "hyrule-feature/ISSUE_APP_1/app")
+        found += gate.judge_changes(policy, "app", work.changes, ["docs"])
+        found += gate.judge_text(policy, "app", "a commit", work.commits)
         if found or not work.changes:
             raise RuntimeError("the benchmark's push is meant to be allowed")
 
-    vars(gate_check)["git"] = counted
+    vars(gate)["git"] = counted
     began = time.perf_counter()
     own = seconds(judge)
     print(json.dumps([time.perf_counter() - began, own, started]))
@@ -170,11 +171,11 @@ def measure_push() -> dict[str, Any]:
 
 def main() -> int:
     policy = make_policy()
-    gate_policy.try_patterns(policy, "the benchmark's policy")
+    document.try_patterns(policy, "the benchmark's policy")
     joined = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.MULTILINE)
 
     def judge(file: Path) -> None:
-        if gate_check.judge_changes(policy, "app", gate_check.changes_in_diff(file.read_bytes()), ["docs"]):
+        if gate.judge_changes(policy, "app", gate.changes_in_diff(file.read_bytes()), ["docs"]):
             raise RuntimeError("the benchmark's diff is meant to be allowed")
 
     def search(file: Path) -> None:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import worktrees  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal  # noqa: E402
 
 RUNS = 5
 BOUNDS = {
@@ -94,11 +94,11 @@ def fix(stage: Stage) -> None:
 
 def one_by_one(stage: Stage) -> None:
     for path, branch in stage.leftovers():
-        worktrees.absent(str(stage.repo), path, branch, quarantine=f"{stage.live}/runs/.quarantine")
+        heal.absent(str(stage.repo), path, branch, quarantine=f"{stage.live}/runs/.quarantine")
 
 
 def sweep(stage: Stage) -> None:
-    answer = worktrees.sweep([str(stage.repo)], ["hyrule-loop"], f"{stage.live}/runs")
+    answer = heal.sweep([str(stage.repo)], ["hyrule-loop"], f"{stage.live}/runs")
     if len(answer["removed"]) != stage.count:
         raise SystemExit(f"the sweep took {len(answer['removed'])} of {stage.count} leftovers: {answer['kept'][:3]}")
 

@@ -15,8 +15,8 @@ import atheris
 
 CORE = "ansible_collections.as215932.engineering_loop.plugins.module_utils"
 READERS = (
-    "gate_policy", "gate_check", "gate_paths", "gate_patterns", "untrusted", "quarantine", "alive", "admins", "gitrepo",
-    "loose", "records", "settle", "cells", "hostinfo",
+    "base.untrusted", "cell.cells", "cell.records", "cycle.settle", "git.repository", "git.worktree_admin",
+    "host.processes", "lifecycle.host_status", "policy", "worktrees.quarantine",
 )  # fmt: skip
 with atheris.instrument_imports(include=[*(f"{CORE}.{name}" for name in READERS), "yaml", "json"]):
     import targets

@@ -31,27 +31,22 @@ from typing import IO, Any
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (  # noqa: E402
-    admins,
-    alive,
-    cells,
-    cycle,
-    gate_check,
-    gate_policy,
-    hostinfo,
-    quarantine,
-    records,
-    settle,
-    untrusted,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import untrusted  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, records  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, settle  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import worktree_admin  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document, gate  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import quarantine  # noqa: E402
 
 SECONDS = 1.0
 STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any more
 MEBIBYTES = 200
 slowest = 0.0  # what one input took at most so far
 
-KEYS = [*gate_policy.DEFAULT_KEYS, *gate_policy.REPO_KEYS, *gate_policy.GUARD_KEYS]
+KEYS = [*document.DEFAULT_KEYS, *document.REPO_KEYS, *document.GUARD_KEYS]
 POLICY: dict[str, Any] = {
     "version": 1,
     "defaults": {
@@ -85,7 +80,7 @@ def _one_line(error: LoopError, beginning: str) -> None:
 def policy(content: bytes) -> None:
     """A policy is refused in one line, or valid, and then it renders to what means the same."""
     try:
-        read = gate_policy.load(content, "fuzz", complete=False)
+        read = document.load(content, "fuzz", complete=False)
     except LoopError as error:
         _one_line(error, "fuzz")
         return
@@ -97,18 +92,18 @@ def policy(content: bytes) -> None:
     for section in (base["defaults"], *base["repos"].values()):
         if "denied_content_patterns" in section:
             section["denied_content_patterns"] = ["x"]
-    gate_policy.compose(base, {})
-    gate_policy.digest(read)
+    document.compose(base, {})
+    document.digest(read)
 
 
 def diff(content: bytes) -> None:
     """A diff is refused in one line, or judged, and each reason can be printed."""
     try:
-        changes = gate_check.changes_in_diff(content)
+        changes = gate.changes_in_diff(content)
     except LoopError as error:
         _one_line(error, "the diff cannot be read")
         return
-    for violation in gate_check.judge_changes(POLICY, "app", changes, ["docs"]):
+    for violation in gate.judge_changes(POLICY, "app", changes, ["docs"]):
         if not str(violation).isprintable():
             raise Finding(f"a reason that cannot be printed: {violation!r}")
 
@@ -144,7 +139,7 @@ def record(content: bytes) -> None:
 
 def report(content: bytes) -> None:
     """An engine's output has a report or none."""
-    found = cycle.parse_report(content.decode("utf-8", "replace"))
+    found = engine_run.parse_report(content.decode("utf-8", "replace"))
     if found and not isinstance(found["outcome"], str):
         raise Finding(f"no report: {found!r}"[:500])
 
@@ -184,7 +179,7 @@ def cell(content: bytes) -> None:
     cells.kept_size(runs)
     for age, size in ((1.0, None), (None, 0.0), (None, None)):
         cells.retire(runs, age, size, 0.0, check=True)
-    for one in hostinfo.kept(runs):
+    for one in host_status.kept(runs):
         _harmless(one["what"])
         _harmless(one["title"])
         _harmless(str(one["detail"]))
@@ -224,13 +219,13 @@ def manifest(content: bytes) -> None:
 
 def lock(content: bytes) -> None:
     """The engine's lock names a process that there can be, or none."""
-    pid, _started = alive.named_in(content)
+    pid, _started = processes.named_in(content)
     if pid is not None:
         if not 0 < pid < 2**31:
             raise Finding(f"the process {pid}")
         place = _directory() / "daemon.lock"
         place.write_bytes(content)
-        alive.run_holder(str(place))
+        processes.run_holder(str(place))
 
 
 PARTS = ("gitdir", "HEAD", "commondir", "index", "head-log", "head-name")
@@ -242,13 +237,13 @@ def admin(content: bytes) -> None:
     place.mkdir(exist_ok=True)
     for name, part in itertools.zip_longest(PARTS, content.split(b"\xff\xfe", len(PARTS) - 1), fillvalue=b""):
         (place / str(name)).write_bytes(bytes(part))
-    read = admins.read_admin(str(place))
+    read = worktree_admin.read_admin(str(place))
     if read.target and (not read.target.startswith("/") or "\0" in read.target):
         raise Finding(f"a worktree at {read.target!r}")
-    admins.plain_keys(str(place), os.path.realpath)
-    admins.mentioned(str(place))
-    admins.index_tree(read)
-    admins.last_commit(read)
+    worktree_admin.plain_keys(str(place), os.path.realpath)
+    worktree_admin.mentioned(str(place))
+    worktree_admin.index_tree(read)
+    worktree_admin.last_commit(read)
 
 
 @functools.cache

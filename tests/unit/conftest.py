@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Unit tests import the collection by its name, from this checkout."""
+"""Unit tests import the collection by its name, from this checkout, and what they share from where it stands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".collections"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / ".collections"), str(HERE.parent / "world"), str(HERE / "plugins")]
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def bubblewrap_broken() -> Iterator[None]:
     before, times = DOOR.read_text(encoding="utf-8"), (DOOR.stat().st_atime_ns, DOOR.stat().st_mtime_ns)
     DOOR.write_text(
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
-        "from engineering_loop_core import settings, wire\n"
+        "from engineering_loop_core.base import wire\nfrom engineering_loop_core.host import settings\n"
         "wire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
         "cell = os.environ['HOME'].rpartition('/')[0]\nos.environ['HOME'] = cell + '/home'\n"
         f"os.environ['PATH'] = os.environ['PATH'].replace({str(LIB)!r} + '/bin:', '')\n"

@@ -19,16 +19,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/engineering-loop")
-from engineering_loop_core import (  # type: ignore[import-not-found]
-    cycle,
-    gate_policy,
-    gateway_record,
-    gitcmd,
-    github_app,
-    pristine,
-    settings,
-    users,
-)
+from engineering_loop_core.cycle import engine_run
+from engineering_loop_core.forge import app_auth
+from engineering_loop_core.gateway import audit, pristine
+from engineering_loop_core.git import command as gitcmd
+from engineering_loop_core.host import settings, users
+from engineering_loop_core.policy import document
 
 RUNS = 11
 UNIT = "bench-gateway.service"
@@ -55,7 +51,7 @@ def push() -> None:
     given = json.loads(Path("/run/bench-gateway.json").read_text(encoding="utf-8"))
     config = settings.load()
     clone = next(one for one in pristine.clones(config) if one.dest == DEST)
-    way = cycle.way_out(config)
+    way = engine_run.way_out(config)
     plain = gitcmd.safe_environment(*gitcmd.credentials(clone.url, given["token"]))
     with tempfile.TemporaryDirectory() as top:
         wanted = [one for one in config["workspace_repositories"] if one["dest"] == DEST]
@@ -90,8 +86,8 @@ def push() -> None:
 
 def read_and_search(config: dict[str, object], top: str) -> None:
     """One pass: read every file and look for every pattern in it."""
-    policy = gate_policy.load_file(str(config["policy_file"]))
-    patterns = [re.compile(text) for text in gate_policy.effective(policy, DEST)["denied_content_patterns"]]
+    policy = document.load_file(str(config["policy_file"]))
+    patterns = [re.compile(text) for text in document.effective(policy, DEST)["denied_content_patterns"]]
     for place in Path(top).rglob("*.md"):
         for line in place.read_text(encoding="utf-8").splitlines():
             for pattern in patterns:
@@ -101,7 +97,7 @@ def read_and_search(config: dict[str, object], top: str) -> None:
 def note(config: dict[str, object], entries: list[dict[str, object]]) -> None:
     os.makedirs(f"{config['gate_dir']}/records", mode=0o700, exist_ok=True)
     for entry in entries:
-        gateway_record.append(config, CYCLE, entry)
+        audit.append(config, CYCLE, entry)
 
 
 class Memory(threading.Thread):
@@ -128,7 +124,7 @@ class Memory(threading.Thread):
 
 def main() -> None:
     config = settings.load()
-    token, _login = github_app.acting(config, config["env_file"])
+    token, _login = app_auth.acting(config, config["env_file"])
     account = users.account(config["user"])
     given = Path("/run/bench-gateway.json")
     given.write_text(json.dumps({"token": token}), encoding="utf-8")
@@ -138,7 +134,7 @@ def main() -> None:
         {"what": "list", "repo": REPO, "offered": [{"number": NUMBER, "title": "Bench"}], "held": []},
         {"what": "view", "repo": REPO, "number": NUMBER, "body": True},
     ]
-    gateway_record.open_session(config, UNIT, CYCLE)
+    audit.open_session(config, UNIT, CYCLE)
     memory = Memory(users.account(config["gate_user"]).pw_uid)
     memory.start()
     try:
@@ -148,12 +144,12 @@ def main() -> None:
         command += ["-p", f"After={socket}", "-p", f"User={config['user']}", "python3", __file__, "push", str(NUMBER)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
-        gateway_record.close_session(config, UNIT)
+        audit.close_session(config, UNIT)
         given.unlink()
     if done.returncode:
         sys.exit(done.stderr or done.stdout)
     told = json.loads(done.stdout)
-    entries = gateway_record.read(config, CYCLE)
+    entries = audit.read(config, CYCLE)
     middle = {name: statistics.median(times) for name, times in told["small"].items()}
     large, search = statistics.median(told["large"]), statistics.median(told["search"])
     result = {

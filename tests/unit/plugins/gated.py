@@ -23,19 +23,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import coverage
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import (
-    cycle,
-    gateway,
-    gateway_access,
-    gateway_record,
-    pristine,
-    runtime,
-    wire,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.users import as_user, end_with_parent
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "world"))
-
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import server as gateway
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user, end_with_parent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from celled import GATE, LOOP, TODAY, Box, box, gid, give, uid
 from forge import Running, running
 from forge_store import branches, commit_files
@@ -84,7 +77,7 @@ def in_unit(unit: str) -> Iterator[None]:
 def install(host: Box) -> None:
     """What of our programs a cycle and the gateway start."""
     wanted = {"bin/gh", "gateway-client"}
-    for entry in runtime.entries(host.config["lib_dir"]):
+    for entry in core_files.entries(host.config["lib_dir"]):
         if entry.path.removeprefix(f"{host.config['lib_dir']}/") in wanted:
             Path(entry.path).parent.mkdir(exist_ok=True)
             Path(entry.path).write_bytes(entry.content)
@@ -105,7 +98,7 @@ def bring_access(host: Box) -> None:
     before = os.environ.get("RUNTIME_DIRECTORY")
     os.environ["RUNTIME_DIRECTORY"] = str(place)
     try:
-        assert gateway_access.bring(host.config_file) == 0
+        assert access.bring(host.config_file) == 0
     finally:
         os.environ.pop("RUNTIME_DIRECTORY")
         if before is not None:
@@ -118,7 +111,7 @@ def gateway_of(host: Box) -> Iterator[int]:
     host.write_config()
     install(host)
     bring_access(host)
-    place = Path(gateway_record.socket_of(host.config))
+    place = Path(audit.socket_of(host.config))
     place.parent.mkdir(mode=0o755)
     spot = host.top / "run/ran"
     spot.mkdir(exist_ok=True)
@@ -130,7 +123,7 @@ def gateway_of(host: Box) -> Iterator[int]:
             os.chown(place, 0, gid(LOOP))
             place.chmod(0o660)
             server.listen(BACKLOG)
-            gateway_record.open_session(host.config, "somebody.service", "none")  # else it would end after a while
+            audit.open_session(host.config, "somebody.service", "none")  # else it would end after a while
             pid = start(host, server)
         yield pid
     finally:
@@ -270,7 +263,7 @@ class Door:
         return self.forge.store.requests()[since:]
 
     def refresh(self, name: str) -> dict[str, Any]:
-        return wire.ask(gateway_record.socket_of(self.config), {"what": "refresh", "cycle": name}, "the gateway", 60)
+        return wire.ask(audit.socket_of(self.config), {"what": "refresh", "cycle": name}, "the gateway", 60)
 
     @contextmanager
     def cycle(self, number: int = 0, *, bound: bool = True, sub: str = "") -> Iterator[Cycle]:
@@ -283,14 +276,14 @@ class Door:
         give(workspace, LOOP)
         made = as_user(LOOP, lambda: pristine.check_out(self.config, str(workspace)))
         assert all(one["status"] == "made" for one in made), made
-        gateway_record.open_session(self.config, unit, name, bound=bound)
+        audit.open_session(self.config, unit, name, bound=bound)
         try:
             ours = Cycle(self, name, unit, workspace, number)
             if number:
                 ours.take(number)
             yield ours
         finally:
-            gateway_record.close_session(self.config, unit)
+            audit.close_session(self.config, unit)
 
 
 @dataclass
@@ -399,7 +392,7 @@ class Cycle:
 
     def entries(self, what: str = "") -> list[dict[str, Any]]:
         """What the gateway wrote down."""
-        return [one for one in gateway_record.read(self.door.config, self.name) if what in ("", one["what"])]
+        return [one for one in audit.read(self.door.config, self.name) if what in ("", one["what"])]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import sweep
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import sweep
 
 BRANCH = "hyrule-feature/ISSUE_APP_1/app"
 # Nothing runs on behind a test's back.

@@ -5,14 +5,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "world"))
-
 from forge import Running, running
 from forge_client import Client, environment_of
 from forge_store import Store

@@ -18,9 +18,9 @@ from typing import Any
 import openapi
 import pytest
 import requests
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import forge as ours
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import client as ours
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256

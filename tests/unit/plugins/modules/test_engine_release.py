@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 from ansible_collections.as215932.engineering_loop.plugins.modules import engine_release
 
 PYTHON = os.path.realpath(sys.executable)

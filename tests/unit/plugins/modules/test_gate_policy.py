@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import gate_policy as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
 from ansible_collections.as215932.engineering_loop.plugins.modules import gate_policy
 
 BASE = """\

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.modules import git_worktree, git_worktree_sweep
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from leftovers import BRANCH, World, snapshot, usable
 
 Run = Callable[..., dict[str, Any]]

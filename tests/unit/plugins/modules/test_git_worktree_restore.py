@@ -7,17 +7,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.quarantine import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing
 from ansible_collections.as215932.engineering_loop.plugins.modules import git_worktree_restore
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from leftovers import BRANCH, World, git, snapshot, swept
 
 Restore = Callable[..., dict[str, Any]]

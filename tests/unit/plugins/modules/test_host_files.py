@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
 from ansible_collections.as215932.engineering_loop.plugins.modules import host_files
 
 ROOT = os.geteuid() == 0
@@ -170,7 +170,10 @@ def test_our_code_is_foretold_and_installed_once(task: Callable[..., dict[str, A
     lib = tmp_path / "lib"
     foretold = task(host_files, entries=[], lib_dir=str(lib), _ansible_check_mode=True)
     assert foretold["changed"]
-    assert {"prepared": f"{lib}/engineering_loop_core/cycle.py: file created (not shown)\n"} in foretold["diff"]
+    made = f"{lib}/engineering_loop_core/cycle/engine_run.py: file created (not shown)\n"
+    assert {"prepared": made} in foretold["diff"]
+        "diff"
+    ]
     assert not lib.exists()
     done = task(host_files, entries=[], lib_dir=str(lib))
     if ROOT:
@@ -203,9 +206,9 @@ def test_what_ansible_ships_is_enough_to_run(tmp_path: Path) -> None:
         assert f"{lib} cannot be made: " in done.stdout + done.stderr
         return
     assert json.loads(done.stdout[done.stdout.index("{") :])["changed"]
-    for path in (lib / "engineering_loop_core").glob("*.py"):
-        if path.name != "__init__.py":
-            assert path.read_bytes() == (CHECKOUT / "plugins/module_utils" / path.name).read_bytes()
+    core = lib / "engineering_loop_core"
+    for path in core.glob("*/*.py"):
+        assert path.read_bytes() == (CHECKOUT / "plugins/module_utils" / path.relative_to(core)).read_bytes()
     started = subprocess.run(
         [sys.executable, "-I", lib / "loop", "cycle", f"{tmp_path}/none.json"],
         capture_output=True,

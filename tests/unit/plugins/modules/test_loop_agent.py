@@ -4,18 +4,14 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
-
 import test_agents
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import agents
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_agent
 from test_agents import config_of
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,10 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import canary, receipts, units
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.files import flocked
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, published, running
 from forge_store import branches
@@ -35,7 +32,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = deployed(tmp_path, forge)
-    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(canary, "systemd", host.systemd)
     return host
 

@@ -6,16 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import cells, enter
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_cell
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, git, give, shape, write
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import records, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_info
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import leave
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import leave
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_leave
 
 

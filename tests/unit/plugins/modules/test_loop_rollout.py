@@ -4,15 +4,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
-
 import test_rollout
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_rollout
 from test_rollout import BAD, SHA, Host, Systemd, everything, new_everything, prove

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import receipts, timer, units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
 from deployed import SEED, Host, Running, deployed, running
 
@@ -56,7 +53,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
-    monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(tmp_path))
+    monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
     return deployed(tmp_path, forge)
 
 
@@ -64,7 +61,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
 def apply(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     def run(systemd: Systemd, **options: Any) -> dict[str, Any]:
         warnings: list[str] = []
-        monkeypatch.setattr(timer, "systemctl", systemd)
+        monkeypatch.setattr(units, "systemctl", systemd)
         monkeypatch.setattr(AnsibleModule, "warn", lambda module, text: warnings.append(text))
         with patch_module_args({"config": str(host.config_file), **options}), pytest.raises(SystemExit):
             loop_timer.main()
@@ -190,7 +187,7 @@ def test_check_mode_tells_what_is_foreseen(apply: Any, host: Host) -> None:
 
 
 def test_a_host_without_systemd_in_check_mode(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timer, "RUNNING_SYSTEMD", str(host.top / "nothing"))
+    monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(host.top / "nothing"))
     prove(host)
     systemd = Systemd()
     assert apply(systemd, enabled=True, _ansible_check_mode=True)["changed"]

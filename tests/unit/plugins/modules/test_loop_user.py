@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, privileges
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, processes
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_info, loop_user
 
 USERS = {"loop": "loop"}
@@ -27,7 +27,7 @@ def had(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return found
 
     monkeypatch.setattr(privileges, "repair", repair)
-    monkeypatch.setattr(alive, "wait_until_idle", lambda *_given: None)
+    monkeypatch.setattr(processes, "wait_until_idle", lambda *_given: None)
     return had
 
 
@@ -49,7 +49,7 @@ def test_a_cycle_is_waited_for(
     def busy(lock: str, unit: str, wait: float, otherwise: str) -> None:
         raise LoopError(f"{lock}{unit} runs, waited for {wait} s: {otherwise}")
 
-    monkeypatch.setattr(alive, "wait_until_idle", busy)
+    monkeypatch.setattr(processes, "wait_until_idle", busy)
     answer = task(loop_user, users=USERS, unit="x", wait=3)
     assert (answer["failed"], answer["msg"]) == (True, "x runs, waited for 3.0 s: the users were not changed")
     assert had

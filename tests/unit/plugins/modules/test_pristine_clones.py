@@ -5,15 +5,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from ansible_collections.as215932.engineering_loop.plugins.modules import pristine_clones
 from celled import GATE, NEEDS_ROOT, Box, box, give
 

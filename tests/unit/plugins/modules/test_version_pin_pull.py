@@ -14,11 +14,8 @@ from typing import Any
 
 import pytest
 import requests
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "tests" / "world"))
-
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import pin_pull
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import pin_pull_request
 from ansible_collections.as215932.engineering_loop.plugins.modules import version_pin
 from forge import Running, running
 
@@ -80,7 +77,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             world.shas.append(world.door("commits", {"repo": ENGINE, "branch": "main", "files": files})["sha"])
         world.door("commits", {"repo": INVENTORY, "branch": "main", "files": {PIN_FILE: TEXT.format(world.shas[0])}})
         url = f"{forge.url}/{INVENTORY}.git"
-        settings = pin_pull.credentials(url, world.operator)[1].items()
+        settings = pin_pull_request.credentials(url, world.operator)[1].items()
         access = [word for key, value in settings for word in ("-c", f"{key}={value}")]
         command = ["git", *access, "clone", "--quiet", url, str(world.clone)]
         subprocess.run(command, check=True, capture_output=True)
@@ -149,7 +146,7 @@ def test_killed_between_push_and_pull_request(world: World, propose: Task, monke
         raise LoopError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pin_pull, "open_pull", killed)
+        patched.setattr(pin_pull_request, "open_pull", killed)
         assert propose()["msg"] == "killed"
     done = propose()
     assert done["changed"] and done["pull_request"].endswith("/pull/1")
@@ -236,9 +233,9 @@ def test_bad_input_is_one_line_and_nothing_is_pushed(
 def test_where_a_repository_lives(url: str, forge: str, found: tuple[str, str] | None) -> None:
     if found is None:
         with pytest.raises(LoopError, match="is not OWNER/NAME on the forge"):
-            pin_pull.home_of(url, forge, "")
+            pin_pull_request.home_of(url, forge, "")
     else:
-        assert pin_pull.home_of(url, forge, "") == found
+        assert pin_pull_request.home_of(url, forge, "") == found
 
 
 def test_the_playbook(world: World) -> None:

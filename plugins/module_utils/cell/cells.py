@@ -1,0 +1,506 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cells: the directories of one cycle, made fresh before it and closed after it, however it ended.
+
+``RUNS_DIR/<id>/`` is root's: what is in it (home, workspace, runs, state, memory) the loop's user may write, the
+directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not
+end well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it;
+everything below is input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..base import untrusted
+from ..base.clock import age_of, stamp, utc_now
+from ..base.errors import APPLY, LoopError, playbook
+from ..base.files import flocked, read_bytes, remove_tree, write_atomic
+from ..base.journal import say
+from ..host.users import account, as_user
+
+Config: TypeAlias = Mapping[str, Any]
+Manifest: TypeAlias = dict[str, Any]
+
+ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+RUN = re.compile(r"[a-z][a-z0-9_.-]{0,100}")
+EARLIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
+PARTS = ("home", "workspace", "runs", "state", "memory")
+MANIFEST = "cell.json"
+REPORT = "report.json"
+IN_USE = ".open"
+MAKING, GOING = ".making-", ".gone-"
+OPEN, CLOSED = 0o755, 0o700
+RUNNING = "running"
+# What a manifest may have under the names that decide something.
+KINDS: dict[str, tuple[type, ...]] = {
+    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "programs": (list,),
+    "binds": (list,), "issue": (dict, type(None)),
+}  # fmt: skip
+# Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
+NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
+# Of memory, which is the one thing that goes from cell to cell.
+MEMORY_FILES, MEMORY_BYTES, MEMORY_DEPTH = 2_000, 64 * 1024 * 1024, 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where one cell stands."""
+
+    path: str
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.path)
+
+    def part(self, name: str) -> str:
+        """One of ``PARTS``."""
+        return f"{self.path}/{name}"
+
+
+def settings_in(config: Config, cell: Cell) -> dict[str, Any]:
+    """The host's settings as they are for what runs in ``cell``."""
+    return {
+        **config,
+        "cell": cell.path,
+        "workspace_dir": cell.part("workspace"),
+        "runs_dir": cell.part("runs"),
+        "daemon_state_dir": cell.part("state"),
+        "memory_dir": cell.part("memory"),
+    }
+
+
+def new_id(invocation: str) -> str:
+    """The name of a cycle, of its record and of its cell: when it began, and systemd's invocation."""
+    return f"{stamp()}-{invocation[:8] or os.urandom(4).hex()}"
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Hold the lock under which cells are made, closed, opened and removed."""
+    with flocked(f"{config['install_dir']}/.cells.lock"):
+        yield
+
+
+# --- making -----------------------------------------------------------------------------------
+
+
+def check_place(config: Config) -> None:
+    """Refuse a directory of cells that is not root's own, or where nothing could be run."""
+    path = config["runs_dir"]
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise LoopError(f"the directory of the cells, {path}, is missing ({error.strerror}); {APPLY}") from error
+    if stat.S_ISLNK(status.st_mode):
+        raise LoopError(f"{path} is a link: let engineering_loop_runs_dir name {os.path.realpath(path)} itself")
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+        raise LoopError(f"{path} must be a directory of root's that nobody else can write; {APPLY}")
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        raise LoopError(f"{path} is mounted noexec, so no gate command could run there: mount it with exec")
+
+
+def make(config: Config, name: str, manifest: Manifest) -> Cell:
+    """A fresh cell with the memory of before, root's files for the home, and the day's ledger beside it.
+
+    It appears under its name when it is whole. LoopError where it exists already or cannot be made.
+    """
+    cell, making = Cell(f"{config['runs_dir']}/{name}"), f"{config['runs_dir']}/{MAKING}{name}"
+    if os.path.lexists(cell.path):
+        raise LoopError(f"the cell {cell.path} exists already: move it away")
+    user = account(config["user"])
+    remove_tree(making)
+    try:
+        os.mkdir(making, 0o700)
+        for part in PARTS:
+            os.mkdir(f"{making}/{part}", 0o700)
+            os.chown(f"{making}/{part}", user.pw_uid, user.pw_gid)
+        os.chmod(making, OPEN)
+        _give_home_files(config, f"{making}/home")
+        copy_memory(config["user"], config["memory_dir"], f"{making}/memory")
+        write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **manifest})
+        os.rename(making, cell.path)
+    except (LoopError, OSError) as error:
+        remove_tree(making)
+        if isinstance(error, LoopError):
+            raise
+        raise LoopError(f"no cell can be made in {config['runs_dir']}: {error.filename}: {error.strerror}") from error
+    return cell
+
+
+def _give_home_files(config: Config, home: str) -> None:
+    """Copies of root's files, which the loop's user can read and not change."""
+    user = account(config["user"])
+    for wanted in config["home_files"]:
+        content = home_file(wanted)
+        target = f"{home}/{wanted['dest']}"
+        at = home
+        for part in wanted["dest"].split("/")[:-1]:
+            at = f"{at}/{part}"
+            if not os.path.isdir(at):
+                os.mkdir(at, 0o700)
+                os.chown(at, user.pw_uid, user.pw_gid)
+        write_atomic(target, content, mode=0o440, uid=0, gid=user.pw_gid)
+
+
+def home_file(wanted: Mapping[str, str]) -> bytes:
+    """The content of one of root's files for the home; LoopError where it is missing or not root's."""
+    path = wanted["src"]
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"the home file {path} is missing: put it there, or take it out of engineering_loop_home_files")
+    status = os.lstat(path)
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        raise LoopError(f"the home file {path} must be root's, and nobody else's to write: chown root, chmod 0640")
+    return content
+
+
+def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> None:
+    """Refuse what no cell could be given: LoopError names the first of root's files or directories that is not fit."""
+    for wanted in home_files:
+        home_file(wanted)
+    for seed in caches:
+        if not os.path.isdir(seed["src"]) or os.lstat(seed["src"]).st_mode & 0o022:
+            raise LoopError(
+                f"the cache {seed['src']} must be a directory that only its owner can write: make it so, or take it out"
+                " of engineering_loop_caches"
+            )
+
+
+def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
+    """Copy what memory has, as the loop's user, into the empty directory ``target``; ``{files, bytes, left_out}``.
+
+    Regular files and directories only, no link is followed, and only as much as is allowed. What cannot be read is left
+    out like what may not be.
+    """
+    if not os.path.isdir(source):
+        return {"files": 0, "bytes": 0, "left_out": []}
+    answer: dict[str, Any] = as_user(user, lambda: _copy_bounded(source, target))
+    return answer
+
+
+def _copy_bounded(source: str, target: str) -> dict[str, Any]:
+    left_out: list[str] = []
+    seen = total = 0
+    waiting = [("", 0)]
+    while waiting:
+        relative, depth = waiting.pop()
+        for name, status in _entries(source, relative):
+            inner = f"{relative}/{name}".lstrip("/")
+            seen += 1
+            if seen > MEMORY_FILES:
+                left_out = [*left_out[:20], f"everything after {MEMORY_FILES} files"]
+                return {"files": seen - 1, "bytes": total, "left_out": left_out}
+            try:
+                if stat.S_ISDIR(status.st_mode) and depth < MEMORY_DEPTH and _entries(source, inner) is not None:
+                    os.mkdir(f"{target}/{inner}", 0o750)
+                    waiting.append((inner, depth + 1))
+                elif stat.S_ISREG(status.st_mode):
+                    content = untrusted.read(f"{source}/{inner}", source, MEMORY_BYTES - total) or b""
+                    total += len(content)
+                    _put(f"{target}/{inner}", content, status)
+                else:
+                    left_out.append(untrusted.show(inner))
+            except LoopError:
+                left_out.append(untrusted.show(inner))
+    return {"files": seen, "bytes": total, "left_out": left_out[:20]}
+
+
+def _entries(source: str, relative: str) -> list[tuple[str, os.stat_result]]:
+    """What is in a directory of memory, by name; LoopError where it cannot be entered or read."""
+    with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
+        try:
+            names = sorted(os.listdir(directory))
+            return [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names]
+        except OSError as error:
+            raise LoopError(f"{untrusted.show(relative or source)} cannot be read: {error.strerror}") from error
+
+
+def _put(path: str, content: bytes, status: os.stat_result) -> None:
+    """A copy with the time of the original."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    with open(descriptor, "wb", buffering=0) as handle:
+        while content:
+            content = content[handle.write(content) :]
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+# --- the manifest -----------------------------------------------------------------------------
+
+
+def write_manifest(cell: Cell, manifest: Manifest) -> None:
+    """Root's word about the cell."""
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    write_atomic(f"{cell.path}/{MANIFEST}", text.encode(), mode=0o600)
+
+
+def manifest_of(cell: Cell) -> Manifest:
+    """What root wrote about the cell; LoopError where it cannot be read."""
+    content = read_bytes(f"{cell.path}/{MANIFEST}")
+    if content is None:
+        raise LoopError(f"{cell.path} is no cell: it has no {MANIFEST}")
+    found = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
+    wrong = [key for key, kinds in KINDS.items() if not isinstance(found.get(key, kinds[0]()), kinds)]
+    if wrong or "outcome" not in found:
+        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest of a cell: {', '.join(wrong) or 'outcome'}")
+    return {"kind": "cycle", **found}
+
+
+def update(cell: Cell, **changed: Any) -> Manifest:
+    """Write the manifest anew with what changed."""
+    manifest = {**manifest_of(cell), **changed}
+    write_manifest(cell, manifest)
+    return manifest
+
+
+def write_report(cell: Cell, report: Mapping[str, Any]) -> None:
+    """What the cycle says of itself, as it came."""
+    write_atomic(f"{cell.path}/{REPORT}", json.dumps(report).encode(), mode=0o600)
+
+
+def report_of(cell: Cell) -> dict[str, Any]:
+    """What the cycle said of itself; empty where it said nothing."""
+    with contextlib.suppress(LoopError):
+        return untrusted.parse(read_bytes(f"{cell.path}/{REPORT}") or b"{}", REPORT)
+    return {}
+
+
+def listing(runs_dir: str) -> list[Manifest]:
+    """Every cell, oldest first: its manifest with ``path``. One whose manifest is damaged says so as its ``detail``."""
+    try:
+        names = sorted(name for name in os.listdir(runs_dir) if ID.fullmatch(name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LoopError(f"{runs_dir} cannot be read: {error.strerror}") from error
+    found = []
+    for name in names:
+        cell = Cell(f"{runs_dir}/{name}")
+        try:
+            found.append({**manifest_of(cell), "id": name, "path": cell.path})
+        except LoopError as error:
+            found.append({"id": name, "path": cell.path, "kind": "cycle", "outcome": "damaged", "detail": str(error)})
+    return found
+
+
+def find(config: Config, name: str) -> Cell:
+    """The cell of that name, or of the one name that begins so. LoopError where there is none or more than one."""
+    names = [one["id"] for one in listing(config["runs_dir"])]
+    fitting = [known for known in names if known == name] or [known for known in names if name and name in known]
+    if len(fitting) != 1:
+        told = f"{len(fitting)} cells fit" if fitting else "there is no such cell"
+        raise LoopError(f"{untrusted.show(name)}: {told}; {playbook('restore')} lists them")
+    return Cell(f"{config['runs_dir']}/{fitting[0]}")
+
+
+def earlier(cell: Cell) -> list[tuple[str, str]]:
+    """What an older layout had in its own quarantine, of an adopted cell: (id, where that layout had its runs) each."""
+    found = []
+    with contextlib.suppress(LoopError):
+        for actual, seen in manifest_of(cell).get("binds", []):
+            with contextlib.suppress(LoopError, OSError), untrusted.opened(f"{actual}/.quarantine", actual) as place:
+                found += [(name, seen) for name in sorted(os.listdir(place)) if EARLIER.fullmatch(name)]
+    return found
+
+
+def is_kept(manifest: Mapping[str, Any]) -> bool:
+    """Whether work is in it that is nowhere else: it is listed, and goes by the rules of what is kept."""
+    return manifest["outcome"] not in (*NOTHING_IN_IT, "published", RUNNING)
+
+
+# --- closing ----------------------------------------------------------------------------------
+
+
+def close(cell: Cell, manifest: Manifest) -> Manifest:
+    """Nobody but root enters it from now on. The first step is the chmod: all others only tell of it."""
+    os.chmod(cell.path, CLOSED)
+    size, files = measure(cell.path)
+    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files, "runs": runs_in(cell)}
+    write_manifest(cell, whole)
+    return whole
+
+
+def runs_in(cell: Cell) -> list[str]:
+    """The names of the runs that were begun in it, which say of which issue: all that is known of a killed one."""
+    with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
+        names = (entry.name for entry in itertools.islice(os.scandir(directory), 1000))
+        return sorted(name for name in names if RUN.fullmatch(name))[:10]
+    return []
+
+
+def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
+    """What the cycle learned becomes the memory of the next; the one before is kept beside it.
+
+    Copied by a process of the loop's user, file by file, with bounds. ``{changed, files, bytes, left_out}``.
+    """
+    memory, fresh, previous = config["memory_dir"], f"{config['memory_dir']}.new", f"{config['memory_dir']}.previous"
+    user = account(config["user"])
+    if os.path.islink(cell.part("memory")) or not os.path.isdir(cell.part("memory")):
+        raise LoopError(f"{cell.part('memory')} is no directory any more")
+    remove_tree(fresh)
+    os.mkdir(fresh, 0o700)
+    os.chown(fresh, user.pw_uid, user.pw_gid)
+    copied = copy_memory(config["user"], cell.part("memory"), fresh)
+    os.chown(fresh, 0, user.pw_gid)
+    os.chmod(fresh, 0o750)
+    if _same(fresh, memory):
+        remove_tree(fresh)
+        return {"changed": False, **copied}
+    remove_tree(previous)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(memory, previous)
+    os.rename(fresh, memory)
+    return {"changed": True, **copied}
+
+
+def swap_memory(config: Config, *, check: bool = False) -> str:
+    """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
+    memory, previous = config["memory_dir"], f"{config['memory_dir']}.previous"
+    if not os.path.isdir(previous):
+        raise LoopError(f"there is no earlier memory: {previous} is missing")
+    if check:
+        return "the memory of before would be brought back"
+    aside = f"{memory}.swap"
+    os.rename(memory, aside)
+    os.rename(previous, memory)
+    os.rename(aside, previous)
+    return f"{memory} is the memory of before again; the other one is {previous}, and the same command swaps them back"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two directories have the same files with the same content. ``diff`` follows no link with this."""
+    command = ["diff", "--recursive", "--brief", "--no-dereference", one, other]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def recover(config: Config) -> list[tuple[Cell, Manifest]]:
+    """Cells whose cycle was cut off (a power cut, a killed root): closed now. And what was half made or half gone goes.
+
+    Called with the lock held, when no cycle runs.
+    """
+    runs, found = config["runs_dir"], []
+    if os.path.isdir(f"{config['memory_dir']}.swap") or not os.path.isdir(config["memory_dir"]):
+        _recover_memory(config["memory_dir"])
+    for name in sorted(os.listdir(runs)):
+        if name.startswith((MAKING, GOING)):
+            try:
+                remove_tree(f"{runs}/{name}")
+            except LoopError as error:  # something is mounted there: it is in nobody's way
+                say(f"{error}\n")
+    for manifest in listing(runs):
+        if manifest["outcome"] == RUNNING:
+            cell = Cell(manifest.pop("path"))
+            manifest.update(outcome="interrupted", detail="the host stopped, or was stopped, in the middle of it")
+            found.append((cell, close(cell, manifest)))
+    return found
+
+
+def _recover_memory(memory: str) -> None:
+    """Killed between two renames, memory stands beside its place."""
+    for beside in (".swap", ".previous"):
+        if not os.path.lexists(memory) and os.path.isdir(memory + beside):
+            os.rename(memory + beside, memory)
+    if os.path.isdir(f"{memory}.swap") and not os.path.lexists(f"{memory}.previous"):
+        os.rename(f"{memory}.swap", f"{memory}.previous")
+
+
+# --- sizes and the end --------------------------------------------------------------------------
+
+
+def measure(path: str, seconds: float = 120.0) -> tuple[int, int]:
+    """Bytes on disk and number of files below ``path``; (-1, -1) where that takes longer than ``seconds``.
+
+    Asked of du, which follows no link, stays on the file system and copes with any depth and any name.
+    """
+    figures = []
+    for what in ("--block-size=1", "--inodes"):
+        command = ["du", "--summarize", "--one-file-system", what, "--", path]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+            figures.append(int(done.stdout.split(b"\t", 1)[0]))
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return -1, -1
+    return figures[0], figures[1]
+
+
+def remove(cell: Cell) -> None:
+    """For good: out of its place by one rename, then gone; before that, what an adopted one has on other disks."""
+    gone = f"{os.path.dirname(cell.path)}/{GOING}{cell.id}"
+    with contextlib.suppress(LoopError):  # a damaged manifest names nothing
+        for actual, _seen in manifest_of(cell).get("binds", []):
+            aside = os.path.dirname(actual)
+            if os.path.basename(aside) == f".adopted-{cell.id}":
+                remove_tree(aside)
+    remove_tree(gone)
+    os.rename(cell.path, gone)
+    remove_tree(gone)
+
+
+# --- retention ----------------------------------------------------------------------------------
+
+
+def retire(
+    runs_dir: str, age: float | None, size: float | None, min_age: float, *, check: bool = False
+) -> list[dict[str, Any]]:
+    """Let go what was kept for longer than ``age`` seconds, then the oldest while all exceed ``size`` bytes.
+
+    Never what a person has open. Nothing that holds work goes before ``min_age`` seconds; a published cell may, then
+    before all others: its work is on the forge. Returns ``id, age, size, why, stuck`` of each.
+    """
+    things = [one for one in listing(runs_dir) if one["outcome"] != RUNNING and not in_use(Cell(one["path"]))]
+    for one in things:
+        one["old"] = age_of(one["id"])
+    total = sum(max(0, int(one.get("size", 0))) for one in things)
+    gone = []
+    for one in sorted(things, key=lambda one: (is_kept(one), one["id"])):
+        kept = is_kept(one)
+        why = "older than its time" if age is not None and one["old"] > age else ""
+        why = why or ("published, and as old as anything is kept for" if not kept and one["old"] > min_age else "")
+        why = why or ("all that is kept is larger than allowed" if size is not None and total > size else "")
+        if not why or (kept and one["old"] < min_age):
+            continue
+        told = {"id": one["id"], "age": int(one["old"]), "size": int(one.get("size", 0)), "why": why, "stuck": ""}
+        try:
+            if not check:
+                remove(Cell(one["path"]))
+        except (LoopError, OSError) as error:
+            gone.append({**told, "stuck": str(error)})
+            continue
+        total -= max(0, told["size"])
+        gone.append(told)
+    return gone
+
+
+@contextlib.contextmanager
+def used(cell: Cell) -> Iterator[None]:
+    """Hold a closed cell, so that nothing removes it and nobody else opens it meanwhile."""
+    with flocked(f"{cell.path}/{IN_USE}", wait=False) as held:
+        if not held:
+            raise LoopError(f"somebody has {cell.id} open already")
+        yield
+
+
+def in_use(cell: Cell) -> bool:
+    """Whether a person has it open."""
+    if not os.path.exists(f"{cell.path}/{IN_USE}"):
+        return False
+    with flocked(f"{cell.path}/{IN_USE}", wait=False) as held:
+        return not held
+
+
+def kept_size(runs_dir: str) -> int:
+    """Bytes of all closed cells."""
+    return sum(max(0, int(one.get("size", 0))) for one in listing(runs_dir) if one["outcome"] != RUNNING)

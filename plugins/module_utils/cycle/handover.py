@@ -1,0 +1,245 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What root takes from the host's secrets and hands to a cycle: the provider's keys, and which cell it is.
+
+Secrets are looked at by the same code before an apply, before a cycle, and when a host's state is asked for. They go
+over once, in one file in the unit's runtime directory: in memory, readable by the loop's user alone, gone as soon as
+the cycle has read it. A person who opens a kept cell gets the same as a credential of systemd's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
+
+from ..base.errors import LoopError
+from ..base.files import inside, read_bytes
+from ..forge import app_auth
+from ..host import secrets_file
+from ..host.renderers import renderers_of
+from ..host.users import account, as_user
+
+Config: TypeAlias = Mapping[str, Any]
+Handed: TypeAlias = dict[str, Any]
+
+NAME = "handover.json"
+OWN_POLICY = "configs/loop/model-policy.production.yml"  # of a release
+MODEL_POLICY, TRACE = "HYRULE_MODEL_POLICY_FILE", "HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"
+# Variables whose value is the place of something that is to be read.
+PLACES = re.compile(r"(?i)(.*_)?(file|files|path|dir|bundle|certs?|cainfo|capath)")
+# Of the host nothing below these is in a cycle, beside what is the cycle's own, nor in the gateway.
+NOT_THERE = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+
+
+# --- the secrets of the host ------------------------------------------------------------------
+
+
+def secrets(config: Config) -> dict[str, str]:
+    """The host's secrets, fit for a cycle. LoopError says what is not."""
+    environment = secrets_file.load(config["env_file"], config["forbidden_environment"])
+    _check_places(config, environment)
+    for path in files(config, environment):
+        _check_exposed(config, path)
+    return environment
+
+
+def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Collection[str] = ()) -> dict[str, Any]:
+    """Why every cycle would refuse the secrets (``problem``), what a person should know of them (``notes``), and which
+    files others than root can read that no other program renders, so that an apply closes them (``loose``).
+
+    ``given`` are those that the role will write itself. Of ``comes_right`` an apply makes root the owner. Nothing here
+    tells a value, but of a path.
+    """
+    path, notes, loose = config["env_file"], [], []
+    try:
+        if given is not None:
+            environment = dict(given)
+            secrets_file.check(environment, config["forbidden_environment"], "engineering_loop_environment")
+        elif path in comes_right:
+            environment = secrets_file.read(path)
+            secrets_file.check(environment, config["forbidden_environment"], path)
+        else:
+            environment = secrets_file.load(path, config["forbidden_environment"])
+        _check_places(config, environment)
+        if os.path.isdir(f"{config['install_dir']}/current"):
+            model_policy(config, environment)
+        notes += _access(config, environment, comes_right)
+        for each in files(config, environment):
+            if each in comes_right or (given is not None and each == path) or not os.path.exists(each):
+                continue
+            _check_exposed(config, each)
+            mode = secrets_file.loose(each)
+            writers = " and ".join(map(str, renderers_of(each))) if mode else ""
+            if writers:
+                notes.append(
+                    f"{each} can be read by others than root (mode {mode:04o}), as {writers} writes it. No cycle sees"
+                    f" it, but others on this host do: {secrets_file.mend(each)}"
+                )
+            elif mode:
+                notes.append(f"{each} can be read by others than root (mode {mode:04o}), until an apply closes it")
+                loose.append(os.path.realpath(each))
+    except LoopError as error:
+        return {"problem": str(error), "notes": [], "loose": []}
+    ours = sorted(set(environment) - set(secrets_file.without_ours(environment)))
+    ours += [MODEL_POLICY] * _of_a_release(config, environment.get(MODEL_POLICY, "")) + [TRACE] * (TRACE in environment)
+    if ours:
+        names = ", ".join(sorted(ours))
+        where = path if given is None else "engineering_loop_environment"
+        notes.append(f"of {where} these have no effect, since the loop sets them itself: {names}")
+    return {"problem": "", "notes": notes, "loose": loose}
+
+
+def _access(config: Config, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
+    """Refuse where nothing would let the gateway in at the forge; what is worth saying where the spare token would."""
+    spare = app_auth.spare_token(environment)
+    try:
+        app = app_auth.app_of(config["github_app"], environment, config["api_url"])
+        if app is not None:
+            key = app.private_key_file
+            app_auth.check(app, read_bytes(os.path.realpath(key)) if key in comes_right else None)
+        elif not spare:
+            raise LoopError(
+                f"no forge token: put GH_TOKEN into {config['env_file']}, or set engineering_loop_github_app_id"
+            )
+    except LoopError as error:
+        if not spare:
+            raise
+        return [f"the break-glass token would be used, not the GitHub App: {error}"]
+    return []
+
+
+def files(config: Config, environment: Mapping[str, str]) -> list[str]:
+    """The files that hold what lets somebody in at the forge."""
+    named = environment.get(f"{app_auth.PREFIX}APP_PRIVATE_KEY_FILE", "")
+    found = (config["env_file"], named, str(config["github_app"].get("private_key_file") or ""))
+    return [path for path in dict.fromkeys(found) if path]
+
+
+def _reader(config: Config, key: str) -> str:
+    """The user, or who stands for one that is not made yet."""
+    with contextlib.suppress(LoopError):
+        return account(config[key]).pw_name
+    return "nobody"
+
+
+def _readable(user: str, path: str) -> bool:
+    return os.path.exists(path) and bool(as_user(user, lambda: os.access(path, os.R_OK)))
+
+
+def _hidden(config: Config, path: str) -> bool:
+    """Whether nothing of what the host has at ``path`` is in a cycle or in the gateway, whoever may read it."""
+    real = os.path.realpath(path)
+    install = os.path.realpath(config["install_dir"])
+    shown = [f"{install}/{name}" for name in ("releases", "current", "uv")]
+    tops = [*NOT_THERE, install, os.path.realpath(config["config_dir"])]
+    return any(inside(real, top) for top in tops) and not any(inside(real, one) for one in shown)
+
+
+def _check_exposed(config: Config, path: str) -> None:
+    """Refuse a secret that generated code could read: now, or when it is rendered again in the middle of a cycle."""
+    if not _hidden(config, path) and _readable(_reader(config, "user"), path):
+        raise LoopError(
+            f"{path} can be read by {config['user']}, who runs generated code, and lies where a cycle sees it: have it"
+            f" rendered into {config['config_dir']}, or {secrets_file.mend(path)}"
+        )
+
+
+def _check_places(config: Config, environment: Mapping[str, str]) -> None:
+    """Refuse a variable that names a file which is not there, or not for who needs it."""
+    handed = app_auth.without_credentials(secrets_file.without_ours(environment))
+    for name, value in sorted(handed.items()):
+        if name in (MODEL_POLICY, TRACE) or not PLACES.fullmatch(name):
+            continue
+        who = ["user", "gate_user"] if secrets_file.network({name: value}) else ["user"]
+        for path in value.split(":"):
+            if not path.startswith("/"):
+                continue
+            told = f"{name} among the secrets ({config['env_file']}) names {path}"
+            if not os.path.exists(path):
+                raise LoopError(f"{told}, where nothing is: put it there, or remove the line")
+            if _hidden(config, path):
+                raise LoopError(
+                    f"{told}, which a cycle does not see: put a copy below /etc/ssl or /usr/local/share, or remove the"
+                    " line"
+                )
+            for reader in who:
+                if not _readable(_reader(config, reader), path):
+                    raise LoopError(f"{told}, which {config[reader]} cannot read: chmod a+r {path}")
+
+
+def _of_a_release(config: Config, path: str) -> bool:
+    """Whether a path is one in the checkout of old, or in some release: what is meant is the release of today."""
+    return path.startswith(f"{config['install_dir']}/")
+
+
+def model_policy(config: Config, environment: Mapping[str, str]) -> str:
+    """The model policy in force: the release's own, or what the secrets name. LoopError where nothing stands there:
+    the engine would take its mock for the agent, and publish what that makes."""
+    current = os.path.realpath(f"{config['install_dir']}/current")
+    named = environment.get(MODEL_POLICY, "")
+    if not named or _of_a_release(config, named):
+        inner = re.sub(r"^(current/|releases/[^/]+/)", "", named.removeprefix(f"{config['install_dir']}/"))
+        path = f"{current}/{inner or OWN_POLICY}"
+    else:
+        path = named
+    if not os.path.isfile(path):
+        raise LoopError(
+            f"{MODEL_POLICY} among the secrets ({config['env_file']}) names {named}, where nothing is: the engine would"
+            " play its mock. Remove the line, since a release brings its own, or name a file outside of"
+            f" {config['install_dir']}"
+            if named else f"the release has no model policy {path}: the engine would play its mock. Name one by"
+            f" {MODEL_POLICY} in {config['env_file']}"
+        )  # fmt: skip
+    return path
+
+
+def for_cycle(config: Config, environment: Mapping[str, str]) -> Handed:
+    """What of the host's secrets a cycle gets, and which files it must not be able to read."""
+    policy = model_policy(config, environment)
+    engines = app_auth.without_credentials(secrets_file.without_ours(environment))
+    handed = {
+        "environment": {**engines, MODEL_POLICY: policy},
+        "model_policy": "",
+        "hidden": files(config, environment),
+    }
+    if not _of_a_release(config, policy):  # no cycle sees it there
+        handed["model_policy"] = (read_bytes(policy) or b"").decode("utf-8", "replace")
+    return handed
+
+
+# --- what goes over ---------------------------------------------------------------------------
+
+
+def place(config: Config) -> str:
+    """The file that goes from root to the cycle."""
+    directory = os.environ.get("RUNTIME_DIRECTORY") or f"/run/{config['unit']}"
+    return f"{directory}/{NAME}"
+
+
+def give(config: Config, handed: Handed) -> None:
+    """As root: leave it for the cycle."""
+    path, user = place(config), account(config["user"])
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            os.fchown(descriptor, user.pw_uid, user.pw_gid)
+            json.dump(handed, handle)
+    except OSError as error:
+        raise LoopError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def take(config: Config) -> Handed:
+    """As the cycle: what root has left, once."""
+    path = place(config)
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"a cycle gets its secrets from its unit: start it with systemctl start {config['unit']}")
+    os.unlink(path)
+    handed: Handed = json.loads(content)
+    return handed

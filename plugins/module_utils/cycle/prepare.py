@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Before a cycle, as root: look, refresh the pristine clones, make the cell, and hand over what the cycle needs.
+
+Whatever would make the cycle fail is found here, before an agent is paid. A refusal is a record and one line in the
+journal as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import traceback
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..base import wire
+from ..base.clock import today, utc_now
+from ..base.errors import APPLY, LoopError, playbook
+from ..base.files import write_atomic
+from ..base.journal import say
+from ..base.sizes import number_of
+from ..cell import budget, cells, records
+from ..cell.cells import Cell
+from ..cell.egress import check_upstream, host_namespace, shut
+from ..gateway import audit
+from ..host import settings
+from ..host.users import account
+from ..policy import document
+from ..proof import receipts
+from . import handover, watch
+
+Config: TypeAlias = Mapping[str, Any]
+Record: TypeAlias = dict[str, Any]
+
+# Fewer free inodes than this and a checkout or an environment may not fit any more.
+MIN_INODES = 10_000
+# All clones together, and what the forge takes to let us in.
+REFRESH_SECONDS = 1000.0
+
+
+class OverBudget(LoopError):
+    """The day's runs are used up."""
+
+
+def trigger() -> str:
+    """Who started the unit, as far as systemd knows."""
+    return "timer" if os.environ.get("TRIGGER_UNIT", "").endswith(".timer") else "manual"
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Prepare one cycle. What speaks against it is handed over as well: the cycle exits with what systemd must hear."""
+    invocation = os.environ.get("INVOCATION_ID", "")
+    if not invocation or not os.environ.get("RUNTIME_DIRECTORY"):
+        say("a cycle is prepared by its unit: start it with systemctl\n")
+        return records.REFUSED
+    try:
+        config = settings.load(config_path)
+        with cells.alone(config):
+            handed = _prepare(config, invocation)
+        handover.give(config, handed)
+    except LoopError as error:
+        say(f"cycle refused: {error}\n")
+        return records.REFUSED
+    return 0
+
+
+def _prepare(config: Config, invocation: str) -> handover.Handed:
+    record: Record = {
+        "cycle": cells.new_id(invocation),
+        "invocation_id": invocation,
+        "started": utc_now(),
+        "engine": {"sha": os.path.basename(os.path.realpath(f"{config['install_dir']}/current"))},
+        "outcome": records.RUNNING,
+        "trigger": trigger(),
+    }
+    records.write(config["cycles_dir"], record)
+    handed: handover.Handed = {"refused": "", "over_budget": "", "cell": "", "environment": {}}
+    try:
+        _fill(config, record, handed)
+    except OverBudget as error:
+        handed["over_budget"] = str(error)
+        record = records.ended(record, "over_budget", str(error))
+    except LoopError as error:
+        handed["refused"] = str(error)
+        record = records.ended(record, "refused", str(error))
+    except Exception as error:  # noqa: BLE001 - the record must tell of anything
+        traceback.print_exc()
+        handed["refused"] = f"the cycle could not be prepared ({type(error).__name__}), see the journal"
+        record = records.ended(record, "refused", handed["refused"])
+    records.write(config["cycles_dir"], record)
+    if record["outcome"] != records.RUNNING:
+        say(f"{records.sentence(record)}\n")
+    return handed
+
+
+def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
+    cells.check_place(config)
+    close_what_was_cut_off(config, record["cycle"])
+    budget.start(config)
+    record["budget"] = budget.figures(config)
+    used_up = budget.exhausted(config)
+    if used_up:
+        raise OverBudget(used_up)
+    environment = handover.secrets(config)
+    check_host(config)
+    check_upstream(config, environment)
+    given = handover.for_cycle(config, environment)
+    shut(config)
+    handed["network"] = host_namespace()
+    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
+    check_proven(config, record["trigger"])
+    record["purged"] = make_room(config)
+    refreshed = refresh(config, record)
+    record["clones"] = [one for one in refreshed if one["status"] != "current"]
+    for one in refreshed:
+        if one["status"] in ("failed", "replaced"):
+            say(f"clone {one['dest']} {one['status']}: {one['detail']}\n")
+    manifest = {
+        "engine": record["engine"]["sha"], "trigger": record["trigger"], "invocation": record["invocation_id"],
+        "agents": 0,
+    }  # fmt: skip
+    cell = cells.make(config, record["cycle"], manifest)
+    write_ledger(config, cell)
+    watch.point_at(config, cell)
+    audit.open_session(config, f"{config['unit']}.service", cell.id)
+    record["cell"] = cell.path
+    handed.update(given, cell=cell.path)
+
+
+def refresh(config: Config, record: Record) -> list[dict[str, Any]]:
+    """Have the gateway bring all clones to what the forge has: it finds out whether the forge lets it in."""
+    asked = {"what": "refresh", "cycle": record["cycle"]}
+    answer = wire.ask(audit.socket_of(config), asked, "the gateway to the forge", REFRESH_SECONDS)
+    token = answer["token"]
+    if token["note"]:
+        say(f"{token['note']}\n")
+    record["token"] = token
+    found: list[dict[str, Any]] = answer["clones"]
+    return found
+
+
+def write_ledger(config: Config, cell: Cell) -> None:
+    """The day as root counts it, where the engine looks for its own count."""
+    content = json.dumps(budget.ledger(config, records.read(config["cycles_dir"]))) + "\n"
+    user = account(config["user"])
+    path = f"{cell.part('state')}/ledger-{today()}.json"
+    write_atomic(path, content.encode(), mode=0o600, uid=user.pw_uid, gid=user.pw_gid)
+
+
+def close_what_was_cut_off(config: Config, ours: str) -> None:
+    """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
+    for cell, manifest in cells.recover(config):
+        say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest['detail']}\n")
+    for record in records.running(config["cycles_dir"]):
+        if record["cycle"] != ours:
+            ended = records.ended(record, "interrupted", "the cycle was killed before it could end")
+            records.write(config["cycles_dir"], {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def check_host(config: Config) -> None:
+    """Refuse what would waste a run or run something unproven. LoopError with the reason."""
+    if os.environ.get("GITHUB_ACTIONS"):
+        raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
+    check_policy(config)
+    cells.check_given(config["home_files"], config["caches"])
+    release = os.path.realpath(f"{config['install_dir']}/current")
+    receipts.active_release(config)
+    owner = os.stat(release)
+    if owner.st_uid != 0 or owner.st_mode & 0o022:
+        raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
+
+
+def check_policy(config: Config) -> None:
+    """Refuse a policy that is not to the letter what root deployed, or does not admit where cycles write."""
+    path = config["policy_file"]
+    try:
+        folder, file = os.lstat(os.path.dirname(path)), os.lstat(path)
+    except FileNotFoundError:
+        raise LoopError(f"the policy {path} is missing (the engine would allow everything); {APPLY}") from None
+    except OSError as error:
+        raise LoopError(f"the policy {path} cannot be looked at: {error.strerror}; {APPLY}") from error
+    if not stat.S_ISREG(file.st_mode) or file.st_uid != 0 or file.st_mode & 0o022:
+        raise LoopError(f"the policy {path} must be a regular file that only root can write; {APPLY}")
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != 0 or folder.st_mode & 0o022:
+        raise LoopError(f"the directory of the policy {path} must be one that only root can write; {APPLY}")
+    if file.st_gid != account(config["user"]).pw_gid or not file.st_mode & 0o040:
+        raise LoopError(f"the policy {path} cannot be read by {config['user']}; {APPLY}")
+    policy = document.load_file(path)
+    if document.digest(policy) != config["policy_sha256"]:
+        raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
+    if not document.admits_handoff(policy, config["runs_dir"]):
+        raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; {APPLY}")
+
+
+def check_proven(config: Config, started_by: str) -> None:
+    """What the timer starts must have been proven as it stands; a person may start anything."""
+    if started_by == "timer" and config["canary_required"]:
+        proof = receipts.unprivileged(config)
+        if not proof["matches"]:
+            raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
+
+
+def make_room(config: Config) -> list[dict[str, Any]]:
+    """Refuse to start where the disk would run full half-way; before that, let go of what was kept long enough.
+
+    Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
+    """
+    missing, why = _missing_room(config)
+    if not missing:
+        return []
+    min_age = number_of(config["quarantine_keep"].get("min_age") or "0s", "age")
+    size = max(0.0, cells.kept_size(config["runs_dir"]) - missing)
+    gone = cells.retire(config["runs_dir"], None, size, min_age)
+    missing, why = _missing_room(config)
+    if missing:
+        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config['runs_dir']}")
+    return gone
+
+
+def _missing_room(config: Config) -> tuple[float, str]:
+    """How many bytes must become free before a cycle may start, and why."""
+    runs = config["runs_dir"]
+    disk = os.statvfs(runs)
+    free = disk.f_bavail * disk.f_frsize
+    missing = number_of(config["min_free"], "size") - free
+    if missing > 0:
+        return missing, f"only {free >> 20} MiB are free in {runs}, less than {config['min_free']}"
+    if disk.f_files and disk.f_favail < MIN_INODES:
+        return float("inf"), f"only {disk.f_favail} inodes are free in {runs}, less than {MIN_INODES}"
+    return 0, ""

@@ -1,0 +1,284 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""After a cycle, as root, when all of its processes are gone: judge how it ended, take memory back, close its cell.
+
+What the cycle reported is a claim. What the gateway wrote down (what was taken, pushed and opened) and what root saw
+(whether an agent was started, how systemd ended it, who stopped it) stand above it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..base import untrusted
+from ..base.clock import age_of, moment_of
+from ..base.errors import LoopError
+from ..base.journal import say
+from ..base.sizes import limits_of
+from ..base.untrusted import show
+from ..cell import budget, cells, egress, records
+from ..cell.cells import Cell
+from ..gateway import audit, pristine, receive
+from ..gateway.audit import Story
+from ..host import settings
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+# Outcomes that mean that the engine had work in hand, whatever else it says.
+WORKED = ("published", "needs_triage")
+# What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
+MOCK = "mock"
+MAX_STATE = 4 * 1024 * 1024
+# Of what the gateway wrote down, so much is in the cycle's record: asking without end must not push out the rest.
+TOLD, WORDS = 40, 600
+# How long a push that had begun may take to reach the forge.
+PUSH_SECONDS = 120.0
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Settle the cycle of this invocation. Not 0 where systemd was told a better end than the cycle had."""
+    invocation = os.environ.get("INVOCATION_ID", "")
+    try:
+        config = settings.load(config_path)
+        close_gateway(config)
+        with cells.alone(config):
+            running = [one for one in records.running(config["cycles_dir"]) if one.get("invocation_id") == invocation]
+            ended = [_settle(config, record) for record in running]
+            let_go(config)
+    except LoopError as error:
+        say(f"the cycle was not settled: {error}\n")
+        return 1
+    told = os.environ.get("EXIT_STATUS", "")
+    status = max((records.EXIT_STATUS.get(record["outcome"], 1) for record in ended), default=0)
+    return int(status not in (0, records.NOTHING_DONE) and told in ("0", str(records.NOTHING_DONE)))
+
+
+def close_gateway(config: Config) -> None:
+    """Nobody asks any more; what is on its way to the forge gets there, or not, before anybody judges."""
+    audit.close_session(config, f"{config['unit']}.service")
+    if not audit.quiet(config, PUSH_SECONDS):
+        say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
+
+
+def _settle(config: Config, record: Json) -> Json:
+    cell = Cell(f"{config['runs_dir']}/{record['cycle']}")
+    try:
+        manifest = cells.manifest_of(cell)
+    except LoopError as error:  # it was not made, or somebody took it away
+        record = records.ended(record, "error", f"the cycle ended without a cell: {error}")
+        records.write(config["cycles_dir"], record)
+        return record
+    claim = claimed(cells.report_of(cell))
+    story = audit.story(audit.read(config, cell.id))
+    outcome, detail = judge(manifest, claim, os.environ)
+    outcome, detail = against_record(outcome, detail, claim, story)
+    backend = backend_of(cell, story)
+    outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
+    record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
+    record = {**records.ended(record, outcome, detail), **told_by(story)}
+    record.update(agents=manifest["agents"], programs=manifest.get("programs", []), backend=backend)
+    record["seconds"] = _seconds_since(record["started"])
+    record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
+    # An engine whose agent is none of our programs:
+    if not manifest["agents"] and (outcome in WORKED or story.pushes):
+        budget.take(config, manifest["invocation"], manifest["trigger"])
+    record["budget"] = budget.figures(config)
+    if claim.get("engine_ended"):
+        record["memory"] = _memory_back(config, cell)
+    _mark_damaged(config, claim)
+    manifest.update(outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
+    if outcome in cells.NOTHING_IN_IT and not manifest["agents"]:
+        _remove(cell)
+        record.pop("cell", None)
+    else:
+        manifest = cells.close(cell, manifest)
+        record["kept"] = cells.is_kept(manifest)
+    record["numbers"] = numbers(config, record, claim, manifest)
+    records.write(config["cycles_dir"], record)
+    for url in record["finished"]:
+        say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
+    say(f"{records.sentence(record)}\n")
+    return record
+
+
+def claimed(report: Mapping[str, Any]) -> Json:
+    """Of what the cycle reported, what has the kind that it should have."""
+    kinds: dict[str, type] = {
+        "report": dict, "checkouts": list, "numbers": dict, "exit_status": int, "engine_ended": bool,
+        "network": str,
+    }  # fmt: skip
+    found = {key: report[key] for key, kind in kinds.items() if isinstance(report.get(key), kind)}
+    found["checkouts"] = [one for one in found.get("checkouts", []) if isinstance(one, dict)]
+    return {**found, "outcome": report.get("outcome"), "detail": report.get("detail", "")}
+
+
+def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mapping[str, str]) -> tuple[str, str]:
+    """The outcome and its detail, from what root saw and, where that leaves it open, from what the cycle reported."""
+    if manifest.get("ended_by"):
+        return "interrupted", f"the cycle was ended: {manifest['ended_by']}"
+    if systemd.get("SERVICE_RESULT") == "timeout":
+        return "interrupted", "it took longer than engineering_loop_service_timeout"
+    outcome, detail = claim.get("outcome"), str(claim.get("detail", ""))
+    if not isinstance(outcome, str):
+        code, status = systemd.get("EXIT_CODE", ""), systemd.get("EXIT_STATUS", "")
+        if code in ("killed", "dumped"):
+            return "interrupted", f"the cycle was killed ({status})"
+        if status == str(records.REFUSED) and not manifest["agents"]:
+            return "refused", "the cycle refused to start its engine, see the journal"
+        return "error", f"the cycle ended ({code or 'unknown'} {status}) without a report"
+    if outcome not in records.EXIT_STATUS:
+        return "error", f"the engine says {show(outcome)}, which nobody knows: {detail}"
+    if manifest["agents"] and outcome in cells.NOTHING_IN_IT:
+        return "error", f"the cycle says {outcome}, but an agent was started: {detail}"
+    return outcome, detail
+
+
+def against_record(outcome: str, detail: str, claim: Mapping[str, Any], story: Story) -> tuple[str, str]:
+    """The outcome where what the engine says and what the gateway wrote down are held together."""
+    report = claim.get("report", {})
+    url = str(story.own_pull.get("url", ""))
+    issue = report.get("issue")
+    issue = issue if isinstance(issue, dict) else {}
+    refused = [str(one.get("reason", "")) for one in story.pushes if not one.get("allowed")]
+    if outcome == "published" and not url:
+        return "error", f"the engine says published, but no pull request was opened{_because(refused)}"
+    if outcome == "published" and story.taken and issue and (issue.get("repo"), issue.get("number")) != story.taken:
+        told = show(f"{issue.get('repo')}#{issue.get('number')}")
+        return "error", f"the engine reports {told}, but it took {story.issue}; its pull request is {url}"
+    if outcome == "published" and report.get("pr_url") not in (None, "", url):
+        return "error", f"the engine reports {show(str(report['pr_url']))}, but it opened {url}"
+    if outcome in ("idle", "over_budget", "locked", "needs_triage", "refused", "refused_ci"):
+        if url:
+            return "error", f"the engine says {outcome}, but it opened {url}: {detail}"
+        if story.pushes and outcome != "needs_triage":
+            return "error", f"the engine says {outcome}, but it pushed: {detail}{_because(refused)}"
+    if outcome != "published":
+        detail = refused[-1] if refused else detail  # what an engine makes of it says less
+        detail = f"{detail}; its pull request {url} is open" if url else detail
+    return outcome, detail
+
+
+def backend_of(cell: Cell, story: Story) -> str:
+    """Which backend did the work, by the run's own state file; empty where that does not say."""
+    if not story.taken:
+        return ""
+    change = settings.change_id(*story.taken)
+    try:
+        content = untrusted.read(f"{cell.part('runs')}/{change.lower()}/state/{change}.json", cell.path, MAX_STATE)
+        name = untrusted.parse(content or b"{}", "the state").get("backend_name")
+    except LoopError:
+        return ""
+    return show(name, 50) if isinstance(name, str) else ""
+
+
+def by_an_agent(
+    config: Config, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
+) -> tuple[str, str]:
+    """An error in the place of an outcome that no agent worked for: an engine that finds none makes a stub itself."""
+    stub = backend == MOCK or (outcome == "published" and not manifest["agents"])
+    if outcome not in WORKED or not stub:
+        return outcome, detail
+    started = "was started, but did not do it" if manifest["agents"] else "was not started"
+    return "error", (
+        f"no agent did the work: {' or '.join(config['agent_programs'])} (engineering_loop_agent_programs) {started},"
+        f" and the engine's backend was {backend or 'not named'}: see which model policy it used. What it made is none:"
+        f" {detail or outcome}"
+    )
+
+
+def _because(refused: list[str]) -> str:
+    return f": {refused[-1]}" if refused else ""
+
+
+def told_by(story: Story) -> Json:
+    """What the gateway's record says, for the cycle's own."""
+    keys = ("at", "repo", "branch", "new", "old", "allowed", "reason", "kept", "seconds", "judged")
+    # What is on the forge, in any case; of what was refused, the last.
+    standing = [id(one) for one in story.forwarded.values()]
+    pushes = [one for one in story.pushes[:-TOLD] if id(one) in standing] + story.pushes[-TOLD:]
+    told: Json = {
+        "issue": None, "pr_url": str(story.own_pull.get("url", "")),
+        "pushes": [{key: one[key] for key in keys if key in one} for one in pushes],
+        "pushed": len(story.pushes), "pushes_refused": sum(not one.get("allowed") for one in story.pushes),
+        "finished": [str(one.get("url")) for one in story.opened if one.get("finished")][:TOLD],
+        "held": story.held[:TOLD], "refusals": story.refusals[-TOLD:], "asked": story.entries,
+    }  # fmt: skip
+    for one in told["pushes"]:
+        one["reason"] = str(one.get("reason", ""))[:WORDS]
+    if story.taken:
+        repo, number = story.taken
+        told["issue"] = {"repo": repo, "number": number, "title": story.titles.get(story.issue, "")}
+    return told
+
+
+def _memory_back(config: Config, cell: Cell) -> Json:
+    """A failure is told and changes no outcome: the memory of before stays."""
+    try:
+        return cells.take_memory_back(config, cell)
+    except (LoopError, OSError) as error:
+        say(f"memory stays as it was: {error}\n")
+        return {"changed": False, "error": str(error)}
+
+
+def _mark_damaged(config: Config, claim: Mapping[str, Any]) -> None:
+    """Clones that no checkout could be made from are made anew before the next cycle."""
+    for one in claim["checkouts"]:
+        if one.get("status") == "failed":
+            try:
+                pristine.mark_damaged(config, str(one.get("dest")))
+            except LoopError as error:
+                say(f"the clone {show(str(one.get('dest')))} stays as it is: {error}\n")
+
+
+def _remove(cell: Cell) -> None:
+    try:
+        cells.remove(cell)
+    except LoopError as error:  # it is out of its place, and goes as soon as it can
+        say(f"{error}\n")
+
+
+def let_go(config: Config) -> None:
+    """Remove what was kept long enough."""
+    limits = limits_of(config["quarantine_keep"])
+    gone = cells.retire(config["runs_dir"], limits["age"], limits["size"], limits["min_age"] or 0)
+    for one in gone:
+        words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
+        say(f"cell {one['id']} {words}\n")
+    # Cells borrow from the clones of their time, and so does what the gateway keeps.
+    borrowers = [one["id"] for one in cells.listing(config["runs_dir"]) if one["kind"] != "adopted"]
+    borrowers += [one["id"] for one in receive.kept(config)]
+    oldest = max(map(age_of, borrowers), default=0.0)
+    for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
+        say(f"{name} in {config['pristine_dir']}, which was damaged, let go: nothing borrows from it any more\n")
+
+
+def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
+    """What can be counted of a cycle, flat, for whoever draws curves."""
+    report, given = claim.get("report", {}), claim.get("numbers", {})
+    disk = os.statvfs(config["cycles_dir"])
+    names = ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")
+    counted = {name: _number(given.get(name)) for name in names}
+    return {
+        **counted,
+        "seconds": record["seconds"],
+        "cost_usd": _number(report.get("cost_usd")),
+        "agents": record["agents"],
+        "cell_bytes": manifest.get("size", 0),
+        "clones_failed": sum(one["status"] == "failed" for one in record.get("clones", [])),
+        "pushes": record["pushed"],
+        "pushes_refused": record["pushes_refused"],
+        **record["budget"],
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+    }
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e15 else 0.0
+
+
+def _seconds_since(text: str) -> float:
+    return round(max(0.0, time.time() - moment_of(text).timestamp()), 1)

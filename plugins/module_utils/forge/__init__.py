@@ -1,0 +1,6 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forge's REST API as a client sees it, and an App's tokens.
+
+It imports git, host and base.
+"""

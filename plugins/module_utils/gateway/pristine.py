@@ -1,0 +1,449 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pristine clones: what the checkouts of every cell are made from, owned by a user that runs nothing else.
+
+``PRISTINE_DIR/<dest>.git`` is bare, belongs to the gate's user, and the loop's user can read it and not write it. A
+cell borrows its objects, so none is removed while one may: not by fetching, not by packing, not by making a damaged
+clone anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ..base.clock import age_of, stamp
+from ..base.errors import LoopError, without_passwords
+from ..base.files import flocked, read_bytes, remove_tree, write_atomic
+from ..git.command import ANY, credentials, git, rows
+from ..git.damage import Damaged, ask, fetch, flaw
+from ..git.damage import check as check_whole
+from ..git.remotes import remote_of
+from ..git.repository import files_below, git_locks
+from ..host.users import as_user
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+JOBS = 8
+NETWORK_SECONDS = 300.0
+REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
+LOCAL_SECONDS = 120.0
+PACKS = 40  # this many packs, and they are put together
+SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+HEADS = "refs/heads/"
+REPLACED = re.compile(r"\.replaced-(.+)-(\d{8}T\d{6}Z)(?:\.\d+)?")
+REBUILD, REBUILDS = "rebuild", 3
+LENDERS_ARE_MUTE = {"core.alternateRefsCommand": "true"}
+
+
+@dataclass(frozen=True)
+class Clone:
+    """One of them: what it is a clone of, where it stands, and the branch that work starts from."""
+
+    repo: str
+    url: str
+    dest: str
+    path: str
+    version: str
+    forge: str = ""  # whose token it is fetched with, where it is one of that forge's
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long all of them together may take with the network, and since when."""
+
+    seconds: float = REFRESH_SECONDS
+    began: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        rest = self.began + self.seconds - time.monotonic()
+        if rest <= 0:
+            raise LoopError(f"no time was left for it: all of them together may take {self.seconds:g} s")
+        return min(rest, NETWORK_SECONDS)
+
+
+def clones(config: Config) -> list[Clone]:
+    """What ``workspace_repositories`` asks for. LoopError where an entry is no repository, branch or plain name."""
+    found = [_clone_of(config, entry) for entry in config["workspace_repositories"]]
+    names = [one.dest for one in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LoopError(f"two repositories have the same dest: {', '.join(twice)}")
+    return found
+
+
+def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
+    remote = remote_of(given, config["git_url"])
+    path = f"{config['pristine_dir']}/{remote.dest}.git"
+    return Clone(remote.repo, remote.url, remote.dest, path, remote.version, str(config["git_url"]))
+
+
+# --- refreshing, as the gate's user -----------------------------------------------------------
+
+
+def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS, check: bool = False) -> list[Json]:
+    """Bring all clones to what their remotes have, at once; one that fails stops no other.
+
+    Returns one ``{repo dest path status before after detail}`` each, with a status of cloned, updated, current,
+    replaced (it was damaged) or failed. Work is done as the gate's user.
+    """
+    wanted = clones(config)
+    limits = Limits(seconds)
+
+    def work() -> list[Json]:
+        with contextlib.nullcontext() if check else alone(config), ThreadPoolExecutor(JOBS) as pool:
+            return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
+
+    found: list[Json] = as_user(config["gate_user"], work)
+    return found
+
+
+def refresh_one(config: Config, one: Clone, token: str) -> Json:
+    """The same for one of them, as the gate's user that we are."""
+    with alone(config):
+        return _refresh(one, token, Limits(), False)
+
+
+@contextlib.contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Hold the lock under which clones are changed. Where cycles read the clones, they cannot reach it."""
+    place = f"{config['pristine_dir']}/.private"
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise LoopError(f"{place} cannot be made: {error.strerror}") from error
+    with flocked(f"{place}/lock"):
+        yield
+
+
+def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
+    outcome: Json = {
+        "repo": one.repo, "dest": one.dest, "path": one.path, "status": "failed", "before": "", "after": "",
+        "detail": "",
+    }  # fmt: skip
+    status, why = "cloned", ""
+    try:
+        if os.path.lexists(one.path):
+            try:
+                before = outcome["before"] = _look(one)
+                after = _checked(one, before, before) if check else _advance(one, token, limits, before)
+                status = "current" if before == after else "updated"
+            except Damaged as error:
+                status, why = "replaced", str(error)
+        if status in ("cloned", "replaced") and not check:
+            _clone(one, token, limits)
+        if status in ("current", "updated") or not check:
+            outcome["after"] = _tip(one)
+        outcome.update(status=status, detail=without_passwords(why))
+    except LoopError as error:
+        detail = f"{why}; it cannot be cloned anew: {error}" if why else str(error)
+        outcome.update(status="failed", detail=without_passwords(detail))
+    except OSError as error:
+        outcome.update(status="failed", detail=f"{error.filename or one.path}: {error.strerror}")
+    return outcome
+
+
+def _look(one: Clone) -> str:
+    """The branch's commit before anything is done, or nothing. Damaged where the clone itself shows that it is."""
+    odd = flaw(one.path) or ("a checkout could not be made from it" if os.path.lexists(f"{one.path}/{REBUILD}") else "")
+    if odd:
+        raise Damaged(odd)
+    _status, out, err = ask(one.path, ["rev-parse", "--is-bare-repository", f"{HEADS}{one.version}^{{commit}}"], ANY)
+    bare, *told = rows(out) or [""]
+    if bare != "true":
+        raise Damaged("it is not bare" if bare == "false" else f"git cannot read it: {' '.join(err.split())}")
+    return next(filter(SHA.fullmatch, told), "")
+
+
+def _advance(one: Clone, token: str, limits: Limits, before: str) -> str:
+    """Fetch what the remote has; the branch's commit after that. Damaged where the clone is not whole then."""
+    home = os.path.dirname(one.path)
+    _unlock(one.path)
+    _lend(home, one.dest, one.path)
+    environment, config = _access(one, token)
+    try:
+        fetch(one.path, one.url, f"+{HEADS}*:{HEADS}*", environment, config, limits.left())
+    except Damaged as error:
+        # It may not help to begin anew, and each that was replaced stays for a while.
+        if (tried := len(_lenders(home, one.dest))) >= REBUILDS:
+            raise LoopError(f"{error}; it was made anew {tried} times, and that is enough") from error
+        raise
+    tip = _checked(one, _tip(one), before)
+    _pack(one.path)
+    return tip
+
+
+def _checked(one: Clone, tip: str, before: str) -> str:
+    check_whole(one.path, tip, history=tip != before)
+    return tip
+
+
+def _tip(one: Clone) -> str:
+    tip = read_tip(one.path, one.version)
+    if not tip:
+        raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
+    return tip
+
+
+def _unlock(path: str) -> None:
+    """Locks and half-written packs that a killed git left. Nobody else works here: we hold the lock of the clones."""
+    packs = f"{path}/objects/pack"
+    left = [place for place in files_below(f"{path}/refs") if place.endswith(".lock")] + git_locks(path)
+    left += [f"{packs}/{name}" for name in os.listdir(packs) if name.startswith("tmp_")] if os.path.isdir(packs) else []
+    for place in left:
+        with contextlib.suppress(OSError):
+            os.unlink(place)
+
+
+def mark_damaged(config: Config, dest: str) -> None:
+    """Have the clone made anew by the next refresh: no checkout could be made from it.
+
+    Not again and again: what was replaced stays, since kept cells borrow from it. LoopError where it was tried often.
+    """
+    wanted = [one for one in clones(config) if one.dest == dest and os.path.isdir(one.path)]
+
+    def work() -> None:
+        for one in wanted:
+            home = os.path.dirname(one.path)
+            if (tried := len(_lenders(home, one.dest))) >= REBUILDS:
+                raise LoopError(f"it was made anew {tried} times (see {home}/.replaced-{dest}-*), and that is enough")
+            write_atomic(f"{one.path}/{REBUILD}", b"", 0o640)
+
+    as_user(config["gate_user"], work)
+
+
+def tip_of(path: str, version: str) -> str:
+    """The commit of the branch; empty where it has none."""
+    asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
+    found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
+    return found if SHA.fullmatch(found) else ""
+
+
+def read_tip(path: str, branch: str) -> str:
+    """The commit of the branch, read as git keeps it: for who has no time for a git. Empty where it has none."""
+    name = HEADS + branch
+    found = ""
+    with contextlib.suppress(LoopError):  # a directory: other branches lie below this name
+        found = (read_bytes(f"{path}/{name}", 100) or b"").decode("ascii", "replace").strip()
+    if not found:
+        for row in rows((read_bytes(f"{path}/packed-refs") or b"").decode("utf-8", "surrogateescape")):
+            commit, _space, ref = row.partition(" ")
+            found = commit if ref == name else found
+    return found if SHA.fullmatch(found) else ""
+
+
+def _access(one: Clone, token: str) -> tuple[dict[str, str], dict[str, str]]:
+    environment, config = credentials(one.url, token, forge=one.forge)
+    # Damaged clones lend their objects still; nobody asks what refs they have, which may never be answered.
+    told = {**LENDERS_ARE_MUTE, "fetch.unpackLimit": "1"}
+    return environment, {**config, **told, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
+
+
+def _clone(one: Clone, token: str, limits: Limits) -> None:
+    """Beside its place, then renamed into it. What stood there stays beside it, and lends its objects as before."""
+    home = os.path.dirname(one.path)
+    aside, old = f"{home}/.cloning-{one.dest}", f"{home}/.replaced-{one.dest}-{stamp()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    environment, config = _access(one, token)
+    number = 0
+    while os.path.lexists(old):
+        number += 1
+        old = f"{home}/.replaced-{one.dest}-{stamp()}.{number}"
+    # Not by links to the files of a repository on this host, which have the modes of their owner.
+    words = ["clone", "--quiet", "--bare", "--no-local", "--no-tags", "--template="]
+    words += ["--config", "core.sharedRepository=0640"]
+    try:
+        git(home, [*words, "--", one.url, aside], environment=environment, config=config, timeout=limits.left())
+        if os.path.lexists(one.path):
+            os.rename(one.path, old)
+        _lend(home, one.dest, aside)
+        os.rename(aside, one.path)
+    except LoopError as error:
+        raise LoopError(f"{without_passwords(one.url)} cannot be cloned: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _lenders(home: str, dest: str) -> list[str]:
+    """The earlier clones of the same, which cells may still borrow from."""
+    found = ((name, REPLACED.fullmatch(name)) for name in sorted(os.listdir(home)))
+    return [name for name, match in found if match and match[1] == dest and os.path.isdir(f"{home}/{name}/objects")]
+
+
+def _lend(home: str, dest: str, path: str) -> None:
+    """Have the clone at ``path`` borrow from the earlier ones that are there, from nothing else; these from none."""
+    lenders = _lenders(home, dest)
+    for name in lenders:
+        if not os.path.islink(f"{home}/{name}"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{home}/{name}/objects/info/alternates")
+    place, wanted = f"{path}/objects/info/alternates", "".join(f"{home}/{name}/objects\n" for name in lenders)
+    if (read_bytes(place) or b"") != wanted.encode():
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        write_atomic(place, wanted.encode(), 0o640)
+
+
+def let_go(config: Config, borrowed: float, min_age: float) -> list[str]:
+    """Remove what was replaced longer ago than ``min_age`` seconds and before the oldest borrower, ``borrowed`` old.
+
+    What the clone has from there it gets first. Returns the names of what went.
+    """
+    home = config["pristine_dir"]
+    names = sorted(os.listdir(home)) if os.path.isdir(home) else []
+    old = [name for name in names if (found := REPLACED.fullmatch(name)) and age_of(found[2]) > max(borrowed, min_age)]
+    left = [name for name in names if name.startswith(".gone-")]  # by one that was killed
+
+    def work() -> list[str]:
+        with alone(config):
+            for name in left:
+                with contextlib.suppress(LoopError):
+                    remove_tree(f"{home}/{name}")
+            return [name for name in old if _let_go(home, name)]
+
+    gone: list[str] = as_user(config["gate_user"], work) if old or left else []
+    return gone
+
+
+def _let_go(home: str, name: str) -> bool:
+    dest = name.removeprefix(".replaced-").rpartition("-")[0]
+    path, aside = f"{home}/{dest}.git", f"{home}/.gone-{name}"
+    try:
+        if os.path.isdir(path):
+            _lend(home, dest, path)
+            if _repack(path):
+                return False  # the next refresh finds out why
+        os.rename(f"{home}/{name}", aside)
+        if os.path.isdir(path):
+            _lend(home, dest, path)
+        remove_tree(aside)
+    except (LoopError, OSError):
+        return False  # it is tried again
+    return True
+
+
+def _pack(path: str) -> None:
+    """Put many packs together now and then. What no branch reaches any more stays: a cell may borrow it."""
+    with contextlib.suppress(OSError):
+        if sum(name.endswith(".pack") for name in os.listdir(f"{path}/objects/pack")) < PACKS:
+            return
+        _repack(path)
+
+
+def _repack(path: str) -> int:
+    words = ["repack", "--quiet", "-a", "-d", "--keep-unreachable"]
+    return git(path, words, environment={"GIT_DIR": path}, config=LENDERS_ARE_MUTE, ok=ANY, timeout=REFRESH_SECONDS)[0]
+
+
+# --- a cell's checkout, as the loop's user ----------------------------------------------------
+
+
+def check_out(config: Config, workspace: str) -> list[Json]:
+    """Make the checkouts of a cell in ``workspace``; ``{dest status detail}`` each, made or failed."""
+    wanted = clones(config)
+    with ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(lambda one: _check_out(config, one, f"{workspace}/{one.dest}"), wanted))
+
+
+def _check_out(config: Config, one: Clone, path: str) -> Json:
+    try:
+        _skeleton(config, one, path)
+        git(path, ["reset", "--hard", "--quiet"], timeout=LOCAL_SECONDS * 5)
+    except (LoopError, OSError) as error:
+        shutil.rmtree(path, ignore_errors=True)
+        return {"dest": one.dest, "status": "failed", "detail": str(error)}
+    return {"dest": one.dest, "status": "made", "detail": ""}
+
+
+def _skeleton(config: Config, one: Clone, path: str) -> None:
+    """A repository that borrows all objects of the clone: what ``git clone --shared`` makes, without its second git.
+
+    git would not read the clone as another user without being told to trust it, and would not hand that on.
+    """
+    trust = {"safe.directory": one.path}
+    listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
+    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
+    pairs = (row.split(" ", 1) for row in rows(refs))
+    branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
+    tip = branches.get(one.version)
+    if tip is None:
+        raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
+    packed = [f"{tip} {HEADS}{one.version}", *(f"{at} refs/remotes/origin/{name}" for name, at in branches.items())]
+    sha256 = len(tip) == 64
+    settings = [
+        "[core]", f"\trepositoryformatversion = {int(sha256)}", "\tfilemode = true", "\tbare = false",
+        "\tlogallrefupdates = true",
+        *(["[extensions]", "\tobjectformat = sha256"] if sha256 else []),
+        '[remote "origin"]', f"\turl = {one.url}", "\tfetch = +refs/heads/*:refs/remotes/origin/*",
+        f'[branch "{one.version}"]', "\tremote = origin", f"\tmerge = {HEADS}{one.version}",
+        "[user]", f"\tname = {_quoted(config['git_user_name'])}", f"\temail = {_quoted(config['git_user_email'])}",
+    ]  # fmt: skip
+    inner = f"{path}/.git"
+    for directory in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+        os.makedirs(f"{inner}/{directory}", mode=0o750)
+    _put(f"{inner}/objects/info/alternates", f"{one.path}/objects\n")
+    # git wants it sorted by name: it looks names up by halves.
+    lines = sorted(packed, key=lambda line: line.split(" ", 1)[1])
+    _put(f"{inner}/packed-refs", "# pack-refs with: sorted \n" + "".join(f"{line}\n" for line in lines))
+    _put(f"{inner}/config", "\n".join(settings) + "\n")
+    _put(f"{inner}/HEAD", f"ref: {HEADS}{one.version}\n")
+
+
+def _put(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
+        handle.write(text)
+
+
+def _quoted(value: str) -> str:
+    """A value for git's configuration file."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"'
+
+
+# --- a clone for a person, as root --------------------------------------------------------------
+
+
+def place_for(config: Config, name: str, branch: str) -> str:
+    """Where what is brought to a person under this name will stand.
+
+    LoopError where something stands there already, or where ``branch`` is no name of one.
+    """
+    git("/", ["check-ref-format", "--branch", branch], timeout=60)
+    home = f"{config['state_dir']}/restored/{name}"
+    if os.path.lexists(home):
+        raise LoopError(f"{home} is there already: move it away")
+    return home
+
+
+def hand_out(
+    config: Config, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
+) -> None:
+    """A clone of the repository ``source`` at ``place``, root's, which borrows from nothing.
+
+    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as ``branch``.
+    """
+    making = f"{config['pristine_dir']}/.bringing-{name}"
+
+    def work() -> None:
+        words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
+        git("/", [*words, "--", source, making], config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
+        git(making, ["remote", "set-url", "origin", one.url], timeout=60)
+        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)], timeout=60)
+        git(making, ["checkout", "--quiet", branch], timeout=LOCAL_SECONDS * 5)
+
+    try:
+        remove_tree(making)
+        as_user(config["gate_user"], work)
+        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
+        subprocess.run(["chown", "-hR", "root:root", making], check=True)
+        os.rename(making, place)
+    finally:
+        remove_tree(making)

@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one door to the forge: ``loop gateway``, as the gate's user, started by its socket and stopped after each cycle.
+
+A process for each connection. Who speaks is the kernel's word: a process of the loop's user in a unit that root
+opened a session for, or root. Everything else is answered in one line and nothing done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import re
+import resource
+import socket
+import socketserver
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..base import untrusted, wire
+from ..base.errors import LoopError
+from ..base.journal import say
+from ..git.command import MAX_MEMORY, begun, whole_environment
+from ..host import settings
+from ..host.users import account, end_with_parent
+from . import access, audit, pristine, receive, requests
+from .requests import Asking
+
+Config: TypeAlias = Mapping[str, Any]
+Json: TypeAlias = dict[str, Any]
+
+# Without a session and a question for so long it ends; the socket starts it again.
+IDLE_SECONDS = 20.0
+SERVE_SECONDS = 600.0
+FIRST_SOCKET = 3  # systemd's
+GIT_REQUEST = re.compile(
+    rb"(git-upload-pack|git-receive-pack) /([\w.-]{1,200})\.git\0host=[^\0]*\0(?:\0version=([12])\0)?"
+)
+
+
+def main(config_path: str = settings.DEFAULT_PATH) -> int:
+    """Answer until there is no session and nobody has asked for a while."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        sys.stderr.write("the gateway is started by its socket\n")
+        return 2
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    os.umask(0o027)
+    config = settings.load(config_path)
+    for name in ("inbox", "kept", "records"):
+        os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
+    access.take(config)
+    with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
+        receive.ready(config)
+    gc.freeze()  # what is here now is shared with every child, and not copied to be looked through
+    server = _Server(config)
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < IDLE_SECONDS:
+        server.asked = False
+        server.handle_request()
+        if server.asked or server.active_children or audit.sessions(config):
+            quiet_since = time.monotonic()
+    return 0
+
+
+class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Over systemd's socket."""
+
+    timeout = 5
+    max_children = 32
+
+    def __init__(self, config: Config) -> None:
+        super().__init__("", socketserver.BaseRequestHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.socket(fileno=FIRST_SOCKET)
+        self.config = config
+        self.asked = False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.asked = True
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the child."""
+        end_with_parent()
+        serve(self.config, request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        traceback.print_exc()
+
+
+# --- one connection -----------------------------------------------------------------------------
+
+
+def serve(config: Config, connection: socket.socket) -> None:
+    """Answer one question, which begins with a line of JSON or as git begins."""
+    connection.settimeout(wire.SECONDS)
+    first = b""
+    try:
+        peer = wire.peer_of(connection)
+        if peer.uid == 0:
+            answer = root_asks(config, wire.receive(connection))
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+            return
+        first = wire.exactly(connection, 4)  # it tells in which words the other end wants to hear no
+        asking = _who(config, peer)
+        if first[:1] == b"{":
+            asked = wire.receive(connection, first)
+            words = asked.get("words")
+            if asked.get("what") != "gh" or not isinstance(words, list):
+                raise LoopError("nothing that the gateway does")
+            began = time.monotonic()
+            answer = requests.answer(asking, words)
+            connection.sendall(json.dumps(answer).encode())
+            _tell_slow(words, time.monotonic() - began)
+        else:
+            _git(asking, connection, first)
+    except (LoopError, OSError) as error:
+        refuse(connection, first, str(error))
+    except Exception:  # noqa: BLE001 - whoever waits must hear something
+        traceback.print_exc()
+        refuse(connection, first, "the gateway failed, see its journal")
+
+
+def _tell_slow(words: list[Any], seconds: float) -> None:
+    if seconds > 10:
+        say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
+
+
+def refuse(connection: socket.socket, first: bytes, why: str) -> None:
+    """In the words that the other end understands."""
+    say(f"refused: {untrusted.show(why, 500)}\n")
+    told = f"the gateway: {why}"
+    with contextlib.suppress(OSError):
+        if first[:1] == b"{" or not first:
+            connection.sendall(
+                json.dumps({"status": 1, "stdout": "", "stderr": f"{told}\n", "why": why}).encode() + b"\n"
+            )
+        else:
+            connection.sendall(wire.packet(f"ERR {untrusted.show(told, 2000)}\n".encode()))
+        wire.hear_out(connection)
+
+
+def _who(config: Config, peer: wire.Peer) -> Asking:
+    """The session of the unit that this process belongs to."""
+    if peer.uid != account(config["user"]).pw_uid:
+        raise LoopError(f"uid {peer.uid} is not {config['user']}, and nobody else may ask")
+    unit = unit_of(peer.pid)
+    session = audit.session_of(config, unit)
+
+    def still() -> bool:
+        return audit.session_of(config, unit) == session
+
+    cycle, bound = str(session.get("cycle")), session.get("bound") is not False
+    return Asking(config, cycle, bound, lambda: access.token(config).token, still)
+
+
+def unit_of(pid: int) -> str:
+    """The systemd service that a process belongs to, by its control group; empty where it is none's."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
+        for line in handle:
+            place = line.rstrip("\n").split(":", 2)[-1]
+            if line.startswith("0::") or ":name=systemd:" in line:
+                found = re.search(r"/([^/]+\.service)(?=/|\Z)", place)
+                if found:
+                    return found[1]
+    return ""
+
+
+def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
+    """git's own protocol, as git: URLs speak it."""
+    asked = GIT_REQUEST.fullmatch(wire.unpacked(connection, first))
+    if asked is None:
+        raise LoopError("nothing that git asks for")
+    service, dest, version = asked[1].decode(), asked[2].decode(), (asked[3] or b"").decode()
+    clone = next((one for one in pristine.clones(asking.config) if one.dest == dest), None)
+    if clone is None:
+        raise LoopError(f"{untrusted.show(dest)} is no repository of this loop")
+    if service == "git-receive-pack":
+        # What is judged here, and with what: a change that grows under git's or our hands ends this process.
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY,) * 2)
+        receive.receive(asking, clone, connection)
+        return
+    asking.note("fetch", repo=clone.repo, dest=dest)
+    refreshed = pristine.refresh_one(asking.config, clone, asking.token())
+    if refreshed["status"] == "failed":
+        raise LoopError(f"{clone.repo} cannot be fetched: {refreshed['detail']}")
+    connection.settimeout(None)
+    protocol = {"GIT_PROTOCOL": f"version={version}"} if version else {}
+    environment = whole_environment(protocol, {"uploadpack.allowFilter": "true"})
+    subprocess.run(
+        [*begun(), "git", "upload-pack", "--strict", "--timeout=60", clone.path], env=environment,
+        stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.DEVNULL,
+        timeout=SERVE_SECONDS, check=False,
+    )  # fmt: skip
+
+
+# --- root ---------------------------------------------------------------------------------------
+
+
+def root_asks(config: Config, asked: Json) -> Json:
+    """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
+    if asked.get("what") != "refresh":
+        raise LoopError("nothing that root asks")
+    receive.tidy(config)
+    audit.forget_old(config)
+    found = access.token(config)
+    refreshed = pristine.refresh(config, found.token)
+    tips = {one["dest"]: one["after"] for one in refreshed if one["after"]}
+    audit.append(config, str(asked.get("cycle")), {"what": "refresh", "tips": tips})
+    token = {"kind": found.kind, "note": found.note, "expires": found.expires_at}
+    return {"ok": True, "clones": refreshed, "token": token}

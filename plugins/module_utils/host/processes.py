@@ -1,0 +1,260 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is at work: the engine's lock, and processes inside a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ..base import untrusted
+from ..base.errors import LoopError
+from ..base.files import inside, lstat_of
+
+LOCK_BYTES = 65536
+
+
+@dataclass
+class Process:
+    """What is looked at for every process are the places; its name only where one of them matters."""
+
+    pid: int
+    places: list[str]
+
+    @functools.cached_property
+    def name(self) -> str:
+        return os.fsdecode(_content(self.pid, "comm")).strip()
+
+    @property
+    def uid(self) -> int:
+        status = lstat_of(f"/proc/{self.pid}")
+        return status.st_uid if status else -1
+
+    @property
+    def words(self) -> str:
+        """Its command line and environment."""
+        return os.fsdecode(b"\0".join(_content(self.pid, part) for part in ("cmdline", "environ")) + b"\0")
+
+
+class Running:
+    """Every other process, as far as we may see. Whether one is in a place is asked for thousands of places."""
+
+    def __init__(self, found: Sequence[Process]) -> None:
+        self.processes = found
+        self.text = "\0".join(["", *itertools.chain.from_iterable(process.places for process in found)])
+
+    def gits(self) -> Iterator[Process]:
+        return (process for process in self.processes if process.name.startswith("git"))
+
+
+def processes() -> Running:
+    """Look at every process but this; what has ended is none.
+
+    This is what the heal of a single worktree costs most, so each look is as cheap as it gets.
+    """
+    found, own = [], str(os.getpid())
+    for pid in os.listdir("/proc"):
+        if pid.isdecimal() and pid != own:
+            places = _places(f"/proc/{pid}")
+            if places is not None:
+                found.append(Process(int(pid), places))
+    return Running(found)
+
+
+def _places(base: str) -> list[str] | None:
+    """Where a process stands and what it has open; None for a kernel thread, a zombie, what is on its way out."""
+    readlink = os.readlink
+    try:
+        found = [readlink(f"{base}/exe")]
+        # Relative to one descriptor: it names the same process to the end, and every look is shorter.
+        handles = os.open(f"{base}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # another user's
+        return []
+    except OSError:
+        return _places_of_threads(base)
+    try:
+        found.append(readlink("../cwd", dir_fd=handles))
+        for number in os.listdir(handles):
+            # Not contextlib.suppress: it costs as much as the look itself.
+            try:
+                found.append(readlink(number, dir_fd=handles))
+            except OSError:
+                continue
+    except PermissionError:
+        return []
+    except OSError:
+        return None
+    finally:
+        os.close(handles)
+    return found
+
+
+def _places_of_threads(base: str) -> list[str] | None:
+    """As ``_places``, of a process whose first thread has ended: it lives on in the others."""
+    try:
+        os.readlink(f"{base}/cwd")
+    except OSError:
+        try:
+            threads = [f"{base}/task/{number}" for number in os.listdir(f"{base}/task")]
+        except OSError:
+            return None
+        return next((found for thread in threads if (found := _places(thread)) is not None), None)
+    return None  # a kernel thread
+
+
+def _content(pid: int, part: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{part}").read_bytes()
+    except OSError:
+        return b""
+
+
+def user_of(path: str, running: Running) -> str | None:
+    """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
+    if f"\0{path}" not in running.text:
+        return None
+    return next((words for process in running.processes if (words := _use(path, process))), None)
+
+
+def git_user_of(path: str, running: Running) -> str | None:
+    """As ``user_of``, but git alone counts."""
+    return next((words for process in running.gits() if (words := _use(path, process))), None)
+
+
+def _use(path: str, process: Process) -> str:
+    for place in process.places:
+        if inside(place.removesuffix(" (deleted)"), path):
+            return f"process {process.pid} ({process.name}) uses {place}"
+    return ""
+
+
+def check_run_lock(path: str | None) -> None:
+    """LoopError while the engine's lock names a living process; a dead one's lock is nobody's."""
+    holder = run_holder(path) if path else None
+    if holder:
+        raise LoopError(f"a run is in progress: {holder}; nothing was touched")
+
+
+def run_holder(path: str) -> str | None:
+    """Who holds the engine's lock, in words; None where nobody alive does.
+
+    The lock is input: it counts for a living process of its owner's, or for the engine, and for nobody else.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    path = os.path.join(os.path.realpath(parent), name)
+    status = lstat_of(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return None
+    try:
+        content = untrusted.read(path, os.path.dirname(path), LOCK_BYTES) or b""
+    except LoopError:
+        if not os.access(path, os.R_OK) and status.st_uid != os.geteuid():
+            raise  # an engine's of another user, perhaps
+        content = b""
+    pid, started = named_in(content)
+    if pid is None:
+        own = (each for each in processes().processes if _counts(each.pid, status.st_uid))
+        return next((words for each in own if (words := _use(path, each))), None)
+    if pid in (1, os.getpid()) or not _alive(pid, started) or not _counts(pid, status.st_uid):
+        return None
+    return f"{path} is held by the living process {pid}"
+
+
+def named_in(content: bytes) -> tuple[int | None, float | None]:
+    """The process that the engine's lock names, and when it says that it began; None for what it does not say."""
+    try:
+        found = untrusted.parse(content, "the lock")
+    except LoopError:
+        return None, None
+    pid = found.get("pid")
+    if isinstance(pid, str) and re.fullmatch(r"[0-9]{1,10}", pid):
+        pid = int(pid)
+    known = isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid < 2**31
+    return (pid if known else None), _epoch(found.get("started_at"))
+
+
+def _counts(pid: int, owner: int) -> bool:
+    """Does the process run as the lock's owner, or is it the engine? One that nobody may look at could be."""
+    uids = re.search(rb"^Uid:\s+(\d+)\s+(\d+)", _content(pid, "status"), re.MULTILINE)
+    return uids is None or owner in (int(uids[1]), int(uids[2])) or _is_engine(pid)
+
+
+def cycle_in_progress(run_lock: str, unit: str) -> str:
+    """Who runs a cycle right now, in a few words; empty where nobody does."""
+    with contextlib.suppress(LoopError):  # then systemd knows
+        if run_lock and (holder := run_holder(run_lock)):
+            return holder
+    systemctl = shutil.which("systemctl")
+    if not unit or systemctl is None:
+        return ""
+    name = unit if "." in unit else f"{unit}.service"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        shown = subprocess.run(
+            [systemctl, "show", "--property=ActiveState", "--value", name],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+        state = shown.stdout.strip()
+        return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
+    return f"systemctl does not answer about {name}"
+
+
+def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> None:
+    """Return when no cycle is in progress; LoopError after ``wait`` seconds, which says what was left undone."""
+    deadline = time.monotonic() + wait
+    while who := cycle_in_progress(run_lock, unit):
+        if time.monotonic() >= deadline:
+            raise LoopError(
+                f"a cycle is in progress ({who}) and was not over within {wait:g} s: {otherwise};"
+                " run it again when the cycle has ended, or wait longer (engineering_loop_wait_for_cycle)"
+            )
+        time.sleep(0.2)
+
+
+def _alive(pid: int, claimed: float | None) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+    except (OSError, StopIteration):
+        return True
+    if fields[0] in "ZX":
+        return False
+    begun = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    # A process that began after the lock was written is another one that got the same number,
+    # or the host's clock was set since then, and it is the engine after all.
+    return claimed is None or begun <= claimed + 10 or _is_engine(pid)
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    return any(os.path.basename(word) == b"hyrule-engineering-loop" for word in words)
+
+
+def _epoch(value: object) -> float | None:
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        moment = datetime.fromisoformat(str(value)[:64])
+        return moment.timestamp() if moment.tzinfo else moment.timestamp() - time.timezone
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,660 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cells: made whole or not at all, closed by one chmod, kept, swapped, let go; whatever a cycle has left in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, give, shape, uid, write
+
+pytestmark = NEEDS_ROOT
+DAY = 86400.0
+
+
+@pytest.fixture
+def host() -> Iterator[Box]:
+    with box() as found:
+        yield found
+
+
+def mode(path: Path | str) -> int:
+    return os.lstat(path).st_mode & 0o7777
+
+
+def may(user: str, path: Path | str, how: int = os.R_OK | os.W_OK | os.X_OK) -> bool:
+    return bool(as_user(user, lambda: os.access(path, how)))
+
+
+# --- making
+
+
+def test_a_fresh_cell(host: Box) -> None:
+    host.remember({"lessons.md": "be brief\n", "a/b.md": "b\n"})
+    cell = host.cell()
+    assert sorted(os.listdir(cell.path)) == sorted([*cells.PARTS, cells.MANIFEST])
+    status = os.lstat(cell.path)
+    assert (status.st_uid, mode(cell.path)) == (0, 0o755)
+    assert not may(LOOP, cell.path, os.W_OK) and not may(LOOP, f"{cell.path}/{cells.MANIFEST}", os.R_OK)
+    for part in cells.PARTS:
+        assert (os.lstat(cell.part(part)).st_uid, mode(cell.part(part))) == (uid(LOOP), 0o700)
+        assert may(LOOP, cell.part(part)) and not may(GATE, cell.part(part), os.R_OK)
+    assert shape(cell.part("memory")) == {"lessons.md": "be brief\n", "a/b.md": "b\n"}
+    assert {shape(cell.part(part)) == {} for part in cells.PARTS if part != "memory"} == {True}
+    manifest = cells.manifest_of(cell)
+    assert (manifest["id"], manifest["kind"], manifest["outcome"], manifest["agents"]) == (NAME, "cycle", "running", 0)
+    assert mode(f"{cell.path}/{cells.MANIFEST}") == 0o600
+    assert os.listdir(host.runs) == [NAME]
+
+
+def test_one_that_exists_already_is_left_alone(host: Box) -> None:
+    for make in (lambda path: path.mkdir(), lambda path: path.symlink_to("/"), lambda path: path.touch()):
+        make(host.runs / NAME)
+        before = os.lstat(host.runs / NAME)
+        with pytest.raises(LoopError, match=f"the cell {host.runs}/{NAME} exists already: move it away"):
+            host.cell()
+        assert os.lstat(host.runs / NAME) == before and os.listdir(host.runs) == [NAME]
+        subprocess.run(["rm", "-rf", host.runs / NAME], check=True)
+
+
+def test_what_was_half_made_is_made_anew_and_goes_with_the_next(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed just before the rename: nothing stands under a cell's name."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(_one: str, _other: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os, "rename", killed)
+        cells.make(host.config, NAME, {})
+    assert [name for name in os.listdir(host.runs) if not name.startswith(".making-")] == []
+    assert cells.listing(str(host.runs)) == []
+    making = host.runs / f".making-{NAME}"
+    write(making, {"home/left": "x"})
+    assert cells.recover(host.config) == [] and os.listdir(host.runs) == []
+    write(making, {"home/left": "x"})
+    assert shape(host.cell().part("home")) == {}
+    assert os.listdir(host.runs) == [NAME]
+
+
+def test_a_full_disk_leaves_nothing_half_made(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.config["user"] = "no-such-user"
+    with pytest.raises(LoopError, match="there is no user no-such-user"):
+        host.cell()
+    host.config["user"] = LOOP
+    host.config["runs_dir"] = f"{host.top}/nowhere"
+    with pytest.raises(LoopError, match=f"no cell can be made in {host.top}/nowhere: .*No such file"):
+        host.cell()
+    assert not os.path.exists(f"{host.top}/nowhere")
+
+
+@pytest.mark.parametrize("when", ["home", "memory", "manifest"])
+def test_whatever_fails_nothing_half_made_stays(host: Box, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    step = {"home": "_give_home_files", "memory": "copy_memory", "manifest": "write_manifest"}[when]
+
+    def fail(*_words: Any, **_more: Any) -> None:
+        raise LoopError("no space left on device")
+
+    monkeypatch.setattr(cells, step, fail)
+    with pytest.raises(LoopError, match="no space left"):
+        host.cell()
+    assert os.listdir(host.runs) == []
+
+
+def test_files_for_the_home(host: Box) -> None:
+    write(host.top / "etc", {"auth.json": "{}", "pi.toml": "x"})
+    host.config["home_files"] = [
+        {"src": f"{host.top}/etc/auth.json", "dest": ".config/pi/auth.json"},
+        {"src": f"{host.top}/etc/pi.toml", "dest": ".config/pi/pi.toml"},
+        {"src": f"{host.top}/etc/pi.toml", "dest": ".pi"},
+    ]
+    home = host.cell().part("home")
+    assert shape(home) == {".config/pi/auth.json": "{}", ".config/pi/pi.toml": "x", ".pi": "x"}
+    for name in (".pi", ".config/pi/auth.json"):
+        status = os.lstat(f"{home}/{name}")
+        assert (status.st_uid, status.st_gid, mode(f"{home}/{name}")) == (0, gid(LOOP), 0o440)
+        assert may(LOOP, f"{home}/{name}", os.R_OK) and not may(LOOP, f"{home}/{name}", os.W_OK)
+    assert os.lstat(f"{home}/.config/pi").st_uid == uid(LOOP)  # its programs keep more there
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "is missing: put it there, or take it out of engineering_loop_home_files"),
+        (lambda path: os.chown(path, uid(LOOP), -1), "must be root's, and nobody else's to write"),
+        (lambda path: path.chmod(0o664), "must be root's, and nobody else's to write"),
+        (lambda path: (path.unlink(), path.symlink_to("/etc/shadow")), "cannot be read"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is not a regular file"),
+        (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
+    ],
+)
+def test_a_file_for_the_home_that_is_not_fit(host: Box, spoil: Any, reason: str) -> None:
+    path = host.top / "etc" / "auth.json"
+    path.write_text("{}")
+    spoil(path)
+    host.config["home_files"] = [{"src": str(path), "dest": "auth.json"}]
+    with pytest.raises(LoopError, match=reason):
+        host.cell()
+    assert os.listdir(host.runs) == []
+
+
+def test_where_cells_may_stand(host: Box) -> None:
+    cells.check_place(host.config)
+    for how in (0o777, 0o731, 0o713):
+        host.runs.chmod(how)
+        with pytest.raises(LoopError, match="must be a directory of root's that nobody else can write; run ansible"):
+            cells.check_place(host.config)
+    host.runs.chmod(0o711)
+    os.chown(host.runs, uid(LOOP), -1)
+    with pytest.raises(LoopError, match="must be a directory of root's"):
+        cells.check_place(host.config)
+    host.runs.rename(host.top / "elsewhere")
+    with pytest.raises(LoopError, match=r"is missing \(No such file or directory\); run ansible-playbook"):
+        cells.check_place(host.config)
+    host.runs.symlink_to(host.top)
+    with pytest.raises(LoopError, match=r"is a link: let engineering_loop_runs_dir name .* itself"):
+        cells.check_place(host.config)
+
+
+def test_the_settings_in_a_cell() -> None:
+    config = {"runs_dir": "/r", "memory_dir": "/m", "unit": "u"}
+    inside = cells.settings_in(config, Cell("/r/x"))
+    assert inside == {
+        "unit": "u", "cell": "/r/x", "workspace_dir": "/r/x/workspace", "runs_dir": "/r/x/runs",
+        "daemon_state_dir": "/r/x/state", "memory_dir": "/r/x/memory",
+    }  # fmt: skip
+    assert config["runs_dir"] == "/r"
+
+
+def test_a_name_is_when_and_by_whom() -> None:
+    for invocation in ("0123456789abcdef", ""):
+        assert cells.ID.fullmatch(cells.new_id(invocation))
+    assert cells.new_id("0123456789abcdef").endswith("Z-01234567")
+
+
+# --- memory
+
+
+def test_memory_is_copied_with_bounds_and_follows_nothing(host: Box) -> None:
+    outside = host.top / "etc" / "secret"
+    outside.write_text("root's")
+    outside.chmod(0o644)
+    host.remember({"plain.md": "plain\n", "d/e/f.md": "f\n"})
+    memory = host.memory
+    (memory / "link.md").symlink_to(outside)
+    (memory / "linked").symlink_to(host.top / "etc")
+    os.mkfifo(memory / "pipe")
+    (memory / "closed").write_text("root's own")
+    (memory / "closed").chmod(0o600)
+    (memory / "\x1b[2J").symlink_to("x")
+    os.utime(memory / "plain.md", (1e9, 1e9))
+    (memory / "large.bin").touch()
+    os.truncate(memory / "large.bin", cells.MEMORY_BYTES + 1)
+    deep = memory
+    for _unused in range(cells.MEMORY_DEPTH + 3):
+        deep = deep / "x"
+    write(deep, {"deep.md": "deep"})
+    target = host.top / "target"
+    target.mkdir()
+    give(target, LOOP)
+    os.chown(memory / "closed", uid(LOOP), -1)
+    told = cells.copy_memory(LOOP, str(memory), str(target))
+    assert shape(target) == {"plain.md": "plain\n", "d/e/f.md": "f\n", "closed": "root's own"}
+    assert os.stat(target / "plain.md").st_mtime == 1e9
+    assert sorted(told["left_out"]) == ["\\x1b[2J", "large.bin", "link.md", "linked", "pipe", "/".join("x" * 9)]
+    assert told["bytes"] == len("plain\nf\nroot's own")
+    assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(target)} == {uid(LOOP)}
+
+
+def test_who_is_already_that_user_copies_the_same(host: Box) -> None:
+    host.config.update(user="root", group="root")
+    write(host.memory, {"a.md": "a\n", "b/c.md": "c\n"})
+    (host.memory / "link").symlink_to("a.md")
+    os.mkfifo(host.memory / "pipe")
+    cell = host.cell()
+    assert shape(cell.part("memory")) == {"a.md": "a\n", "b/c.md": "c\n"}
+    write(Path(cell.part("memory")), {"a.md": "new\n"})
+    told = cells.take_memory_back(host.config, cell)
+    assert told == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
+    assert shape(host.memory) == {"a.md": "new\n", "b/c.md": "c\n"}
+
+
+def test_many_files_of_memory_are_cut(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "MEMORY_FILES", 20)
+    host.remember({f"{number:03}": "x" for number in range(30)})
+    told = cells.copy_memory(LOOP, str(host.memory), host.cell().part("home"))
+    assert (told["files"], told["bytes"]) == (20, 20)
+    assert told["left_out"] == ["everything after 20 files"]
+
+
+def test_all_of_memory_together_is_bounded(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "MEMORY_BYTES", 100)
+    host.remember({"a": "x" * 60, "b": "x" * 60, "c": "x" * 40})
+    told = cells.copy_memory(LOOP, str(host.memory), host.cell().part("home"))
+    assert (told["bytes"], told["left_out"]) == (100, ["b"])
+
+
+def test_a_file_that_the_loops_user_cannot_read_stops_nothing(host: Box) -> None:
+    host.remember({"mine.md": "mine\n", "roots.md": "root's\n"})
+    os.chown(host.memory / "roots.md", 0, 0)
+    (host.memory / "roots.md").chmod(0o600)
+    cell = host.cell()
+    assert shape(cell.part("memory")) == {"mine.md": "mine\n"}
+
+
+def test_without_a_memory_a_cell_begins_with_none(host: Box) -> None:
+    host.memory.rmdir()
+    assert shape(host.cell().part("memory")) == {}
+    assert cells.copy_memory(LOOP, str(host.memory), "/nowhere") == {"files": 0, "bytes": 0, "left_out": []}
+
+
+def learned(cell: Cell, files: dict[str, str]) -> None:
+    write(Path(cell.part("memory")), files)
+    give(cell.part("memory"), LOOP)
+
+
+def test_what_was_learned_is_the_next_ones_memory(host: Box) -> None:
+    host.remember({"a.md": "old\n"})
+    cell = host.cell()
+    assert cells.take_memory_back(host.config, cell)["changed"] is False
+    assert not os.path.exists(f"{host.memory}.previous")
+    learned(cell, {"a.md": "new\n", "b/c.md": "c\n"})
+    assert cells.take_memory_back(host.config, cell) == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
+    assert shape(host.memory) == {"a.md": "new\n", "b/c.md": "c\n"}
+    assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
+    assert (os.lstat(host.memory).st_uid, os.lstat(host.memory).st_gid, mode(host.memory)) == (0, gid(LOOP), 0o750)
+    assert not may(LOOP, host.memory, os.W_OK) and may(LOOP, host.memory, os.R_OK | os.X_OK)
+    # Unchanged, so the one before the last change stays to be had.
+    assert cells.take_memory_back(host.config, host.cell("20260131T120001Z-1a2b3c4d"))["changed"] is False
+    assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
+    assert sorted(os.listdir(host.memory.parent)) == ["cycles", "gate", "memory", "memory.previous", "pristine", "runs"]
+
+
+def test_a_hostile_memory_brings_no_link_and_no_pipe(host: Box) -> None:
+    cell = host.cell()
+    memory = Path(cell.part("memory"))
+    (memory / "passwd").symlink_to("/etc/shadow")
+    (memory / "up").symlink_to(host.top)
+    os.mkfifo(memory / "pipe")
+    (memory / "sh").write_text("#!/bin/sh\n")
+    (memory / "sh").chmod(0o6777)
+    give(memory, LOOP)
+    (memory / "sh").chmod(0o6777)
+    told = cells.take_memory_back(host.config, cell)
+    assert sorted(told["left_out"]) == ["passwd", "pipe", "up"]
+    assert shape(host.memory) == {"sh": "#!/bin/sh\n"}
+    assert mode(host.memory / "sh") & 0o7111 == 0
+
+
+@pytest.mark.parametrize("how", ["link", "file", "closed", "gone", "pipe"])
+def test_a_memory_that_is_no_directory_keeps_the_one_before(host: Box, how: str) -> None:
+    host.remember({"a.md": "old\n"})
+    cell = host.cell()
+    memory = Path(cell.part("memory"))
+    subprocess.run(["rm", "-rf", memory], check=True)
+    if how == "link":
+        memory.symlink_to(host.top / "etc")
+    elif how == "file":
+        memory.write_text("x")
+    elif how == "pipe":
+        os.mkfifo(memory)
+    elif how == "closed":
+        memory.mkdir(mode=0)
+        os.chown(memory, uid(LOOP), -1)
+        memory.chmod(0)
+    if how == "closed":
+        with pytest.raises(LoopError, match=r"memory is no directory to enter .Permission denied."):
+            cells.take_memory_back(host.config, cell)
+    else:
+        with pytest.raises(LoopError, match="memory is no directory any more"):
+            cells.take_memory_back(host.config, cell)
+    assert shape(host.memory) == {"a.md": "old\n"}
+
+
+def test_memory_is_swapped_and_swapped_back(host: Box) -> None:
+    with pytest.raises(LoopError, match=r"there is no earlier memory: .*memory.previous is missing"):
+        cells.swap_memory(host.config)
+    host.remember({"a.md": "old\n"})
+    cell = host.cell()
+    learned(cell, {"a.md": "new\n"})
+    cells.take_memory_back(host.config, cell)
+    assert "is the memory of before again" in cells.swap_memory(host.config)
+    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "old\n"}, {"a.md": "new\n"})
+    cells.swap_memory(host.config)
+    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "new\n"}, {"a.md": "old\n"})
+
+
+@pytest.mark.parametrize("renames", range(3))
+@pytest.mark.parametrize("what", ["take", "swap"])
+def test_killed_between_two_renames_no_memory_is_lost(
+    host: Box, monkeypatch: pytest.MonkeyPatch, what: str, renames: int
+) -> None:
+    host.remember({"a.md": "1\n"})
+    first = host.cell()
+    learned(first, {"a.md": "2\n"})
+    cells.take_memory_back(host.config, first)
+    second = host.cell("20260131T120001Z-1a2b3c4d")
+    learned(second, {"a.md": "3\n"})
+    real, done = os.rename, 0
+
+    class Killed(BaseException):
+        pass
+
+    def rename(one: str, other: str, **more: Any) -> None:
+        nonlocal done
+        if done == renames:
+            raise Killed
+        done += 1
+        real(one, other, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        with contextlib.suppress(Killed):
+            cells.take_memory_back(host.config, second) if what == "take" else cells.swap_memory(host.config)
+    cells.recover(host.config)
+    now, before = shape(host.memory).get("a.md"), shape(f"{host.memory}.previous").get("a.md")
+    assert now in ("1\n", "2\n", "3\n")
+    assert not os.path.exists(f"{host.memory}.swap")
+    if what == "swap":
+        assert {now, before} == {"1\n", "2\n"}
+    third = host.cell("20260131T120002Z-1a2b3c4d")
+    learned(third, {"a.md": "4\n"})
+    assert cells.take_memory_back(host.config, third)["changed"]
+    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "4\n"}, {"a.md": now})
+
+
+# --- the manifest
+
+
+DAMAGED: dict[str, bytes | None] = {
+    "20260101T000001Z-00000001": None,
+    "20260101T000002Z-00000002": b"",
+    "20260101T000003Z-00000003": b"[]",
+    "20260101T000004Z-00000004": b"[" * 200_000,
+    "20260101T000005Z-00000005": b"\xff\x00",
+    "20260101T000006Z-00000006": b'{"outcome": 1e999}'[:-1],
+    "20260101T000007Z-00000007": b"{}",
+    "20260101T000008Z-00000008": b'{"outcome": 7, "kind": [], "size": "large"}',
+    "20260101T000009Z-00000009": b'{"outcome": "error", "size": 1e999, "files": null, "kind": "cycle", "id": "x"}',
+    "20260101T000010Z-0000000a": b'{"outcome": "error", "size": true, "kind": "cycle", "issue": "x", "path": "/etc"}',
+}
+
+
+def test_damaged_manifests_are_listed_and_stop_nothing(host: Box) -> None:
+    for name, content in DAMAGED.items():
+        (host.runs / name).mkdir()
+        if content is not None:
+            (host.runs / name / cells.MANIFEST).write_bytes(content)
+    (host.runs / "20260101T000011Z-0000000b").mkdir()
+    os.mkfifo(host.runs / "20260101T000011Z-0000000b" / cells.MANIFEST)
+    (host.runs / "notes").mkdir()
+    (host.runs / "20260101T000012Z-0000000g").mkdir()  # no id
+    found = cells.listing(str(host.runs))
+    assert [one["id"] for one in found] == [*DAMAGED, "20260101T000011Z-0000000b"]
+    assert {one["path"] for one in found} == {f"{host.runs}/{one['id']}" for one in found}
+    assert {one["outcome"] for one in found if one["id"] not in list(DAMAGED)[-2:]} == {"damaged"}
+    assert all(one["detail"].isprintable() for one in found if one["outcome"] == "damaged")
+    assert all(cells.is_kept(one) for one in found)
+    assert cells.kept_size(str(host.runs)) == 0
+    assert cells.recover(host.config) == []
+    gone = cells.retire(str(host.runs), 1.0, 0.0, 0.0)
+    assert len(gone) == len(found) and {one["stuck"] for one in gone} == {""}
+    assert sorted(os.listdir(host.runs)) == ["20260101T000012Z-0000000g", "notes"]
+
+
+def test_an_id_that_is_no_time_is_old(host: Box) -> None:
+    for name in ("99999999T999999Z-00000000", "00000000T000000Z-00000000"):
+        cell = host.kept(name)
+        cells.update(cell, outcome="error")
+    assert cells.retire(str(host.runs), None, None, 7 * DAY) == []
+    cells.retire(str(host.runs), DAY, None, 0)
+
+
+def test_there_is_nothing_to_list_where_nothing_is(host: Box) -> None:
+    assert cells.listing(f"{host.top}/none") == []
+    with pytest.raises(LoopError, match=r"loop.json cannot be read: Not a directory"):
+        cells.listing(host.config_file)
+
+
+def test_one_is_found_by_a_part_that_fits_it_alone(host: Box) -> None:
+    one, other = host.kept(NAME), host.kept(f"{NAME[:-1]}e")
+    assert cells.find(host.config, NAME) == one
+    assert cells.find(host.config, "3c4e") == other
+    for name, words in (
+        ("1a2b", "2 cells fit"),
+        ("", "there is no such cell"),
+        ("../etc", r"\.\./etc: there is no such"),
+    ):
+        with pytest.raises(LoopError, match=words):
+            cells.find(host.config, name)
+    with pytest.raises(LoopError) as caught:
+        cells.find(host.config, "\x1b[2J\n")
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_cycle_says_of_itself_is_kept_beside(host: Box) -> None:
+    cell = host.cell()
+    assert cells.report_of(cell) == {}
+    cells.write_report(cell, {"outcome": "idle", "odd": "\udcff"})
+    assert cells.report_of(cell) == {"outcome": "idle", "odd": "\udcff"}
+    assert mode(f"{cell.path}/{cells.REPORT}") == 0o600
+    for content in (b"", b"[]", b"{", b"[" * 100_000, b'{"a":' * 50 + b"1" + b"}" * 50):
+        Path(cell.path, cells.REPORT).write_bytes(content)
+        assert cells.report_of(cell) == {}
+
+
+def test_changes_are_written_one_by_one(host: Box) -> None:
+    cell = host.cell()
+    cells.update(cell, agents=1)
+    assert cells.update(cell, ended_by="x")["agents"] == 1
+    assert cells.manifest_of(cell)["ended_by"] == "x"
+    os.unlink(f"{cell.path}/{cells.MANIFEST}")
+    with pytest.raises(LoopError, match=r"is no cell: it has no cell\.json"):
+        cells.update(cell, agents=2)
+
+
+# --- closing and what was cut off
+
+
+def test_closed_nobody_but_root_enters_it(host: Box) -> None:
+    cell = host.cell()
+    write(Path(cell.part("runs")), {"x/work.md": "work\n" * 1000})
+    give(cell.part("runs"), LOOP)
+    assert may(LOOP, f"{cell.part('runs')}/x/work.md", os.R_OK)
+    whole = cells.close(cell, {**cells.manifest_of(cell), "outcome": "error"})
+    assert mode(cell.path) == 0o700
+    for user in (LOOP, GATE):
+        assert not may(user, cell.path, os.X_OK) and not may(user, f"{cell.part('runs')}/x/work.md", os.R_OK)
+    assert cells.manifest_of(cell) == whole
+    assert whole["size"] >= 5000 and whole["files"] == 9 and whole["sealed"] >= whole["made"]
+    assert Path(cell.part("runs"), "x/work.md").read_text() == "work\n" * 1000
+
+
+@pytest.mark.parametrize("step", ["chmod", "measure", "write_manifest"])
+def test_cut_off_while_it_is_closed_the_next_closes_it(host: Box, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    cell = host.cell()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_words: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os if step == "chmod" else cells, step, killed)
+        cells.close(cell, {**cells.manifest_of(cell), "outcome": "error"})
+    ((found, manifest),) = cells.recover(host.config)
+    assert found == cell and mode(cell.path) == 0o700
+    assert (manifest["outcome"], "path" in manifest) == ("interrupted", False)
+    assert "in the middle of it" in manifest["detail"] and manifest["files"] == 7
+    assert cells.is_kept(cells.manifest_of(cell))
+    assert cells.recover(host.config) == []
+
+
+def test_half_gone_is_gone_with_the_next(host: Box) -> None:
+    write(host.runs, {".gone-x/a/b": "x", f".making-{NAME}/home/a": "x", ".open": "", "notes": "an operator's"})
+    assert cells.recover(host.config) == []
+    assert sorted(os.listdir(host.runs)) == [".open", "notes"]
+
+
+def test_sizes_are_du_s(host: Box) -> None:
+    write(host.top / "tree", {"a": "x" * 10_000, "b/c": "x", "-n": "x"})
+    (host.top / "tree/link").symlink_to("/usr")
+    size, files = cells.measure(str(host.top / "tree"))
+    assert 10_000 <= size < 100_000 and files == 6
+    assert cells.measure(str(host.top / "none")) == (-1, -1)
+    assert cells.measure("/", 0.001) == (-1, -1)
+
+
+def hostile(place: Path) -> None:
+    """What rm -rf of a naive kind trips over."""
+    script = r"""
+    import os, sys
+    os.chdir(sys.argv[1])
+    for name in (b"\xff\xfe", b"-rf", b" ", b"\n", b"\x1b[2J", b"a" * 255, b"$(touch x)"):
+        os.mkdir(name)
+        open(os.path.join(name, name[:250]), "w").close()
+    os.mkfifo("pipe")
+    os.symlink("/", "root")
+    os.symlink("loop", "loop")
+    os.makedirs("closed/inner")
+    open("closed/inner/file", "w").close()
+    os.chmod("closed/inner", 0)
+    os.chmod("closed", 0)
+    for _ in range(3000):
+        os.mkdir("d" * 20)
+        os.chdir("d" * 20)
+    """
+    subprocess.run([sys.executable, "-c", "\n".join(line[4:] for line in script.splitlines()), str(place)], check=True)
+
+
+def test_a_hostile_tree_is_measured_and_goes(host: Box) -> None:
+    outside = host.top / "outside"
+    write(outside, {"precious": "mine"})
+    cell = host.cell()
+    hostile(Path(cell.part("runs")))
+    Path(cell.part("runs"), "out").symlink_to(outside)
+    subprocess.run(["chown", "-hR", LOOP, cell.part("runs")], check=True)
+    size, files = cells.measure(cell.path)
+    assert files > 3000 and size > 0
+    cells.close(cell, cells.manifest_of(cell))
+    cells.remove(cell)
+    assert os.listdir(host.runs) == [] and shape(outside) == {"precious": "mine"}
+    cells.remove_tree(cell.path)  # nothing stands there
+
+
+def test_what_cannot_be_removed_is_named(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    cell = host.kept(NAME)
+    stuck = Path(cell.part("runs"), "immutable")
+    stuck.write_text("x")
+    if subprocess.run(["chattr", "+i", stuck], capture_output=True, check=False).returncode:
+        subprocess.run(["mount", "--bind", host.top / "etc", cell.part("home")], check=True)
+    try:
+        (one,) = cells.retire(str(host.runs), 1.0, None, 0)
+        assert "cannot be removed" in one["stuck"] and one["stuck"].isprintable()
+        assert host.config_file and os.path.exists(host.config_file)
+        assert cells.recover(host.config) == []  # and stops no cycle
+        assert "cannot be removed" in capfd.readouterr().out
+    finally:
+        for gone in host.runs.glob(".gone-*"):
+            subprocess.run(["chattr", "-i", gone / "runs/immutable"], capture_output=True, check=False)
+            subprocess.run(["umount", gone / "home"], capture_output=True, check=False)
+    assert cells.recover(host.config) == [] and os.listdir(host.runs) == []
+
+
+# --- retention
+
+
+def at(days: float, number: int = 0) -> str:
+    """The name of a cell that was made so many days ago."""
+    moment = time.gmtime(time.time() - days * DAY)
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{number:08x}"
+
+
+def went(
+    host: Box, age: float | None, size: float | None, min_age: float, check: bool = False
+) -> list[tuple[str, str]]:
+    gone = cells.retire(str(host.runs), age, size, min_age, check=check)
+    return [(one["id"], one["why"]) for one in gone]
+
+
+def test_old_ones_go_and_young_ones_stay(host: Box) -> None:
+    old, young = host.kept(at(100)), host.kept(at(10))
+    assert went(host, 90 * DAY, None, 7 * DAY, check=True) == [(old.id, "older than its time")]
+    assert os.path.isdir(old.path)
+    assert went(host, 90 * DAY, None, 7 * DAY) == [(old.id, "older than its time")]
+    assert [one["id"] for one in cells.listing(str(host.runs))] == [young.id]
+    assert went(host, None, None, 0) == []
+
+
+def test_the_oldest_go_while_all_are_too_large_but_not_the_young(host: Box) -> None:
+    names = [at(days) for days in (40, 30, 20, 1)]
+    for name in names:
+        host.kept(name, size=100)
+    assert cells.kept_size(str(host.runs)) == 400
+    large = "all that is kept is larger than allowed"
+    assert went(host, None, 250, 7 * DAY) == [(names[0], large), (names[1], large)]
+    assert went(host, None, 0, 7 * DAY) == [(names[2], large)]
+    assert [one["id"] for one in cells.listing(str(host.runs))] == [names[3]]
+
+
+def test_what_is_published_goes_before_all_others(host: Box) -> None:
+    crashed, published, fresh = host.kept(at(30)), host.kept(at(20), "published"), host.kept(at(1), "published")
+    assert went(host, None, 2500, 7 * DAY) == [(published.id, "published, and as old as anything is kept for")]
+    large = "all that is kept is larger than allowed"
+    assert went(host, None, 1500, 7 * DAY) == [(fresh.id, large)]  # its work is on the forge
+    assert [one["id"] for one in cells.listing(str(host.runs))] == [crashed.id]
+
+
+def test_what_runs_and_what_somebody_has_open_never_goes(host: Box) -> None:
+    running, opened = host.cell(at(200)), host.kept(at(100))
+    with cells.used(opened):
+        assert cells.in_use(opened) and not cells.in_use(running)
+        assert went(host, 1.0, 0, 0) == []
+        with pytest.raises(LoopError, match=f"somebody has {opened.id} open already"), cells.used(opened):
+            raise AssertionError
+    assert not cells.in_use(opened)
+    assert [name for name, _why in went(host, 1.0, 0, 0)] == [opened.id]
+    assert os.path.isdir(running.path)
+
+
+def test_one_at_a_time(host: Box) -> None:
+    script = """if True:
+        import fcntl, os, sys
+        held = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        print("held", flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", script, f"{host.top}/opt/.cells.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "held\n"
+        began = time.monotonic()
+        subprocess.Popen(["sh", "-c", "sleep 0.4; exec >&-"], stdout=other.stdin).wait()
+        other.stdin.close()
+        with cells.alone(host.config):
+            assert time.monotonic() - began >= 0.3
+
+
+def test_a_manifest_is_whole_or_the_one_before(host: Box) -> None:
+    cell = host.cell()
+    before = cells.manifest_of(cell)
+    with pytest.raises(TypeError):
+        cells.update(cell, odd={1, 2})
+    assert cells.manifest_of(cell) == before
+    assert json.loads(Path(cell.path, cells.MANIFEST).read_text()) == before

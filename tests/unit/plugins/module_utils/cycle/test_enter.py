@@ -1,0 +1,379 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A kept cell is opened, and its work brought out: real repositories and users; systemd alone is played."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import number_of
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter, handover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
+
+pytestmark = NEEDS_ROOT
+COLLECTIONS = Path(__file__).resolve().parents[5] / ".collections"
+UNIT = "[Service]\nUser=loop\nProtectSystem=strict\nPrivateTmp=yes\n"
+CHANGE = "issue_app_7"
+NETWORK = os.stat("/proc/self/ns/net").st_ino
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    with box() as found:
+        found.deploy()
+        monkeypatch.setattr(enter, "systemctl", lambda *_words: UNIT)
+        yield found
+
+
+def options(words: list[str]) -> list[str]:
+    return [words[at + 1] for at, word in enumerate(words) if word == "-p"]
+
+
+def unit_in(words: list[str]) -> str:
+    """The unit that a command starts."""
+    assert words[1].startswith("--unit=") and words[1].endswith(".service")
+    return words[1].removeprefix("--unit=")
+
+
+def secrets(host: Box) -> Path:
+    return Path(f"/run/{host.config['unit']}-enter")
+
+
+# --- the door
+
+
+def test_the_command_that_opens_it(host: Box) -> None:
+    cell = host.kept(NAME)
+    with enter.opened(host.config, cell, ["git", "log"]) as words:
+        assert cells.in_use(cell)
+        given = json.loads((secrets(host) / f"{NAME}.json").read_text())
+        assert given == {"environment": {}, "model_policy": "", "cell": cell.path, "network": NETWORK}
+        assert audit.sessions(host.config) == [] and "gate.socket" not in "".join(words)
+        assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
+    assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
+    assert words[:1] + words[2:6] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
+    assert unit_in(words).startswith(f"{host.config['unit']}-enter-{NAME}-")
+    at = words.index("--")
+    assert words[at + 1 :] == [f"{host.top}/lib/loop", "inside", host.config_file, cell.path, "git", "log"]
+    told = options(words)
+    assert {"ProtectSystem=strict", "PrivateTmp=yes", f"User={LOOP}", "UMask=0022"} <= set(told)
+    assert "User=loop" not in told
+    assert f"TemporaryFileSystem={host.runs}:mode=0755" in told
+    assert [one for one in told if one.startswith("BindPaths=")] == [
+        f"BindPaths={cell.part(part)}" for part in cells.PARTS
+    ]
+    secrets(host).rmdir()
+
+
+def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
+    (host.top / "etc/env").write_text("GH_TOKEN=t\nENGINEERING_LOOP_GITHUB_TOKEN=u\nOPENAI_API_KEY=k\n")
+    cell = host.kept(NAME)
+    with enter.opened(host.config, cell, [], as_engine=True) as words:
+        given = json.loads((secrets(host) / f"{NAME}.json").read_text())
+        assert "t" not in words and "k" not in words
+        assert audit.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
+        assert f"Wants={host.config['unit']}-gate.socket" in options(words)
+    policy = f"{host.release}/{handover.OWN_POLICY}"
+    assert given == {
+        "environment": {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}, "model_policy": "",
+        "hidden": [f"{host.top}/etc/env"], "cell": cell.path, "network": NETWORK,
+    }  # fmt: skip
+    assert audit.sessions(host.config) == []  # nobody asks after the end
+    subprocess.run(["rm", "-r", audit.directory(host.config)], check=True)
+    secrets(host).rmdir()
+
+
+def test_not_while_it_runs_and_not_twice(host: Box) -> None:
+    running, kept = host.cell(NAME), host.kept("20260131T120000Z-0000000a")
+    with (
+        pytest.raises(LoopError, match=f"the cycle of {NAME} is still running"),
+        enter.opened(host.config, running, []),
+    ):
+        raise AssertionError
+    with enter.opened(host.config, kept, []):
+        with pytest.raises(LoopError, match=r"somebody has .* open already"), enter.opened(host.config, kept, []):
+            raise AssertionError
+        with pytest.raises(LoopError, match="there is no such cell"):
+            cells.find(host.config, "ffff")
+    secrets(host).rmdir()
+
+
+def test_it_is_measured_again_afterwards(host: Box) -> None:
+    cell = host.kept(NAME, size=1)
+    with enter.opened(host.config, cell, []):
+        write(Path(cell.part("runs")), {"new.md": "x" * 10_000})
+    assert cells.manifest_of(cell)["size"] > 10_000
+    assert os.lstat(cell.path).st_mode & 0o777 == 0o700
+    secrets(host).rmdir()
+
+
+def test_an_adopted_one_is_seen_where_its_paths_say(host: Box) -> None:
+    cell = host.kept(NAME, "adopted")
+    os.rmdir(cell.part("memory"))
+    old_runs, old_home = Path(cell.path, "runs"), Path(cell.path, "home of old")
+    write(old_runs, {"issue_x_1/state.json": "{}", "odd:name%/x": "", "20260101T000000Z-00000000/x": ""})
+    old_home.mkdir()
+    binds = [[str(old_runs), str(host.runs)], [str(old_home), "/home/lo op"], [f"{cell.path}/none", "/none"]]
+    told = [word for word in enter._places(host.config, cell, {"binds": binds}) if word != "-p"]
+    assert f"BindPaths={cell.part('memory')}" not in told
+    assert f"BindPaths={old_runs}/issue_x_1:{host.runs}/issue_x_1" in told
+    assert f"BindPaths={old_runs}/odd\\:name%%:{host.runs}/odd\\:name%%" in told
+    assert f"BindPaths={cell.path}/home\\ of\\ old:/home/lo\\ op" in told
+    assert not [one for one in told if "/none" in one or "20260101T000000Z" in one]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["a", "b"], ["-x"], ["--as-engine"], ["a", "--help"], ["--", "sh"], ["--as-engine", "a", "b", "--", "sh"]],
+)
+def test_how_it_is_used(host: Box, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert enter.main(host.config_file, *words) == 2
+    assert capfd.readouterr().err == f"{enter.USAGE}\n"
+
+
+def test_what_cannot_be_opened_is_one_line(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    assert enter.main(host.config_file, "none") == 1
+    assert enter.main(f"{host.top}/none.json", "none") == 1
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and all(line.startswith("loop: ") for line in said)
+
+
+def test_what_it_says_is_cleaned_and_cut(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = host.kept(NAME)
+
+    @contextlib.contextmanager
+    def opened(_config: Any, _cell: Cell, command: Sequence[str], **_more: Any) -> Iterator[list[str]]:
+        yield list(command)
+
+    monkeypatch.setattr(enter, "opened", opened)
+    done = enter.run(host.config, cell, ["sh", "-c", r"printf '\033[2J\377\n'; seq 600; echo no >&2; exit 7"])
+    assert (done["exit_status"], len(done["lines"])) == (7, 500)
+    assert done["lines"][-1] == "no" and all(line.isprintable() for line in done["lines"])
+    done = enter.run(host.config, cell, ["sh", "-c", r"printf '\033[2J\377\n'"])
+    assert done["lines"] == ["\\x1b[2J\\xff"]
+    with pytest.raises(LoopError, match=r"took longer than 0\.2 s"):
+        enter.run(host.config, cell, ["sleep", "30"], seconds=0.2)
+
+
+# --- bringing work out
+
+
+def worked(host: Box) -> tuple[Cell, Path]:
+    """A kept cell whose run has a commit, changed files, new files and ignored ones in its worktree."""
+    host.repository("app")
+    host.commit("app", {".gitignore": "*.log\n"})
+    host.write_config()
+    pristine.refresh(host.config)
+    cell = host.cell(NAME, outcome="error")
+    as_user(LOOP, lambda: pristine.check_out(host.config, cell.part("workspace")))
+    checkout, worktree = (
+        Path(cell.part("workspace"), "app"),
+        Path(cell.part("runs"), CHANGE, "worktrees", f"app-{CHANGE}"),
+    )
+    git(checkout, "worktree", "add", "-q", "-b", "hyrule-feature/x", str(worktree))
+    write(worktree, {"docs/committed.md": "c\n"})
+    git(worktree, "add", "-A")
+    git(worktree, "commit", "-q", "-m", "Work")
+    write(worktree, {"docs/new.md": "n\n", "docs/0.md": "changed\n", "noise.log": "x"})
+    give(cell.part("workspace"), LOOP)
+    give(cell.part("runs"), LOOP)
+    cells.close(cell, cells.manifest_of(cell))
+    return cell, worktree
+
+
+@pytest.fixture
+def played(host: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
+    """systemd-run's part: the command runs as the loop's user, in the cell's runs."""
+
+    @contextlib.contextmanager
+    def opened(_config: Any, cell: Cell, command: Sequence[str], **_more: Any) -> Iterator[list[str]]:
+        os.chmod(cell.path, 0o755)  # it is mounted for it
+        load = (
+            f"from {enter.__name__} import {command[1]} as main"  # first: the user may not read this Python's library
+        )
+        home = {"HOME": cell.part("state"), "PATH": os.environ["PATH"]}
+        there = f"import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
+        there += f"os.setgroups([]); os.setgid({gid(LOOP)}); os.setuid({uid(LOOP)}); os.environ.clear(); "
+        there += f"os.environ.update({home!r}); os.chdir({cell.part('runs')!r}); sys.exit(main(*sys.argv[1:]))"
+        yield [sys.executable, "-c", there, *command[2:]]
+        os.chmod(cell.path, 0o700)
+
+    monkeypatch.setattr(enter, "opened", opened)
+    return host
+
+
+def test_work_is_brought_as_a_branch(played: Box) -> None:
+    cell, _worktree = worked(played)
+    told = enter.bring(played.config, cell, "rescue/7", check=True)
+    place = f"{played.config['state_dir']}/restored/{cell.id}/app"
+    one = {"checkout": "app", "path": place, "branch": "rescue/7", "left_out": []}
+    assert told == {"changed": True, "brought": [one]}
+    assert not os.path.exists(place)
+    assert enter.bring(played.config, cell, "rescue/7") == told
+    assert git(place, "branch", "--show-current") == "rescue/7" and git(place, "status", "--short") == ""
+    assert git(place, "log", "--format=%s", "origin/main..") == "What was not committed when the cycle ended\nWork"
+    files = {name: text for name, text in shape(place).items() if not name.startswith(".git/")}
+    assert files == {
+        "docs/committed.md": "c\n", "docs/new.md": "n\n", "docs/0.md": "changed\n", "docs/1.md": "1\n",
+        ".gitignore": "*.log\n",
+    }  # fmt: skip
+    assert git(place, "remote", "get-url", "origin") == f"{played.top}/remotes/app.git"
+    assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(place)} == {0}
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
+    with pytest.raises(LoopError, match="is there already: move it away"):
+        enter.bring(played.config, cell, "rescue/7")
+
+
+def test_the_worktree_stays_as_it_is(played: Box) -> None:
+    cell, worktree = worked(played)
+    before = dict(shape(worktree).items())
+    enter.bring(played.config, cell, "rescue/7")
+    assert shape(worktree) == before
+    assert git(worktree, "log", "-1", "--format=%s") == "Work"
+
+
+@pytest.mark.parametrize("branch", ["", "-x", "a..b", "a b", "x.lock", "/x", "refs/heads/\x1b"])
+def test_a_name_that_is_no_branch(played: Box, branch: str) -> None:
+    cell = played.kept(NAME)
+    with pytest.raises(LoopError, match="check-ref-format"):
+        enter.bring(played.config, cell, branch)
+
+
+def test_a_cell_without_work_says_so(played: Box) -> None:
+    cell = played.kept(NAME)
+    hostile = Path(cell.part("runs"))
+    write(hostile, {"x/worktrees/app-y/.git": "", "\x1b[2J/worktrees/app-\x1b[2J/.git": "", "z/worktrees/-z/.git": ""})
+    (hostile / "w").mkdir()
+    (hostile / "w/worktrees").symlink_to("/etc")
+    give(hostile, LOOP)
+    with pytest.raises(LoopError, match="has no worktree of a run: look with loop enter"):
+        enter.bring(played.config, cell, "rescue/7")
+
+
+def test_what_cannot_be_packed_is_one_line(played: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, _worktree = worked(played)
+    monkeypatch.setattr(enter, "MAX_BUNDLE", 1)
+    with pytest.raises(LoopError, match="cannot be packed: ") as caught:
+        enter.bring(played.config, cell, "rescue/7")
+    assert str(caught.value).isprintable()
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
+
+
+def test_files_come_out_of_a_worktree_whose_repository_is_gone(played: Box) -> None:
+    cell, worktree = worked(played)
+    (worktree / ".git").write_text("gitdir: /nowhere\x1b[2J\n")
+    os.mkfifo(worktree / "pipe")
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert os.path.isdir(brought["path"])
+    assert not os.path.lexists(f"{brought['path']}/pipe")
+
+
+def test_which_worktrees_there_are(
+    host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, worktree = worked(host)
+    write(Path(cell.part("runs")), {f"{CHANGE}/worktrees/other/x": "", f"{CHANGE}/state/run.json": "{}", "file": ""})
+    monkeypatch.chdir(cell.part("runs"))
+    assert enter.worktrees(host.config_file) == 0
+    assert capfd.readouterr().out == f"app {worktree}\n"
+
+
+# --- what is received
+
+
+def bundle(host: Box, make: str) -> str:
+    """A bundle as a hostile cell would write it: its commit has what git's checks refuse."""
+    work = host.top / "work/app"
+    blob = git(work, "hash-object", "-w", "docs/0.md")
+    if make == "dotgit":
+        listing = f"100644 blob {blob}\t.git\n"
+        done = subprocess.run(["git", "mktree"], cwd=work, input=listing, capture_output=True, text=True, check=True)
+        commit = git(work, "commit-tree", done.stdout.strip(), "-p", "HEAD", "-m", "x")
+    elif make == "commit":
+        tree = git(work, "rev-parse", "HEAD^{tree}")
+        text = f"tree {tree}\nauthor x <x> nonsense\ncommitter x <x> nonsense\n\nx\n"
+        words = ["git", "hash-object", "-t", "commit", "-w", "--stdin", "--literally"]
+        done = subprocess.run(words, cwd=work, input=text, capture_output=True, text=True, check=True)
+        commit = done.stdout.strip()
+    else:
+        write(work, {"good.md": "x"})
+        git(work, "add", "-A")
+        git(work, "commit", "-q", "-m", "Good")
+        commit = git(work, "rev-parse", "HEAD")
+    git(work, "update-ref", enter.BRINGING, commit)
+    path = f"{host.config['pristine_dir']}/.bundle-x"
+    git(work, "bundle", "create", "-q", path, enter.BRINGING, "--not", "origin/main")
+    os.chmod(path, 0o644)
+    return path
+
+
+@pytest.mark.parametrize("make", ["good", "dotgit", "commit", "garbage", "cut"])
+def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
+    host.repository("app")
+    pristine.refresh(host.config)
+    (clone,) = pristine.clones(host.config)
+    path = bundle(host, make)
+    if make == "garbage":
+        Path(path).write_bytes(b"x" * 1000)
+    elif make == "cut":
+        os.truncate(path, os.path.getsize(path) - 30)
+    making, place = f"{host.config['pristine_dir']}/.bringing-x", f"{host.top}/restored/x/app"
+
+    def receive() -> None:
+        pristine.hand_out(
+            host.config, clone, "x", place, "rescue/7", clone.path, lambda made: enter._received(path, made)
+        )  # fmt: skip
+
+    if make == "good":
+        receive()
+        assert git(place, "log", "-1", "--format=%s", "rescue/7") == "Good"
+        assert git(place, "for-each-ref", "refs/loop-bring") == ""
+        return
+    with pytest.raises(LoopError) as caught:
+        receive()
+    assert "\n" not in str(caught.value)
+    assert not os.path.lexists(place) and not os.path.lexists(making)  # no branch of it anywhere
+
+
+# --- inside
+
+
+def test_the_environment_in_it(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    cell = host.cell()
+    given = {"environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "network": 0}
+    write(host.top / "run", {enter.HANDED: json.dumps(given)})
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(host.top / "run"))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(os, "execve", lambda program, words, environment: seen.update(
+        program=program, words=words, environment=environment, at=os.getcwd()))  # fmt: skip
+    bounds: list[Any] = []  # set for real, they would stay with all other tests
+    monkeypatch.setattr(sandbox.resource, "setrlimit", lambda *given: bounds.append(given))
+    before = os.getcwd()
+    try:
+        enter.inside(host.config_file, cell.path, "ls", "-l")
+        most = int(number_of(host.config["cell_max_size"], "size"))
+        assert bounds == [(resource.RLIMIT_FSIZE, (most, most))]
+        assert (seen["words"], seen["at"]) == (["ls", "-l"], cell.part("runs"))
+        assert seen["environment"]["HOME"] == cell.part("state") and seen["environment"]["OPENAI_API_KEY"] == "k"
+        assert seen["environment"]["PATH"].startswith(f"{host.top}/lib/bin:")
+        assert seen["environment"]["PATH"].endswith(f"{host.release}/.venv/bin")
+        enter.inside(host.config_file, cell.path)
+        assert seen["words"][0].endswith("sh") and seen["words"][-1] == "-i"
+        assert enter.inside(host.config_file, cell.path, "no-such\x1b") == 127
+        assert capfd.readouterr().err == "no-such\\x1b: not found\n"
+    finally:
+        os.chdir(before)

@@ -1,0 +1,445 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a cycle ended: what root saw stands above what the cycle says, and whatever it says, it is settled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import settle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.audit import Story
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
+
+INVOCATION = "i" * 32
+
+
+# --- judging
+
+
+@pytest.mark.parametrize(
+    ("manifest", "claim", "systemd", "outcome", "detail"),
+    [
+        ({}, {"outcome": "published"}, {}, "published", ""),
+        ({"agents": 3}, {"outcome": "published", "detail": "d"}, {}, "published", "d"),
+        ({}, {"outcome": "idle", "detail": "nothing"}, {}, "idle", "nothing"),
+        ({"agents": 1}, {"outcome": "needs_triage", "detail": "a person"}, {}, "needs_triage", "a person"),
+        # What root did or saw wins.
+        ({"ended_by": "its cell has 9 files"}, {"outcome": "published"}, {"SERVICE_RESULT": "timeout"}, "interrupted",
+         "the cycle was ended: its cell has 9 files"),
+        ({"agents": 1}, {"outcome": "published"}, {"SERVICE_RESULT": "timeout"}, "interrupted",
+         "it took longer than engineering_loop_service_timeout"),
+        ({"agents": 1}, {"outcome": "idle", "detail": "honest"}, {}, "error",
+         "the cycle says idle, but an agent was started: honest"),
+        *(({"agents": 1}, {"outcome": name}, {}, "error", f"the cycle says {name}, but an agent was started: ")
+          for name in cells.NOTHING_IN_IT),
+        # No report.
+        ({}, {}, {"EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}, "interrupted", "the cycle was killed (KILL)"),
+        ({}, {}, {"EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}, "interrupted", "the cycle was killed (SEGV)"),
+        ({}, {}, {"EXIT_CODE": "exited", "EXIT_STATUS": "4"}, "refused",
+         "the cycle refused to start its engine, see the journal"),
+        ({"agents": 1}, {}, {"EXIT_CODE": "exited", "EXIT_STATUS": "4"}, "error",
+         "the cycle ended (exited 4) without a report"),
+        ({}, {}, {"EXIT_CODE": "exited", "EXIT_STATUS": "0"}, "error", "the cycle ended (exited 0) without a report"),
+        ({}, {}, {"EXIT_CODE": "exited", "EXIT_STATUS": "10"}, "error", "the cycle ended (exited 10) without a report"),
+        ({}, {}, {}, "error", "the cycle ended (unknown ) without a report"),
+        # Nonsense.
+        ({}, {"outcome": "win\x1b[2J", "detail": "x"}, {}, "error",
+         "the engine says win\\x1b[2J, which nobody knows: x"),
+        ({}, {"outcome": "running"}, {}, "error", "the engine says running, which nobody knows: "),
+        ({}, {"outcome": ["published"]}, {"EXIT_CODE": "exited", "EXIT_STATUS": "1"}, "error",
+         "the cycle ended (exited 1) without a report"),
+        ({}, {"outcome": None}, {"EXIT_CODE": "killed", "EXIT_STATUS": "TERM"}, "interrupted",
+         "the cycle was killed (TERM)"),
+        ({}, {"outcome": "error", "detail": {"a": 1}}, {}, "error", "{'a': 1}"),
+    ],
+)  # fmt: skip
+def test_what_became_of_it(
+    manifest: dict[str, Any], claim: dict[str, Any], systemd: dict[str, str], outcome: str, detail: str
+) -> None:
+    assert settle.judge({"agents": 0, **manifest}, claim, systemd) == (outcome, detail)
+
+
+def test_what_is_not_of_its_kind_is_no_claim() -> None:
+    odd = {"report": [1], "pushes": [{"allowed": True}], "checkouts": [1, {"dest": "a"}], "numbers": 3,
+           "exit_status": "0", "engine_ended": "yes", "outcome": {}, "more": 1}  # fmt: skip
+    assert settle.claimed(odd) == {"checkouts": [{"dest": "a"}], "outcome": {}, "detail": ""}
+    assert settle.claimed({}) == {"checkouts": [], "outcome": None, "detail": ""}
+
+
+URL = "http://forge/1"
+SENT: dict[str, Any] = {"what": "push", "repo": "o/r", "branch": "b", "new": "1" * 40, "allowed": True, "reason": ""}
+REFUSED = {**SENT, "allowed": False, "reason": "push refused: src/x.py: outside"}
+OPENED = {"what": "open", "repo": "o/r", "branch": "b", "new": "1" * 40, "url": URL}
+TOOK = [
+    {"what": "list", "repo": "o/r", "offered": [{"number": 7, "title": "\\x1b[2J"}], "held": []},
+    {"what": "view", "repo": "o/r", "number": 7, "body": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "report", "entries", "told", "detail"),
+    [
+        ("published", {"pr_url": URL, "issue": {"repo": "o/r", "number": 7}}, [SENT, OPENED], "published", "d"),
+        ("published", {}, [SENT, OPENED], "published", "d"),
+        ("published", {"pr_url": URL}, [], "error", "the engine says published, but no pull request was opened"),
+        ("published", {"pr_url": URL}, [REFUSED], "error",
+         "the engine says published, but no pull request was opened: push refused: src/x.py: outside"),
+        ("published", {"pr_url": URL}, [SENT, {**OPENED, "finished": "another"}], "error",
+         "the engine says published, but no pull request was opened"),
+        ("published", {"pr_url": "http://forge/2"}, [SENT, OPENED], "error",
+         f"the engine reports http://forge/2, but it opened {URL}"),
+        ("published", {"issue": {"repo": "o/r", "number": 8}}, [SENT, OPENED], "error",
+         f"the engine reports o/r#8, but it took o/r#7; its pull request is {URL}"),
+        ("idle", {}, [], "idle", "d"),
+        ("idle", {}, [{**OPENED, "finished": "another"}], "idle", "d"),
+        ("idle", {}, [SENT], "error", "the engine says idle, but it pushed: d"),
+        ("over_budget", {}, [REFUSED], "error",
+         "the engine says over_budget, but it pushed: d: push refused: src/x.py: outside"),
+        ("needs_triage", {}, [REFUSED], "needs_triage", "push refused: src/x.py: outside"),
+        ("needs_triage", {}, [SENT, OPENED], "error", f"the engine says needs_triage, but it opened {URL}: d"),
+        ("error", {}, [REFUSED], "error", "push refused: src/x.py: outside"),
+        ("error", {}, [SENT, OPENED], "error", f"d; its pull request {URL} is open"),
+        ("interrupted", {}, [SENT, OPENED], "interrupted", f"d; its pull request {URL} is open"),
+    ],
+)  # fmt: skip
+def test_what_the_gateway_wrote_down_stands_above_what_the_engine_says(
+    outcome: str, report: dict[str, Any], entries: list[dict[str, Any]], told: str, detail: str
+) -> None:
+    story = audit.story([*TOOK, *entries])
+    assert settle.against_record(outcome, "d", {"report": report}, story) == (told, detail)
+
+
+def test_what_the_record_of_a_cycle_has_of_it() -> None:
+    held = [{"number": 9, "why": "open"}]
+    more = [{**TOOK[0], "held": held}, SENT, {**OPENED, "url": "http://forge/9", "finished": "x"}, OPENED]
+    told = settle.told_by(audit.story([*TOOK, *more, {"what": "refused", "why": "no"}]))
+    assert told["issue"] == {"repo": "o/r", "number": 7, "title": "\\x1b[2J"}
+    assert (told["pr_url"], told["finished"], told["refusals"], told["asked"]) == (URL, ["http://forge/9"], ["no"], 7)
+    assert told["held"] == [{"repo": "o/r", "number": 9, "why": "open"}]
+    assert told["pushes"] == [{key: SENT[key] for key in SENT if key != "what"}]
+    nothing = settle.told_by(Story())
+    assert nothing["issue"] is None and nothing["pr_url"] == "" and nothing["pushes"] == []
+
+
+# --- the whole, on files
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    with box() as found:
+        for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("INVOCATION_ID", INVOCATION)
+        yield found
+
+
+def begun(host: Box, name: str = NAME, agents: int = 1, invocation: str = INVOCATION) -> Cell:
+    """A cycle as ``loop prepare`` leaves it."""
+    cell = host.cell(name, agents=agents, invocation=invocation)
+    record = {
+        "cycle": name, "invocation_id": invocation, "started": utc_now(), "outcome": "running", "trigger": "manual",
+        "cell": cell.path, "clones": [{"dest": "x", "status": "failed"}],
+    }  # fmt: skip
+    records.write(host.config["cycles_dir"], record)
+    return cell
+
+
+def tell(host: Box, cell: Cell) -> None:
+    """What the gateway writes down of a cycle that publishes."""
+
+    def write_down() -> None:
+        os.makedirs(f"{host.config['gate_dir']}/records", exist_ok=True)
+        for entry in [*TOOK, REFUSED, SENT, OPENED]:
+            audit.append(host.config, cell.id, entry)
+
+    as_user(GATE, write_down)
+
+
+def settled(host: Box, claim: dict[str, Any] | None, cell: Cell) -> dict[str, Any]:
+    if claim is not None:
+        cells.write_report(cell, claim)
+        if claim.get("outcome") == "published":
+            tell(host, cell)
+    assert settle.main(host.config_file) == 0
+    return records.read(host.config["cycles_dir"])[-1]
+
+
+PUBLISHED = {
+    "outcome": "published", "detail": "", "engine_ended": True, "exit_status": 0,
+    "report": {"outcome": "published", "pr_url": "http://forge/1", "cost_usd": 0.5,
+               "issue": {"repo": "o/r", "number": 7, "title": "\x1b[2J"}},
+    "numbers": {"cpu_seconds": 3.5, "memory_max_bytes": 1e6, "seconds_before_engine": 0.2},
+}  # fmt: skip
+
+
+@NEEDS_ROOT
+def test_a_published_one(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    cell = begun(host, agents=2)
+    budget.take(host.config, INVOCATION, "manual")
+    write(Path(cell.part("memory")), {"lesson.md": "x"})
+    give(cell.part("memory"), LOOP)
+    record = settled(host, PUBLISHED, cell)
+    assert (record["outcome"], record["agents"], record["kept"], record["exit_status"]) == ("published", 2, False, 0)
+    assert record["memory"] == {"changed": True, "files": 1, "bytes": 1, "left_out": []}
+    assert shape(host.memory) == {"lesson.md": "x"}
+    seen = record["numbers"]
+    assert (seen["cost_usd"], seen["agents"], seen["pushes"], seen["pushes_refused"]) == (0.5, 2, 2, 1)
+    assert (seen["cpu_seconds"], seen["clones_failed"], seen["runs_today"], seen["max_runs"]) == (3.5, 1, 1, 2)
+    assert seen["cell_bytes"] > 0 and seen["free_bytes"] > 0
+    manifest = cells.manifest_of(cell)
+    assert (manifest["outcome"], manifest["issue"]["title"]) == ("published", "\\x1b[2J")
+    assert os.lstat(cell.path).st_mode & 0o777 == 0o700
+    told = capfd.readouterr().out
+    assert "o/r#7 http://forge/1 (run 1 of 2 today)" in told and told.isprintable() == (told.count("\n") == 0)
+
+
+@NEEDS_ROOT
+def test_an_idle_one_leaves_nothing(host: Box) -> None:
+    cell = begun(host, agents=0)
+    record = settled(host, {"outcome": "idle", "engine_ended": True, "report": {"outcome": "idle"}}, cell)
+    assert record["outcome"] == "idle" and "cell" not in record and record["agents"] == 0
+    assert os.listdir(host.runs) == []
+    assert budget.today(host.config)["runs"] == []
+
+
+@NEEDS_ROOT
+def test_one_that_says_idle_after_its_agent_is_kept_and_counted(host: Box) -> None:
+    cell = begun(host, agents=1)
+    budget.take(host.config, INVOCATION, "manual")
+    record = settled(host, {"outcome": "idle", "detail": "honest", "engine_ended": True}, cell)
+    assert (record["outcome"], record["kept"]) == ("error", True)
+    assert os.path.isdir(cell.path) and len(budget.today(host.config)["runs"]) == 1
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("outcome", ["published", "needs_triage", "idle", "error"])
+def test_an_engine_whose_agent_is_none_of_our_programs_counts_by_what_it_had_in_hand(host: Box, outcome: str) -> None:
+    settled(host, {"outcome": outcome, "engine_ended": True}, begun(host, agents=0))
+    assert len(budget.today(host.config)["runs"]) == (outcome in ("published", "needs_triage"))
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("agents", "state", "outcome", "end", "told"),
+    [
+        (0, '{"backend_name": "mock"}', "published", "error", "pi (engineering_loop_agent_programs) was not started"),
+        (0, '{"backend_name": "pi"}', "published", "error", "the engine's backend was pi: "),
+        (0, None, "published", "error", "the engine's backend was not named: "),
+        (
+            1,
+            '{"backend_name": "mock"}',
+            "published",
+            "error",
+            "was started, but did not do it, and the engine's backend",
+        ),
+        (0, '{"backend_name": "mock"}', "needs_triage", "error", "What it made is none: stopped"),
+        (0, "{}", "needs_triage", "needs_triage", "stopped"),
+        (1, '{"backend_name": "pi"}', "published", "published", ""),
+        (1, None, "published", "published", ""),
+    ],
+)
+def test_work_that_no_agent_did_is_an_error(
+    host: Box, agents: int, state: str | None, outcome: str, end: str, told: str
+) -> None:
+    cell = begun(host, agents=agents)
+    if state is not None:
+        write(Path(cell.part("runs")), {"issue_r_7/state/ISSUE_R_7.json": state})
+    claim = {**PUBLISHED, "outcome": outcome, "detail": "stopped" if outcome != "published" else ""}
+    cells.write_report(cell, claim)
+    tell(host, cell)
+    if outcome != "published":  # it took its issue, and went no further
+        os.unlink(audit.path_of(host.config, cell.id))
+        as_user(GATE, lambda: [audit.append(host.config, cell.id, one) for one in TOOK])
+    settle.main(host.config_file)
+    record = records.read(host.config["cycles_dir"])[-1]
+    assert (record["outcome"], told in record["detail"]) == (end, True), record["detail"]
+    assert record["backend"] == (json.loads(state or "{}").get("backend_name") or "")
+    assert os.path.isdir(cell.path)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("odd", ["[", "[]", '{"backend_name": 5}', '{"backend_name": ["mock"]}', "x" * 99, "", None])
+def test_a_state_file_is_input(host: Box, odd: str | None) -> None:
+    cell, story = begun(host), audit.story(TOOK)
+    state = Path(cell.part("runs"), "issue_r_7/state")
+    write(state, {"ISSUE_R_7.json": odd or ""})
+    if odd is None:
+        (state / "ISSUE_R_7.json").unlink()
+        os.mkfifo(state / "ISSUE_R_7.json")
+    assert settle.backend_of(cell, story) == settle.backend_of(cell, Story()) == ""
+    (state / "ISSUE_R_7.json").unlink()
+    (state / "ISSUE_R_7.json").symlink_to(host.top / "etc/mine.json")
+    write(host.top / "etc", {"mine.json": '{"backend_name": "pi"}'})
+    assert settle.backend_of(cell, story) == ""
+
+
+@NEEDS_ROOT
+def test_a_crashed_one_is_kept_whole_and_its_memory_is_not_taken(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.remember({"a.md": "old"})
+    cell = begun(host, agents=1)
+    write(Path(cell.part("runs")), {"x/work.md": "mine"})
+    write(Path(cell.part("memory")), {"a.md": "half"})
+    monkeypatch.setenv("EXIT_CODE", "killed")
+    monkeypatch.setenv("EXIT_STATUS", "KILL")
+    record = settled(host, None, cell)
+    assert (record["outcome"], record["detail"], record["kept"]) == ("interrupted", "the cycle was killed (KILL)", True)
+    assert "memory" not in record and shape(host.memory) == {"a.md": "old"}
+    assert shape(cell.part("runs")) == {"x/work.md": "mine"}
+    assert [one["outcome"] for one in cells.listing(str(host.runs))] == ["interrupted"]
+
+
+@NEEDS_ROOT
+def test_one_without_a_cell_is_settled_as_well(host: Box) -> None:
+    cell = begun(host)
+    cells.remove(cell)
+    record = settled(host, None, cell)
+    assert record["outcome"] == "error" and "ended without a cell: " in record["detail"]
+    damaged = begun(host, f"{TODAY}T000001Z-1a2b3c4d")
+    Path(damaged.path, cells.MANIFEST).write_text("[")
+    record = settled(host, None, damaged)
+    assert record["outcome"] == "error" and "is not JSON" in record["detail"]
+    assert records.running(host.config["cycles_dir"]) == []
+
+
+ODD: list[Any] = [
+    None, [], [1], "text", 7, 1e999, {}, {"a": [[[[[[[[[[1]]]]]]]]]]}, "\x1b[2J\udcff\ud800" * 1000,
+    True, -1, ["x"] * 10_000,
+    {"issue": "x"}, {"issue": {"repo": ["\x1b"], "number": {"a": 1}}, "pr_url": ["\x07"]}, {"cost_usd": "much"},
+]  # fmt: skip
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+def test_whatever_a_cycle_reports_it_is_settled(host: Box, capfd: pytest.CaptureFixture[str], value: Any) -> None:
+    for number, key in enumerate(
+        ("report", "checkouts", "numbers", "exit_status", "engine_ended", "outcome", "detail")
+    ):
+        cell = begun(host, f"{TODAY}T00000{number}Z-1a2b3c4d")
+        record = settled(host, {**PUBLISHED, key: value}, cell)
+        assert record["outcome"] in records.EXIT_STATUS
+        assert all(isinstance(one, (int, float)) for one in record["numbers"].values())
+        json.dumps(record).encode()
+    out, err = capfd.readouterr()
+    assert all(line.isprintable() for line in out.splitlines()) and not err
+
+
+@NEEDS_ROOT
+def test_a_hostile_memory_changes_no_outcome(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    host.remember({"a.md": "old"})
+    cell = begun(host, agents=1)
+    os.chmod(cell.part("memory"), 0)
+    record = settled(host, PUBLISHED, cell)
+    assert record["outcome"] == "published"
+    assert record["memory"]["changed"] is False and "no directory to enter" in record["memory"]["error"]
+    assert "memory stays as it was: " in capfd.readouterr().out
+    assert shape(host.memory) == {"a.md": "old"}
+
+
+@NEEDS_ROOT
+def test_a_clone_that_gave_no_checkout_is_marked(host: Box) -> None:
+    host.repository("app")
+    host.write_config()
+    pristine.refresh(host.config)
+    claim = {**PUBLISHED, "checkouts": [{"dest": name, "status": "failed"} for name in ("app", "../x", None, "other")]}
+    settled(host, claim, begun(host))
+    (path,) = Path(host.config["pristine_dir"]).glob("*.git")
+    assert (path / "rebuild").exists()
+    host.config["gate_user"] = "no-such-user"
+    host.write_config()
+    assert settled(host, claim, begun(host, f"{TODAY}T000001Z-1a2b3c4d"))["outcome"] == "published"
+
+
+@NEEDS_ROOT
+def test_only_the_cycle_of_this_invocation(host: Box) -> None:
+    other = begun(host, f"{TODAY}T000001Z-00000000", invocation="o" * 32)
+    records.write(host.config["cycles_dir"], {"cycle": "20250101T000000Z-old", "outcome": "running"})
+    assert settle.main(host.config_file) == 0
+    assert {one["outcome"] for one in records.read(host.config["cycles_dir"])} == {"running"}
+    assert cells.manifest_of(other)["outcome"] == "running"
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("claim", "told", "status"),
+    [
+        ("published", "0", 0), ("idle", "10", 0), ("needs_triage", "3", 0), ("error", "1", 0),
+        ("needs_triage", "0", 1), ("error", "10", 1), ("win", "0", 1), ("published", "", 0),
+    ],
+)  # fmt: skip
+def test_systemd_is_told_no_better_end_than_it_had(
+    host: Box, monkeypatch: pytest.MonkeyPatch, claim: str, told: str, status: int
+) -> None:
+    cell = begun(host, agents=int(claim != "idle"))
+    cells.write_report(cell, {"outcome": claim})
+    tell(host, cell)
+    if claim != "published":
+        os.unlink(audit.path_of(host.config, cell.id))
+    monkeypatch.setenv("EXIT_STATUS", told)
+    assert settle.main(host.config_file) == status
+
+
+def test_a_host_without_settings_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert settle.main(f"{tmp_path}/none.json") == 1
+    assert capfd.readouterr().out.startswith("the cycle was not settled: ")
+
+
+@NEEDS_ROOT
+def test_what_was_kept_long_enough_is_let_go(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    host.config["quarantine_keep"]["age"] = "90d"
+    host.write_config()
+    host.kept("20200101T000000Z-00000000")
+    host.kept("20200102T000000Z-00000000")
+    with cells.used(Cell(f"{host.runs}/20200102T000000Z-00000000")):
+        assert settle.main(host.config_file) == 0
+    assert os.listdir(host.runs) == ["20200102T000000Z-00000000"]
+    assert "cell 20200101T000000Z-00000000 kept long enough (older than its time), let go" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
+def test_a_clone_that_was_replaced_is_let_go_after_all_that_borrowed_from_it(
+    host: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host.config["quarantine_keep"].update(min_age="30d")
+    replaced = Path(host.config["pristine_dir"], ".replaced-app-20200301T000000Z")
+    (replaced / "objects").mkdir(parents=True)
+    give(host.config["pristine_dir"], GATE)
+    cell = host.kept("20200201T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    cells.remove(cell)
+    host.kept("20200401T000000Z-1a2b3c4d")
+    host.config["quarantine_keep"].update(min_age="36500d")
+    settle.let_go(host.config)
+    assert replaced.exists()
+    host.config["quarantine_keep"].update(min_age="7d")
+    settle.let_go(host.config)
+    assert not replaced.exists()
+    assert f"{replaced.name} in {replaced.parent}, which was damaged, let go" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
+def test_a_cell_that_cannot_go_stops_nothing(
+    host: Box, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = begun(host, agents=0)
+    real: Callable[[str], None] = cells.remove_tree
+
+    def stuck(path: str) -> None:
+        if ".gone-" in path and os.path.lexists(path):
+            raise settle.LoopError(f"{path} cannot be removed: busy")
+        real(path)
+
+    monkeypatch.setattr(cells, "remove_tree", stuck)
+    assert settled(host, {"outcome": "idle"}, cell)["outcome"] == "idle"
+    assert "cannot be removed: busy" in capfd.readouterr().out

@@ -1,0 +1,126 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine's lock is input: it holds up a heal only for a living process that could have written it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.processes import (
+    check_run_lock,
+    cycle_in_progress,
+    run_holder,
+)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+SLEEP = "import time; time.sleep(300)"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", SLEEP]) as process:
+        yield process
+        process.kill()
+
+
+HOSTILE: dict[str, bytes] = {
+    "pid 1": b'{"pid": 1}',
+    "infinite": b'{"pid": 1e999}',
+    "not a number": b'{"pid": NaN}',
+    "negative": b'{"pid": -1}',
+    "zero": b'{"pid": 0}',
+    "huge": b'{"pid": ' + b"9" * 4000 + b"}",
+    "huge text": b'{"pid": "' + b"9" * 4000 + b'"}',
+    "true": b'{"pid": true}',
+    "a list": b'{"pid": [1]}',
+    "no object": b"[1]",
+    "brackets": b"[" * 200_000,
+    "brackets in it": b'{"pid": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "large": b" " * 15_000_000,
+    "no text": b"\xff\xfe\x00",
+    "a surrogate": rb'{"pid": "\ud800"}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_lock_that_names_nobody_is_nobodys(tmp_path: Path, content: bytes) -> None:
+    lock = tmp_path / "daemon.lock"
+    lock.write_bytes(content)
+    began = time.monotonic()
+    assert run_holder(str(lock)) is None
+    assert cycle_in_progress(str(lock), "") == ""
+    check_run_lock(str(lock))
+    assert time.monotonic() - began < 5
+
+
+STARTED: list[Any] = [1e999, -1e999, 10**400, [[]], True, None, "0001-01-01", "9999-12-31T23:59:59", "x" * 1000]
+
+
+@pytest.mark.parametrize("started", STARTED, ids=range(len(STARTED)))
+def test_whatever_it_says_of_when_it_began(tmp_path: Path, sleeper: subprocess.Popen[bytes], started: object) -> None:
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": sleeper.pid, "started_at": started}))
+    run_holder(str(lock))  # either answer; no traceback
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "link", "link to nowhere", "nothing", "below a file"])
+def test_what_is_no_file_is_no_lock(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "daemon.lock"
+    if kind == "fifo":
+        os.mkfifo(lock)
+    elif kind == "directory":
+        lock.mkdir()
+    elif kind == "link":
+        lock.symlink_to("/dev/null")  # which many have open
+    elif kind == "link to nowhere":
+        lock.symlink_to("nowhere")
+    elif kind == "below a file":
+        lock.write_text("")
+        lock = lock / "daemon.lock"
+    assert run_holder(str(lock)) is None
+
+
+@ROOT
+def test_a_lock_without_permissions_holds_up_its_owner_only_while_somebody_has_it_open(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(0o755)
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": os.getpid()}))
+    lock.chmod(0)
+    with pytest.raises(LoopError, match="cannot be read"):  # of root's, seen by another: an engine's, perhaps
+        as_user("nobody", lambda: run_holder(str(lock)))
+    os.chown(lock, 65534, 65534)
+    assert as_user("nobody", lambda: run_holder(str(lock))) is None
+
+
+@ROOT
+def test_it_counts_for_its_owner_and_for_the_engine(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": sleeper.pid, "started_at": time.time()}))
+    assert str(sleeper.pid) in (run_holder(str(lock)) or "")
+    os.chown(lock, 65534, 65534)  # written by another user: a process of root's cannot have meant it
+    assert run_holder(str(lock)) is None
+    words = [sys.executable, "-c", SLEEP, "/opt/engine/bin/hyrule-engineering-loop"]
+    with subprocess.Popen(words) as engine:
+        lock.write_text(json.dumps({"pid": engine.pid, "started_at": time.time()}))
+        try:
+            for _time in range(100):  # until it is another program than ours
+                if b"hyrule-engineering-loop" in Path(f"/proc/{engine.pid}/cmdline").read_bytes():
+                    break
+                time.sleep(0.02)
+            assert str(engine.pid) in (run_holder(str(lock)) or "")
+        finally:
+            engine.kill()

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd would throw away of a unit; asked of the real one."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+
+SERVICE = """\
+[Unit]
+# loop_on_failure: the whole name of a unit
+OnFailure={on_failure}
+
+[Service]
+Type=oneshot
+ExecStart=/nowhere/still/to/come
+# loop_memory_max: 4G, 80% or empty
+MemoryMax={memory}
+CPUQuota={cpu}
+"""
+TIMER = (
+    "[Timer]\n# loop_on_calendar: hourly and the like\nOnCalendar={0}\nRandomizedDelaySec={1}\nUnit=t-loop.service\n"
+)
+INSTANCE = "[Socket]\nListenStream=127.0.0.1:%i\n{0}\n"
+
+
+def refused(memory: str = "2G", cpu: str = "150%", on_failure: str = "notify@%n.service", **others: str) -> list[str]:
+    service = SERVICE.format(memory=memory, cpu=cpu, on_failure=on_failure)
+    return systemd.refused({"t-loop.service": service, "t-none.service": "", **others})
+
+
+def test_what_systemd_takes_is_taken() -> None:
+    assert systemd.refused({}) == []
+    for memory, cpu, calendar in (("2G", "150%", "hourly"), ("80%", "5%", "*:0/30"), ("infinity", "200%", "Mon 9:00")):
+        more = {"t-loop.timer": TIMER.format(calendar, 300), "t-x@.socket": INSTANCE.format("")}
+        more["t-x@.service"] = "[Service]\nExecStart=/bin/true %i\n"
+        assert refused(memory, cpu, "", **more) == []
+
+
+@pytest.mark.parametrize("memory", ["2GB", "lots", "0", "-1", "110%", "2G 3G"])
+def test_a_limit_that_would_be_none(memory: str) -> None:
+    (line,) = refused(memory)
+    assert line.startswith(f"loop_memory_max: systemd does not take MemoryMax={memory} in t-loop.service (")
+    assert line.endswith("; it may be 4G, 80% or empty")
+
+
+@pytest.mark.parametrize(
+    ("line", "least"),
+    [
+        ("MemoryMax=1", "128M"), ("MemoryMax=100M", "128M"), ("MemoryMax=1024B", "128M"), ("MemoryMax= 1K 5B", "128M"),
+        ("MemoryMax=0.01%", "128M"), ("TasksMax=8", "16"), ("CPUQuota=1%", "5%"), ("TimeoutStartSec=0", "60"),
+        ("TimeoutStartSec=59", "60"),
+    ],
+)  # fmt: skip
+def test_a_limit_that_no_cycle_could_work_with(line: str, least: str) -> None:
+    text = f"[Service]\nExecStart=/bin/true\nType=oneshot\n# loop_limit: more\n{line}\n"
+    name = line.partition("=")[0]
+    told = f"loop_limit: no loop can live with {line} in t-loop.service (the least is {least}); it may be more"
+    assert systemd.refused({"t-loop.service": text}) == [told]
+    assert systemd.refused({"t-loop.service": text.replace(line, f"{name}={least}")}) == []
+
+
+@pytest.mark.parametrize("never", ["2020-01-01", "*-02-30", "Mon 2020-01-01 09:00:00"])
+def test_a_time_that_never_comes(never: str) -> None:
+    (line,) = refused(**{"t-loop.timer": TIMER.format(never, 300)})
+    assert line == (
+        f"loop_on_calendar: no loop can live with OnCalendar={never} in t-loop.timer (that time never comes); it may be"
+        " hourly and the like"
+    )
+    assert refused(**{"t-loop.timer": TIMER.format("*-02-29", 300)}) == []
+
+
+def test_every_line_is_told_once() -> None:
+    told = refused("many", "1%", "tell me", **{"t-loop.timer": TIMER.format("5 minutes", "soon")})
+    assert sorted(line.split(" (")[0] for line in told) == [
+        "loop_memory_max: systemd does not take MemoryMax=many in t-loop.service",
+        "loop_on_calendar: systemd does not take OnCalendar=5 minutes in t-loop.timer",
+        "loop_on_failure: systemd does not take OnFailure=tell me in t-loop.service",
+        "no loop can live with CPUQuota=1% in t-loop.service",
+        "systemd does not take RandomizedDelaySec=soon in t-loop.timer",
+    ]
+
+
+def test_a_line_of_a_template_and_one_that_systemd_does_not_know() -> None:
+    more = {"t-x@.socket": INSTANCE.format("Backlg=1"), "t-x@.service": "[Service]\nExecStart=/bin/true\n"}
+    (line,) = refused(**more)
+    assert line.startswith("systemd does not take Backlg=1 in t-x@.socket (")
+
+
+def test_a_unit_that_does_nothing_is_refused_as_a_whole() -> None:
+    (line, *_more) = systemd.refused({"t-loop.timer": "[Timer]\nPersistent=yes\n"})
+    assert line.startswith("t-loop.timer: ")
+
+
+def test_what_root_asks_of_systemds_log_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LEVEL", "emerg"), ("TARGET", "null"), ("COLOR", "1"), ("LOCATION", "1"), ("TIME", "1")):
+        monkeypatch.setenv(f"SYSTEMD_LOG_{name}", value)
+    (line,) = refused("lots")
+    assert "MemoryMax=lots" in line
+
+
+def test_a_host_without_systemd_reads_no_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert refused("lots") == []

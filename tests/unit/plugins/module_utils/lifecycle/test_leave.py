@@ -1,0 +1,487 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host is given back: what goes always, what goes as asked, and what nobody touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, renderers, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave
+from disks import on_a_disk_of_its_own
+
+ROOT = os.geteuid() == 0
+# Work belongs to the loop's user, who is not root.
+LOOP = pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid()
+GID = pwd.getpwnam("nobody").pw_gid if ROOT else os.getegid()
+SHA = "a" * 40
+ALL = [name for name in leave.REMOVABLE if name != "user"]
+MARK = "# Written by the role as215932.engineering_loop.engineering_loop\n"
+
+
+class Host:
+    """The files of a host where the loop is deployed and has worked."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.config: dict[str, Any] = {
+            "user": "no-such-user-here",
+            "gate_user": "",  # an older layout, where cycles have no cells
+            "pristine_dir": "",
+            "group": "no-such-group-here",
+            "unit": "loop",
+            "install_dir": str(top / "opt"),
+            "config_dir": str(top / "etc"),
+            "lib_dir": str(top / "lib"),
+            "receipts_dir": str(top / "opt/receipts"),
+            "policy_file": str(top / "etc/policy.yml"),
+            "env_file": str(top / "etc/env"),
+            "state_dir": str(top / "var"),
+            "daemon_state_dir": str(top / "var/state"),
+            **{f"{name}_dir": str(top / "var" / name) for name in ("workspace", "runs", "memory", "cycles")},
+        }
+        self.put("systemd/loop.timer", MARK)
+        self.put("systemd/loop.service", MARK)
+        self.put("systemd/loop.service.d/own.conf", "[Service]\n")
+        self.put("systemd/looper.service", "[Service]\n# somebody else's\n")
+        for name in ("policy.yml", "env", "key.pem"):
+            self.put(f"etc/{name}", name)
+        self.put("etc/loop.json", json.dumps(self.config))
+        self.put(f"opt/releases/{SHA}/.release.json", json.dumps({"sha": SHA}))
+        (top / "opt/current").symlink_to(f"releases/{SHA}")
+        self.put("opt/releases.json", "{}")
+        self.put("opt/budget.json", "{}")
+        self.put("opt/uv-1.0/bin/uv", "uv")
+        (top / "opt/uv").symlink_to("uv-1.0")
+        self.put("opt/receipts/one.json", "{}")
+        self.put("opt/taken-over/then/manifest.json", "{}")
+        (top / "lib").mkdir()
+        for entry in core_files.entries(str(top / "lib")):
+            status = top.stat()
+            names = {"owner": pwd.getpwuid(status.st_uid).pw_name, "group": _group(status.st_gid)}
+            apply(Entry(**{**entry.__dict__, **names}), leave_change(entry.path))
+        for name in ("workspace/infra/README", "runs/issue_1/request.md", "memory/lessons", "state/ledger", ".cache/x"):
+            self.put(f"var/{name}", name)
+        self.put("var/runs/.quarantine/20260101T000000Z-0123abcd-0/manifest.json", '{"what": "tree", "from": "/there"}')
+        if ROOT:
+            subprocess.run(["chown", "-R", str(LOOP), str(top / "var")], check=True)
+
+    def put(self, name: str, text: str) -> Path:
+        path = self.top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def leave(self, *remove: str, **options: Any) -> dict[str, Any]:
+        options = {"key_file": str(self.top / "etc/key.pem"), "unit_dir": str(self.top / "systemd"), **options}
+        return leave.leave(self.config, remove, **options)
+
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.top)) for path in self.top.rglob("*") if path.is_symlink() or not path.is_dir()
+        }
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    return grp.getgrgid(gid).gr_name
+
+
+def leave_change(path: str) -> Any:
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Change
+
+    return Change(path, "created")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What systemd was asked; it has a timer that runs until it is stopped."""
+    asked: list[tuple[str, ...]] = []
+
+    def systemctl(*arguments: str) -> str:
+        asked.append(arguments)
+        return "ActiveState=active\nUnitFileState=enabled\n" if arguments[0] == "show" else ""
+
+    monkeypatch.setattr(systemd, "systemctl", systemctl)
+    monkeypatch.setattr(systemd, "active", lambda unit: unit == "loop.timer" and ("stop", unit) not in asked)
+    monkeypatch.setattr(leave, "STAMP", "/nonexistent/{unit}")
+    return asked
+
+
+CELL = "20260102T030405Z-0123abcd"
+
+
+class Celled(Host):
+    """The same where each cycle has a cell of its own."""
+
+    def __init__(self, top: Path) -> None:
+        super().__init__(top)
+        subprocess.run(["rm", "-rf", str(top / "var")], check=True)
+        self.config |= {"gate_user": "no-such-gate-here", "group": _group(GID)}
+        self.config |= {"pristine_dir": str(top / "var/pristine"), "workspace_dir": "", "daemon_state_dir": ""}
+        self.cell(CELL, "needs_triage", change_id="ISSUE_X_1")
+        self.cell("20260102T040405Z-0123abcd", "published")
+        beside = top / "disk/.adopted-20260102T050405Z-0123abcd/state"
+        binds = [[str(beside), str(top / "disk")], [str(top / "disk/own"), "/x"]]
+        self.cell("20260102T050405Z-0123abcd", "adopted", kind="adopted", binds=binds)
+        for name in (f"{beside}/ledger", "disk/own/file"):
+            self.put(name, "x")
+        self.put(f"var/runs/{CELL}/workspace/app/README", "generated")
+        self.put(f"var/runs/.gone-{CELL[:-1]}e/x", "x")
+        self.put(f"var/cycles/{CELL}.json", "{}")
+        for name in ("memory", "memory.previous"):
+            self.put(f"var/{name}/lessons", "learned")
+            (top / "var" / name).chmod(0o750)
+            os.chown(top / "var" / name, -1, GID)
+        self.put("var/pristine/app.git/HEAD", "ref")
+        if ROOT:
+            subprocess.run(["chown", "-R", str(LOOP), str(top / "var/pristine")], check=True)
+        self.put("etc/loop.json", json.dumps(self.config))
+
+    def cell(self, ident: str, outcome: str, **more: Any) -> None:
+        self.put(f"var/runs/{ident}/cell.json", json.dumps({"id": ident, "outcome": outcome, "kind": "cycle", **more}))
+
+
+@pytest.fixture
+def celled(tmp_path: Path, asked: list[tuple[str, ...]]) -> Celled:
+    return Celled(tmp_path)
+
+
+@pytest.fixture
+def host(tmp_path: Path, asked: list[tuple[str, ...]]) -> Host:
+    return Host(tmp_path)
+
+
+def test_what_we_brought_goes_and_what_came_of_it_stays(host: Host, asked: list[tuple[str, ...]]) -> None:
+    before = host.files()
+    told = host.leave(check=True)
+    assert host.files() == before
+    assert not [words for words in asked if words[0] != "show"]
+    done = host.leave()
+    assert done == told
+    gone = {name.split("/")[0] + "/" + name.split("/")[1] for name in before - host.files()}
+    assert gone == {
+        "systemd/loop.timer", "systemd/loop.service", "opt/releases", "opt/current", "opt/releases.json", "opt/uv",
+        "opt/uv-1.0", "lib/loop", "lib/gateway-client", "lib/bin", "lib/engine",
+        "lib/engineering_loop_core",
+    }  # fmt: skip
+    assert not (host.top / "lib").exists()
+    assert asked.index(("stop", "loop.timer")) < asked.index(("disable", "--now", "loop.timer"))
+    assert ("daemon-reload",) in asked
+    kept = "\n".join(done["kept"])
+    for what in ("(work)", "1 thing in", "(secrets)", "(receipts)", "(taken_over)", "(config)", "somebody's own"):
+        assert what in kept
+    again = host.leave()
+    assert (again["changed"], again["removed"]) == (False, [])
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_an_engine_that_is_checked_out_there_is_left_alone(host: Host) -> None:
+    host.leave()
+    theirs = {
+        str(host.put(f"opt/{name}", "theirs")) for name in ("uv.lock", "agents/one.md", "cache/x", "releases.json")
+    }
+    for name in ("uv.lock", "agents", "cache", "releases.json"):
+        os.lchown(host.top / "opt" / name, LOOP, -1)
+    told = host.leave()
+    assert told["removed"] == [] and all(os.path.isfile(path) for path in theirs)
+
+
+def test_all_that_is_asked_goes_and_is_named(host: Host) -> None:
+    told = host.leave(*ALL, check=True)
+    done = host.leave(*ALL)
+    assert done == told
+    assert host.files() == {"systemd/loop.service.d/own.conf", "systemd/looper.service"}
+    lines = "\n".join(done["removed"])
+    for what in ("20260101T000000Z-0123abcd-0, tree from /there", "runs/issue_1 (", "workspace/infra (", "etc/key.pem"):
+        assert what in lines
+    assert sorted(os.listdir(host.top)) == ["systemd"], list(host.top.rglob("*"))
+    assert not host.leave(*ALL)["changed"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_thing_is_asked_for_and_the_others_stay(host: Host, name: str) -> None:
+    own = {
+        "work": ("var/", "opt/budget.json"),
+        "config": ("etc/loop.json", "etc/policy.yml"),
+        "secrets": ("etc/env", "etc/key.pem"),
+        "receipts": "opt/receipts",
+        "taken_over": "opt/taken-over",
+    }
+    host.leave()
+    before = host.files()
+    host.leave(name)
+    assert before - host.files() == {path for path in before if path.startswith(own[name])}
+
+
+def test_a_host_where_nothing_is_deployed_and_one_of_the_older_layout_are_left_alone(
+    tmp_path: Path, asked: list[tuple[str, ...]]
+) -> None:
+    host = Host(tmp_path / "other")
+    host.top = tmp_path
+    host.config = {key: value.replace("/other", "") for key, value in host.config.items()}
+    assert host.leave() == {"changed": False, "removed": [], "kept": []}
+    host.put("lib/git-askpass", '#!/bin/sh\necho "$GH_TOKEN"\n')
+    host.put("lib/run-daemon", "#!/bin/sh\n")
+    host.put("systemd/loop.service", "[Service]\nExecStart=/usr/local/lib/run-daemon\n")
+    done = host.leave()
+    assert not done["changed"]
+    assert any("the role did not write it" in line for line in done["kept"])
+    assert not asked
+
+
+def test_a_cycle_in_progress_is_waited_for_and_then_told(
+    host: Host, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leave, "cycle_in_progress", lambda lock, unit: f"{unit} is active" if not lock else "")
+    before = host.files()
+    with pytest.raises(LoopError, match=r"a run is in progress .*: nothing was removed"):
+        host.leave("work", wait=0.1)
+    assert host.files() == before
+    assert ("stop", "loop.timer") not in asked
+
+
+def test_what_is_to_stay_does_not_go_with_the_work(host: Host) -> None:
+    host.config["env_file"] = str(host.put("var/env", "GH_TOKEN=x\n"))
+    before = host.files()
+    with pytest.raises(LoopError, match=r"var/env \(env_file\) stands in .*var, which is to be removed"):
+        host.leave("work")
+    assert host.files() == before
+    host.leave("work", "secrets")
+    assert not (host.top / "var").exists()
+
+
+def test_roots_own_directories_are_no_work(host: Host) -> None:
+    host.config["memory_dir"] = "/usr/share"
+    told = host.leave("work", check=True)
+    assert any(line.startswith("/usr/share: ") for line in told["kept"])
+    assert not any(line.startswith("/usr/share") for line in told["removed"])
+
+
+def test_cells_stay_and_it_is_said_how_they_are_opened(celled: Celled) -> None:
+    told = celled.leave()
+    kept = "\n".join(told["kept"])
+    assert f"2 kept cells in {celled.top}/var/runs (work): where the role is applied again" in kept
+    for name in ("runs", "cycles", "memory", "memory.previous", "pristine"):
+        assert f"{celled.top}/var/{name} (work)" in kept
+    assert (celled.top / f"var/runs/{CELL}/workspace/app/README").exists()
+
+
+def test_cells_go_by_name_and_what_is_not_ours_stays(celled: Celled) -> None:
+    notes = celled.put("var/notes/of-an-operator", "x").parent
+    if ROOT:
+        os.chown(notes, 12345, -1)
+    told = celled.leave(*ALL, check=True)
+    done = celled.leave(*ALL)
+    assert done == told
+    lines = "\n".join(done["removed"])
+    assert f"for good: the kept cell {CELL}: needs_triage, ISSUE_X_1" in lines
+    assert "for good: the kept cell 20260102T050405Z-0123abcd: adopted" in lines
+    assert "040405Z-0123abcd: published" not in lines
+    assert f"{celled.top}/var/notes: not ours" in done["kept"]
+    assert sorted(os.listdir(celled.top / "var")) == ["notes"]
+    assert sorted(os.listdir(celled.top / "disk")) == ["own"]
+    assert not celled.leave(*ALL)["changed"]
+    subprocess.run(["rm", "-rf", str(celled.top / "var/notes")], check=True)
+    celled.leave(*ALL)
+    assert not (celled.top / "var").exists()
+
+
+def test_roots_directories_that_the_role_did_not_make_stay(celled: Celled) -> None:
+    celled.config |= {f"{name}_dir": str(celled.put(f"precious/{name}/x", "x").parent) for name in ("runs", "memory")}
+    celled.config["cycles_dir"] = str(celled.put("precious/cycles/x", "x").parent)
+    celled.config["state_dir"] = str(celled.top / "precious")
+    done = celled.leave("work")
+    assert sum("nothing in it says that it is the loop's" in line for line in done["kept"]) == 3
+    assert len(list((celled.top / "precious").rglob("x"))) == 3
+
+
+def test_a_lock_in_a_cell_stops_nobody(celled: Celled) -> None:
+    celled.put("var/state/daemon.lock", json.dumps({"pid": os.getppid(), "started_at": time.time()}))
+    assert celled.leave()["changed"]
+
+
+def test_trees_of_a_hostile_agent_go(celled: Celled) -> None:
+    cell = f"{celled.top}/var/runs/{CELL}/workspace"
+    here = os.open(cell, os.O_RDONLY)
+    for _level in range(3000):
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    Path(cell, "-rf\n*").touch()
+    Path(cell, os.fsdecode(b"\xff\xfe")).touch()
+    Path(cell, "closed").mkdir(mode=0)
+    celled.leave("work")
+    assert not (celled.top / "var").exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="makes users, in an /etc of its own")
+def test_both_users_go_with_what_they_had(celled: Celled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_world: object) -> None:
+        subprocess.run(["cp", "-a", "/etc/.", str(tmp_path / "etc-of-its-own")], check=True)
+        subprocess.run(["mount", "--bind", str(tmp_path / "etc-of-its-own"), "/etc"], check=True)
+        for name in ("LINGER", "CRONTABS"):
+            monkeypatch.setattr(privileges, name, str(celled.put(f"{name}/loop-gone", "x").parent))
+        for name in ("loop-gone", "gate-gone"):
+            subprocess.run(["useradd", "--system", "--user-group", name], check=True)
+        celled.config |= {"user": "loop-gone", "group": "loop-gone", "gate_user": "gate-gone"}
+        for name in ("memory", "memory.previous"):
+            shutil.chown(celled.top / "var" / name, group="loop-gone")
+        with pytest.raises(LoopError, match="the user loop-gone cannot go while its files stay"):
+            celled.leave("user")
+        assert "the user gate-gone (user)" in celled.leave(check=True)["kept"]
+        done = celled.leave("user", "work")
+        accounts = Path("/etc/passwd").read_text() + Path("/etc/group").read_text()
+        assert "loop-gone" not in accounts and "gate-gone" not in accounts
+        assert not list(tmp_path.glob("*/loop-gone"))
+        assert any("CRONTABS/loop-gone, which" in line for line in done["removed"])
+
+    (tmp_path / "etc-of-its-own").mkdir()
+    on_a_disk_of_its_own(tmp_path / "etc-of-its-own", "size=64m", work)
+
+
+def test_a_user_goes_only_with_its_files(host: Host) -> None:
+    host.config["user"] = "nobody"
+    with pytest.raises(LoopError, match="a later user may get its number"):
+        host.leave("user")
+    told = host.leave("user", "work", check=True)
+    assert any("no system user of the role's making" in line for line in told["kept"])
+
+
+def test_work_on_another_disk_goes_with_its_link(host: Host, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk"
+    os.rename(host.config["runs_dir"], elsewhere)
+    os.symlink(elsewhere, host.config["runs_dir"])
+    host.leave("work")
+    assert elsewhere.exists()  # a link inside a tree is not followed
+    os.makedirs(host.top / "big")
+    host.put("big/runs/x", "x")
+    if ROOT:
+        os.chown(host.top / "big", LOOP, -1)
+    os.symlink(host.top / "big", host.config["state_dir"])
+    host.leave("work")
+    assert not (host.top / "big").exists()
+    assert not os.path.lexists(host.config["state_dir"])
+
+
+def test_killed_anywhere_the_next_one_ends_it(host: Host) -> None:
+    saved = host.top.with_name(f"{host.top.name}-saved")
+    subprocess.run(["cp", "-a", str(host.top), str(saved)], check=True)
+    number = 0
+    while _killed_at(number, host):
+        host.leave(*ALL)
+        assert host.files() == {"systemd/loop.service.d/own.conf", "systemd/looper.service"}
+        assert sorted(os.listdir(host.top)) == ["systemd"]
+        assert not host.leave(*ALL)["changed"]
+        subprocess.run(["rm", "-rf", str(host.top)], check=True)
+        subprocess.run(["cp", "-a", str(saved), str(host.top)], check=True)
+        number += 1
+    assert number > 20
+
+
+def _killed_at(number: int, host: Host) -> bool:
+    """Leave in a process that is killed at its n-th change of the disk; False where it ended before."""
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def counted(real: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return call
+
+        for name in ("rename", "unlink", "rmdir"):
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            host.leave(*ALL)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_the_host_says_where_things_are_and_the_role_where_it_is_silent(host: Host) -> None:
+    given = {**host.config, "unit": "other", "runs_dir": "/elsewhere"}
+    assert leave.deployed(f"{host.top}/etc/loop.json", given)["unit"] == "loop"
+    assert leave.deployed(f"{host.top}/none", given)["runs_dir"] == "/elsewhere"
+    celled = {**given, "gate_user": "gate", "pristine_dir": "/pristine", "workspace_dir": ""}
+    assert leave.deployed(f"{host.top}/none", celled)["gate_user"] == "gate"
+    older = {key: value for key, value in host.config.items() if key not in leave.CELLED}
+    host.put("etc/loop.json", json.dumps(older))
+    known = leave.deployed(f"{host.top}/etc/loop.json", celled)
+    assert (known["gate_user"], known["workspace_dir"]) == ("", host.config["workspace_dir"])
+    host.put("etc/loop.json", "{broken")
+    assert leave.deployed(f"{host.top}/etc/loop.json", given)["unit"] == "other"
+    for bad in ("", "relative", "/", "/a/../b"):
+        with pytest.raises(LoopError, match="state_dir"):
+            leave.deployed(f"{host.top}/none", {**given, "state_dir": bad})
+    with pytest.raises(LoopError, match="engineering_loop_leave_remove names everything; it can name work"):
+        host.leave("everything")
+
+
+VAULT = """\
+[Service]
+User=loop
+EnvironmentFile=-/etc/default/vault-agent
+ExecStart=/usr/bin/vault agent \\
+    -config={config}
+"""
+
+
+def test_what_a_renderer_writes_again_is_told_with_its_name_and_removed_as_asked(host: Host) -> None:
+    """After a take-over Vault Agent goes on with what it wrote before, and with a file that nobody told us of."""
+    config = host.put("vault/loop.hcl", "")
+    units_dir = host.top / "systemd"
+    unit = host.put("systemd/vault-agent-engineering-loop.service", "")
+    texts = {unit: VAULT.format(config=config), config: f'destination = "{host.top}/opt/.env"\n'}
+    texts[config] += f"destination = {host.top}/opt/more.env\n# {host.top}/etc/envelope\n"
+    for path, text in texts.items():
+        path.write_text(text)
+    for name in ("opt/.env", "opt/more.env", "opt/notes.txt"):
+        host.put(name, "GH_TOKEN=x\n")
+    before = renderers.CONFIGURATION
+    renderers.CONFIGURATION = re.compile(
+        rb"%s/[^\s]+" % re.escape(os.fsencode(config.parent))
+    )  # not this machine's /etc
+    try:
+        writer = f"vault-agent-engineering-loop.service ({config})"
+        assert [*map(str, renderers.renderers_of(f"{host.top}/opt/.env", [str(units_dir)]))] == [writer]
+        assert renderers.renderers_of(f"{host.top}/etc/env", [str(units_dir)]) == []
+        kept = host.leave(check=True)["kept"]
+        told = host.leave("secrets")
+        again = host.leave("secrets")["kept"]
+    finally:
+        renderers.CONFIGURATION = before
+    for name in ("opt/.env", "opt/more.env"):
+        assert f"{host.top}/{name} (secrets), written by {writer}" in kept
+        assert f"{host.top}/{name}; {writer} writes it again until you stop that" in told["removed"]
+        assert not (host.top / name).exists()
+    assert f"{host.top}/etc/env (secrets)" in kept and f"{host.top}/opt/notes.txt: not ours" in kept
+    assert f"{host.top}/opt/.env is not there, and comes as soon as {writer} writes it" in again
+    assert (host.top / "opt/notes.txt").exists() and unit.exists() and config.exists()
+
+
+def test_a_dotenv_that_nobody_is_known_to_write(host: Host) -> None:
+    host.put("opt/.env", "GH_TOKEN=x\n")
+    assert f"{host.top}/opt/.env (secrets)" in host.leave(check=True)["kept"]
+    assert f"{host.top}/opt/.env" in host.leave("secrets")["removed"]
+    assert not (host.top / "opt/.env").exists()

@@ -1,0 +1,727 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host of the older layout becomes ours: what is found, where it goes, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import json
+import os
+import pwd
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import (
+    Layout,
+    plan,
+    prepare,
+    take,
+)
+
+ROOT = os.geteuid() == 0
+ME = pwd.getpwuid(os.geteuid()).pw_name
+GROUP = grp.getgrgid(os.getegid()).gr_name
+# Somebody else, as whom a checkout can be given away; only root can.
+OTHER = pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid()
+SECRET = "GH_TOKEN=not-a-token\n"
+
+
+def put(path: Path, text: str, mode: int = 0o644) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def content(top: Path) -> dict[str, tuple[str, int]]:
+    """Every file and link below ``top`` with what it holds and its mode."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(top))] = (os.readlink(path), 0)
+        elif path.is_file():
+            found[str(path.relative_to(top))] = (path.read_text("latin-1"), path.stat().st_mode & 0o7777)
+    return found
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Where the owner of the checkout may look as well; pytest's own is for one user only."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a hundred kills wait for no disk
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory, "host")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A host with everything that the older role and a few years bring about."""
+    home, units_dir = tmp_path / "opt/loop", tmp_path / "systemd"
+    for name in ("README.md", "src/engine.py", ".venv/bin/engine", "scripts/run"):
+        put(home / name, f"{name}\n")
+    (home / "docs").symlink_to("/nowhere")
+    put(home / ".env", SECRET, 0o640)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-C", str(home)]
+    for command in (["init", "-q"], ["add", "README.md", "src"], ["commit", "-qm", "engine"]):
+        subprocess.run([*git, *command], check=True)
+    put(home / "src/engine.py", "a hotfix\n")
+    for name in takeover.WRAPPERS:
+        put(tmp_path / "lib" / name, f"#!/bin/sh\n# {name}\n", 0o750)
+    put(tmp_path / "etc/key.pem", "key\n", 0o640)
+    put(units_dir / "loop.service", f"[Service]\nExecStart={tmp_path}/lib/run-daemon\n")
+    put(units_dir / "loop.timer", "[Timer]\nOnCalendar=hourly\n")
+    put(units_dir / "loop.service.d/memory.conf", "[Service]\nMemoryMax=4G\n")
+    put(units_dir / "governor.service", f"[Service]\nExecStart={home}/.venv/bin/engine govern\n")
+    put(units_dir / "often.timer", "[Timer]\nUnit=governor.service\n")
+    put(units_dir / "ssh.service", "[Service]\nExecStart=/usr/sbin/sshd\n")
+    put(tmp_path / "var/workspace/infra/memory/lessons.md", "learned\n", 0o600)
+    put(tmp_path / "var/workspace/infra/memory/2026/one.md", "one\n")
+    put(tmp_path / "var/state/ledger.json", "{}\n")
+    put(tmp_path / "var/runs/issue_1/request.md", "please\n")
+    put(tmp_path / "var/runs/.quarantine/one/tree/file", "kept\n")
+    put(tmp_path / "var/.pi/agent/settings.json", "{}\n")
+    if ROOT:
+        subprocess.run(["chown", "-Rh", f"{OTHER}", str(home), str(tmp_path / "var")], check=True)
+    return Layout(
+        install_dir=str(home),
+        config_dir=str(tmp_path / "etc"),
+        lib_dir=str(tmp_path / "lib"),
+        memory_dir=str(tmp_path / "var/memory"),
+        legacy_memory_dir=str(tmp_path / "var/workspace/infra/memory"),
+        env_file=str(tmp_path / "etc/env"),
+        run_lock=str(tmp_path / "var/state/daemon.lock"),
+        state_dir=str(tmp_path / "var"),
+        workspace_dir=str(tmp_path / "var/workspace"),
+        runs_dir=str(tmp_path / "var/runs"),
+        daemon_state_dir=str(tmp_path / "var/state"),
+        cycles_dir=str(tmp_path / "var/cycles"),
+        unit="loop",
+        user=ME,
+        group=GROUP,
+        key_file=str(tmp_path / "etc/key.pem"),
+        unit_dir=str(units_dir),
+    )
+
+
+@pytest.fixture(autouse=True)
+def systemd(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """No systemd but this one; what it was asked."""
+    asked: list[tuple[str, ...]] = []
+
+    def systemctl(*arguments: str) -> str:
+        asked.append(arguments)
+        if arguments[0] != "show":
+            return ""
+        return f"ActiveState={'active' if arguments[-1] == 'loop.timer' else 'inactive'}\nUnitFileState=enabled\n"
+
+    monkeypatch.setattr(units, "systemctl", systemctl)
+    monkeypatch.setattr(units, "active", lambda unit: ("stop", unit) not in asked and unit == "loop.timer")
+    return asked
+
+
+def top_of(layout: Layout) -> Path:
+    return Path(layout.config_dir).parent
+
+
+def everything_is_there(before: dict[str, tuple[str, int]], layout: Layout) -> None:
+    """Each file of ``before`` is where it was, or where a manifest says that it went, byte for byte."""
+    top = top_of(layout)
+    now = content(top)
+    moved = {}
+    for aside in takeover.listing(layout.install_dir):
+        for item in json.loads(Path(aside, "manifest.json").read_text())["items"]:
+            moved[item["path"]] = item["to"]
+    for name, (text, _mode) in before.items():
+        places = [f"{to}{str(top / name)[len(path) :]}" for path, to in moved.items() if under(str(top / name), path)]
+        assert any(now.get(os.path.relpath(place, top), ("", 0))[0] == text for place in [*places, str(top / name)]), (
+            name
+        )
+
+
+def under(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
+# --- nothing to do
+
+
+def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(tmp_path: Path, layout: Layout) -> None:
+    empty = tmp_path / "empty"
+    fresh = replace(
+        layout, install_dir=str(empty), lib_dir=str(empty), key_file="", legacy_memory_dir="", unit_dir=str(empty),
+        state_dir="",
+    )  # fmt: skip
+    assert plan(fresh) == []
+    assert take(fresh)["changed"] is False
+    empty.mkdir()
+    put(empty / "loop.service", "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    put(empty / "git-askpass", "exec /usr/local/lib/engineering-loop/loop askpass\n")
+    put(empty / ".env", SECRET)
+    assert plan(fresh) == []
+    assert prepare(fresh)["changed"] is False
+
+
+def test_the_units_that_the_role_writes_are_known_as_ours() -> None:
+    templates = Path(__file__).parents[5] / "roles/engineering_loop/templates"
+    for name in ("loop.service.j2", "loop.timer.j2"):
+        assert systemd.ours(str(templates / name))
+
+
+# --- the whole
+
+
+def test_a_host_is_taken_over_and_nothing_is_lost(layout: Layout, systemd: list[tuple[str, ...]]) -> None:
+    top = top_of(layout)
+    before = content(top)
+    told = take(layout, check=True)
+    assert content(top) == before
+    assert not [asked for asked in systemd if asked[0] != "show"]
+    done = take(layout)
+    everything_is_there(before, layout)
+    assert [item["path"] for item in told["items"]] == [item["path"] for item in done["items"]]
+    (cell,) = (top / "var/runs").iterdir()
+    time_of = os.path.basename(done["aside"])
+    assert [line.replace("<time>", time_of).replace("<id>", cell.name) for line in told["lines"]] == done["lines"]
+    assert sorted(os.listdir(layout.install_dir)) == ["taken-over"]
+    assert sorted(os.listdir(layout.unit_dir)) == ["ssh.service"]
+    assert os.listdir(layout.lib_dir) == []
+    assert (top / "etc/env").read_text() == SECRET
+    assert (top / "etc/env").stat().st_mode & 0o7777 == 0o600
+    assert (top / "etc/key.pem").stat().st_mode & 0o7777 == 0o600
+    assert (top / "var/memory/2026/one.md").read_text() == "one\n"
+    assert not Path(layout.legacy_memory_dir).exists()
+    assert Path(done["aside"]).parent.stat().st_mode & 0o7777 == 0o700
+    assert ("stop", "loop.timer") in systemd
+    assert ("disable", "--now", "loop.timer") in systemd
+    head = subprocess.run(
+        ["git", "-C", f"{done['aside']}/checkout", "-c", "safe.directory=*", "rev-parse", "HEAD"],
+        check=True, capture_output=True, text=True, env={**os.environ, "GIT_DIR": f"{done['aside']}/checkout/.git"},
+    ).stdout.strip()  # fmt: skip
+    assert any(f"{layout.install_dir} at {head}, " in line for line in done["lines"])
+    assert any("LOCAL CHANGES" in line for line in done["lines"])
+    assert any("AGENT CONFIGURATION" in line and "(.pi)" in line for line in done["lines"])
+    assert any("1 checkout, 1 run, 1 quarantined thing" in line for line in done["lines"])
+    assert (cell / "runs/.quarantine/one/tree/file").read_text() == "kept\n"
+    assert any("THE TIMER loop.timer WAS ON" in line for line in done["lines"])
+    assert not any(SECRET.strip() in line for line in done["lines"])
+    assert (plan(layout), take(layout)["changed"]) == ([], False)
+
+
+def test_the_release_is_built_beside_the_old_engine_which_stays_whole(layout: Layout) -> None:
+    before = content(top_of(layout))
+    assert prepare(layout, check=True) == {"changed": True, "beside": True, "env_file": f"{layout.install_dir}/.env"}
+    assert content(top_of(layout)) == before
+    assert prepare(layout)["changed"]
+    assert os.stat(layout.install_dir).st_uid == os.geteuid()
+    assert before.items() <= content(top_of(layout)).items()
+    assert prepare(layout)["changed"] is False
+    put(Path(layout.install_dir) / "releases/abc/engine", "ours\n")
+    put(Path(layout.install_dir) / "anything-new", "ours\n")
+    take(layout)
+    everything_is_there(before, layout)
+    assert {"releases", "anything-new"} <= set(os.listdir(layout.install_dir))
+
+
+def test_a_name_that_releases_need_in_the_checkout_is_no_place_to_build(layout: Layout) -> None:
+    theirs = put(Path(layout.install_dir) / "cache/x", "theirs\n").parent
+    if ROOT:
+        os.chown(theirs, OTHER, -1)
+    before = content(top_of(layout))
+    assert prepare(layout)["beside"] is not ROOT
+    take(layout)
+    everything_is_there(before, layout)
+    assert theirs.exists() is not ROOT
+
+
+def test_a_checkout_with_a_directory_of_our_name_is_no_trap(layout: Layout) -> None:
+    put(Path(layout.install_dir) / "taken-over/manifest.json", "theirs\n")
+    if ROOT:
+        subprocess.run(["chown", "-R", str(OTHER), f"{layout.install_dir}/taken-over"], check=True)
+        done = take(layout)
+        assert Path(done["aside"], "checkout/taken-over-found/manifest.json").read_text() == "theirs\n"
+    else:
+        take(layout)
+        assert Path(layout.install_dir, "taken-over/manifest.json").read_text() == "theirs\n"
+
+
+# --- secrets, key, policy
+
+
+def test_an_env_file_that_is_the_checkouts_stays_and_becomes_roots(layout: Layout) -> None:
+    given = replace(layout, env_file=layout.dotenv)
+    take(given)
+    assert Path(layout.dotenv).read_text() == SECRET
+    assert Path(layout.dotenv).stat().st_mode & 0o7777 == 0o600
+    assert plan(given) == []
+
+
+def test_an_env_file_that_the_role_writes_is_kept_aside_first(layout: Layout) -> None:
+    done = take(replace(layout, env_file=layout.dotenv, env_rendered=True))
+    assert Path(done["aside"], "secrets/.env").read_text() == SECRET
+    done = take(replace(layout, env_file=layout.dotenv, env_rendered=True))
+    assert not done["changed"]
+
+
+def test_an_env_file_that_is_there_is_not_written_over(layout: Layout) -> None:
+    put(Path(layout.env_file), "GH_TOKEN=newer\n", 0o600)
+    assert prepare(layout)["env_file"] == layout.env_file
+    done = take(layout)
+    assert Path(layout.env_file).read_text() == "GH_TOKEN=newer\n"
+    assert Path(done["aside"], "checkout/.env").read_text() == SECRET
+
+
+def test_a_policy_that_ours_will_replace_is_kept_aside(layout: Layout) -> None:
+    put(Path(layout.config_dir) / "policy.yml", "version: 1\n")
+    done = take(layout)
+    assert Path(done["aside"], "config/policy.yml").read_text() == "version: 1\n"
+    assert Path(layout.config_dir, "policy.yml").read_text() == "version: 1\n"
+
+
+def test_links_are_not_followed_and_are_told(layout: Layout, tmp_path: Path) -> None:
+    outside = put(tmp_path / "outside", SECRET, 0o644)
+    for path in (layout.dotenv, layout.key_file):
+        os.unlink(path)
+        os.symlink(outside, path)
+    done = take(replace(layout, env_file=layout.dotenv))
+    assert os.readlink(layout.dotenv) == str(outside)
+    assert outside.stat().st_mode & 0o7777 == 0o644
+    assert len([line for line in done["lines"] if "is a link and was left alone" in line]) == 2
+
+
+def test_who_renders_the_secrets_hears_where_they_are_read(layout: Layout) -> None:
+    unit = Path(layout.unit_dir) / "vault-agent.service"
+    put(unit, f"[Service]\nUser=vault\nExecStart=/usr/bin/vault agent -env={layout.dotenv}\n")
+    assert any("set engineering_loop_env_file" in line for line in take(layout, check=True)["lines"])
+    put(Path(layout.config_dir) / "loop.json", "{}")
+    done = take(replace(layout, env_file=layout.dotenv))
+    assert any("vault-agent.service (its command) runs as vault, who cannot write" in line for line in done["lines"])
+    assert unit.exists()
+
+
+def test_secrets_that_nobody_reads_are_told_at_every_apply(layout: Layout) -> None:
+    take(layout)
+    put(Path(layout.config_dir) / "loop.json", "{}")
+    put(Path(layout.dotenv), SECRET)
+    assert [item.kind for item in plan(layout)] == ["unread"]
+    told = take(layout)
+    assert (told["changed"], told["items"]) == (False, [])
+    assert "something writes" in told["lines"][0]
+
+
+def test_a_key_that_is_rendered_again_is_no_take_over_and_one_that_others_can_write_is(layout: Layout) -> None:
+    take(layout)
+    os.chmod(layout.key_file, 0o640)
+    assert plan(layout) == []
+    os.chmod(layout.key_file, 0o660)
+    assert [item.kind for item in plan(layout)] == ["private"]
+    assert take(layout)["changed"]
+    assert plan(layout) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("GH_TOKEN=x\nVAULT_TOKEN=hidden\n", r"holds VAULT_TOKEN, which must not be where generated code runs"),
+        ("no value\n", "line 1"),
+    ],
+)
+def test_secrets_that_a_cycle_would_refuse_stop_everything(layout: Layout, text: str, said: str) -> None:
+    put(Path(layout.dotenv), text)
+    before = content(top_of(layout))
+    guarded = replace(layout, forbidden_environment=["vault_*"])
+    for act in (prepare, take):
+        with pytest.raises(LoopError, match=said) as error:
+            act(guarded)
+        assert "hidden" not in str(error.value)
+    assert content(top_of(layout)) == before
+    assert take(replace(guarded, env_rendered=True))["changed"]
+
+
+APP = (
+    "ENGINEERING_LOOP_GITHUB_AUTH_MODE=app\nENGINEERING_LOOP_GITHUB_APP_ID=77\n"
+    "ENGINEERING_LOOP_GITHUB_APP_INSTALLATION_ID=88\nGIT_ASKPASS=/x\n"
+)
+
+
+@pytest.mark.skipif(not ROOT, reason="what comes right is who owns it")
+@pytest.mark.parametrize("same", [True, False])
+def test_what_is_said_of_the_secrets_before_a_take_over_is_what_is_true_after_it(layout: Layout, same: bool) -> None:
+    key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True).stdout
+    layout = replace(layout, env_file=layout.dotenv) if same else layout
+    config = {
+        "env_file": layout.env_file, "forbidden_environment": ["VAULT_*"], "api_url": "http://forge", "user": ME,
+        "gate_user": ME, "github_app": {"private_key_file": layout.key_file}, "install_dir": layout.install_dir,
+        "config_dir": layout.config_dir,
+    }  # fmt: skip
+
+    def said() -> dict[str, Any]:
+        return host_status.secrets(config, None, layout)
+
+    assert "no forge token" in host_status.secrets(config, {"OTHER": "x"}, layout)["problem"]
+    put(Path(layout.dotenv), APP)
+    assert "key.pem is not an RSA private key in PEM" in said()["problem"]
+    put(Path(layout.key_file), key, 0o640)
+    os.chown(layout.key_file, 0, OTHER)
+    os.chown(layout.dotenv, 0, OTHER)  # in a directory that is still the loop's own
+    before = said()
+    take(layout)
+    after = handover.look(config)
+    assert before["problem"] == after["problem"] == ""
+    (told,), (true,) = before["notes"], after["notes"]
+    assert told.endswith("have no effect, since the loop sets them itself: GIT_ASKPASS")
+    assert told.partition(" these ")[2] == true.partition(" these ")[2]
+    os.chown(layout.key_file, 0, OTHER)  # it is rendered again
+    os.chmod(layout.key_file, 0o640)
+    assert plan(layout) == [] and "key.pem can be read by others than root" in handover.look(config)["notes"][0]
+
+
+# --- what was set by default
+
+DAEMON = """#!/bin/sh
+exec /opt/engineering-loop/.venv/bin/hyrule-engineering-loop daemon --once \\
+    --repo A/b \\
+    --workspace-root /w --allow infra=docs \\
+    --knowledge-context \\
+    --knowledge-mcp-url=http://127.0.0.1:8767/mcp \\
+    --max-runs-per-day 20 \\
+    --max-cost-usd-per-day 10
+echo --not-a-flag-of-it
+"""
+GOVERNOR = "exec x reliability-governor --once --limit 20\n"
+
+
+def test_what_the_old_role_set_by_default_and_ours_does_not_is_told(layout: Layout) -> None:
+    put(Path(layout.lib_dir) / "run-daemon", DAEMON)
+    put(Path(layout.lib_dir) / "run-reliability-governor", GOVERNOR)
+    put(
+        Path(layout.state_dir) / ".gitconfig",
+        '[core]\n\tx = y\n[user]\n\tname = "old[bot]"\n\temail = old@x\n[z]\nname = z\n',
+    )
+    given = replace(
+        layout, daemon_args=["--max-runs-per-day", "2", "--max-cost-usd-per-day", "10"], author="new[bot] <new@x>"
+    )
+    told = takeover.changes(given)
+    assert told == [
+        "the old loop gave its engine --knowledge-context, ours does not",
+        "the old loop gave its engine --knowledge-mcp-url http://127.0.0.1:8767/mcp, ours does not",
+        "the old loop gave its engine --max-runs-per-day 20, ours gives 2",
+        "the old loop's commits were by old[bot] <old@x>, ours are by new[bot] <new@x>: engineering_loop_git_user_name"
+        " and engineering_loop_git_user_email say whose",
+    ]
+    assert set(told) <= set(take(given, check=True)["lines"]) and set(told) <= set(take(given)["lines"])
+    assert takeover.changes(given) == []  # they are told once
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[user]\n", "[user]\nname = a\n", "[user\nname = a\nemail = b\n", "\0", "\x1b" * 9]
+)
+def test_whose_commits_it_made_is_input(layout: Layout, text: str) -> None:
+    put(Path(layout.state_dir) / ".gitconfig", text)
+    assert takeover.changes(replace(layout, author="new <new@x>")) == []
+    os.unlink(Path(layout.state_dir) / ".gitconfig")
+    os.symlink("/etc/passwd", Path(layout.state_dir) / ".gitconfig")
+    assert takeover.changes(replace(layout, author="new <new@x>")) == []
+
+
+# --- memory
+
+
+def test_lessons_go_beside_those_that_are_there_and_only_once(layout: Layout) -> None:
+    put(Path(layout.memory_dir) / "lessons.md", "newer\n")
+    before = content(top_of(layout))
+    take(layout)
+    everything_is_there(before, layout)
+    assert Path(layout.memory_dir, "lessons.md").read_text() == "newer\n"
+    assert Path(f"{layout.memory_dir}-legacy/lessons.md").read_text() == "learned\n"
+    put(Path(layout.legacy_memory_dir) / "lessons.md", "git has put it there again\n")
+    assert [item.kind for item in plan(layout)] == ["work"]
+
+
+# --- a loop of ours whose cycles had no cells
+
+
+@pytest.fixture
+def celless(layout: Layout) -> Layout:
+    """It has its releases where they belong, units of the role, and a lock that names the first process."""
+    top = top_of(layout)
+    subprocess.run(["rm", "-rf", layout.install_dir, layout.unit_dir, layout.lib_dir], check=True)
+    put(Path(layout.install_dir) / "releases/abc/engine", "ours\n")
+    for name in ("loop.service", "loop.timer"):
+        put(Path(layout.unit_dir) / name, "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    put(top / "etc/loop.json", json.dumps({"unit": "loop"}))
+    put(top / "etc/env", SECRET, 0o600)
+    os.chmod(layout.key_file, 0o600)
+    put(top / "var/state/daemon.lock", '{"pid": 1}')
+    return replace(layout, run_lock="", legacy_memory_dir="")
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_its_work_becomes_a_cell_once_the_release_is_built(celless: Layout, systemd: list[tuple[str, ...]]) -> None:
+    before = content(top_of(celless))
+    assert {item.kind for item in plan(celless)} == {"work"}
+    ready = prepare(celless)
+    assert (ready["changed"], ready["beside"], ready["env_file"]) == (False, True, celless.env_file)
+    assert content(top_of(celless)) == before
+    told, done = take(celless, check=True), take(celless)
+    everything_is_there(before, celless)
+    assert told["lines"][0].startswith("THE TIMER loop.timer WAS ON AND IS STOPPED: it runs again only when")
+    assert len(told["lines"]) == len(done["lines"])
+    assert ("disable", "--now", "loop.timer") in systemd
+    assert (plan(celless), take(celless)["changed"], prepare(celless)["beside"]) == ([], False, False)
+
+
+@pytest.mark.skipif(not ROOT, reason="its work must be another's")
+def test_what_works_there_as_its_user_is_waited_for(celless: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "at_work", lambda user, programs: f"process 7 of {user} in x.service")
+    before = content(top_of(celless))
+    assert any("it would be waited for" in line for line in take(celless, check=True)["lines"])
+    with pytest.raises(LoopError, match=r"process 7 of .* in x.service.* was not over within 0.1 s"):
+        take(celless, 0.1)
+    assert content(top_of(celless)) == before
+
+
+# --- what goes wrong
+
+
+def test_a_run_in_progress_is_waited_for_and_then_told(layout: Layout, systemd: list[tuple[str, ...]]) -> None:
+    put(Path(layout.run_lock), json.dumps({"pid": os.getppid(), "started_at": time.time()}))
+    before = content(top_of(layout))
+    assert any("it would be waited for" in line for line in take(layout, check=True)["lines"])
+    for act in (take, prepare):
+        with pytest.raises(LoopError, match=r"a run is in progress .* was not over within 0.1 s"):
+            act(layout, 0.1)
+    assert content(top_of(layout)) == before
+    assert ("stop", "loop.timer") not in systemd
+    sleeper = subprocess.Popen(["sleep", "1"])
+    put(Path(layout.run_lock), json.dumps({"pid": sleeper.pid, "started_at": time.time()}))
+    # Who is not waited for stays a process for everybody who looks.
+    threading.Thread(target=sleeper.wait, daemon=True).start()
+    assert take(layout, 30)["changed"]
+
+
+def test_the_timer_runs_again_where_a_stray_process_does_not_end(
+    layout: Layout, systemd: list[tuple[str, ...]]
+) -> None:
+    engine = put(Path(layout.install_dir) / ".venv/bin/sleeper", "#!/bin/sh\nsleep 60 &\nwait\n", 0o755)
+    with subprocess.Popen([str(engine)], start_new_session=True) as stray:
+        try:
+            with pytest.raises(LoopError, match=rf"process {stray.pid}: .*nothing of it was touched"):
+                take(layout, 0.1)
+        finally:
+            os.killpg(stray.pid, signal.SIGKILL)
+    assert systemd.index(("stop", "loop.timer")) < systemd.index(("start", "loop.timer"))
+    assert Path(layout.install_dir, ".git").exists()
+
+
+def test_two_at_once_do_not_meet(layout: Layout) -> None:
+    prepare(layout)
+    with flocked(f"{layout.install_dir}/taken-over/.lock"), pytest.raises(LoopError, match="somebody else"):
+        take(layout)
+    assert take(layout)["changed"]
+
+
+def killed_at(number: int, work: Callable[[], Any]) -> bool:
+    """Run ``work`` in a process that is killed at its n-th change of the disk; False where it ended before."""
+    child = os.fork()
+    if child == 0:
+        left = number
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return call
+
+        for name in ("rename", "unlink", "mkdir", "rmdir", "fsync", "symlink", "fchown"):
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            work()
+        finally:
+            os._exit(0)
+    _pid, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what is moved comes from another file system."""
+    if elsewhere:
+        real = os.rename
+
+        def rename(source: str, target: str) -> None:
+            if not target.startswith(f"{os.path.dirname(source)}/"):
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            real(source, target)
+
+        monkeypatch.setattr(os, "rename", rename)
+    top = top_of(layout)
+    saved = top.with_name(f"{top.name}-saved")
+    subprocess.run(["cp", "-a", str(top), str(saved)], check=True)
+    before = content(top)
+    number, step = 0, 7 if elsewhere else 1
+    while killed_at(number, lambda: take(layout)):
+        take(layout)
+        everything_is_there(before, layout)
+        assert plan(layout) == []
+        assert Path(layout.env_file).read_text() == SECRET
+        (cell,) = Path(layout.runs_dir).iterdir()
+        assert json.loads((cell / "cell.json").read_text())["sealed"]
+        assert cell.stat().st_mode & 0o7777 == 0o700
+        lessons = {"2026/one.md": ("one\n", 0o644), "lessons.md": ("learned\n", 0o600)}
+        assert lessons.items() <= content(Path(layout.memory_dir)).items()
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+        subprocess.run(["cp", "-a", str(saved), str(top)], check=True)
+        number += step
+    assert number > 20
+
+
+# --- the way back
+
+
+def exactly(top: Path) -> dict[str, tuple[str, int, int, int]]:
+    """Everything below ``top``, directories included: what it holds, mode and owner."""
+    found = {}
+    for path in [top, *sorted(top.rglob("*"))]:
+        status = path.lstat()
+        text = os.readlink(path) if path.is_symlink() else path.read_text("latin-1") if path.is_file() else ""
+        found[str(path.relative_to(top))] = (text, status.st_mode, status.st_uid, status.st_gid)
+    return found
+
+
+def leave(layout: Layout) -> None:
+    """What ours put there in the meantime is gone, but for what a cycle learned."""
+    put(Path(layout.memory_dir, "new.md"), "learned by a cycle\n", 0o640)
+    put(Path(layout.runs_dir, "20270101T000000Z-0000abcd/cell.json"), "{}\n")
+
+
+def is_back(before: dict[str, tuple[str, int, int, int]], layout: Layout) -> None:
+    now = exactly(top_of(layout))
+    lost = {path: (was, now.get(path)) for path, was in before.items() if now.get(path) != was}
+    assert lost == {}
+    # The lessons of ours are where the old engine looks, as its own; beside them there are cells, closed, and rooms.
+    learned = "var/workspace/infra/memory/new.md"
+    assert now[learned][0] == "learned by a cycle\n" and now[learned][2] == before["var/state"][2]
+    added = {path for path in now if path not in before and not re.match(r"var/runs/[0-9TZ]+-[0-9a-f]+(/|$)", path)}
+    assert added <= {learned, "var/memory", "var/cycles", "opt/loop/taken-over", "opt/loop/taken-over/.lock"}, added
+    assert not takeover.listing(layout.install_dir)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_was_taken_over_is_put_back_as_it_was(
+    layout: Layout, elsewhere: bool, systemd: list[tuple[str, ...]]
+) -> None:
+    layout = replace(layout, env_file=layout.dotenv) if not elsewhere else layout
+    os.chmod(layout.install_dir, 0o750)
+    before = exactly(top_of(layout))
+    take(layout)
+    leave(layout)
+    systemd.clear()
+    told = takeover.put_back(layout, check=True)
+    assert told["changed"] and systemd == []
+    done = takeover.put_back(layout)
+    assert done["items"] == told["items"] and done["lines"] == told["lines"]
+    is_back(before, layout)
+    asked = [each for each in systemd if each[0] != "show"]
+    assert asked == [("daemon-reload",), ("enable", "--now", "loop.timer"), ("enable", "often.timer")]
+    assert takeover.put_back(layout) == {"changed": False, "aside": "", "items": [], "lines": []}
+    assert take(layout)["changed"]  # and there it goes again
+
+
+def test_the_way_back_that_is_killed_anywhere_is_gone_on_with(layout: Layout) -> None:
+    top = top_of(layout)
+    before = exactly(top)
+    take(layout)
+    leave(layout)
+    saved = top.with_name(f"{top.name}-saved")
+    subprocess.run(["cp", "-a", str(top), str(saved)], check=True)
+    number = 0
+    while killed_at(number, lambda: takeover.put_back(layout)):
+        takeover.put_back(layout)
+        is_back(before, layout)
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+        subprocess.run(["cp", "-a", str(saved), str(top)], check=True)
+        number += 1
+    assert number > 20
+
+
+def test_nothing_is_written_over_on_the_way_back(layout: Layout) -> None:
+    take(layout)
+    wrapper = put(Path(layout.lib_dir, "run-daemon"), "somebody's\n")
+    told = takeover.put_back(layout)["lines"]
+    assert wrapper.read_text() == "somebody's\n"
+    assert Path(f"{wrapper}~").read_text() == "#!/bin/sh\n# run-daemon\n"
+    assert f"{wrapper} is there already: what was taken over stands beside it, as {wrapper}~" in told
+
+
+def test_a_loop_that_is_still_deployed_is_left_first(layout: Layout) -> None:
+    take(layout)
+    put(Path(layout.unit_dir, "loop.service"), "# Written by the role as215932.engineering_loop.engineering_loop\n")
+    before = exactly(top_of(layout))
+    with pytest.raises(LoopError, match=r"the loop is still deployed, and nothing was put back: .*\.leave -l"):
+        takeover.put_back(layout)
+    assert exactly(top_of(layout)) == before
+
+
+def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.rename
+
+    def rename(source: str, target: str) -> None:
+        if source.endswith(".venv"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(LoopError, match=r"\.venv is a mount point: unmount it"):
+        take(layout)
+    monkeypatch.undo()
+    assert plan(layout)[0].path.endswith(".venv")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "a layout has the keys"),
+        ({"color": "red"}, "a layout has the keys"),
+        ({"install_dir": "/opt/../etc"}, "install_dir '/opt/../etc' is not a plain path: write /etc"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_one_line(given: dict[str, str], said: str) -> None:
+    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e"}
+    whole |= {"unit": "u", "user": "x", "group": "x", "install_dir": "/i"} if "color" not in given else {}
+    whole |= given
+    with pytest.raises(LoopError, match=said):
+        takeover.layout_from(whole if given else {})
+
+
+def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, asked = {"a.timer"}, []
+
+    def systemctl(*words: str) -> str:
+        asked.append(words)
+        (running.discard if words[0] == "stop" else running.add)(words[1])
+        return ""
+
+    monkeypatch.setattr(units, "systemctl", systemctl)
+    monkeypatch.setattr(units, "active", lambda unit: unit in running)
+    assert systemd.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
+    assert asked == [("stop", "a.timer")]

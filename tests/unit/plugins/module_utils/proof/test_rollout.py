@@ -1,0 +1,638 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts: whatever comes after a proof can be undone, and no timer ever runs what is not proven."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import files
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    managed_files,
+    processes,
+)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    systemd as units,
+)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
+from deployed import SEED, SHA, Host, Running, deployed, running
+
+BAD = "b" * 40
+THIRD = "c" * 40
+BUILD: dict[str, Any] = {"keep": 3, "python": "/usr/bin/python3", "uv": "uv", "wait": 0}
+
+
+class Systemd:
+    """Plays systemctl for the timer, and never lets it run what no receipt covers."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.on, self.commands = host, False, list[str]()
+
+    def __call__(self, *arguments: str) -> str:
+        self.commands.append(arguments[0])
+        if arguments[0] in ("enable", "disable"):
+            self.on = arguments[0] == "enable"
+            assert not self.on or receipts.matching(json.loads(self.host.config_file.read_text())).receipt
+        if arguments[0] == "show":
+            state = ("enabled", "active") if self.on else ("disabled", "inactive")
+            return f"LoadState=loaded\nUnitFileState={state[0]}\nActiveState={state[1]}\nNextElapseUSecRealtime=\n"
+        return "[]"
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
+        yield forge
+
+
+@pytest.fixture
+def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
+    monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
+    for module in (processes, releases):
+        monkeypatch.setattr(module, "cycle_in_progress", lambda run_lock, unit: "")
+    host = deployed(tmp_path, forge)
+    (host.top / "opt" / "current").unlink()
+    for sha in (SHA, BAD, THIRD):
+        release(host, sha)
+    activate(host, SHA)
+    return host
+
+
+@pytest.fixture
+def systemd(host: Host, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    systemd = Systemd(host)
+    monkeypatch.setattr(units, "systemctl", systemd)
+    return systemd
+
+
+def release(host: Host, sha: str) -> None:
+    """A complete release, as the builder leaves it."""
+    path = host.top / "opt" / "releases" / sha
+    path.mkdir(exist_ok=True)
+    (path / "engine.py").write_text(f"# {sha}\n")
+    path.chmod(0o555)
+    manifest = releases._manifest(str(path)).encode()
+    (path / releases.MANIFEST).write_bytes(manifest)
+    known = {"sha": sha, "lock_digest": "1" * 64, "files_digest": files.sha256(manifest)}
+    known["interpreter"] = releases._interpreter(str(path))
+    (path / releases.RECORD).write_text(json.dumps(known))
+
+
+def activate(host: Host, sha: str) -> None:
+    now = releases.active(host.config["install_dir"])
+    releases._switch(host.config["install_dir"], sha)
+    releases._remember(host.config["install_dir"], sha, "version", now["sha"] if now else None)
+
+
+def prove(host: Host, systemd: Systemd, *, on: bool = True) -> None:
+    """What loop_canary and loop_timer do when a cycle was as it should be."""
+    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    releases.mark(host.config["install_dir"], receipts.installed(host.config)["engine_sha"], "proven")
+    assert rollout.settle(str(host.config_file), receipts.matching(host.config).receipt)
+    systemd.on = on
+
+
+def new_policy(host: Host, number: int = 19) -> None:
+    rollout.begin(str(host.config_file), [host.config["policy_file"]])
+    path = Path(host.config["policy_file"])
+    path.write_text(path.read_text().replace("max_changed_files: 20", f"max_changed_files: {number}"))
+
+
+def new_everything(host: Host, sha: str = BAD) -> None:
+    """Another engine, policy, settings, service, drop-in and code: all that an apply can change."""
+    rollout.begin(str(host.config_file))
+    activate(host, sha)
+    new_policy(host)
+    unit = host.top / "systemd" / "hyrule-engineering-loop.service"
+    unit.write_text("[Service]\nType=simple\n")
+    drop_ins = host.top / "systemd" / "hyrule-engineering-loop.service.d"
+    drop_ins.mkdir(exist_ok=True)
+    (drop_ins / "more.conf").write_text("[Service]\nUser=root\n")
+    (host.top / "systemd" / "hyrule-engineering-loop-egress.socket").write_text("[Socket]\nListenStream=1\n")
+    (host.top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# another runner\n")
+    (host.top / "lib" / "hooks").mkdir(exist_ok=True)
+    (host.top / "lib" / "hooks" / "pre-push").write_text("exit 0\n")
+    host.config["daemon_args"] = ["--max-runs-per-day", sha[:1]]
+    host.write_config()
+
+
+def everything(host: Host) -> dict[str, tuple[bytes, int]]:
+    """Every file that a proof covers, and where current leads."""
+    found = {"current": (os.readlink(host.top / "opt" / "current").encode(), 0)}
+    for top in ("etc", "lib", "systemd"):
+        for path in sorted((host.top / top).rglob("*")):
+            if path.is_file():
+                found[str(path)] = (path.read_bytes(), path.stat().st_mode)
+    return found
+
+
+def undo(host: Host, **options: Any) -> dict[str, Any]:
+    return rollout.undo(str(host.config_file), BUILD, **{"wanted": True, "failed": True, "reason": "two", **options})
+
+
+def previous(host: Host, **options: Any) -> dict[str, Any]:
+    return rollout.previous(str(host.config_file), BUILD, **{"wanted": True, **options})
+
+
+def ledger(host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((host.top / "opt" / "rollout.json").read_text())
+    return found
+
+
+# --- forward
+
+
+def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    key = ledger(host)["history"][0]["set"]
+    rollout.begin(str(host.config_file), [str(host.top / "elsewhere"), host.config["env_file"]])
+    assert systemd.on and ledger(host)["open"] is None  # neither has to do with the proof
+    new_everything(host)
+    assert not systemd.on
+    assert (ledger(host)["open"]["from"], ledger(host)["open"]["timer"]) == (key, True)
+    new_policy(host, 18)
+    assert (ledger(host)["open"]["from"], ledger(host)["open"]["timer"]) == (key, True)
+    prove(host, systemd)
+    assert ledger(host)["open"] is None
+    assert [event["sha"] for event in ledger(host)["history"]] == [SHA, BAD]
+
+
+def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = receipts.installed(host.config)["unit_digest"]
+    socket = host.top / "systemd" / "hyrule-engineering-loop-egress.socket"
+    rollout.begin(str(host.config_file), [str(socket)])
+    assert not systemd.on
+    socket.write_text("[Socket]\nListenStream=1\n")
+    assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
+
+
+def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    unit, lib = host.top / "systemd" / "hyrule-engineering-loop", host.top / "lib" / "engineering_loop_core"
+    who = {"owner": "root", "group": "root"}
+    changes: dict[str, dict[str, Any]] = {
+        "settings without a say": {"path": host.config_file, "content": {**host.config, "min_free": "2G"}},
+        "settings": {"path": host.config_file, "content": {**host.config, "daemon_args": ["--more"]}},
+        "the service": {"path": f"{unit}.service", "content": "# another"},
+        "the service's mode": {"path": f"{unit}.service", "content": None, "mode": 0o600},
+        "a drop-in": {"path": f"{unit}.service.d/more.conf", "content": "[Service]"},
+        "the timer": {"path": f"{unit}.timer", "content": "# another"},
+        "our code": {"path": lib / "cycle.py", "content": "# another"},
+        "something else": {"path": host.top / "etc" / "notes", "content": "more"},
+    }
+    (host.top / "systemd" / "hyrule-engineering-loop.service.d").mkdir()
+    voided = []
+    for what, change in changes.items():
+        path = Path(change["path"])
+        before = path.read_bytes() if path.exists() else None
+        content = json.dumps(change["content"]) if isinstance(change["content"], dict) else change["content"]
+        content = (before or b"").decode() if content is None else content
+        entry = managed_files.Entry(str(path), content=content.encode(), mode=change.get("mode", 0o644), **who)
+        foretold = rollout.voids(str(host.config_file), managed_files.converge([entry], check=True))
+        assert managed_files.converge([entry]), what
+        config = json.loads(host.config_file.read_text())
+        assert foretold == (receipts.matching(config).receipt is None), what
+        voided += [what] if foretold else []
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert voided == ["settings", "the service", "a drop-in", "our code"]
+    # The settings name policy and agent, which are known before they are there.
+    for more in ({"policy_sha256": "another"}, {"agent": {"path": "/another", "program": "another"}}):
+        entry = managed_files.Entry(str(host.config_file), content=json.dumps({**host.config, **more}).encode())
+        assert rollout.voids(str(host.config_file), managed_files.converge([entry], check=True))
+
+
+def test_a_host_that_is_not_deployed_has_nothing_to_remember(host: Host, systemd: Systemd) -> None:
+    host.config_file.unlink()
+    rollout.begin(str(host.config_file))
+    host.config_file.write_text("{garbage")
+    rollout.begin(str(host.config_file))
+    assert systemd.commands == [] and not (host.top / "opt" / "rollout.json").exists()
+    host.config_file.unlink()
+    told = undo(host)
+    assert not told["returned"] and not told["changed"] and "first deployment" in told["reason"]
+
+
+def test_settings_of_an_earlier_version_are_enough_to_hold_and_to_return(host: Host, systemd: Systemd) -> None:
+    for key in ("min_free", "quarantine_keep", "canary_required"):
+        del host.config[key]
+    host.write_config()
+    prove(host, systemd)
+    before = everything(host)
+    new_everything(host)
+    assert not systemd.on
+    assert undo(host)["returned"] and everything(host) == before
+
+
+def test_settling_twice_changes_nothing(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    receipt = receipts.matching(host.config).receipt
+    assert not rollout.settle(str(host.config_file), receipt)
+    assert not rollout.settle(str(host.config_file), receipt, check=True)
+    shutil.rmtree(host.top / "opt" / "proven")  # a host that was proven by an earlier version
+    assert rollout.settle(str(host.config_file), receipt, check=True)
+    assert not (host.top / "opt" / "proven").exists()
+    assert rollout.settle(str(host.config_file), receipt)
+
+
+def test_what_was_proven_by_an_earlier_version_is_kept_before_it_changes(host: Host, systemd: Systemd) -> None:
+    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    systemd.on = True
+    before = everything(host)
+    new_everything(host)
+    told = undo(host)
+    assert told["returned"] and systemd.on and everything(host) == before
+
+
+# --- back from a rollout that did not succeed
+
+
+def test_everything_comes_back(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    new_everything(host)
+    told = undo(host, check=True)
+    assert told["returned"] and not systemd.on and releases.active(host.config["install_dir"])["sha"] == BAD  # type: ignore[index]
+    told = undo(host)
+    assert (told["returned"], told["from"], told["to"]["sha"]) == (True, BAD, SHA)
+    assert everything(host) == before
+    assert told["reason"].startswith("proven by the docs canary") and told["timer"]["active"] and systemd.on
+    assert "stop" in systemd.commands and "daemon-reload" in systemd.commands
+    assert releases.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
+    assert ledger(host)["open"] is None
+    assert rollout.doubts(host.config["install_dir"])[BAD].startswith("failed at 20")
+    again = undo(host, failed=False)
+    assert not again["changed"] and not again["returned"]
+
+
+@pytest.mark.parametrize(("on", "wanted", "then"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_the_timer_gets_the_state_that_it_had(host: Host, systemd: Systemd, on: bool, wanted: bool, then: bool) -> None:
+    prove(host, systemd, on=on)
+    new_everything(host)
+    assert undo(host, wanted=wanted)["timer"]["active"] is then
+    assert systemd.on is then
+
+
+def test_a_policy_that_fails_is_not_the_engine_s_fault(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    new_policy(host)
+    told = undo(host)
+    assert told["returned"] and told["to"]["sha"] == SHA and everything(host) == before
+    assert releases.ledger(host.config["install_dir"])["marks"][SHA]["verdict"] == "proven"
+
+
+def test_a_failure_before_the_canary_is_not_the_engine_s_fault(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    new_everything(host)
+    assert undo(host, failed=False)["returned"]
+    assert BAD not in releases.ledger(host.config["install_dir"])["marks"]
+    assert "was returned from at 20" in rollout.doubts(host.config["install_dir"])[BAD]
+
+
+def test_with_nothing_proven_the_timer_is_held(host: Host, systemd: Systemd) -> None:
+    systemd.on = True  # somebody's hand
+    told = undo(host)
+    assert not told["returned"] and told["reason"] == rollout.NOTHING_PROVEN
+    assert told["changed"] and not systemd.on
+
+
+def test_with_nothing_changed_the_timer_is_as_it_was(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    rollout.begin(str(host.config_file))
+    assert not systemd.on
+    told = undo(host, failed=False)
+    assert not told["returned"] and "nothing that a proof covers was changed" in told["reason"] and systemd.on
+    told = undo(host, failed=True)  # the proven engine failed a canary that was asked for again
+    assert not told["returned"] and "nothing better" in told["reason"] and not systemd.on
+
+
+def test_two_bad_engines_in_a_row(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    new_everything(host)
+    assert undo(host)["to"]["sha"] == SHA
+    new_everything(host, THIRD)
+    assert undo(host)["to"]["sha"] == SHA
+    assert everything(host) == before and systemd.on
+
+
+def test_what_ran_before_is_gone_back_to_not_what_was_proven_last(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    first = everything(host)
+    config = dict(host.config)
+    new_everything(host)
+    prove(host, systemd)
+    previous(host)
+    assert everything(host) == first
+    host.config.update(config)
+    new_everything(host, THIRD)
+    assert undo(host)["to"]["sha"] == SHA and everything(host) == first
+
+
+# --- what does not count
+
+
+def no_receipt(host: Host, key: str) -> None:
+    shutil.rmtree(host.config["receipts_dir"])
+
+
+def edited_receipt(host: Host, key: str) -> None:
+    for path in Path(host.config["receipts_dir"]).glob("*.json"):
+        path.write_text(path.read_text().replace('"ops"', '"me"'))
+
+
+def edited_set(host: Host, key: str) -> None:
+    path = Path(f"{host.top}/opt/proven/{key}/files{host.config['policy_file']}")
+    path.write_text(path.read_text().replace("main, master", "main"))
+
+
+def half_a_set(host: Host, key: str) -> None:
+    Path(f"{host.top}/opt/proven/{key}/files{host.config_file}").unlink()
+
+
+def no_release(host: Host, key: str) -> None:
+    (host.top / "opt" / "releases" / SHA / releases.RECORD).unlink()
+
+
+def failed_release(host: Host, key: str) -> None:
+    releases.mark(host.config["install_dir"], SHA, "failed")
+
+
+def garbage(host: Host, key: str) -> None:
+    Path(f"{host.top}/opt/proven/{key}/set.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "spoil", [no_receipt, edited_receipt, edited_set, half_a_set, no_release, failed_release, garbage]
+)
+def test_what_does_not_count_is_not_gone_back_to(
+    host: Host, systemd: Systemd, spoil: Callable[[Host, str], None]
+) -> None:
+    prove(host, systemd)
+    new_everything(host)
+    before = everything(host)
+    spoil(host, ledger(host)["open"]["from"])
+    told = undo(host)
+    assert not told["returned"] and told["reason"] == rollout.NOTHING_PROVEN
+    assert everything(host) == before and not systemd.on
+    with pytest.raises(LoopError, match="there is no other proven release to go back to"):
+        previous(host)
+
+
+def test_a_ledger_that_nobody_understands(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    for text in ("[1]", "{"):
+        (host.top / "opt" / "rollout.json").write_text(text)
+        with pytest.raises(LoopError, match=r"rollout\.json cannot be understood .*: move it away"):
+            undo(host)
+    assert systemd.on
+
+
+# --- killed anywhere
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
+    host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    left = 10**6
+
+    def fatal(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
+    monkeypatch.setattr(rollout, "write_atomic", fatal(rollout.write_atomic))
+    monkeypatch.setattr(releases, "write_atomic", fatal(releases.write_atomic))
+    monkeypatch.setattr(releases, "_switch", fatal(releases._switch))
+    monkeypatch.setattr(units, "systemctl", fatal(systemd))
+    steps = 0
+    while True:
+        left = 10**6
+        new_everything(host)
+        assert not systemd.on
+        left = steps
+        try:
+            undo(host)
+            break
+        except Killed:
+            left = 10**6
+            assert not systemd.on or receipts.matching(json.loads(host.config_file.read_text())).receipt
+            assert undo(host)["timer"]["active"]
+        assert everything(host) == before and systemd.on
+        steps += 1
+    assert steps > 12 and everything(host) == before and systemd.on
+
+
+def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    systemd.on = True
+    real, left, steps = rollout.write_atomic, 0, 0
+
+    def write(*arguments: Any, **options: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        real(*arguments, **options)
+
+    monkeypatch.setattr(rollout, "write_atomic", write)
+    while True:
+        left = steps
+        try:
+            rollout.begin(str(host.config_file))
+            break
+        except Killed:
+            assert systemd.on  # nothing was changed yet, so what runs is proven
+        steps += 1
+    assert steps > 3 and not systemd.on and ledger(host)["open"]["timer"]
+    assert len(os.listdir(host.top / "opt" / "proven")) == 1
+
+
+# --- back from what was proven and turned out bad
+
+
+def test_the_previous_release(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    first = everything(host)
+    new_everything(host)
+    prove(host, systemd)
+    second = everything(host)
+    assert rollout.back(host.config)["sha"] == SHA  # type: ignore[index]
+    told = previous(host, check=True)
+    assert told["returned"] and everything(host) == second and systemd.on
+    told = previous(host, reason="empty pages")
+    assert (told["from"], told["to"]["sha"], told["timer"]["active"]) == (BAD, SHA, True)
+    assert everything(host) == first and systemd.on
+    assert "stop" not in systemd.commands  # a cycle in progress is waited for
+    again = previous(host)
+    assert not again["changed"] and "is in force already" in again["reason"]
+    assert rollout.doubts(host.config["install_dir"]) == {
+        BAD: f"was rolled back from at {ledger(host)['history'][-1]['at']} (empty pages)"
+    }
+    config = json.loads(host.config_file.read_text())
+    assert rollout.back(config) is None  # never to one that was gone back from
+    told = previous(host, to=BAD[:7])  # unless somebody names it
+    assert told["to"]["sha"] == BAD and everything(host) == second
+    assert rollout.doubts(host.config["install_dir"]).keys() == {SHA}
+
+
+def test_another_engine_rather_than_another_policy(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    new_everything(host)
+    prove(host, systemd)
+    new_policy(host, 18)
+    host.config["daemon_args"] = []
+    host.write_config()
+    prove(host, systemd)
+    told = previous(host)
+    assert told["to"]["sha"] == SHA
+
+
+def test_another_policy_where_there_is_no_other_engine(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    first = everything(host)
+    new_policy(host)
+    prove(host, systemd)
+    told = previous(host)
+    assert told["to"]["sha"] == SHA and everything(host) == first
+
+
+def test_an_engine_that_was_never_proven_cannot_be_named(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    with pytest.raises(LoopError, match=f"there is no proven release {THIRD} to go back to .*proven are: {SHA}"):
+        previous(host, to=THIRD)
+    told = previous(host, to=SHA)
+    assert not told["changed"]
+
+
+def test_a_cycle_in_progress_is_waited_for(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(host, systemd)
+    new_everything(host)
+    prove(host, systemd)
+    monkeypatch.setattr(processes, "cycle_in_progress", lambda run_lock, unit: "process 7 holds the lock")
+    before = everything(host)
+    with pytest.raises(LoopError, match=r"a cycle is in progress .*nothing was changed"):
+        previous(host)
+    assert everything(host) == before and systemd.on
+
+
+def test_an_old_proof_is_gone_back_to_and_holds_the_timer(
+    host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.config["canary_max_age"] = "1d"
+    host.write_config()
+    prove(host, systemd)
+    new_everything(host)
+    later = receipts._now() + receipts.datetime.timedelta(days=2)
+    monkeypatch.setattr(receipts, "_now", lambda: later)
+    told = undo(host)
+    assert told["returned"] and "is older than" in told["held"] and not systemd.on
+
+
+def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "KEPT", 2)
+    for number in (20, 19, 18, 17):
+        new_policy(host, number)
+        path = Path(host.config["policy_file"])
+        path.write_text(path.read_text().replace(f"max_changed_files: {number}", "max_changed_files: 20"))
+        host.config["daemon_args"] = [str(number)]
+        host.write_config()
+        prove(host, systemd)
+    assert len(os.listdir(host.top / "opt" / "proven")) == 2
+    assert releases.absent(releases.Settings(install_dir=host.config["install_dir"]))["changed"]
+    assert not (host.top / "opt" / "proven").exists() and not (host.top / "opt" / "rollout.json").exists()
+
+
+def test_what_was_proven_where_cycles_had_no_cells_is_not_gone_back_to(host: Host, systemd: Systemd) -> None:
+    """Its cycles would work in directories that became a kept cell."""
+    gate_user = host.config.pop("gate_user")
+    host.write_config()
+    prove(host, systemd)
+    assert rollout.load(host.config["install_dir"], rollout._names(host.config["install_dir"])[0]) is None
+    host.config["gate_user"] = gate_user
+    new_everything(host)
+    assert rollout.back(host.config) is None
+    told = undo(host, failed=True)
+    assert not told["returned"]
+    assert told["reason"].startswith(rollout.NOTHING_PROVEN)
+    assert f"{SHA} ran where cycles had no cells" in told["reason"]
+    with pytest.raises(LoopError, match=rf"{SHA} ran where cycles had no cells, .*: pin it and apply"):
+        previous(host)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_where_the_older_layout_still_stands_it_is_gone_back_to(host: Host, systemd: Systemd) -> None:
+    host.config.pop("gate_user")
+    host.write_config()
+    os.chown(host.config["runs_dir"], 65534, -1)
+    prove(host, systemd)
+    new_everything(host)
+    assert undo(host, failed=True)["to"]["sha"] == SHA
+
+
+# --- the agent that a proof was of
+
+
+def new_agent(host: Host, number: int) -> Path:
+    """Another version of the agent, installed and in force."""
+    wanted = {"package": "p", "version": f"{number}.0.0", "integrity": "i", "program": "pi", "lock": ""}
+    place = Path(agents.place(host.config["install_dir"], wanted))
+    (place / "node_modules/.bin").mkdir(parents=True)
+    (place / agents.LOCKFILE).write_text(f"{number}")
+    rollout.begin(str(host.config_file))
+    host.config["agent"] = wanted
+    host.write_config()
+    return place
+
+
+def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    before = everything(host)
+    new_agent(host, 2)
+    assert receipts.matching(host.config).reason.startswith("the agent changed after the proof of ")
+    assert not systemd.on
+    assert undo(host)["returned"] and everything(host) == before
+    assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
+    assert rollout.agents_in_use(host.config["install_dir"]) == [str(first)]
+
+
+def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    new_agent(host, 2)
+    shutil.rmtree(first)
+    back = undo(host)
+    assert not back["returned"] and back["reason"] == rollout.NOTHING_PROVEN and not systemd.on
+
+
+def test_an_agent_that_was_changed_in_its_place_is_not_the_proven_one(host: Host, systemd: Systemd) -> None:
+    first = new_agent(host, 1)
+    prove(host, systemd)
+    (first / agents.LOCKFILE).write_text("something else")
+    assert receipts.matching(host.config).receipt is None
