@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import npm_registry
 import pytest
-import test_agents
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_agent
-from test_agents import config_of
+from npm_registry import config_of
 
 Task = Callable[..., dict[str, Any]]
 # pytest finds fixtures by their names in this module.
-registry, agent = test_agents.registry, test_agents.agent
+registry, agent = npm_registry.registry, npm_registry.agent
 KEY = {"OPENAI_API_KEY": "sk-of-the-test"}  # what a task shows has no such word
 
 
@@ -47,9 +47,9 @@ def test_it_is_installed_once(call: Task, agent: dict[str, str], tmp_path: Path)
     assert not again["changed"] and again["program"] == done["program"] and again["diff"]["before"]
 
 
-def test_the_oldest_go(call: Task, agent: dict[str, str], registry: test_agents.Registry, tmp_path: Path) -> None:
+def test_the_oldest_go(call: Task, agent: dict[str, str], registry: npm_registry.Registry, tmp_path: Path) -> None:
     call(agent)
-    files = {"cli.sh": test_agents.PROGRAM}
+    files = {"cli.sh": npm_registry.PROGRAM}
     newer = {
         **agent,
         "version": "2.0.0",

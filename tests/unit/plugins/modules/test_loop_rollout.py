@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import test_rollout
+import rolled
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_rollout
-from test_rollout import BAD, SHA, Host, Systemd, everything, new_everything, prove
+from rolled import BAD, SHA, Host, Systemd, everything, new_everything, prove
 
 Task = Callable[..., dict[str, Any]]
 # pytest finds fixtures by their names in this module.
-forge, host, systemd = test_rollout.forge, test_rollout.host, test_rollout.systemd
+forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import files
+import rolled
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
     managed_files,
@@ -23,132 +23,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
-from deployed import SEED, SHA, Host, Running, deployed, running
+from deployed import SHA, Host
+from rolled import BAD, THIRD, Systemd, everything, ledger, new_everything, new_policy, previous, prove, undo
 
-BAD = "b" * 40
-THIRD = "c" * 40
-BUILD: dict[str, Any] = {"keep": 3, "python": "/usr/bin/python3", "uv": "uv", "wait": 0}
-
-
-class Systemd:
-    """Plays systemctl for the timer, and never lets it run what no receipt covers."""
-
-    def __init__(self, host: Host) -> None:
-        self.host, self.on, self.commands = host, False, list[str]()
-
-    def __call__(self, *arguments: str) -> str:
-        self.commands.append(arguments[0])
-        if arguments[0] in ("enable", "disable"):
-            self.on = arguments[0] == "enable"
-            assert not self.on or receipts.matching(json.loads(self.host.config_file.read_text())).receipt
-        if arguments[0] == "show":
-            state = ("enabled", "active") if self.on else ("disabled", "inactive")
-            return f"LoadState=loaded\nUnitFileState={state[0]}\nActiveState={state[1]}\nNextElapseUSecRealtime=\n"
-        return "[]"
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
-@pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
-    monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
-    for module in (processes, releases):
-        monkeypatch.setattr(module, "cycle_in_progress", lambda run_lock, unit: "")
-    host = deployed(tmp_path, forge)
-    (host.top / "opt" / "current").unlink()
-    for sha in (SHA, BAD, THIRD):
-        release(host, sha)
-    activate(host, SHA)
-    return host
-
-
-@pytest.fixture
-def systemd(host: Host, monkeypatch: pytest.MonkeyPatch) -> Systemd:
-    systemd = Systemd(host)
-    monkeypatch.setattr(units, "systemctl", systemd)
-    return systemd
-
-
-def release(host: Host, sha: str) -> None:
-    """A complete release, as the builder leaves it."""
-    path = host.top / "opt" / "releases" / sha
-    path.mkdir(exist_ok=True)
-    (path / "engine.py").write_text(f"# {sha}\n")
-    path.chmod(0o555)
-    manifest = releases._manifest(str(path)).encode()
-    (path / releases.MANIFEST).write_bytes(manifest)
-    known = {"sha": sha, "lock_digest": "1" * 64, "files_digest": files.sha256(manifest)}
-    known["interpreter"] = releases._interpreter(str(path))
-    (path / releases.RECORD).write_text(json.dumps(known))
-
-
-def activate(host: Host, sha: str) -> None:
-    now = releases.active(host.config["install_dir"])
-    releases._switch(host.config["install_dir"], sha)
-    releases._remember(host.config["install_dir"], sha, "version", now["sha"] if now else None)
-
-
-def prove(host: Host, systemd: Systemd, *, on: bool = True) -> None:
-    """What loop_canary and loop_timer do when a cycle was as it should be."""
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
-    releases.mark(host.config["install_dir"], receipts.installed(host.config)["engine_sha"], "proven")
-    assert rollout.settle(str(host.config_file), receipts.matching(host.config).receipt)
-    systemd.on = on
-
-
-def new_policy(host: Host, number: int = 19) -> None:
-    rollout.begin(str(host.config_file), [host.config["policy_file"]])
-    path = Path(host.config["policy_file"])
-    path.write_text(path.read_text().replace("max_changed_files: 20", f"max_changed_files: {number}"))
-
-
-def new_everything(host: Host, sha: str = BAD) -> None:
-    """Another engine, policy, settings, service, drop-in and code: all that an apply can change."""
-    rollout.begin(str(host.config_file))
-    activate(host, sha)
-    new_policy(host)
-    unit = host.top / "systemd" / "hyrule-engineering-loop.service"
-    unit.write_text("[Service]\nType=simple\n")
-    drop_ins = host.top / "systemd" / "hyrule-engineering-loop.service.d"
-    drop_ins.mkdir(exist_ok=True)
-    (drop_ins / "more.conf").write_text("[Service]\nUser=root\n")
-    (host.top / "systemd" / "hyrule-engineering-loop-egress.socket").write_text("[Socket]\nListenStream=1\n")
-    (host.top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# another runner\n")
-    (host.top / "lib" / "hooks").mkdir(exist_ok=True)
-    (host.top / "lib" / "hooks" / "pre-push").write_text("exit 0\n")
-    host.config["daemon_args"] = ["--max-runs-per-day", sha[:1]]
-    host.write_config()
-
-
-def everything(host: Host) -> dict[str, tuple[bytes, int]]:
-    """Every file that a proof covers, and where current leads."""
-    found = {"current": (os.readlink(host.top / "opt" / "current").encode(), 0)}
-    for top in ("etc", "lib", "systemd"):
-        for path in sorted((host.top / top).rglob("*")):
-            if path.is_file():
-                found[str(path)] = (path.read_bytes(), path.stat().st_mode)
-    return found
-
-
-def undo(host: Host, **options: Any) -> dict[str, Any]:
-    return rollout.undo(str(host.config_file), BUILD, **{"wanted": True, "failed": True, "reason": "two", **options})
-
-
-def previous(host: Host, **options: Any) -> dict[str, Any]:
-    return rollout.previous(str(host.config_file), BUILD, **{"wanted": True, **options})
-
-
-def ledger(host: Host) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((host.top / "opt" / "rollout.json").read_text())
-    return found
-
-
-# --- forward
+# pytest finds fixtures by their names in this module.
+forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
 
 
 def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: Host, systemd: Systemd) -> None:
