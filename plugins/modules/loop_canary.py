@@ -173,6 +173,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
 
 
@@ -190,7 +191,7 @@ def prove(module: AnsibleModule) -> None:
         judge(module, config, lambda line: None)
     say = sayer(wanted["progress"])
     # One that an earlier run of the playbook started goes on without it: its verdict is waited for.
-    lock = os.path.join(config["install_dir"], ".canary.lock")
+    lock = os.path.join(config.install_dir, ".canary.lock")
     with flocked(lock, wait=False) as alone:
         if alone:
             judge(module, config, say)
@@ -199,7 +200,7 @@ def prove(module: AnsibleModule) -> None:
         judge(module, config, say)
 
 
-def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], object]) -> None:
+def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object]) -> None:
     """Run a cycle, unless what is installed is proven, and leave the module."""
     wanted = module.params
     receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
@@ -234,10 +235,10 @@ def judge(module: AnsibleModule, config: dict[str, Any], say: Callable[[str], ob
     module.exit_json(changed=True, reason=reason, **result)
 
 
-def acting(wanted: dict[str, Any], config: dict[str, Any]) -> tuple[str, str]:
+def acting(wanted: dict[str, Any], config: Settings) -> tuple[str, str]:
     """Token and login by which the forge is reached, as the gateway reaches it."""
-    file = wanted["env_file"] or config["env_file"]
-    os.environ.update(secrets_file.network(secrets_file.load(file, config["forbidden_environment"])))
+    file = wanted["env_file"] or config.env_file
+    os.environ.update(secrets_file.network(secrets_file.load(file, config.forbidden_environment)))
     return app_auth.acting(config, file)
 
 

@@ -117,6 +117,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import receive
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 # In the sandbox: what a person asks first.
 LOOK = """
@@ -157,7 +158,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def act(config: dict[str, Any], given: dict[str, Any], check: bool) -> dict[str, Any]:
+def act(config: Settings, given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Look, run, or bring."""
     if given["what"] == "memory":
         return {"changed": True, "id": "memory", "lines": [cells.swap_memory(config, check=check)]}

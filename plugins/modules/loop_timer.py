@@ -137,15 +137,15 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
     run = params["enabled"] and (proven or not params["required"])
     held = proof.reason if params["enabled"] and not run else ""
     if params["enabled"] and not params["required"] and not proven:
-        unit = f"{config['unit']}.timer"
+        unit = f"{config.unit}.timer"
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
-    before = systemd.timer_of(config["unit"])
+    before = systemd.timer_of(config.unit)
     changed = systemd.timer_differs(before, run)
     if module.check_mode:
         after = before._replace(enabled=run, active=run, next="") if changed else before
     else:
-        after = systemd.set_timer(config["unit"], run, before)
+        after = systemd.set_timer(config.unit, run, before)
     if run and not proven:
         noted = receipts.note_unproven(
             config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode

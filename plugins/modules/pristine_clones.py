@@ -116,6 +116,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 OPTIONS = {
     "root": {"type": "path", "required": True},
@@ -139,12 +140,13 @@ OPTIONS = {
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     given = module.params
-    config = {
-        "pristine_dir": given["root"],
-        "workspace_repositories": given["repositories"],
-        "gate_user": given["user"],
-        "git_url": given["git_url"],
-    }
+    config = Settings(
+        {},
+        pristine_dir=given["root"],
+        workspace_repositories=given["repositories"],
+        gate_user=given["user"],
+        git_url=given["git_url"],
+    )
     try:
         put_habits_aside(module.ansible_version)
         token = app_auth.token_for(given["env_file"], given["github_app"])

@@ -304,7 +304,7 @@ def bubblewrap_broken() -> Iterator[None]:
     DOOR.write_text(
         f"#!/usr/bin/python3 -I\nimport os, sys\nsys.path.insert(0, {str(LIB)!r})\n"
         "from engineering_loop_core.base import wire\nfrom engineering_loop_core.host import settings\n"
-        "wire.tell(settings.load(), {'what': 'agent', 'program': 'pi'})\n"
+        "wire.tell(settings.load().unit, {'what': 'agent', 'program': 'pi'})\n"
         "cell = os.environ['HOME'].rpartition('/')[0]\nos.environ['HOME'] = cell + '/home'\n"
         f"os.environ['PATH'] = os.environ['PATH'].replace({str(LIB)!r} + '/bin:', '')\n"
         "os.execv('/usr/local/bin/pi', ['pi', *sys.argv[1:]])\n",

@@ -12,12 +12,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from . import untrusted
 from .errors import LoopError
-
-Config: TypeAlias = Mapping[str, Any]
 
 MAX_MESSAGE = 1024 * 1024
 SECONDS = 10.0
@@ -32,9 +30,9 @@ class Peer(NamedTuple):
     uid: int
 
 
-def place(config: Config) -> str:
+def place(unit: str) -> str:
     """Where the socket is: in the watch's runtime directory, which is root's."""
-    return f"/run/{config['unit']}-watch/socket"
+    return f"/run/{unit}-watch/socket"
 
 
 def listen(path: str) -> socket.socket:
@@ -112,9 +110,9 @@ def unpacked(connection: socket.socket, begun: bytes = b"", most: int = 1000, se
     return exactly(connection, max(0, size - 4), seconds)
 
 
-def tell(config: Config, message: Mapping[str, Any], seconds: float = PATIENCE) -> dict[str, Any]:
+def tell(unit: str, message: Mapping[str, Any], seconds: float = PATIENCE) -> dict[str, Any]:
     """Tell the watch and wait for its answer. LoopError where it does not take it: then nothing may go on."""
-    return ask(place(config), message, "the watch beside the cycle", seconds)
+    return ask(place(unit), message, "the watch beside the cycle", seconds)
 
 
 def ask(path: str, message: Mapping[str, Any], whom: str, seconds: float) -> dict[str, Any]:

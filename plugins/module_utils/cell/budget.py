@@ -16,31 +16,31 @@ from ..base.clock import today as this_day
 from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, write_atomic
+from ..host.settings import Settings
 
-Config: TypeAlias = Mapping[str, Any]
 Day: TypeAlias = dict[str, Any]
 
 KEEP_DAYS = 31
 REMEDY = "the next may start after midnight UTC, or raise engineering_loop_max_runs_per_day"
 
 
-def path_of(config: Config) -> str:
+def path_of(config: Settings) -> str:
     """Where the count lives: root's, and not below what the loop user owns."""
-    return f"{config['install_dir']}/budget.json"
+    return f"{config.install_dir}/budget.json"
 
 
-def today(config: Config) -> Day:
+def today(config: Settings) -> Day:
     """``{"day", "started", "runs", "max"}`` of this UTC day; ``started`` counts the idle cycles as well."""
-    return {"day": this_day(), **_read(config).get(this_day(), _new()), "max": int(config["max_runs_per_day"])}
+    return {"day": this_day(), **_read(config).get(this_day(), _new()), "max": int(config.max_runs_per_day)}
 
 
-def figures(config: Config) -> dict[str, int]:
+def figures(config: Settings) -> dict[str, int]:
     """The same in numbers."""
     day = today(config)
     return {"runs_today": len(day["runs"]), "started_today": day["started"], "max_runs": day["max"]}
 
 
-def exhausted(config: Config) -> str:
+def exhausted(config: Settings) -> str:
     """Why no run may start today, in one line; empty where one may."""
     now = today(config)
     if len(now["runs"]) < now["max"]:
@@ -49,17 +49,17 @@ def exhausted(config: Config) -> str:
     return f"{len(now['runs'])} of {now['max']} runs were started today (UTC{': ' if told else ''}{told}); {REMEDY}"
 
 
-def start(config: Config) -> None:
+def start(config: Settings) -> None:
     """A cycle begins, which is no run yet."""
-    with flocked(f"{config['install_dir']}/.budget.lock"):
+    with flocked(f"{config.install_dir}/.budget.lock"):
         days = _read(config)
         days.setdefault(this_day(), _new())["started"] += 1
         _write(config, days)
 
 
-def take(config: Config, invocation: str, trigger: str) -> None:
+def take(config: Settings, invocation: str, trigger: str) -> None:
     """Count the run of this cycle, once."""
-    with flocked(f"{config['install_dir']}/.budget.lock"):
+    with flocked(f"{config.install_dir}/.budget.lock"):
         days = _read(config)
         if any(run["invocation"] == invocation for day in days.values() for run in day["runs"]):
             return
@@ -68,7 +68,7 @@ def take(config: Config, invocation: str, trigger: str) -> None:
         _write(config, days)
 
 
-def ledger(config: Config, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def ledger(config: Settings, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The day as the engine's own ledger has it, from the count and the records."""
     ours = [record for record in records if str(record.get("started", "")).startswith(this_day())]
     return {
@@ -87,7 +87,7 @@ def _new() -> Day:
     return {"started": 0, "runs": []}
 
 
-def _read(config: Config) -> dict[str, Day]:
+def _read(config: Settings) -> dict[str, Day]:
     path = path_of(config)
     try:
         days = json.loads(read_bytes(path) or b"{}")
@@ -102,6 +102,6 @@ def _read(config: Config) -> dict[str, Day]:
         raise LoopError(f"{path} cannot be read as the count of the day's runs: move it aside") from error
 
 
-def _write(config: Config, days: dict[str, Day]) -> None:
+def _write(config: Settings, days: dict[str, Day]) -> None:
     kept = {name: days[name] for name in sorted(days)[-KEEP_DAYS:]}
     write_atomic(path_of(config), (json.dumps(kept, indent=1) + "\n").encode(), mode=0o644)

@@ -26,9 +26,9 @@ from ..base.clock import age_of, stamp, utc_now
 from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
 from ..base.journal import say
+from ..host.settings import Settings
 from ..host.users import account, as_user
 
-Config: TypeAlias = Mapping[str, Any]
 Manifest: TypeAlias = dict[str, Any]
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -67,16 +67,16 @@ class Cell:
         return f"{self.path}/{name}"
 
 
-def settings_in(config: Config, cell: Cell) -> dict[str, Any]:
+def settings_in(config: Settings, cell: Cell) -> Settings:
     """The host's settings as they are for what runs in ``cell``."""
-    return {
-        **config,
-        "cell": cell.path,
-        "workspace_dir": cell.part("workspace"),
-        "runs_dir": cell.part("runs"),
-        "daemon_state_dir": cell.part("state"),
-        "memory_dir": cell.part("memory"),
-    }
+    return Settings(
+        config,
+        cell=cell.path,
+        workspace_dir=cell.part("workspace"),
+        runs_dir=cell.part("runs"),
+        daemon_state_dir=cell.part("state"),
+        memory_dir=cell.part("memory"),
+    )
 
 
 def new_id(invocation: str) -> str:
@@ -85,18 +85,18 @@ def new_id(invocation: str) -> str:
 
 
 @contextlib.contextmanager
-def alone(config: Config) -> Iterator[None]:
+def alone(config: Settings) -> Iterator[None]:
     """Hold the lock under which cells are made, closed, opened and removed."""
-    with flocked(f"{config['install_dir']}/.cells.lock"):
+    with flocked(f"{config.install_dir}/.cells.lock"):
         yield
 
 
 # --- making -----------------------------------------------------------------------------------
 
 
-def check_place(config: Config) -> None:
+def check_place(config: Settings) -> None:
     """Refuse a directory of cells that is not root's own, or where nothing could be run."""
-    path = config["runs_dir"]
+    path = config.runs_dir
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -109,15 +109,15 @@ def check_place(config: Config) -> None:
         raise LoopError(f"{path} is mounted noexec, so no gate command could run there: mount it with exec")
 
 
-def make(config: Config, name: str, manifest: Manifest) -> Cell:
+def make(config: Settings, name: str, manifest: Manifest) -> Cell:
     """A fresh cell with the memory of before, root's files for the home, and the day's ledger beside it.
 
     It appears under its name when it is whole. LoopError where it exists already or cannot be made.
     """
-    cell, making = Cell(f"{config['runs_dir']}/{name}"), f"{config['runs_dir']}/{MAKING}{name}"
+    cell, making = Cell(f"{config.runs_dir}/{name}"), f"{config.runs_dir}/{MAKING}{name}"
     if os.path.lexists(cell.path):
         raise LoopError(f"the cell {cell.path} exists already: move it away")
-    user = account(config["user"])
+    user = account(config.user)
     remove_tree(making)
     try:
         os.mkdir(making, 0o700)
@@ -126,21 +126,21 @@ def make(config: Config, name: str, manifest: Manifest) -> Cell:
             os.chown(f"{making}/{part}", user.pw_uid, user.pw_gid)
         os.chmod(making, OPEN)
         _give_home_files(config, f"{making}/home")
-        copy_memory(config["user"], config["memory_dir"], f"{making}/memory")
+        copy_memory(config.user, config.memory_dir, f"{making}/memory")
         write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **manifest})
         os.rename(making, cell.path)
     except (LoopError, OSError) as error:
         remove_tree(making)
         if isinstance(error, LoopError):
             raise
-        raise LoopError(f"no cell can be made in {config['runs_dir']}: {error.filename}: {error.strerror}") from error
+        raise LoopError(f"no cell can be made in {config.runs_dir}: {error.filename}: {error.strerror}") from error
     return cell
 
 
-def _give_home_files(config: Config, home: str) -> None:
+def _give_home_files(config: Settings, home: str) -> None:
     """Copies of root's files, which the loop's user can read and not change."""
-    user = account(config["user"])
-    for wanted in config["home_files"]:
+    user = account(config.user)
+    for wanted in config.home_files:
         content = home_file(wanted)
         target = f"{home}/{wanted['dest']}"
         at = home
@@ -292,14 +292,14 @@ def listing(runs_dir: str) -> list[Manifest]:
     return found
 
 
-def find(config: Config, name: str) -> Cell:
+def find(config: Settings, name: str) -> Cell:
     """The cell of that name, or of the one name that begins so. LoopError where there is none or more than one."""
-    names = [one["id"] for one in listing(config["runs_dir"])]
+    names = [one["id"] for one in listing(config.runs_dir)]
     fitting = [known for known in names if known == name] or [known for known in names if name and name in known]
     if len(fitting) != 1:
         told = f"{len(fitting)} cells fit" if fitting else "there is no such cell"
         raise LoopError(f"{untrusted.show(name)}: {told}; {playbook('restore')} lists them")
-    return Cell(f"{config['runs_dir']}/{fitting[0]}")
+    return Cell(f"{config.runs_dir}/{fitting[0]}")
 
 
 def earlier(cell: Cell) -> list[tuple[str, str]]:
@@ -337,19 +337,19 @@ def runs_in(cell: Cell) -> list[str]:
     return []
 
 
-def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
+def take_memory_back(config: Settings, cell: Cell) -> dict[str, Any]:
     """What the cycle learned becomes the memory of the next; the one before is kept beside it.
 
     Copied by a process of the loop's user, file by file, with bounds. ``{changed, files, bytes, left_out}``.
     """
-    memory, fresh, previous = config["memory_dir"], f"{config['memory_dir']}.new", f"{config['memory_dir']}.previous"
-    user = account(config["user"])
+    memory, fresh, previous = config.memory_dir, f"{config.memory_dir}.new", f"{config.memory_dir}.previous"
+    user = account(config.user)
     if os.path.islink(cell.part("memory")) or not os.path.isdir(cell.part("memory")):
         raise LoopError(f"{cell.part('memory')} is no directory any more")
     remove_tree(fresh)
     os.mkdir(fresh, 0o700)
     os.chown(fresh, user.pw_uid, user.pw_gid)
-    copied = copy_memory(config["user"], cell.part("memory"), fresh)
+    copied = copy_memory(config.user, cell.part("memory"), fresh)
     os.chown(fresh, 0, user.pw_gid)
     os.chmod(fresh, 0o750)
     if _same(fresh, memory):
@@ -362,9 +362,9 @@ def take_memory_back(config: Config, cell: Cell) -> dict[str, Any]:
     return {"changed": True, **copied}
 
 
-def swap_memory(config: Config, *, check: bool = False) -> str:
+def swap_memory(config: Settings, *, check: bool = False) -> str:
     """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
-    memory, previous = config["memory_dir"], f"{config['memory_dir']}.previous"
+    memory, previous = config.memory_dir, f"{config.memory_dir}.previous"
     if not os.path.isdir(previous):
         raise LoopError(f"there is no earlier memory: {previous} is missing")
     if check:
@@ -386,14 +386,14 @@ def _same(one: str, other: str) -> bool:
     return done.returncode == 0
 
 
-def recover(config: Config) -> list[tuple[Cell, Manifest]]:
+def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     """Cells whose cycle was cut off (a power cut, a killed root): closed now. And what was half made or half gone goes.
 
     Called with the lock held, when no cycle runs.
     """
-    runs, found = config["runs_dir"], []
-    if os.path.isdir(f"{config['memory_dir']}.swap") or not os.path.isdir(config["memory_dir"]):
-        _recover_memory(config["memory_dir"])
+    runs, found = config.runs_dir, []
+    if os.path.isdir(f"{config.memory_dir}.swap") or not os.path.isdir(config.memory_dir):
+        _recover_memory(config.memory_dir)
     for name in sorted(os.listdir(runs)):
         if name.startswith((MAKING, GOING)):
             try:

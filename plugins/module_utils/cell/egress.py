@@ -18,15 +18,15 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ..base import untrusted
 from ..base.clock import moment_of
 from ..base.errors import LoopError
+from ..host.settings import Settings
 from ..host.systemd import systemctl
 
-Config: TypeAlias = Mapping[str, Any]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -76,19 +76,19 @@ def plain(host: str) -> str:
     return host.lower().removesuffix(".")
 
 
-def unit(config: Config) -> str:
+def unit(config: Settings) -> str:
     """The units of the way out, without suffix."""
-    return f"{config['unit']}-egress"
+    return f"{config.unit}-egress"
 
 
-def sockets(config: Config) -> list[str]:
+def sockets(config: Settings) -> list[str]:
     """What listens in the cycle's network: the way to the proxy first, whose network the others join."""
-    return [f"{unit(config)}.socket", *(f"{unit(config)}-local@{port}.socket" for port in config["egress_local"])]
+    return [f"{unit(config)}.socket", *(f"{unit(config)}-local@{port}.socket" for port in config.egress_local)]
 
 
-def environment(config: Config) -> dict[str, str]:
+def environment(config: Settings) -> dict[str, str]:
     """What tells a program of the proxy; nothing where the network is the host's."""
-    if not config["egress"]:
+    if not config.egress:
         return {}
     found = {"NODE_USE_ENV_PROXY": "1"}
     values = {"http_proxy": address(), "https_proxy": address(), "no_proxy": "localhost,127.0.0.1,::1"}
@@ -102,16 +102,16 @@ def address() -> str:
     return f"http://127.0.0.1:{PORT}"
 
 
-def over(config: Config, given: Mapping[str, str]) -> dict[str, str]:
+def over(config: Settings, given: Mapping[str, str]) -> dict[str, str]:
     """``given`` with our proxy in the place of those that it names: they are the proxy's way out, not the cycle's."""
-    if not config["egress"]:
+    if not config.egress:
         return dict(given)
     return {**{name: value for name, value in given.items() if not PROXY.fullmatch(name)}, **environment(config)}
 
 
-def joined(config: Config) -> list[str]:
+def joined(config: Settings) -> list[str]:
     """Options of systemd-run with which a unit is in the same network as a cycle; the rest is in its own settings."""
-    if not config["egress"]:
+    if not config.egress:
         return []
     told = [f"{key}={name}" for name in sockets(config) for key in ("Requires", "After")]
     return [word for text in (*told, f"JoinsNamespaceOf={unit(config)}.socket") for word in ("-p", text)]
@@ -149,16 +149,16 @@ def upstream(given: Mapping[str, str]) -> Upstream | None:
     return Upstream(host, port, parts.scheme == "https", login, except_for)
 
 
-def check_upstream(config: Config, given: Mapping[str, str]) -> None:
+def check_upstream(config: Settings, given: Mapping[str, str]) -> None:
     """Refuse a proxy that could not be used: of a kind we do not speak, or on the host itself, which is closed."""
-    found = upstream(given) if config["egress"] else None
-    if found or config["egress"]:
+    found = upstream(given) if config.egress else None
+    if found or config.egress:
         return
     for name, value in sorted(given.items()):
         if PROXY.fullmatch(name) and name.lower() != "no_proxy":
             with contextlib.suppress(ValueError):
                 parts = urlsplit(value if "://" in value else f"http://{value}")
-                if _on_this_host(parts.hostname or "") and parts.port not in config["egress_local"]:
+                if _on_this_host(parts.hostname or "") and parts.port not in config.egress_local:
                     raise LoopError(
                         f"{name} names a proxy on this host, which is closed to cycles: add its port"
                         f" ({parts.port}) to engineering_loop_egress_local"
@@ -232,16 +232,16 @@ def _lines(path: str) -> list[str]:
 # --- before a cycle, as root ----------------------------------------------------------------------
 
 
-def shut(config: Config) -> None:
+def shut(config: Settings) -> None:
     """Without a network of the cycle's own: have systemd keep it from the host's own addresses, as they are now.
 
     Nameservers stay open, and the loopback where a port of it was named: the filter knows addresses, no ports.
     """
-    deny = [] if config["egress"] else [*HOME, *own_addresses()]
-    allow = [] if config["egress"] else [*nameservers(), *(["127.0.0.1", "::1"] if config["egress_local"] else [])]
+    deny = [] if config.egress else [*HOME, *own_addresses()]
+    allow = [] if config.egress else [*nameservers(), *(["127.0.0.1", "::1"] if config.egress_local else [])]
     told = [f"IPAddressDeny={' '.join(deny)}", f"IPAddressAllow={' '.join(allow)}"]
     with contextlib.suppress(LoopError):  # then the cycle sees that it is open, and says so
-        systemctl("set-property", "--runtime", f"{config['unit']}.service", "IPAddressDeny=", "IPAddressAllow=", *told)
+        systemctl("set-property", "--runtime", f"{config.unit}.service", "IPAddressDeny=", "IPAddressAllow=", *told)
 
 
 def host_namespace() -> int:
@@ -252,12 +252,12 @@ def host_namespace() -> int:
 # --- inside, before an agent is paid --------------------------------------------------------------
 
 
-def check(config: Config, host: int) -> str:
+def check(config: Settings, host: int) -> str:
     """Refuse to go on where the named hosts are not all that can be reached (LoopError).
 
     Without ``engineering_loop_egress``: why the host's own addresses are not closed; empty where they are.
     """
-    if config["egress"]:
+    if config.egress:
         others = sorted(devices() - {"lo"})
         if others or os.stat("/proc/self/ns/net").st_ino == host:
             raise LoopError(
@@ -288,7 +288,7 @@ def _reaches(own: str) -> bool:
     return False
 
 
-def ask_proxy(config: Config, port: int = PORT) -> None:
+def ask_proxy(config: Settings, port: int = PORT) -> None:
     """The proxy is started by the first who speaks to it."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
@@ -307,9 +307,9 @@ def ask_proxy(config: Config, port: int = PORT) -> None:
 # --- afterwards, as root --------------------------------------------------------------------------
 
 
-def refused(config: Config, started: str) -> list[str]:
+def refused(config: Settings, started: str) -> list[str]:
     """The hosts, each with its port, that the proxy has refused since ``started``; the first ones, fit to be shown."""
-    if not config["egress"]:
+    if not config.egress:
         return []
     since = moment_of(started).timestamp()
     try:

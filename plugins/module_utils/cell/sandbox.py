@@ -17,18 +17,16 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 from ..base import untrusted, wire
 from ..base.errors import LoopError
 from ..base.sizes import number_of
 from ..host import secrets_file, settings
 from ..host.bubblewrap import ALONE, BWRAP
+from ..host.settings import Settings
 from ..release import agents
 from . import egress
 from .cells import ID, Cell
-
-Config: TypeAlias = Mapping[str, Any]
 
 # What was proven looks for no other version of itself.
 QUIET = {"PI_OFFLINE": "1", "DISABLE_AUTOUPDATER": "1"}
@@ -52,7 +50,9 @@ ALLOW = (
 # --- the command line -------------------------------------------------------------------------
 
 
-def command(config: Config, cell: Cell, directory: str, program: Sequence[str], *, keep_home: bool = True) -> list[str]:
+def command(
+    config: Settings, cell: Cell, directory: str, program: Sequence[str], *, keep_home: bool = True
+) -> list[str]:
     """The bubblewrap command that runs ``program`` in ``directory`` of ``cell``, alone.
 
     Without ``keep_home`` it has root's files in its home, and nothing that it leaves there stays.
@@ -62,10 +62,10 @@ def command(config: Config, cell: Cell, directory: str, program: Sequence[str], 
     for path in RESOLVERS:
         words += ["--ro-bind-try", path, path]
     words += ["--bind", home, home] if keep_home else ["--tmpfs", home]
-    for wanted in config["home_files"]:
+    for wanted in config.home_files:
         place = f"{home}/{wanted['dest']}"
         words += ["--ro-bind-try", place, place]
-    for seed in config["caches"]:
+    for seed in config.caches:
         words += ["--overlay-src", seed["src"], "--tmp-overlay", f"{home}/{seed['dest']}"]
     worktree = worktree_of(cell, directory)
     if worktree:
@@ -78,12 +78,12 @@ def command(config: Config, cell: Cell, directory: str, program: Sequence[str], 
     return [*words, "--chdir", directory, "--setenv", "HOME", home, "--", *program]
 
 
-def cell_of(config: Config, home: str) -> Cell:
+def cell_of(config: Settings, home: str) -> Cell:
     """The cell that an engine with this HOME works in. LoopError where it is none."""
-    relative = os.path.relpath(home or "/", config["runs_dir"]).split("/")
+    relative = os.path.relpath(home or "/", config.runs_dir).split("/")
     if not ID.fullmatch(relative[0]) or len(relative) < 2:
-        raise LoopError(f"HOME {untrusted.show(home)} lies in no cell below {config['runs_dir']}")
-    return Cell(f"{config['runs_dir']}/{relative[0]}")
+        raise LoopError(f"HOME {untrusted.show(home)} lies in no cell below {config.runs_dir}")
+    return Cell(f"{config.runs_dir}/{relative[0]}")
 
 
 def worktree_of(cell: Cell, directory: str) -> str:
@@ -121,14 +121,14 @@ def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not NOT_THE_AGENTS.fullmatch(name)}
 
 
-def engine_python(config: Config) -> str:
+def engine_python(config: Settings) -> str:
     """What the engine takes for its interpreter: named like one, since its policy looks at the last part of a path."""
-    return f"{config['lib_dir']}/engine/python"
+    return f"{config.lib_dir}/engine/python"
 
 
-def plain_path(config: Config, path: str) -> str:
+def plain_path(config: Settings, path: str) -> str:
     """PATH without our own programs."""
-    return ":".join(part for part in path.split(":") if part and part != f"{config['lib_dir']}/bin")
+    return ":".join(part for part in path.split(":") if part and part != f"{config.lib_dir}/bin")
 
 
 # --- the programs of ours ---------------------------------------------------------------------
@@ -141,13 +141,13 @@ def alone(name: str, *arguments: str) -> int:
         cell = cell_of(config, os.environ.get("HOME", ""))
         environment = dict(os.environ)
         path = environment["PATH"] = plain_path(config, environment.get("PATH", os.defpath))
-        own = f"{os.path.realpath(config['install_dir'] + '/current')}/.venv/bin/python"
+        own = f"{os.path.realpath(config.install_dir + '/current')}/.venv/bin/python"
         program = own if name == ENGINE_PYTHON else agents.program(config, name, path)
         if program is None:
             sys.stderr.write(f"{name}: not found on {path}\n")
             return NOT_FOUND
-        if name in config["agent_programs"]:
-            wire.tell(config, {"what": "agent", "program": name})
+        if name in config.agent_programs:
+            wire.tell(config.unit, {"what": "agent", "program": name})
             environment = {**agent_environment(environment), **QUIET}
         else:
             environment = gate_environment(environment)
@@ -160,7 +160,7 @@ def alone(name: str, *arguments: str) -> int:
     return CANNOT  # never: this process is the program now
 
 
-def check(config: Config, cell: Cell) -> None:
+def check(config: Settings, cell: Cell) -> None:
     """Refuse to start an engine whose agent could not be shut in. LoopError says why and how to allow it."""
     words = command(config, cell, cell.part("home"), ["/bin/true"])
     try:
@@ -174,9 +174,9 @@ def check(config: Config, cell: Cell) -> None:
         raise LoopError(f"the agent cannot be shut in ({untrusted.show(said)}): {ALLOW}")
 
 
-def bound_files(config: Config) -> None:
+def bound_files(config: Settings) -> None:
     """No file larger than a cell may be, from here on: one of holes costs no room, and whoever reads it never ends."""
-    most = int(number_of(config["cell_max_size"], "size"))
+    most = int(number_of(config.cell_max_size, "size"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable
 from urllib.parse import quote
 
 from ..base.errors import LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..host import secrets_file, settings
+from ..host.settings import Settings
 from . import egress
-
-Config: TypeAlias = Mapping[str, Any]
 
 # Names of NO_PROXY that a request can be for: those of hosts.
 NAME = re.compile(r"\.?([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\.?")
@@ -77,9 +75,7 @@ def prepare(config_path: str = settings.DEFAULT_PATH) -> int:
     directory = os.environ["RUNTIME_DIRECTORY"]
     try:
         config = settings.load(config_path)
-        upstream = egress.upstream(
-            {**os.environ, **secrets_file.load(config["env_file"], config["forbidden_environment"])}
-        )
+        upstream = egress.upstream({**os.environ, **secrets_file.load(config.env_file, config.forbidden_environment)})
         content = squid_conf(config, upstream, egress.closed(egress.own_addresses()))
         owner = os.stat(directory)
         write_atomic(f"{directory}/squid.conf", content.encode(), mode=0o400, uid=owner.st_uid, gid=owner.st_gid)
@@ -89,10 +85,10 @@ def prepare(config_path: str = settings.DEFAULT_PATH) -> int:
     return 0
 
 
-def squid_conf(config: Config, upstream: egress.Upstream | None, closed: Iterable[egress.Network]) -> str:
+def squid_conf(config: Settings, upstream: egress.Upstream | None, closed: Iterable[egress.Network]) -> str:
     """What may be reached, and by which way, as squid reads it."""
     named: list[str] = []
-    for number, rule in enumerate(egress.rules(config["egress"])):
+    for number, rule in enumerate(egress.rules(config.egress)):
         named += [
             f"acl host{number} dstdom_regex -n -i {rule.pattern}",
             f"acl port{number} port {' '.join(map(str, rule.ports))}",

@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..base.errors import LoopError
 from ..base.files import read_bytes
@@ -21,10 +21,9 @@ from ..base.untrusted import show
 from ..cell import egress, sandbox
 from ..cell.cells import Cell, home_file
 from ..host import bubblewrap
+from ..host.settings import Settings
 from ..release import agents
 from . import handover
-
-Config: TypeAlias = Mapping[str, Any]
 
 TIERS = ("cheap", "mid", "strong", "frontier")
 # What the engine starts for a backend whose command the policy does not give.
@@ -62,14 +61,14 @@ def commands(path: str) -> list[list[str]]:
     return list(found.values())
 
 
-def check(config: Config, environment: Mapping[str, str], *, expected: bool = False) -> list[str]:
+def check(config: Settings, environment: Mapping[str, str], *, expected: bool = False) -> list[str]:
     """As root, for the next cycle: the programs that it would start. LoopError where one could not do its work.
 
     A host without an engine has no model policy yet: there only what is set is looked at. ``expected`` is an agent
     that is about to be installed.
     """
-    names = [config["agent"]["program"]] if config["agent"] else list(config["agent_programs"])[:1]
-    if os.path.isdir(f"{config['install_dir']}/current"):
+    names = [config.agent["program"]] if config.agent else list(config.agent_programs)[:1]
+    if os.path.isdir(f"{config.install_dir}/current"):
         names = list(dict.fromkeys(words[0] for words in commands(handover.model_policy(config, environment))))
     for name in names:
         fit(config, name, environment, expected=expected)
@@ -77,23 +76,23 @@ def check(config: Config, environment: Mapping[str, str], *, expected: bool = Fa
 
 
 def fit(
-    config: Config, name: str, environment: Mapping[str, str], path: str = agents.PATH, *, expected: bool = False
+    config: Settings, name: str, environment: Mapping[str, str], path: str = agents.PATH, *, expected: bool = False
 ) -> None:
     """Refuse a program that is not there, would not be shut in, or has no key of its model's provider."""
-    if "/" in name or name not in config["agent_programs"]:
+    if "/" in name or name not in config.agent_programs:
         raise LoopError(
             f"the model policy starts {show(name)} as the agent, which would not be shut in: let it start a plain"
             " name, and engineering_loop_agent_programs have it"
         )
-    awaited = expected and config["agent"].get("program") == name
+    awaited = expected and config.agent.get("program") == name
     if not awaited and agents.program(config, name, path) is None:
-        raise LoopError(agents.missing(config["agent"], name))
+        raise LoopError(agents.missing(config.agent, name))
     check_key(config, name, environment)
 
 
-def check_key(config: Config, name: str, environment: Mapping[str, str]) -> None:
+def check_key(config: Settings, name: str, environment: Mapping[str, str]) -> None:
     """Refuse an agent that could not log in to its model's provider, by the name of what is missing."""
-    keys, files = KEYS.get(name, ()), {wanted["dest"]: wanted for wanted in config["home_files"]}
+    keys, files = KEYS.get(name, ()), {wanted["dest"]: wanted for wanted in config.home_files}
     if name == "pi":
         provider = str(_json(files, ".pi/agent/settings.json").get("defaultProvider") or "")
         own = (_json(files, ".pi/agent/models.json").get("providers") or {}).get(provider) or {}
@@ -106,7 +105,7 @@ def check_key(config: Config, name: str, environment: Mapping[str, str]) -> None
         return
     raise LoopError(
         f"the agent {name} has no key of its model's provider: put {' or '.join(keys)} into"
-        f" {config['env_file']} (or engineering_loop_environment)"
+        f" {config.env_file} (or engineering_loop_environment)"
     )
 
 
@@ -117,7 +116,7 @@ def _json(files: Mapping[str, Mapping[str, str]], dest: str) -> dict[str, Any]:
     return {}
 
 
-def starts(config: Config, name: str, path: str = agents.PATH) -> str:
+def starts(config: Settings, name: str, path: str = agents.PATH) -> str:
     """What the program says to --version, alone. LoopError where it does not start."""
     program = agents.program(config, name, path) or name
     home = "/tmp"  # noqa: S108 - the sandbox's own
@@ -125,7 +124,7 @@ def starts(config: Config, name: str, path: str = agents.PATH) -> str:
     return _answer(words, {"PATH": path, "LANG": "C.UTF-8"}, START_SECONDS, f"the agent {program} does not start")
 
 
-def answers(config: Config, cell: Cell, words: Sequence[str], environment: Mapping[str, str]) -> str:
+def answers(config: Settings, cell: Cell, words: Sequence[str], environment: Mapping[str, str]) -> str:
     """What the model says through the agent, as the engine starts it; nothing of it stays in the cell."""
     own = sandbox.agent_environment(environment)
     own.update(egress.environment(config), **sandbox.QUIET)

@@ -32,6 +32,7 @@ from ..cell.cells import Cell, settings_in
 from ..gateway import audit, client, pristine
 from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
+from ..host.settings import Settings
 from ..policy import paths as gate_paths
 from . import agent_check, handover
 
@@ -59,26 +60,24 @@ class Stopped(LoopError):
 # --- the engine -----------------------------------------------------------------------------
 
 
-def engine_command(config: dict[str, Any], program: str, help_text: str) -> list[str]:
+def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
     """The command line for one cycle, with only those flags that this engine knows."""
     command = [program, "daemon", "--once"]
-    for repo in config["repos"]:
+    for repo in config.repos:
         command += ["--repo", repo]
-    command += ["--workspace-root", config["workspace_dir"], "--output-root", config["runs_dir"]]
-    command += ["--state-dir-path", config["daemon_state_dir"], "--memory-dir", config["memory_dir"]]
-    unknown = sorted(
-        {word.split("=")[0] for word in config["daemon_args"] if word.startswith("--")} - _flags(help_text)
-    )
+    command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
+    command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
+    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - _flags(help_text))
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
         )
-    command += config["daemon_args"]
-    if config["allowed_paths"] and "--allow" in _flags(help_text):
-        for checkout, prefixes in sorted(config["allowed_paths"].items()):
+    command += config.daemon_args
+    if config.allowed_paths and "--allow" in _flags(help_text):
+        for checkout, prefixes in sorted(config.allowed_paths.items()):
             for prefix in prefixes:
                 command += ["--allow", f"{checkout}={gate_paths.normal_prefix(prefix)}"]
-    elif any([*map(gate_paths.normal_prefix, prefixes)] != ["docs"] for prefixes in config["allowed_paths"].values()):
+    elif any([*map(gate_paths.normal_prefix, prefixes)] != ["docs"] for prefixes in config.allowed_paths.values()):
         raise LoopError(
             "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
         )
@@ -89,22 +88,22 @@ def _flags(help_text: str) -> set[str]:
     return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
-def engine_environment(config: dict[str, Any], handed: Mapping[str, Any]) -> dict[str, str]:
+def engine_environment(config: Settings, handed: Mapping[str, Any]) -> dict[str, str]:
     """The unit's environment and the provider's keys, plus the way to the gateway.
 
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
     there (see sandbox.py), and gh is the gateway's. HOME is a directory that they cannot write.
     """
     environment = egress.over(config, {**os.environ, **handed["environment"], **way_out(config)})
-    state = config["daemon_state_dir"]
+    state = config.daemon_state_dir
     environment.update(
         HOME=state,
-        PATH=f"{config['lib_dir']}/bin:{os.environ.get('PATH', os.defpath)}:{config['install_dir']}/uv/bin",
-        HYRULE_POLICY_FILE=config["policy_file"],
-        GIT_AUTHOR_NAME=config["git_user_name"],
-        GIT_AUTHOR_EMAIL=config["git_user_email"],
-        GIT_COMMITTER_NAME=config["git_user_name"],
-        GIT_COMMITTER_EMAIL=config["git_user_email"],
+        PATH=f"{config.lib_dir}/bin:{os.environ.get('PATH', os.defpath)}:{config.install_dir}/uv/bin",
+        HYRULE_POLICY_FILE=config.policy_file,
+        GIT_AUTHOR_NAME=config.git_user_name,
+        GIT_AUTHOR_EMAIL=config.git_user_email,
+        GIT_COMMITTER_NAME=config.git_user_name,
+        GIT_COMMITTER_EMAIL=config.git_user_email,
         PYTHONUNBUFFERED="1",
     )
     if handover.TRACE in environment:  # a cycle writes nowhere but in its cell
@@ -115,15 +114,15 @@ def engine_environment(config: dict[str, Any], handed: Mapping[str, Any]) -> dic
     return environment
 
 
-def check_agent(config: dict[str, Any], cell: Cell, environment: Mapping[str, str], *, probe: bool) -> None:
+def check_agent(config: Settings, cell: Cell, environment: Mapping[str, str], *, probe: bool) -> None:
     """Refuse where the agent that the engine would start could not do its work. No run is spent on that."""
     words = agent_check.commands(environment[handover.MODEL_POLICY])
     path = sandbox.plain_path(config, environment["PATH"])
     # The agent's files as the agent finds them: where root has them, a cycle need see nothing.
     home = cell.part("home")
-    copies = [{**one, "src": f"{home}/{one['dest']}"} for one in config["home_files"]]
+    copies = [{**one, "src": f"{home}/{one['dest']}"} for one in config.home_files]
     for name in dict.fromkeys(one[0] for one in words):
-        agent_check.fit({**config, "home_files": copies}, name, environment, path)
+        agent_check.fit(Settings(config, home_files=copies), name, environment, path)
         say(f"agent {name}: {agent_check.starts(config, name, path)}\n")
     for one in words if probe else ():
         said = agent_check.answers(config, cell, one, environment)
@@ -137,13 +136,13 @@ def check_hidden(paths: Sequence[str]) -> None:
             raise LoopError(f"{path} can be read by what runs generated code: {secrets_file.mend(path)}")
 
 
-def way_out(config: Mapping[str, Any]) -> dict[str, str]:
+def way_out(config: Settings) -> dict[str, str]:
     """How git reaches the gateway: whatever address a repository's origin has, and no other way is open."""
     places = {f"url.git://gateway/{one.dest}.git.insteadOf": one.url for one in pristine.clones(config)}
     extra = {
         client.SOCKET: audit.socket_of(config),
-        sandbox.SETTINGS: f"{config['config_dir']}/loop.json",
-        "GIT_PROXY_COMMAND": f"{config['lib_dir']}/gateway-client",
+        sandbox.SETTINGS: f"{config.config_dir}/loop.json",
+        "GIT_PROXY_COMMAND": f"{config.lib_dir}/gateway-client",
         "GIT_ALLOW_PROTOCOL": "git",
         "GIT_ASKPASS": "",
     }
@@ -152,7 +151,7 @@ def way_out(config: Mapping[str, Any]) -> dict[str, str]:
     return safe_environment(extra, {**quiet, **places})
 
 
-def started(config: Mapping[str, Any], current: str, command: list[str]) -> list[str]:
+def started(config: Settings, current: str, command: list[str]) -> list[str]:
     """``command``, the engine's program and its arguments, as it is started: one of Python's as ``START`` says."""
     with open(command[0], "rb") as handle:
         first, second = [*handle.read(4096).split(b"\n", 2), b""][:2]
@@ -161,13 +160,13 @@ def started(config: Mapping[str, Any], current: str, command: list[str]) -> list
     return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]
 
 
-def run_engine(config: dict[str, Any], environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
 
     The release is resolved once, so that a switch of ``current`` in the middle of the
     cycle cannot mix two versions. The engine leads a process group that dies with it.
     """
-    current = os.path.realpath(f"{config['install_dir']}/current")
+    current = os.path.realpath(f"{config.install_dir}/current")
     program = f"{current}/.venv/bin/{ENGINE}"
     try:
         asked = subprocess.run(
@@ -256,13 +255,13 @@ def parse_report(output: str) -> dict[str, Any]:
 # --- the whole ------------------------------------------------------------------------------
 
 
-def run(config: dict[str, Any], cell: Cell, handed: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: Settings, cell: Cell, handed: Mapping[str, Any]) -> dict[str, Any]:
     """The cycle from its checkouts to the engine's end; what it reports of itself."""
     begun = time.monotonic()
     inside = settings_in(config, cell)
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
-        wire.tell(config, {"what": "here"})
+        wire.tell(config.unit, {"what": "here"})
         check_hidden(handed["hidden"])
         claim["network"] = egress.check(config, handed["network"])
         if claim["network"]:
@@ -312,7 +311,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
             return records.REFUSED
         claim = run(config, Cell(handed["cell"]), handed)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        wire.tell(config, {"what": "report", **records.fitting(claim, wire.MAX_MESSAGE // 2)})
+        wire.tell(config.unit, {"what": "report", **records.fitting(claim, wire.MAX_MESSAGE // 2)})
     except Stopped as error:
         say(f"{error}\n")
         return records.EXIT_STATUS["interrupted"]

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..base import untrusted
 from ..base.errors import LoopError
@@ -30,12 +30,11 @@ from ..cell.cells import PARTS, Cell
 from ..gateway import audit, pristine
 from ..git.command import ANY, git
 from ..host import settings
+from ..host.settings import Settings
 from ..host.systemd import systemctl
 from ..host.users import as_user
 from ..worktrees import quarantine
 from . import engine_run, handover
-
-Config: TypeAlias = Mapping[str, Any]
 
 USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
 BRINGING = "refs/loop-bring/work"
@@ -70,7 +69,9 @@ def main(config_path: str, *words: str) -> int:
 
 
 @contextlib.contextmanager
-def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--pipe", as_engine: bool = False) -> Any:
+def opened(
+    config: Settings, cell: Cell, command: Sequence[str], *, how: str = "--pipe", as_engine: bool = False
+) -> Any:
     """The systemd-run command that runs ``command`` (a shell, where it is empty) in the cell.
 
     ``as_engine`` hands over what the engine gets, the provider's keys and the way to the gateway: for the engine's own
@@ -79,28 +80,28 @@ def opened(config: Config, cell: Cell, command: Sequence[str], *, how: str = "--
     manifest = cells.manifest_of(cell)
     if manifest["outcome"] == cells.RUNNING:
         raise LoopError(f"the cycle of {cell.id} is still running")
-    directory = f"/run/{config['unit']}-enter"
+    directory = f"/run/{config.unit}-enter"
     with cells.used(cell), contextlib.ExitStack() as stack:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         secrets = f"{directory}/{cell.id}.json"
         stack.callback(_forget, secrets)
         write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
-        unit = f"{config['unit']}-enter-{cell.id}-{os.urandom(3).hex()}.service"
+        unit = f"{config.unit}-enter-{cell.id}-{os.urandom(3).hex()}.service"
         if as_engine:
             stack.callback(audit.close_session, config, unit)
             audit.open_session(config, unit, cell.id, bound=False)
         yield [
             "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
             "--expand-environment=no",
-            *sandbox.properties(systemctl("cat", f"{config['unit']}.service")),
+            *sandbox.properties(systemctl("cat", f"{config.unit}.service")),
             *egress.joined(config),
             *_places(config, cell, manifest),
-            *(["-p", f"Wants={config['unit']}-gate.socket", "-p", f"After={config['unit']}-gate.socket"] * as_engine),
-            "-p", f"User={config['user']}", "-p", f"Group={config['group']}",
+            *(["-p", f"Wants={config.unit}-gate.socket", "-p", f"After={config.unit}-gate.socket"] * as_engine),
+            "-p", f"User={config.user}", "-p", f"Group={config.group}",
             "-p", f"LoadCredential={HANDED}:{secrets}", "-p", "PrivatePIDs=yes",
             "-p", "TimeoutStopSec=5", "-p", "UMask=0022",
             f"--description=A person in the cell {cell.id}",
-            "--", f"{config['lib_dir']}/loop", "inside", f"{config['config_dir']}/loop.json", cell.path, *command,
+            "--", f"{config.lib_dir}/loop", "inside", f"{config.config_dir}/loop.json", cell.path, *command,
         ]  # fmt: skip
         manifest = cells.manifest_of(cell)
         size, files = cells.measure(cell.path)
@@ -112,20 +113,20 @@ def _forget(path: str) -> None:
         os.unlink(path)
 
 
-def _handed(config: Config, cell: Cell, as_engine: bool) -> dict[str, Any]:
+def _handed(config: Settings, cell: Cell, as_engine: bool) -> dict[str, Any]:
     none: handover.Handed = {"environment": {}, "model_policy": ""}
     given = handover.for_cycle(config, handover.secrets(config)) if as_engine else none
     return {**given, "cell": cell.path, "network": egress.host_namespace()}
 
 
-def _places(config: Config, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
+def _places(config: Settings, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
     """Mounts: the cell's parts under their own names and, of an older layout, under the names they were known by."""
-    words = ["-p", f"TemporaryFileSystem={config['runs_dir']}:mode=0755"]
+    words = ["-p", f"TemporaryFileSystem={config.runs_dir}:mode=0755"]
     for part in PARTS:
         if os.path.isdir(cell.part(part)):
             words += ["-p", f"BindPaths={_escaped(cell.part(part))}"]
     for actual, seen in manifest.get("binds", []):
-        if seen == config["runs_dir"]:  # its own place is taken by the cells now: what is in it stands beside them
+        if seen == config.runs_dir:  # its own place is taken by the cells now: what is in it stands beside them
             for name in sorted(os.listdir(actual)):
                 if not cells.ID.fullmatch(name):
                     words += ["-p", f"BindPaths={_escaped(f'{actual}/{name}')}:{_escaped(f'{seen}/{name}')}"]
@@ -140,7 +141,7 @@ def _escaped(path: str) -> str:
 
 
 def run(
-    config: Config, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600
+    config: Settings, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600
 ) -> dict[str, Any]:
     """Run ``command`` in the cell and return ``{exit_status, lines}``; what it says is cleaned and cut."""
     with opened(config, cell, command, as_engine=as_engine) as line:
@@ -152,14 +153,14 @@ def run(
     return {"exit_status": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
 
 
-def restore_earlier(config: Config, what: str) -> dict[str, Any] | None:
+def restore_earlier(config: Settings, what: str) -> dict[str, Any] | None:
     """Put back, in its adopted cell, what an older layout had in quarantine; None where no cell has it."""
-    for one in cells.listing(config["runs_dir"]):
+    for one in cells.listing(config.runs_dir):
         cell = Cell(one["path"])
         for name, seen in cells.earlier(cell):
             if name == what:
                 known = [place for _actual, place in one["binds"]]
-                command = [f"{config['lib_dir']}/loop", "earlier", f"{seen}/.quarantine", what, *known]
+                command = [f"{config.lib_dir}/loop", "earlier", f"{seen}/.quarantine", what, *known]
                 return {"id": cell.id, **run(config, cell, command)}
     return None
 
@@ -167,14 +168,14 @@ def restore_earlier(config: Config, what: str) -> dict[str, Any] | None:
 # --- bringing work out ------------------------------------------------------------------------
 
 
-def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> dict[str, Any]:
+def bring(config: Settings, cell: Cell, branch: str, *, check: bool = False) -> dict[str, Any]:
     """The work of a cell as ``branch`` in a fresh clone for a person; ``{path, branch, commits, files}`` each.
 
     Its commits and, in one more commit, what was not committed come out as a bundle, made in the sandbox, and are
     checked object by object when they are received. Ignored files stay in the cell.
     """
     home = pristine.place_for(config, cell.id, branch)
-    listed = run(config, cell, [f"{config['lib_dir']}/loop", "worktrees", f"{config['config_dir']}/loop.json"])
+    listed = run(config, cell, [f"{config.lib_dir}/loop", "worktrees", f"{config.config_dir}/loop.json"])
     if listed["exit_status"]:
         said = (listed["lines"] or ["no message"])[-1]
         raise LoopError(f"{cell.id} cannot be looked through: {said}")
@@ -193,11 +194,13 @@ def bring(config: Config, cell: Cell, branch: str, *, check: bool = False) -> di
     return {"changed": True, "brought": brought}
 
 
-def _bring_one(config: Config, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str) -> list[str]:
+def _bring_one(
+    config: Settings, cell: Cell, clone: pristine.Clone, worktree: str, place: str, branch: str
+) -> list[str]:
     """Bring one worktree's work out; what could not come along."""
-    bundle = f"{config['pristine_dir']}/.bundle-{cell.id}"
-    known = as_user(config["gate_user"], lambda: pristine.tip_of(clone.path, clone.version))
-    command = [f"{config['lib_dir']}/loop", "pack", f"{config['config_dir']}/loop.json", worktree, known]
+    bundle = f"{config.pristine_dir}/.bundle-{cell.id}"
+    known = as_user(config.gate_user, lambda: pristine.tip_of(clone.path, clone.version))
+    command = [f"{config.lib_dir}/loop", "pack", f"{config.config_dir}/loop.json", worktree, known]
     try:
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:
             os.chmod(bundle, 0o644)
@@ -245,7 +248,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
     except LoopError as error:
         sys.stderr.write(f"loop: {error}\n")
         return 1
-    current = os.path.realpath(f"{config['install_dir']}/current")
+    current = os.path.realpath(f"{config.install_dir}/current")
     os.makedirs(cell.part("state"), exist_ok=True)
     environment = engine_run.engine_environment(cells.settings_in(config, cell), handed)
     environment["PATH"] += f":{current}/.venv/bin"
@@ -302,8 +305,13 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     environment = {"GIT_DIR": home, "GIT_WORK_TREE": worktree}
     quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
 
-    def ask(*words: str, seconds: float = 300, stdin: bytes | None = None, **more: str) -> str:
-        told = {**environment, **more}
+    who = {
+        "GIT_AUTHOR_NAME": config.git_user_name, "GIT_AUTHOR_EMAIL": config.git_user_email,
+        "GIT_COMMITTER_NAME": config.git_user_name, "GIT_COMMITTER_EMAIL": config.git_user_email,
+    }  # fmt: skip
+
+    def ask(*words: str, seconds: float = 300, stdin: bytes | None = None) -> str:
+        told = {**environment, **who}
         return git(worktree, words, environment=told, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
 
     head = _head(worktree) or known
@@ -325,12 +333,8 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     names = b"".join(os.fsencode(name) + b"\0" for name in fit)
     ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=names)
     tree = ask("write-tree")
-    who = {
-        "GIT_AUTHOR_NAME": config["git_user_name"], "GIT_AUTHOR_EMAIL": config["git_user_email"],
-        "GIT_COMMITTER_NAME": config["git_user_name"], "GIT_COMMITTER_EMAIL": config["git_user_email"],
-    }  # fmt: skip
     if tree != ask("rev-parse", f"{head}^{{tree}}"):
-        head = ask("commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended", **who)
+        head = ask("commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended")
     ask("update-ref", BRINGING, head)
     # git itself writes to our stdout, which may be long.
     words = ["git", f"--git-dir={home}", "bundle", "create", "--quiet", "-", BRINGING, "--not", known]

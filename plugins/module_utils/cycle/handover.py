@@ -21,9 +21,9 @@ from ..base.files import inside, read_bytes
 from ..forge import app_auth
 from ..host import secrets_file
 from ..host.renderers import renderers_of
+from ..host.settings import Settings
 from ..host.users import account, as_user
 
-Config: TypeAlias = Mapping[str, Any]
 Handed: TypeAlias = dict[str, Any]
 
 NAME = "handover.json"
@@ -38,34 +38,34 @@ NOT_THERE = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm")  # noqa: 
 # --- the secrets of the host ------------------------------------------------------------------
 
 
-def secrets(config: Config) -> dict[str, str]:
+def secrets(config: Settings) -> dict[str, str]:
     """The host's secrets, fit for a cycle. LoopError says what is not."""
-    environment = secrets_file.load(config["env_file"], config["forbidden_environment"])
+    environment = secrets_file.load(config.env_file, config.forbidden_environment)
     _check_places(config, environment)
     for path in files(config, environment):
         _check_exposed(config, path)
     return environment
 
 
-def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Collection[str] = ()) -> dict[str, Any]:
+def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: Collection[str] = ()) -> dict[str, Any]:
     """Why every cycle would refuse the secrets (``problem``), what a person should know of them (``notes``), and which
     files others than root can read that no other program renders, so that an apply closes them (``loose``).
 
     ``given`` are those that the role will write itself. Of ``comes_right`` an apply makes root the owner. Nothing here
     tells a value, but of a path.
     """
-    path, notes, loose = config["env_file"], [], []
+    path, notes, loose = config.env_file, [], []
     try:
         if given is not None:
             environment = dict(given)
-            secrets_file.check(environment, config["forbidden_environment"], "engineering_loop_environment")
+            secrets_file.check(environment, config.forbidden_environment, "engineering_loop_environment")
         elif path in comes_right:
             environment = secrets_file.read(path)
-            secrets_file.check(environment, config["forbidden_environment"], path)
+            secrets_file.check(environment, config.forbidden_environment, path)
         else:
-            environment = secrets_file.load(path, config["forbidden_environment"])
+            environment = secrets_file.load(path, config.forbidden_environment)
         _check_places(config, environment)
-        if os.path.isdir(f"{config['install_dir']}/current"):
+        if os.path.isdir(f"{config.install_dir}/current"):
             model_policy(config, environment)
         notes += _access(config, environment, comes_right)
         for each in files(config, environment):
@@ -93,17 +93,17 @@ def look(config: Config, given: Mapping[str, str] | None = None, comes_right: Co
     return {"problem": "", "notes": notes, "loose": loose}
 
 
-def _access(config: Config, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
+def _access(config: Settings, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
     """Refuse where nothing would let the gateway in at the forge; what is worth saying where the spare token would."""
     spare = app_auth.spare_token(environment)
     try:
-        app = app_auth.app_of(config["github_app"], environment, config["api_url"])
+        app = app_auth.app_of(config.github_app, environment, config.api_url)
         if app is not None:
             key = app.private_key_file
             app_auth.check(app, read_bytes(os.path.realpath(key)) if key in comes_right else None)
         elif not spare:
             raise LoopError(
-                f"no forge token: put GH_TOKEN into {config['env_file']}, or set engineering_loop_github_app_id"
+                f"no forge token: put GH_TOKEN into {config.env_file}, or set engineering_loop_github_app_id"
             )
     except LoopError as error:
         if not spare:
@@ -112,14 +112,14 @@ def _access(config: Config, environment: Mapping[str, str], comes_right: Collect
     return []
 
 
-def files(config: Config, environment: Mapping[str, str]) -> list[str]:
+def files(config: Settings, environment: Mapping[str, str]) -> list[str]:
     """The files that hold what lets somebody in at the forge."""
     named = environment.get(f"{app_auth.PREFIX}APP_PRIVATE_KEY_FILE", "")
-    found = (config["env_file"], named, str(config["github_app"].get("private_key_file") or ""))
+    found = (config.env_file, named, str(config.github_app.get("private_key_file") or ""))
     return [path for path in dict.fromkeys(found) if path]
 
 
-def _reader(config: Config, key: str) -> str:
+def _reader(config: Settings, key: str) -> str:
     """The user, or who stands for one that is not made yet."""
     with contextlib.suppress(LoopError):
         return account(config[key]).pw_name
@@ -130,25 +130,25 @@ def _readable(user: str, path: str) -> bool:
     return os.path.exists(path) and bool(as_user(user, lambda: os.access(path, os.R_OK)))
 
 
-def _hidden(config: Config, path: str) -> bool:
+def _hidden(config: Settings, path: str) -> bool:
     """Whether nothing of what the host has at ``path`` is in a cycle or in the gateway, whoever may read it."""
     real = os.path.realpath(path)
-    install = os.path.realpath(config["install_dir"])
+    install = os.path.realpath(config.install_dir)
     shown = [f"{install}/{name}" for name in ("releases", "current", "uv")]
-    tops = [*NOT_THERE, install, os.path.realpath(config["config_dir"])]
+    tops = [*NOT_THERE, install, os.path.realpath(config.config_dir)]
     return any(inside(real, top) for top in tops) and not any(inside(real, one) for one in shown)
 
 
-def _check_exposed(config: Config, path: str) -> None:
+def _check_exposed(config: Settings, path: str) -> None:
     """Refuse a secret that generated code could read: now, or when it is rendered again in the middle of a cycle."""
     if not _hidden(config, path) and _readable(_reader(config, "user"), path):
         raise LoopError(
-            f"{path} can be read by {config['user']}, who runs generated code, and lies where a cycle sees it: have it"
-            f" rendered into {config['config_dir']}, or {secrets_file.mend(path)}"
+            f"{path} can be read by {config.user}, who runs generated code, and lies where a cycle sees it: have it"
+            f" rendered into {config.config_dir}, or {secrets_file.mend(path)}"
         )
 
 
-def _check_places(config: Config, environment: Mapping[str, str]) -> None:
+def _check_places(config: Settings, environment: Mapping[str, str]) -> None:
     """Refuse a variable that names a file which is not there, or not for who needs it."""
     handed = app_auth.without_credentials(secrets_file.without_ours(environment))
     for name, value in sorted(handed.items()):
@@ -158,7 +158,7 @@ def _check_places(config: Config, environment: Mapping[str, str]) -> None:
         for path in value.split(":"):
             if not path.startswith("/"):
                 continue
-            told = f"{name} among the secrets ({config['env_file']}) names {path}"
+            told = f"{name} among the secrets ({config.env_file}) names {path}"
             if not os.path.exists(path):
                 raise LoopError(f"{told}, where nothing is: put it there, or remove the line")
             if _hidden(config, path):
@@ -171,33 +171,33 @@ def _check_places(config: Config, environment: Mapping[str, str]) -> None:
                     raise LoopError(f"{told}, which {config[reader]} cannot read: chmod a+r {path}")
 
 
-def _of_a_release(config: Config, path: str) -> bool:
+def _of_a_release(config: Settings, path: str) -> bool:
     """Whether a path is one in the checkout of old, or in some release: what is meant is the release of today."""
-    return path.startswith(f"{config['install_dir']}/")
+    return path.startswith(f"{config.install_dir}/")
 
 
-def model_policy(config: Config, environment: Mapping[str, str]) -> str:
+def model_policy(config: Settings, environment: Mapping[str, str]) -> str:
     """The model policy in force: the release's own, or what the secrets name. LoopError where nothing stands there:
     the engine would take its mock for the agent, and publish what that makes."""
-    current = os.path.realpath(f"{config['install_dir']}/current")
+    current = os.path.realpath(f"{config.install_dir}/current")
     named = environment.get(MODEL_POLICY, "")
     if not named or _of_a_release(config, named):
-        inner = re.sub(r"^(current/|releases/[^/]+/)", "", named.removeprefix(f"{config['install_dir']}/"))
+        inner = re.sub(r"^(current/|releases/[^/]+/)", "", named.removeprefix(f"{config.install_dir}/"))
         path = f"{current}/{inner or OWN_POLICY}"
     else:
         path = named
     if not os.path.isfile(path):
         raise LoopError(
-            f"{MODEL_POLICY} among the secrets ({config['env_file']}) names {named}, where nothing is: the engine would"
+            f"{MODEL_POLICY} among the secrets ({config.env_file}) names {named}, where nothing is: the engine would"
             " play its mock. Remove the line, since a release brings its own, or name a file outside of"
-            f" {config['install_dir']}"
+            f" {config.install_dir}"
             if named else f"the release has no model policy {path}: the engine would play its mock. Name one by"
-            f" {MODEL_POLICY} in {config['env_file']}"
+            f" {MODEL_POLICY} in {config.env_file}"
         )  # fmt: skip
     return path
 
 
-def for_cycle(config: Config, environment: Mapping[str, str]) -> Handed:
+def for_cycle(config: Settings, environment: Mapping[str, str]) -> Handed:
     """What of the host's secrets a cycle gets, and which files it must not be able to read."""
     policy = model_policy(config, environment)
     engines = app_auth.without_credentials(secrets_file.without_ours(environment))
@@ -214,15 +214,15 @@ def for_cycle(config: Config, environment: Mapping[str, str]) -> Handed:
 # --- what goes over ---------------------------------------------------------------------------
 
 
-def place(config: Config) -> str:
+def place(config: Settings) -> str:
     """The file that goes from root to the cycle."""
-    directory = os.environ.get("RUNTIME_DIRECTORY") or f"/run/{config['unit']}"
+    directory = os.environ.get("RUNTIME_DIRECTORY") or f"/run/{config.unit}"
     return f"{directory}/{NAME}"
 
 
-def give(config: Config, handed: Handed) -> None:
+def give(config: Settings, handed: Handed) -> None:
     """As root: leave it for the cycle."""
-    path, user = place(config), account(config["user"])
+    path, user = place(config), account(config.user)
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -234,12 +234,12 @@ def give(config: Config, handed: Handed) -> None:
         raise LoopError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def take(config: Config) -> Handed:
+def take(config: Settings) -> Handed:
     """As the cycle: what root has left, once."""
     path = place(config)
     content = read_bytes(path)
     if content is None:
-        raise LoopError(f"a cycle gets its secrets from its unit: start it with systemctl start {config['unit']}")
+        raise LoopError(f"a cycle gets its secrets from its unit: start it with systemctl start {config.unit}")
     os.unlink(path)
     handed: Handed = json.loads(content)
     return handed

@@ -12,7 +12,6 @@ import json
 import os
 import stat
 import traceback
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ..base import wire
@@ -26,12 +25,12 @@ from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit
 from ..host import settings
+from ..host.settings import Settings
 from ..host.users import account
 from ..policy import document
 from ..proof import receipts
 from . import handover, watch
 
-Config: TypeAlias = Mapping[str, Any]
 Record: TypeAlias = dict[str, Any]
 
 # Fewer free inodes than this and a checkout or an environment may not fit any more.
@@ -66,16 +65,16 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     return 0
 
 
-def _prepare(config: Config, invocation: str) -> handover.Handed:
+def _prepare(config: Settings, invocation: str) -> handover.Handed:
     record: Record = {
         "cycle": cells.new_id(invocation),
         "invocation_id": invocation,
         "started": utc_now(),
-        "engine": {"sha": os.path.basename(os.path.realpath(f"{config['install_dir']}/current"))},
+        "engine": {"sha": os.path.basename(os.path.realpath(f"{config.install_dir}/current"))},
         "outcome": records.RUNNING,
         "trigger": trigger(),
     }
-    records.write(config["cycles_dir"], record)
+    records.write(config.cycles_dir, record)
     handed: handover.Handed = {"refused": "", "over_budget": "", "cell": "", "environment": {}}
     try:
         _fill(config, record, handed)
@@ -89,13 +88,13 @@ def _prepare(config: Config, invocation: str) -> handover.Handed:
         traceback.print_exc()
         handed["refused"] = f"the cycle could not be prepared ({type(error).__name__}), see the journal"
         record = records.ended(record, "refused", handed["refused"])
-    records.write(config["cycles_dir"], record)
+    records.write(config.cycles_dir, record)
     if record["outcome"] != records.RUNNING:
         say(f"{records.sentence(record)}\n")
     return handed
 
 
-def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
+def _fill(config: Settings, record: Record, handed: handover.Handed) -> None:
     cells.check_place(config)
     close_what_was_cut_off(config, record["cycle"])
     budget.start(config)
@@ -109,7 +108,7 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     given = handover.for_cycle(config, environment)
     shut(config)
     handed["network"] = host_namespace()
-    handed["probe"] = config["agent_probe"] and record["trigger"] != "timer"
+    handed["probe"] = config.agent_probe and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)
@@ -124,12 +123,12 @@ def _fill(config: Config, record: Record, handed: handover.Handed) -> None:
     cell = cells.make(config, record["cycle"], manifest)
     write_ledger(config, cell)
     watch.point_at(config, cell)
-    audit.open_session(config, f"{config['unit']}.service", cell.id)
+    audit.open_session(config, f"{config.unit}.service", cell.id)
     record["cell"] = cell.path
     handed.update(given, cell=cell.path)
 
 
-def refresh(config: Config, record: Record) -> list[dict[str, Any]]:
+def refresh(config: Settings, record: Record) -> list[dict[str, Any]]:
     """Have the gateway bring all clones to what the forge has: it finds out whether the forge lets it in."""
     asked = {"what": "refresh", "cycle": record["cycle"]}
     answer = wire.ask(audit.socket_of(config), asked, "the gateway to the forge", REFRESH_SECONDS)
@@ -141,43 +140,43 @@ def refresh(config: Config, record: Record) -> list[dict[str, Any]]:
     return found
 
 
-def write_ledger(config: Config, cell: Cell) -> None:
+def write_ledger(config: Settings, cell: Cell) -> None:
     """The day as root counts it, where the engine looks for its own count."""
-    content = json.dumps(budget.ledger(config, records.read(config["cycles_dir"]))) + "\n"
-    user = account(config["user"])
+    content = json.dumps(budget.ledger(config, records.read(config.cycles_dir))) + "\n"
+    user = account(config.user)
     path = f"{cell.part('state')}/ledger-{today()}.json"
     write_atomic(path, content.encode(), mode=0o600, uid=user.pw_uid, gid=user.pw_gid)
 
 
-def close_what_was_cut_off(config: Config, ours: str) -> None:
+def close_what_was_cut_off(config: Settings, ours: str) -> None:
     """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
     for cell, manifest in cells.recover(config):
         say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest['detail']}\n")
-    for record in records.running(config["cycles_dir"]):
+    for record in records.running(config.cycles_dir):
         if record["cycle"] != ours:
             ended = records.ended(record, "interrupted", "the cycle was killed before it could end")
-            records.write(config["cycles_dir"], {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
+            records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
 
 
 # --- looking ------------------------------------------------------------------------------------
 
 
-def check_host(config: Config) -> None:
+def check_host(config: Settings) -> None:
     """Refuse what would waste a run or run something unproven. LoopError with the reason."""
     if os.environ.get("GITHUB_ACTIONS"):
         raise LoopError("GITHUB_ACTIONS is set: the loop never runs on a CI runner")
     check_policy(config)
-    cells.check_given(config["home_files"], config["caches"])
-    release = os.path.realpath(f"{config['install_dir']}/current")
+    cells.check_given(config.home_files, config.caches)
+    release = os.path.realpath(f"{config.install_dir}/current")
     receipts.active_release(config)
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
 
 
-def check_policy(config: Config) -> None:
+def check_policy(config: Settings) -> None:
     """Refuse a policy that is not to the letter what root deployed, or does not admit where cycles write."""
-    path = config["policy_file"]
+    path = config.policy_file
     try:
         folder, file = os.lstat(os.path.dirname(path)), os.lstat(path)
     except FileNotFoundError:
@@ -188,24 +187,24 @@ def check_policy(config: Config) -> None:
         raise LoopError(f"the policy {path} must be a regular file that only root can write; {APPLY}")
     if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != 0 or folder.st_mode & 0o022:
         raise LoopError(f"the directory of the policy {path} must be one that only root can write; {APPLY}")
-    if file.st_gid != account(config["user"]).pw_gid or not file.st_mode & 0o040:
-        raise LoopError(f"the policy {path} cannot be read by {config['user']}; {APPLY}")
+    if file.st_gid != account(config.user).pw_gid or not file.st_mode & 0o040:
+        raise LoopError(f"the policy {path} cannot be read by {config.user}; {APPLY}")
     policy = document.load_file(path)
-    if document.digest(policy) != config["policy_sha256"]:
+    if document.digest(policy) != config.policy_sha256:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
-    if not document.admits_handoff(policy, config["runs_dir"]):
-        raise LoopError(f"the policy {path} does not admit handoffs under {config['runs_dir']}; {APPLY}")
+    if not document.admits_handoff(policy, config.runs_dir):
+        raise LoopError(f"the policy {path} does not admit handoffs under {config.runs_dir}; {APPLY}")
 
 
-def check_proven(config: Config, started_by: str) -> None:
+def check_proven(config: Settings, started_by: str) -> None:
     """What the timer starts must have been proven as it stands; a person may start anything."""
-    if started_by == "timer" and config["canary_required"]:
+    if started_by == "timer" and config.canary_required:
         proof = receipts.unprivileged(config)
         if not proof["matches"]:
             raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
 
 
-def make_room(config: Config) -> list[dict[str, Any]]:
+def make_room(config: Settings) -> list[dict[str, Any]]:
     """Refuse to start where the disk would run full half-way; before that, let go of what was kept long enough.
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
@@ -213,23 +212,23 @@ def make_room(config: Config) -> list[dict[str, Any]]:
     missing, why = _missing_room(config)
     if not missing:
         return []
-    min_age = number_of(config["quarantine_keep"].get("min_age") or "0s", "age")
-    size = max(0.0, cells.kept_size(config["runs_dir"]) - missing)
-    gone = cells.retire(config["runs_dir"], None, size, min_age)
+    min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
+    size = max(0.0, cells.kept_size(config.runs_dir) - missing)
+    gone = cells.retire(config.runs_dir, None, size, min_age)
     missing, why = _missing_room(config)
     if missing:
-        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config['runs_dir']}")
+        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
     return gone
 
 
-def _missing_room(config: Config) -> tuple[float, str]:
+def _missing_room(config: Settings) -> tuple[float, str]:
     """How many bytes must become free before a cycle may start, and why."""
-    runs = config["runs_dir"]
+    runs = config.runs_dir
     disk = os.statvfs(runs)
     free = disk.f_bavail * disk.f_frsize
-    missing = number_of(config["min_free"], "size") - free
+    missing = number_of(config.min_free, "size") - free
     if missing > 0:
-        return missing, f"only {free >> 20} MiB are free in {runs}, less than {config['min_free']}"
+        return missing, f"only {free >> 20} MiB are free in {runs}, less than {config.min_free}"
     if disk.f_files and disk.f_favail < MIN_INODES:
         return float("inf"), f"only {disk.f_favail} inodes are free in {runs}, less than {MIN_INODES}"
     return 0, ""

@@ -24,8 +24,8 @@ from ..cell.cells import Cell
 from ..gateway import audit, pristine, receive
 from ..gateway.audit import Story
 from ..host import settings
+from ..host.settings import Settings
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
@@ -46,7 +46,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         config = settings.load(config_path)
         close_gateway(config)
         with cells.alone(config):
-            running = [one for one in records.running(config["cycles_dir"]) if one.get("invocation_id") == invocation]
+            running = [one for one in records.running(config.cycles_dir) if one.get("invocation_id") == invocation]
             ended = [_settle(config, record) for record in running]
             let_go(config)
     except LoopError as error:
@@ -57,20 +57,20 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     return int(status not in (0, records.NOTHING_DONE) and told in ("0", str(records.NOTHING_DONE)))
 
 
-def close_gateway(config: Config) -> None:
+def close_gateway(config: Settings) -> None:
     """Nobody asks any more; what is on its way to the forge gets there, or not, before anybody judges."""
-    audit.close_session(config, f"{config['unit']}.service")
+    audit.close_session(config, f"{config.unit}.service")
     if not audit.quiet(config, PUSH_SECONDS):
         say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
 
 
-def _settle(config: Config, record: Json) -> Json:
-    cell = Cell(f"{config['runs_dir']}/{record['cycle']}")
+def _settle(config: Settings, record: Json) -> Json:
+    cell = Cell(f"{config.runs_dir}/{record['cycle']}")
     try:
         manifest = cells.manifest_of(cell)
     except LoopError as error:  # it was not made, or somebody took it away
         record = records.ended(record, "error", f"the cycle ended without a cell: {error}")
-        records.write(config["cycles_dir"], record)
+        records.write(config.cycles_dir, record)
         return record
     claim = claimed(cells.report_of(cell))
     story = audit.story(audit.read(config, cell.id))
@@ -98,7 +98,7 @@ def _settle(config: Config, record: Json) -> Json:
         manifest = cells.close(cell, manifest)
         record["kept"] = cells.is_kept(manifest)
     record["numbers"] = numbers(config, record, claim, manifest)
-    records.write(config["cycles_dir"], record)
+    records.write(config.cycles_dir, record)
     for url in record["finished"]:
         say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
     say(f"{records.sentence(record)}\n")
@@ -176,7 +176,7 @@ def backend_of(cell: Cell, story: Story) -> str:
 
 
 def by_an_agent(
-    config: Config, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
+    config: Settings, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
 ) -> tuple[str, str]:
     """An error in the place of an outcome that no agent worked for: an engine that finds none makes a stub itself."""
     stub = backend == MOCK or (outcome == "published" and not manifest["agents"])
@@ -184,7 +184,7 @@ def by_an_agent(
         return outcome, detail
     started = "was started, but did not do it" if manifest["agents"] else "was not started"
     return "error", (
-        f"no agent did the work: {' or '.join(config['agent_programs'])} (engineering_loop_agent_programs) {started},"
+        f"no agent did the work: {' or '.join(config.agent_programs)} (engineering_loop_agent_programs) {started},"
         f" and the engine's backend was {backend or 'not named'}: see which model policy it used. What it made is none:"
         f" {detail or outcome}"
     )
@@ -215,7 +215,7 @@ def told_by(story: Story) -> Json:
     return told
 
 
-def _memory_back(config: Config, cell: Cell) -> Json:
+def _memory_back(config: Settings, cell: Cell) -> Json:
     """A failure is told and changes no outcome: the memory of before stays."""
     try:
         return cells.take_memory_back(config, cell)
@@ -224,7 +224,7 @@ def _memory_back(config: Config, cell: Cell) -> Json:
         return {"changed": False, "error": str(error)}
 
 
-def _mark_damaged(config: Config, claim: Mapping[str, Any]) -> None:
+def _mark_damaged(config: Settings, claim: Mapping[str, Any]) -> None:
     """Clones that no checkout could be made from are made anew before the next cycle."""
     for one in claim["checkouts"]:
         if one.get("status") == "failed":
@@ -241,25 +241,25 @@ def _remove(cell: Cell) -> None:
         say(f"{error}\n")
 
 
-def let_go(config: Config) -> None:
+def let_go(config: Settings) -> None:
     """Remove what was kept long enough."""
-    limits = limits_of(config["quarantine_keep"])
-    gone = cells.retire(config["runs_dir"], limits["age"], limits["size"], limits["min_age"] or 0)
+    limits = limits_of(config.quarantine_keep)
+    gone = cells.retire(config.runs_dir, limits["age"], limits["size"], limits["min_age"] or 0)
     for one in gone:
         words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
         say(f"cell {one['id']} {words}\n")
     # Cells borrow from the clones of their time, and so does what the gateway keeps.
-    borrowers = [one["id"] for one in cells.listing(config["runs_dir"]) if one["kind"] != "adopted"]
+    borrowers = [one["id"] for one in cells.listing(config.runs_dir) if one["kind"] != "adopted"]
     borrowers += [one["id"] for one in receive.kept(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
-        say(f"{name} in {config['pristine_dir']}, which was damaged, let go: nothing borrows from it any more\n")
+        say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")
 
 
-def numbers(config: Config, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
+def numbers(config: Settings, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
     """What can be counted of a cycle, flat, for whoever draws curves."""
     report, given = claim.get("report", {}), claim.get("numbers", {})
-    disk = os.statvfs(config["cycles_dir"])
+    disk = os.statvfs(config.cycles_dir)
     names = ("seconds_before_engine", "cpu_seconds", "memory_max_bytes")
     counted = {name: _number(given.get(name)) for name in names}
     return {

@@ -16,7 +16,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..base import untrusted, wire
 from ..base.errors import LoopError
@@ -26,10 +26,9 @@ from ..base.sizes import number_of
 from ..cell import budget, cells
 from ..cell.cells import Cell
 from ..host import settings
+from ..host.settings import Settings
 from ..host.systemd import systemctl
 from ..host.users import account
-
-Config: TypeAlias = Mapping[str, Any]
 
 TICK = 0.5
 # A cycle is ended when no more than this part of what it needs to start is left free on the disk.
@@ -55,11 +54,11 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
 # --- which cell -------------------------------------------------------------------------------
 
 
-def _pointer(config: Config) -> str:
-    return f"{os.path.dirname(wire.place(config))}/cell"
+def _pointer(config: Settings) -> str:
+    return f"{os.path.dirname(wire.place(config.unit))}/cell"
 
 
-def point_at(config: Config, cell: Cell) -> None:
+def point_at(config: Settings, cell: Cell) -> None:
     """Tell the watch which cell is the cycle's."""
     try:
         write_atomic(_pointer(config), cell.id.encode(), mode=0o600)
@@ -67,12 +66,12 @@ def point_at(config: Config, cell: Cell) -> None:
         say(f"the watch was not told: {error}\n")
 
 
-def current(config: Config) -> Cell:
+def current(config: Settings) -> Cell:
     """The cell of the running cycle."""
     name = (read_bytes(_pointer(config), 100) or b"").decode(errors="replace")
     if not cells.ID.fullmatch(name):
         raise LoopError("no cycle is running")
-    return Cell(f"{config['runs_dir']}/{name}")
+    return Cell(f"{config.runs_dir}/{name}")
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -81,11 +80,11 @@ def current(config: Config) -> Cell:
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(wire.place(config), socketserver.BaseRequestHandler, bind_and_activate=False)
+    def __init__(self, config: Settings) -> None:
+        super().__init__(wire.place(config.unit), socketserver.BaseRequestHandler, bind_and_activate=False)
         self.config = config
         self.socket.close()
-        self.socket = wire.listen(wire.place(config))
+        self.socket = wire.listen(wire.place(config.unit))
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         wire.answer(request, lambda message: heard(self.config, message, wire.peer_of(request)))
@@ -94,10 +93,10 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         say(f"a message could not be answered: {type(request).__name__}\n")
 
 
-def heard(config: Config, message: Mapping[str, Any], peer: wire.Peer) -> None:
+def heard(config: Settings, message: Mapping[str, Any], peer: wire.Peer) -> None:
     """Act on one message. LoopError where it may not be said, or by somebody else."""
-    if peer.uid != account(config["user"]).pw_uid:
-        raise LoopError(f"uid {peer.uid} is not {config['user']}")
+    if peer.uid != account(config.user).pw_uid:
+        raise LoopError(f"uid {peer.uid} is not {config.user}")
     cell = current(config)
     what = message.get("what")
     if what == "here":
@@ -109,7 +108,7 @@ def heard(config: Config, message: Mapping[str, Any], peer: wire.Peer) -> None:
             programs = {*manifest.get("programs", []), untrusted.show(message.get("program"), 50)}
             cells.update(cell, agents=manifest["agents"] + 1, programs=sorted(programs)[:MOST_PROGRAMS])
     elif what == "report":
-        main_pid = systemctl("show", "-P", "MainPID", f"{config['unit']}.service").strip()
+        main_pid = systemctl("show", "-P", "MainPID", f"{config.unit}.service").strip()
         if main_pid != str(peer.pid):
             raise LoopError(f"process {peer.pid} is not the cycle's own ({main_pid})")
         cells.write_report(cell, {key: value for key, value in message.items() if key != "what"})
@@ -123,7 +122,7 @@ def heard(config: Config, message: Mapping[str, Any], peer: wire.Peer) -> None:
 class _Keeper:
     """Looks at the disk all the time, and through the cell as often as it costs little."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Settings) -> None:
         self.config = config
         self.due = 0.0
         self.ended = ""
@@ -139,7 +138,7 @@ class _Keeper:
             say(f"the cycle is ended: {why}\n")
             with contextlib.suppress(LoopError), cells.alone(self.config):
                 cells.update(cell, ended_by=why)
-            systemctl("stop", "--no-block", f"{self.config['unit']}.service")
+            systemctl("stop", "--no-block", f"{self.config.unit}.service")
 
     def _too_large(self, cell: Cell) -> str:
         if time.monotonic() < self.due:
@@ -150,26 +149,26 @@ class _Keeper:
         return why
 
 
-def too_little_room(config: Config) -> str:
+def too_little_room(config: Settings) -> str:
     """Why the disk is about to be full; empty while it is not."""
-    disk = os.statvfs(config["runs_dir"])
-    free, least = disk.f_bavail * disk.f_frsize, number_of(config["min_free"], "size") / FREE_PART
+    disk = os.statvfs(config.runs_dir)
+    free, least = disk.f_bavail * disk.f_frsize, number_of(config.min_free, "size") / FREE_PART
     if free < least:
-        return f"only {free >> 20} MiB are left on the disk of {config['runs_dir']}, less than a quarter of" + (
-            f" engineering_loop_min_free ({config['min_free']})"
+        return f"only {free >> 20} MiB are left on the disk of {config.runs_dir}, less than a quarter of" + (
+            f" engineering_loop_min_free ({config.min_free})"
         )
     if disk.f_files and disk.f_favail < MIN_INODES:
-        return f"only {disk.f_favail} inodes are left on the disk of {config['runs_dir']}"
+        return f"only {disk.f_favail} inodes are left on the disk of {config.runs_dir}"
     return ""
 
 
-def too_large(config: Config, cell: Cell) -> str:
+def too_large(config: Settings, cell: Cell) -> str:
     """Why the cell may grow no further; empty while it may."""
     size, files = cells.measure(cell.path)
-    if size > number_of(config["cell_max_size"], "size"):
-        return f"its cell has {size >> 20} MiB, more than engineering_loop_cell_max_size ({config['cell_max_size']})"
-    if files > config["cell_max_files"]:
-        return f"its cell has {files} files, more than engineering_loop_cell_max_files ({config['cell_max_files']})"
+    if size > number_of(config.cell_max_size, "size"):
+        return f"its cell has {size >> 20} MiB, more than engineering_loop_cell_max_size ({config.cell_max_size})"
+    if files > config.cell_max_files:
+        return f"its cell has {files} files, more than engineering_loop_cell_max_files ({config.cell_max_files})"
     return ""
 
 

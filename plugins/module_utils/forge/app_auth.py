@@ -18,6 +18,7 @@ from ..base.errors import LoopError, MissingLibrary
 from ..base.files import read_bytes
 from ..git.command import origin_of
 from ..host import renderers, secrets_file
+from ..host.settings import Settings
 from .client import Forge
 
 try:
@@ -135,15 +136,15 @@ def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
     return choose(lambda: app_of(given, environment, api_url), ask, spare_token(environment), str(path)).token
 
 
-def acting(config: Mapping[str, Any], path: str) -> tuple[str, str]:
+def acting(config: Settings, path: str) -> tuple[str, str]:
     """For root on a deployed host: the token, and the login that it acts as where it cannot be asked."""
-    environment = secrets_file.load(path, config["forbidden_environment"])
-    token = forge_token(config["github_app"], environment, config["api_url"], path)
-    app = app_of(config["github_app"], environment, config["api_url"]) if token.kind == "app" else None
-    if app and origin_of(app.api_url) != origin_of(config["api_url"]):
+    environment = secrets_file.load(path, config.forbidden_environment)
+    token = forge_token(config.github_app, environment, config.api_url, path)
+    app = app_of(config.github_app, environment, config.api_url) if token.kind == "app" else None
+    if app and origin_of(app.api_url) != origin_of(config.api_url):
         raise LoopError(
             f"{path} says that the GitHub App is one of {app.api_url}, and engineering_loop_github_api_url that the "
-            f"forge is {config['api_url']}: let both name the same, an App's token is for its own forge only"
+            f"forge is {config.api_url}: let both name the same, an App's token is for its own forge only"
         )
     return token.token, identity(app) if app else ""
 

@@ -12,9 +12,8 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..base.clock import moment_of
 from ..base.errors import LoopError
@@ -22,9 +21,8 @@ from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
 from ..forge import app_auth
 from ..host import secrets_file, settings
+from ..host.settings import Settings
 from ..host.users import account
-
-Config: TypeAlias = Mapping[str, Any]
 
 HANDED, MINTED = "access.json", "minted.json"
 # A token is minted anew when it lives for less than this: longer than a push or a refresh takes.
@@ -32,9 +30,9 @@ SPARE_SECONDS = 900.0
 NAMES = tuple(one.name for one in dataclasses.fields(app_auth.App))
 
 
-def directory(config: Config) -> str:
+def directory(config: Settings) -> str:
     """The gateway's runtime directory, which no other user can enter."""
-    return os.environ.get("RUNTIME_DIRECTORY") or f"/run/{config['unit']}-gate-secrets"
+    return os.environ.get("RUNTIME_DIRECTORY") or f"/run/{config.unit}-gate-secrets"
 
 
 def bring(config_path: str = settings.DEFAULT_PATH) -> int:
@@ -43,36 +41,34 @@ def bring(config_path: str = settings.DEFAULT_PATH) -> int:
     handed: dict[str, Any] = {"problem": "", "environment": {}, "app": None, "token": ""}
     environment: dict[str, str] = {}
     try:
-        environment = secrets_file.load(config["env_file"], config["forbidden_environment"])
+        environment = secrets_file.load(config.env_file, config.forbidden_environment)
         handed["environment"] = secrets_file.network(environment)
-        app = app_auth.app_of(config["github_app"], environment, config["api_url"])
+        app = app_auth.app_of(config.github_app, environment, config.api_url)
         if app is not None:
             handed["app"] = {**dataclasses.asdict(app), "key": app_auth.key_of(app).decode("ascii", "replace")}
     except LoopError as error:
         handed["problem"] = str(error)
     handed["token"] = app_auth.spare_token(environment)
-    owner = account(config["gate_user"])
+    owner = account(config.gate_user)
     content = json.dumps(handed).encode()
     write_atomic(f"{directory(config)}/{HANDED}", content, mode=0o400, uid=owner.pw_uid, gid=owner.pw_gid)
     return 0
 
 
-def take(config: Config) -> None:
+def take(config: Settings) -> None:
     """As the gateway, once: the network's variables (proxies, certificates) are for all that it starts."""
     os.environ.update({key: str(value) for key, value in _handed(config)["environment"].items()})
 
 
-def _handed(config: Config) -> dict[str, Any]:
+def _handed(config: Settings) -> dict[str, Any]:
     content = read_bytes(f"{directory(config)}/{HANDED}")
     if content is None:
-        raise LoopError(
-            f"the gateway was not given access to the forge: systemctl restart {config['unit']}-gate.service"
-        )
+        raise LoopError(f"the gateway was not given access to the forge: systemctl restart {config.unit}-gate.service")
     found: dict[str, Any] = json.loads(content)
     return found
 
 
-def token(config: Config) -> app_auth.Token:
+def token(config: Settings) -> app_auth.Token:
     """The forge token: the App's, kept until shortly before it expires; else the break-glass one."""
     kept = _minted(config)
     if kept is not None:
@@ -85,7 +81,7 @@ def token(config: Config) -> app_auth.Token:
         return app_auth.App(**{name: handed["app"][name] for name in NAMES}) if handed["app"] else None
 
     made = app_auth.choose(
-        find, lambda app: app_auth.mint(app, handed["app"]["key"].encode()), handed["token"], config["env_file"]
+        find, lambda app: app_auth.mint(app, handed["app"]["key"].encode()), handed["token"], config.env_file
     )
     if made.note:
         say(f"{made.note}\n")
@@ -94,7 +90,7 @@ def token(config: Config) -> app_auth.Token:
     return made
 
 
-def _minted(config: Config) -> app_auth.Token | None:
+def _minted(config: Settings) -> app_auth.Token | None:
     with contextlib.suppress(LoopError, ValueError, TypeError, KeyError):
         kept = app_auth.Token(**json.loads(read_bytes(f"{directory(config)}/{MINTED}") or b""))
         ends = moment_of(kept.expires_at)

@@ -22,8 +22,8 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, write_atomic
 from ..cell.cells import ID
+from ..host.settings import Settings
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 
 KEEP = 200
@@ -36,21 +36,21 @@ SPARE, DONE = 256 * 1024, ("push", "open")
 # --- who may ask: root's word -------------------------------------------------------------------
 
 
-def directory(config: Config) -> str:
+def directory(config: Settings) -> str:
     """Where socket and sessions are: root's."""
-    return f"/run/{config['unit']}-gate"
+    return f"/run/{config.unit}-gate"
 
 
-def socket_of(config: Config) -> str:
+def socket_of(config: Settings) -> str:
     """The gateway's socket."""
     return f"{directory(config)}/socket"
 
 
-def _session(config: Config, unit: str) -> str:
+def _session(config: Settings, unit: str) -> str:
     return f"{directory(config)}/sessions/{unit}.json"
 
 
-def open_session(config: Config, unit: str, cycle: str, *, bound: bool = True) -> None:
+def open_session(config: Settings, unit: str, cycle: str, *, bound: bool = True) -> None:
     """As root: from now on the processes of ``unit`` may ask, as the cycle of that name.
 
     ``bound`` is whether it may only work on the issue that it took; a person decides that for themselves.
@@ -64,13 +64,13 @@ def open_session(config: Config, unit: str, cycle: str, *, bound: bool = True) -
     write_atomic(path, json.dumps({"cycle": cycle, "bound": bound}).encode(), mode=0o644)
 
 
-def close_session(config: Config, unit: str) -> None:
+def close_session(config: Settings, unit: str) -> None:
     """As root: nobody in ``unit`` may ask any more."""
     with contextlib.suppress(OSError):
         os.unlink(_session(config, unit))
 
 
-def session_of(config: Config, unit: str) -> Json:
+def session_of(config: Settings, unit: str) -> Json:
     """The session of ``unit``: ``{cycle, bound}``. LoopError where it has none."""
     content = read_bytes(_session(config, unit), 4096) if re.fullmatch(r"[\w@.:-]+\.service", unit) else None
     if content is None:
@@ -78,7 +78,7 @@ def session_of(config: Config, unit: str) -> Json:
     return untrusted.parse(content, "the session")
 
 
-def sessions(config: Config) -> list[str]:
+def sessions(config: Settings) -> list[str]:
     """The units that may ask now."""
     with contextlib.suppress(OSError):
         names = os.listdir(f"{directory(config)}/sessions")
@@ -87,13 +87,13 @@ def sessions(config: Config) -> list[str]:
 
 
 @contextlib.contextmanager
-def turn(config: Config) -> Iterator[None]:
+def turn(config: Settings) -> Iterator[None]:
     """As the gateway: one push at a time."""
     with flocked(_turn(config)):
         yield
 
 
-def quiet(config: Config, seconds: float) -> bool:
+def quiet(config: Settings, seconds: float) -> bool:
     """As root: wait for the end of a push that is on its way; whether it has ended."""
     deadline = time.monotonic() + seconds
     while os.path.lexists(_turn(config)):
@@ -106,26 +106,26 @@ def quiet(config: Config, seconds: float) -> bool:
     return True
 
 
-def _turn(config: Config) -> str:
-    return f"{config['gate_dir']}/.turn"
+def _turn(config: Settings) -> str:
+    return f"{config.gate_dir}/.turn"
 
 
 # --- what was asked: the gateway's word ---------------------------------------------------------
 
 
-def path_of(config: Config, cycle: str) -> str:
+def path_of(config: Settings, cycle: str) -> str:
     """The file of one cycle's requests, one JSON object a line."""
     if not ID.fullmatch(cycle):
         raise LoopError(f"{untrusted.show(cycle)} is not the name of a cycle")
-    return f"{config['gate_dir']}/records/{cycle}.jsonl"
+    return f"{config.gate_dir}/records/{cycle}.jsonl"
 
 
-def append(config: Config, cycle: str, entry: Mapping[str, Any]) -> None:
+def append(config: Settings, cycle: str, entry: Mapping[str, Any]) -> None:
     """As the gateway: write one entry down before anybody hears of it. LoopError where that cannot be done."""
     path = path_of(config, cycle)
     line = json.dumps({"at": utc_now(), **entry}) + "\n"
     try:
-        with flocked(f"{config['gate_dir']}/.records.lock"):
+        with flocked(f"{config.gate_dir}/.records.lock"):
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "r+b", buffering=0) as handle:
                 size = os.fstat(descriptor).st_size
@@ -138,9 +138,9 @@ def append(config: Config, cycle: str, entry: Mapping[str, Any]) -> None:
         raise LoopError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def read(config: Config, cycle: str) -> list[Json]:
+def read(config: Settings, cycle: str) -> list[Json]:
     """All entries of a cycle, oldest first; a line that is no entry is passed over."""
-    content, found = untrusted.read(path_of(config, cycle), config["gate_dir"], 2 * MAX_BYTES), []
+    content, found = untrusted.read(path_of(config, cycle), config.gate_dir, 2 * MAX_BYTES), []
     for line in (content or b"").splitlines():
         with contextlib.suppress(LoopError):
             entry = untrusted.parse(line, "an entry", depth=6)
@@ -149,15 +149,15 @@ def read(config: Config, cycle: str) -> list[Json]:
     return found
 
 
-def cycles(config: Config) -> list[str]:
+def cycles(config: Settings) -> list[str]:
     """Names of the cycles that have a record, oldest first."""
     with contextlib.suppress(OSError):
-        names = [name.removesuffix(".jsonl") for name in os.listdir(f"{config['gate_dir']}/records")]
+        names = [name.removesuffix(".jsonl") for name in os.listdir(f"{config.gate_dir}/records")]
         return sorted(name for name in names if ID.fullmatch(name))
     return []
 
 
-def forget_old(config: Config) -> None:
+def forget_old(config: Settings) -> None:
     """As the gateway: keep the records of the newest cycles only."""
     for cycle in cycles(config)[:-KEEP]:
         with contextlib.suppress(OSError):

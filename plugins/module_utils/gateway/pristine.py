@@ -28,9 +28,9 @@ from ..git.damage import Damaged, ask, fetch, flaw
 from ..git.damage import check as check_whole
 from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks
+from ..host.settings import Settings
 from ..host.users import as_user
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 
 JOBS = 8
@@ -71,9 +71,9 @@ class Limits:
         return min(rest, NETWORK_SECONDS)
 
 
-def clones(config: Config) -> list[Clone]:
+def clones(config: Settings) -> list[Clone]:
     """What ``workspace_repositories`` asks for. LoopError where an entry is no repository, branch or plain name."""
-    found = [_clone_of(config, entry) for entry in config["workspace_repositories"]]
+    found = [_clone_of(config, entry) for entry in config.workspace_repositories]
     names = [one.dest for one in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -81,16 +81,16 @@ def clones(config: Config) -> list[Clone]:
     return found
 
 
-def _clone_of(config: Config, given: Mapping[str, str]) -> Clone:
-    remote = remote_of(given, config["git_url"])
-    path = f"{config['pristine_dir']}/{remote.dest}.git"
-    return Clone(remote.repo, remote.url, remote.dest, path, remote.version, str(config["git_url"]))
+def _clone_of(config: Settings, given: Mapping[str, str]) -> Clone:
+    remote = remote_of(given, config.git_url)
+    path = f"{config.pristine_dir}/{remote.dest}.git"
+    return Clone(remote.repo, remote.url, remote.dest, path, remote.version, str(config.git_url))
 
 
 # --- refreshing, as the gate's user -----------------------------------------------------------
 
 
-def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS, check: bool = False) -> list[Json]:
+def refresh(config: Settings, token: str = "", *, seconds: float = REFRESH_SECONDS, check: bool = False) -> list[Json]:
     """Bring all clones to what their remotes have, at once; one that fails stops no other.
 
     Returns one ``{repo dest path status before after detail}`` each, with a status of cloned, updated, current,
@@ -103,20 +103,20 @@ def refresh(config: Config, token: str = "", *, seconds: float = REFRESH_SECONDS
         with contextlib.nullcontext() if check else alone(config), ThreadPoolExecutor(JOBS) as pool:
             return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
 
-    found: list[Json] = as_user(config["gate_user"], work)
+    found: list[Json] = as_user(config.gate_user, work)
     return found
 
 
-def refresh_one(config: Config, one: Clone, token: str) -> Json:
+def refresh_one(config: Settings, one: Clone, token: str) -> Json:
     """The same for one of them, as the gate's user that we are."""
     with alone(config):
         return _refresh(one, token, Limits(), False)
 
 
 @contextlib.contextmanager
-def alone(config: Config) -> Iterator[None]:
+def alone(config: Settings) -> Iterator[None]:
     """Hold the lock under which clones are changed. Where cycles read the clones, they cannot reach it."""
-    place = f"{config['pristine_dir']}/.private"
+    place = f"{config.pristine_dir}/.private"
     try:
         os.makedirs(place, mode=0o700, exist_ok=True)
     except OSError as error:
@@ -204,7 +204,7 @@ def _unlock(path: str) -> None:
             os.unlink(place)
 
 
-def mark_damaged(config: Config, dest: str) -> None:
+def mark_damaged(config: Settings, dest: str) -> None:
     """Have the clone made anew by the next refresh: no checkout could be made from it.
 
     Not again and again: what was replaced stays, since kept cells borrow from it. LoopError where it was tried often.
@@ -218,7 +218,7 @@ def mark_damaged(config: Config, dest: str) -> None:
                 raise LoopError(f"it was made anew {tried} times (see {home}/.replaced-{dest}-*), and that is enough")
             write_atomic(f"{one.path}/{REBUILD}", b"", 0o640)
 
-    as_user(config["gate_user"], work)
+    as_user(config.gate_user, work)
 
 
 def tip_of(path: str, version: str) -> str:
@@ -292,12 +292,12 @@ def _lend(home: str, dest: str, path: str) -> None:
         write_atomic(place, wanted.encode(), 0o640)
 
 
-def let_go(config: Config, borrowed: float, min_age: float) -> list[str]:
+def let_go(config: Settings, borrowed: float, min_age: float) -> list[str]:
     """Remove what was replaced longer ago than ``min_age`` seconds and before the oldest borrower, ``borrowed`` old.
 
     What the clone has from there it gets first. Returns the names of what went.
     """
-    home = config["pristine_dir"]
+    home = config.pristine_dir
     names = sorted(os.listdir(home)) if os.path.isdir(home) else []
     old = [name for name in names if (found := REPLACED.fullmatch(name)) and age_of(found[2]) > max(borrowed, min_age)]
     left = [name for name in names if name.startswith(".gone-")]  # by one that was killed
@@ -309,7 +309,7 @@ def let_go(config: Config, borrowed: float, min_age: float) -> list[str]:
                     remove_tree(f"{home}/{name}")
             return [name for name in old if _let_go(home, name)]
 
-    gone: list[str] = as_user(config["gate_user"], work) if old or left else []
+    gone: list[str] = as_user(config.gate_user, work) if old or left else []
     return gone
 
 
@@ -346,14 +346,14 @@ def _repack(path: str) -> int:
 # --- a cell's checkout, as the loop's user ----------------------------------------------------
 
 
-def check_out(config: Config, workspace: str) -> list[Json]:
+def check_out(config: Settings, workspace: str) -> list[Json]:
     """Make the checkouts of a cell in ``workspace``; ``{dest status detail}`` each, made or failed."""
     wanted = clones(config)
     with ThreadPoolExecutor(JOBS) as pool:
         return list(pool.map(lambda one: _check_out(config, one, f"{workspace}/{one.dest}"), wanted))
 
 
-def _check_out(config: Config, one: Clone, path: str) -> Json:
+def _check_out(config: Settings, one: Clone, path: str) -> Json:
     try:
         _skeleton(config, one, path)
         git(path, ["reset", "--hard", "--quiet"], timeout=LOCAL_SECONDS * 5)
@@ -363,7 +363,7 @@ def _check_out(config: Config, one: Clone, path: str) -> Json:
     return {"dest": one.dest, "status": "made", "detail": ""}
 
 
-def _skeleton(config: Config, one: Clone, path: str) -> None:
+def _skeleton(config: Settings, one: Clone, path: str) -> None:
     """A repository that borrows all objects of the clone: what ``git clone --shared`` makes, without its second git.
 
     git would not read the clone as another user without being told to trust it, and would not hand that on.
@@ -384,7 +384,7 @@ def _skeleton(config: Config, one: Clone, path: str) -> None:
         *(["[extensions]", "\tobjectformat = sha256"] if sha256 else []),
         '[remote "origin"]', f"\turl = {one.url}", "\tfetch = +refs/heads/*:refs/remotes/origin/*",
         f'[branch "{one.version}"]', "\tremote = origin", f"\tmerge = {HEADS}{one.version}",
-        "[user]", f"\tname = {_quoted(config['git_user_name'])}", f"\temail = {_quoted(config['git_user_email'])}",
+        "[user]", f"\tname = {_quoted(config.git_user_name)}", f"\temail = {_quoted(config.git_user_email)}",
     ]  # fmt: skip
     inner = f"{path}/.git"
     for directory in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
@@ -411,26 +411,26 @@ def _quoted(value: str) -> str:
 # --- a clone for a person, as root --------------------------------------------------------------
 
 
-def place_for(config: Config, name: str, branch: str) -> str:
+def place_for(config: Settings, name: str, branch: str) -> str:
     """Where what is brought to a person under this name will stand.
 
     LoopError where something stands there already, or where ``branch`` is no name of one.
     """
     git("/", ["check-ref-format", "--branch", branch], timeout=60)
-    home = f"{config['state_dir']}/restored/{name}"
+    home = f"{config.state_dir}/restored/{name}"
     if os.path.lexists(home):
         raise LoopError(f"{home} is there already: move it away")
     return home
 
 
 def hand_out(
-    config: Config, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
+    config: Settings, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
 ) -> None:
     """A clone of the repository ``source`` at ``place``, root's, which borrows from nothing.
 
     The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as ``branch``.
     """
-    making = f"{config['pristine_dir']}/.bringing-{name}"
+    making = f"{config.pristine_dir}/.bringing-{name}"
 
     def work() -> None:
         words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
@@ -441,7 +441,7 @@ def hand_out(
 
     try:
         remove_tree(making)
-        as_user(config["gate_user"], work)
+        as_user(config.gate_user, work)
         os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
         subprocess.run(["chown", "-hR", "root:root", making], check=True)
         os.rename(making, place)

@@ -16,7 +16,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ..base import journal, untrusted, wire
@@ -26,7 +26,7 @@ from ..base.files import remove_tree, write_atomic
 from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..git.command import ANY, git, helpers, rows
-from ..host.settings import change_id
+from ..host.settings import Settings, change_id
 from ..policy import document, gate
 from ..policy.gate import Violation
 from . import audit, pristine
@@ -34,7 +34,6 @@ from .forward import Forwarding
 from .pristine import Clone
 from .requests import HEADS, Asking, deployed_policy
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 # One for each line that may be shown to the engine while its push waits.
 Say: TypeAlias = Callable[[str], None]
@@ -83,9 +82,9 @@ class NotAllowed(LoopError):
 def receive(asking: Asking, clone: Clone, connection: socket.socket) -> None:
     """Serve one ``git push`` on the connection, from the greeting to the report: gitprotocol-pack(5)."""
     config = asking.config
-    disk = os.statvfs(config["gate_dir"])
+    disk = os.statvfs(config.gate_dir)
     if disk.f_bavail * disk.f_frsize < 2 * MAX_INPUT:
-        raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config['gate_dir']}: nothing is received")
+        raise LoopError(f"less than {2 * MAX_INPUT >> 20} MiB are free in {config.gate_dir}: nothing is received")
     with asking.turn():
         story = asking.story()
         asking.note("receive", repo=clone.repo, dest=clone.dest)  # the forge is asked each time
@@ -165,12 +164,12 @@ def _report(
         connection.shutdown(socket.SHUT_RDWR)  # nobody has to wait for what follows
 
 
-def make_inbox(config: Config, clone: Clone, start: str) -> str:
+def make_inbox(config: Settings, clone: Clone, start: str) -> str:
     """A bare repository for one push, which borrows from the clone and shows the client where work starts from.
 
     ``start`` is the base's commit when the cycle began: the client has that one, whatever the forge has by now.
     """
-    home = f"{config['gate_dir']}/inbox/{stamp()}-{os.urandom(4).hex()}.git"
+    home = f"{config.gate_dir}/inbox/{stamp()}-{os.urandom(4).hex()}.git"
     tip = pristine.read_tip(clone.path, clone.version)
     if not tip:
         raise LoopError(f"the gateway has no {clone.version} of {clone.repo} to compare with")
@@ -248,7 +247,7 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
     branch, story = update.ref.removeprefix(HEADS), asking.story()
     if not BRANCH.fullmatch(branch):
         raise NotAllowed(f"{show(branch)} is no name that a person can read, allowed: at most 200 letters of ASCII")
-    prefixes = asking.config["branch_prefixes"]
+    prefixes = asking.config.branch_prefixes
     own = next((prefix for prefix in prefixes if branch.startswith(f"{prefix}/")), None)
     if own is None:
         raise NotAllowed(f"{show(branch)} is not the loop's own, allowed: below {', '.join(prefixes)}")
@@ -266,7 +265,7 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
             raise NotAllowed(f"this cycle has published {other} already, and publishes one branch")
 
 
-def judge(config: Config, clone: Clone, home: str, update: Update) -> tuple[list[Violation], Sequence[str]]:
+def judge(config: Settings, clone: Clone, home: str, update: Update) -> tuple[list[Violation], Sequence[str]]:
     """Every reason why what was received may not be published, none lets it through; and the commits that it has."""
     policy = deployed_policy(config)
     found = gate.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
@@ -297,7 +296,7 @@ def _refs(home: str) -> list[list[str]]:
         return [line.rstrip("\n").split(" ", 1) for line in handle if not line.startswith("#")]
 
 
-def ready(config: Config) -> None:
+def ready(config: Settings) -> None:
     """Read the policy, compile its patterns and look for git once, before there is a process for each connection."""
     helpers()
     policy = deployed_policy(config)
@@ -306,8 +305,8 @@ def ready(config: Config) -> None:
         gate.judge_changes(policy, clone.dest, page, _allowed(config, clone))
 
 
-def _allowed(config: Config, clone: Clone) -> Sequence[str]:
-    found: Sequence[str] = config["allowed_paths"].get(clone.dest) or DEFAULT_PREFIXES
+def _allowed(config: Settings, clone: Clone) -> Sequence[str]:
+    found: Sequence[str] = config.allowed_paths.get(clone.dest) or DEFAULT_PREFIXES
     return found
 
 
@@ -448,27 +447,27 @@ def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs
             "branch": show(branch), "commit": commit, "why": show(why, 1000),
         }  # fmt: skip
         write_atomic(f"{making}/kept.json", (json.dumps(told, indent=1) + "\n").encode(), 0o600)
-        os.rename(making, f"{config['gate_dir']}/kept/{name}.git")
+        os.rename(making, f"{config.gate_dir}/kept/{name}.git")
     except (LoopError, OSError):
         shutil.rmtree(making, ignore_errors=True)
         raise
     return name
 
 
-def kept(config: Config) -> list[Json]:
+def kept(config: Settings) -> list[Json]:
     """What is kept, oldest first: ``{id at cycle repo dest branch commit why path}``."""
-    place = f"{config['gate_dir']}/kept"
+    place = f"{config.gate_dir}/kept"
     found: list[Json] = []
     for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
         with contextlib.suppress(LoopError):
-            content = untrusted.read(f"{place}/{name}/kept.json", config["gate_dir"], 65536) or b""
+            content = untrusted.read(f"{place}/{name}/kept.json", config.gate_dir, 65536) or b""
             one = untrusted.parse(content, name)
             if {"at", "cycle", "repo", "dest", "branch", "commit", "why"} <= one.keys():
                 found.append({**one, "id": name.removesuffix(".git"), "path": f"{place}/{name}"})
     return found
 
 
-def restore(config: Config, name: str, branch: str, *, check: bool = False) -> Json:
+def restore(config: Settings, name: str, branch: str, *, check: bool = False) -> Json:
     """As root: what is kept under this name as ``branch`` of a fresh clone for a person; ``{path branch ...}``."""
     one = next((one for one in kept(config) if one["id"] == name), None)
     if one is None:
@@ -482,12 +481,12 @@ def restore(config: Config, name: str, branch: str, *, check: bool = False) -> J
     return {"changed": True, "brought": [{"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}]}
 
 
-def tidy(config: Config) -> None:
+def tidy(config: Settings) -> None:
     """As the gateway, before a cycle: half-received pushes go, and what was kept long enough."""
     with audit.turn(config):
-        for name in os.listdir(f"{config['gate_dir']}/inbox"):
-            remove_tree(f"{config['gate_dir']}/inbox/{name}")
-    limits = limits_of(config["quarantine_keep"])
+        for name in os.listdir(f"{config.gate_dir}/inbox"):
+            remove_tree(f"{config.gate_dir}/inbox/{name}")
+    limits = limits_of(config.quarantine_keep)
     age, room = limits.get("age"), limits.get("size")
     for one in reversed(kept(config)):  # the newest first
         size = sum(os.lstat(f"{top}/{name}").st_size for top, _names, files in os.walk(one["path"]) for name in files)

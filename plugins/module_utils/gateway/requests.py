@@ -12,7 +12,7 @@ import argparse
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -22,12 +22,11 @@ from ..base.journal import say
 from ..base.untrusted import show
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
-from ..host.settings import change_id
+from ..host.settings import Settings, change_id
 from ..policy import document, gate
 from . import audit, pristine
 from .audit import Story
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 
 MAX_TITLE, MAX_BODY = 256, 65_536  # GitHub's own
@@ -56,7 +55,7 @@ FIELDS: dict[str, Callable[[Json], Any]] = {
 class Asking:
     """Who asks, and what they may have."""
 
-    config: Config
+    config: Settings
     cycle: str
     bound: bool  # a cycle works on the issue that it took, a person on what they want
     token: Callable[[], str]  # one that is good for a while
@@ -65,7 +64,7 @@ class Asking:
     @functools.cached_property
     def forge(self) -> Forge:
         """The forge, as we may see it: one connection to it for all that is asked of it here."""
-        return Forge(self.config["api_url"], self.token())
+        return Forge(self.config.api_url, self.token())
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -87,12 +86,12 @@ class Asking:
         return told
 
 
-def deployed_policy(config: Config) -> document.Policy:
+def deployed_policy(config: Settings) -> document.Policy:
     """The policy in force. LoopError where it is not the one that was deployed, to the digest."""
-    path = config["policy_file"]
+    path = config.policy_file
     content = read_bytes(path, document.MAX_BYTES)
     policy, digest = _loaded(content, path) if content is not None else (document.load_file(path), "")
-    if digest != config["policy_sha256"]:
+    if digest != config.policy_sha256:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY}")
     return policy
 
@@ -179,8 +178,8 @@ def _shown(records: Any, fields: Sequence[str]) -> str:
 
 def _in_scope(asking: Asking, named: str) -> str:
     repo = "/".join(named.split("/")[-2:])
-    if repo not in asking.config["repos"]:
-        allowed = ", ".join(asking.config["repos"])
+    if repo not in asking.config.repos:
+        allowed = ", ".join(asking.config.repos)
         raise LoopError(f"{show(repo) or 'no --repo'} is not one that the loop works on, allowed: {allowed}")
     return repo
 
@@ -246,17 +245,17 @@ def _from(pull: Json, repo: str) -> bool:
     return str(head.get("full_name", "")).casefold() == repo.casefold()
 
 
-def branches_of(config: Config, clone: pristine.Clone, repo: str, number: int) -> list[tuple[str, str]]:
+def branches_of(config: Settings, clone: pristine.Clone, repo: str, number: int) -> list[tuple[str, str]]:
     """The branches of one change that its forge had when its clone was refreshed, and their commits."""
     change = change_id(repo, number)
-    patterns = [f"{HEADS}{prefix}/{change}" for prefix in config["branch_prefixes"]]
+    patterns = [f"{HEADS}{prefix}/{change}" for prefix in config.branch_prefixes]
     words = ["for-each-ref", "--format=%(objectname) %(refname)", *patterns]
     listed = git(clone.path, words, environment={"GIT_DIR": clone.path}, ok=ANY)[1]
     pairs = [line.split(" ", 1) for line in rows(listed)]
     return [(name.removeprefix(HEADS), tip) for tip, name in pairs]
 
 
-def _published_by(config: Config, repo: str, branch: str, tip: str) -> str:
+def _published_by(config: Settings, repo: str, branch: str, tip: str) -> str:
     """The cycle that brought just this commit to this branch, by our own record; empty where none did."""
     for cycle in reversed(audit.cycles(config)):
         for entry in audit.read(config, cycle):

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from ..base import untrusted, wire
@@ -28,11 +27,11 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
+from ..host.settings import Settings
 from ..host.users import account, end_with_parent
 from . import access, audit, pristine, receive, requests
 from .requests import Asking
 
-Config: TypeAlias = Mapping[str, Any]
 Json: TypeAlias = dict[str, Any]
 
 # Without a session and a question for so long it ends; the socket starts it again.
@@ -54,7 +53,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     os.umask(0o027)
     config = settings.load(config_path)
     for name in ("inbox", "kept", "records"):
-        os.makedirs(f"{config['gate_dir']}/{name}", mode=0o700, exist_ok=True)
+        os.makedirs(f"{config.gate_dir}/{name}", mode=0o700, exist_ok=True)
     access.take(config)
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
         receive.ready(config)
@@ -75,7 +74,7 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     timeout = 5
     max_children = 32
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Settings) -> None:
         super().__init__("", socketserver.BaseRequestHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=FIRST_SOCKET)
@@ -98,7 +97,7 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 # --- one connection -----------------------------------------------------------------------------
 
 
-def serve(config: Config, connection: socket.socket) -> None:
+def serve(config: Settings, connection: socket.socket) -> None:
     """Answer one question, which begins with a line of JSON or as git begins."""
     connection.settimeout(wire.SECONDS)
     first = b""
@@ -147,10 +146,10 @@ def refuse(connection: socket.socket, first: bytes, why: str) -> None:
         wire.hear_out(connection)
 
 
-def _who(config: Config, peer: wire.Peer) -> Asking:
+def _who(config: Settings, peer: wire.Peer) -> Asking:
     """The session of the unit that this process belongs to."""
-    if peer.uid != account(config["user"]).pw_uid:
-        raise LoopError(f"uid {peer.uid} is not {config['user']}, and nobody else may ask")
+    if peer.uid != account(config.user).pw_uid:
+        raise LoopError(f"uid {peer.uid} is not {config.user}, and nobody else may ask")
     unit = unit_of(peer.pid)
     session = audit.session_of(config, unit)
 
@@ -204,7 +203,7 @@ def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
 # --- root ---------------------------------------------------------------------------------------
 
 
-def root_asks(config: Config, asked: Json) -> Json:
+def root_asks(config: Settings, asked: Json) -> Json:
     """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
     if asked.get("what") != "refresh":
         raise LoopError("nothing that root asks")

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import read_bytes
@@ -15,49 +15,83 @@ DEFAULT_PATH = "/etc/engineering-loop/loop.json"
 
 WRITE_AGAIN = f"{playbook('apply')} writes it again"
 
+
+class Settings(Mapping[str, Any]):
+    """What the role renders, by attribute; all that stands in the file, a proof's affair too, as a mapping."""
+
+    user: str
+    group: str
+    install_dir: str
+    config_dir: str
+    policy_file: str
+    policy_sha256: str
+    env_file: str
+    forbidden_environment: list[Any]
+    github_app: dict[str, Any]
+    lib_dir: str
+    state_dir: str
+    gate_user: str
+    gate_dir: str
+    pristine_dir: str
+    runs_dir: str
+    memory_dir: str
+    cycles_dir: str
+    receipts_dir: str
+    unit: str
+    repos: list[Any]
+    workspace_repositories: list[Any]
+    branch_prefixes: list[Any]
+    allowed_paths: dict[str, Any]
+    daemon_args: list[Any]
+    max_runs_per_day: int
+    canary_required: bool
+    agent_programs: list[Any]
+    agent: dict[str, Any]
+    agent_probe: bool
+    home_files: list[Any]
+    caches: list[Any]
+    egress: list[Any]
+    egress_local: list[Any]
+    cell_max_size: str
+    cell_max_files: int
+    quarantine_keep: dict[str, Any]
+    min_free: str
+    git_url: str
+    api_url: str
+    git_user_name: str
+    git_user_email: str
+    # Of a cycle that runs in its cell alone.
+    cell: str
+    workspace_dir: str
+    daemon_state_dir: str
+
+    def __init__(self, document: Mapping[str, Any], **other: Any) -> None:
+        self.__dict__.update(document, **other)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"settings are read, not written: {name}")
+
+    if not TYPE_CHECKING:  # else every name would be one of ours
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise LoopError(f"the settings do not say {name}; {WRITE_AGAIN}")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.__dict__[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self.__dict__)
+
+
+CELL_ONLY = ("cell", "workspace_dir", "daemon_state_dir")
 # Key -> type. The role renders every one of them.
 KEYS: dict[str, type] = {
-    "user": str,
-    "group": str,
-    "install_dir": str,
-    "config_dir": str,
-    "policy_file": str,
-    "policy_sha256": str,
-    "env_file": str,
-    "forbidden_environment": list,
-    "github_app": dict,
-    "lib_dir": str,
-    "state_dir": str,
-    "gate_user": str,
-    "gate_dir": str,
-    "pristine_dir": str,
-    "runs_dir": str,
-    "memory_dir": str,
-    "cycles_dir": str,
-    "receipts_dir": str,
-    "unit": str,
-    "repos": list,
-    "workspace_repositories": list,
-    "branch_prefixes": list,
-    "allowed_paths": dict,
-    "daemon_args": list,
-    "max_runs_per_day": int,
-    "canary_required": bool,
-    "agent_programs": list,
-    "agent": dict,
-    "agent_probe": bool,
-    "home_files": list,
-    "caches": list,
-    "egress": list,
-    "egress_local": list,
-    "cell_max_size": str,
-    "cell_max_files": int,
-    "quarantine_keep": dict,
-    "min_free": str,
-    "git_url": str,
-    "api_url": str,
-    "git_user_name": str,
-    "git_user_email": str,
+    key: get_origin(kind) or kind for key, kind in get_type_hints(Settings).items() if key not in CELL_ONLY
 }
 
 
@@ -65,7 +99,7 @@ KEYS: dict[str, type] = {
 LASTING = ("user", "install_dir", "policy_file", "lib_dir", "receipts_dir", "unit")
 
 
-def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict[str, Any]:
+def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> Settings:
     """The host's settings; LoopError where the file is missing, is no JSON object or lacks one of ``keys``."""
     content = read_bytes(path)
     if content is None:
@@ -80,7 +114,7 @@ def load(path: str = DEFAULT_PATH, *, keys: Iterable[str] = tuple(KEYS)) -> dict
         kind = KEYS[key]
         if not isinstance(settings.get(key), kind):
             raise LoopError(f"{path}: {key} is missing or not a {kind.__name__}; {WRITE_AGAIN}")
-    return settings
+    return Settings(settings)
 
 
 def celled(settings: Mapping[str, Any]) -> bool:

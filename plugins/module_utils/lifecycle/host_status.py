@@ -20,6 +20,7 @@ from ..cell import cells, records
 from ..cycle import handover
 from ..gateway import receive
 from ..host import settings, systemd
+from ..host.settings import Settings
 from ..proof import receipts, rollout
 from ..release import agents, pypi_tools
 from . import takeover
@@ -110,7 +111,7 @@ def user_exists(name: str) -> bool:
     return False
 
 
-def secrets(config: Mapping[str, Any] | None, given: Mapping[str, str] | None, layout: Layout | None) -> dict[str, Any]:
+def secrets(config: Settings | None, given: Mapping[str, str] | None, layout: Layout | None) -> dict[str, Any]:
     """What is to be said of the secrets, as ``handover.look`` does; where a host is taken over, as they will be."""
     if not config:
         return {"problem": "", "notes": [], "loose": []}
@@ -118,10 +119,10 @@ def secrets(config: Mapping[str, Any] | None, given: Mapping[str, str] | None, l
     right = {item.path for item in items if item.kind in ("private", "secrets")}
     if layout and any(item.kind == "checkout" for item in items):
         right.add(layout.dotenv)  # the directory that it stands in becomes root's
-    path = config["env_file"]
+    path = config.env_file
     if layout and layout.dotenv in right and not os.path.lexists(path):
         path = layout.dotenv
-    return handover.look({**config, "env_file": path}, given, right)
+    return handover.look(Settings(config, env_file=path), given, right)
 
 
 def cell_problem(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mapping[str, str]]) -> str:
@@ -137,7 +138,7 @@ def agent_problem(wanted: Mapping[str, Any], lockfile: str, layout: Layout | Non
     """Why there is no agent on this host, and none could be installed; empty where there is one or will be."""
     if not wanted["agent_programs"]:
         return ""
-    return agents.lacking(wanted) or agents.too_old_a_node(
+    return agents.lacking(Settings(wanted)) or agents.too_old_a_node(
         layout.install_dir if layout else "", wanted["agent"], lockfile
     )
 
@@ -158,7 +159,7 @@ def _timer(unit: str) -> dict[str, Any]:
     return systemd.Timer()._asdict()
 
 
-def kept_pushes(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def kept_pushes(config: Settings) -> list[dict[str, Any]]:
     """What the gateway keeps: pushes that were refused, and branches that made room; as ``kept`` tells of cells."""
     return [
         {
@@ -215,7 +216,7 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     if not os.path.exists(config_path):
         return None
     config = settings.load(config_path)
-    release = os.path.realpath(f"{config['install_dir']}/current")
+    release = os.path.realpath(f"{config.install_dir}/current")
     try:
         installed: dict[str, Any] = receipts.installed(config)
         proof: dict[str, Any] = receipts.unprivileged(config)
@@ -228,7 +229,7 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
         "proof": proof,
         "secrets": handover.look(config),
         "back": rollout.back(config),
-        "timer": _timer(config["unit"]),
-        "cycles": records.read(config["cycles_dir"], last),
-        "kept": kept(config["runs_dir"]) + kept_pushes(config),
+        "timer": _timer(config.unit),
+        "cycles": records.read(config.cycles_dir, last),
+        "kept": kept(config.runs_dir) + kept_pushes(config),
     }

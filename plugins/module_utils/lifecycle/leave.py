@@ -27,6 +27,7 @@ from ..base.files import inside, read_bytes, remove_tree
 from ..cell import budget, cells
 from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
+from ..host.settings import Settings
 from ..release import releases
 from ..worktrees import quarantine
 from . import adopt, core_files, takeover
@@ -63,7 +64,7 @@ class Leaving:
         self.steps.append((line, how))
 
 
-def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
+def deployed(config_file: str, given: Mapping[str, Any]) -> Settings:
     """Where things are: as ``config_file`` on the host has it, and where that is silent or broken as ``given``."""
     try:
         known = json.loads(read_bytes(config_file) or b"{}")
@@ -80,11 +81,11 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> dict[str, str]:
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             name = key if key in DERIVED else f"engineering_loop_{key}"
             raise LoopError(f"{name} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    return {**dict.fromkeys((*CELLED, *CELLESS), ""), **config}
+    return Settings(dict.fromkeys((*CELLED, *CELLESS), ""), **config)
 
 
 def leave(
-    config: Mapping[str, Any],
+    config: Settings,
     remove: Sequence[str] = (),
     wait: float = 0,
     *,
@@ -100,7 +101,7 @@ def leave(
     if plan.steps and not check:
         timers = [os.path.basename(path) for path in _unit_files(config, unit_dir) if path.endswith(".timer")]
         systemd.rest(
-            lambda: cycle_in_progress("", config["unit"]), timers, wait,
+            lambda: cycle_in_progress("", config.unit), timers, wait,
             "nothing was removed", lambda: _at_work(config) if {"work", "user"} & {*remove} else "",
         )  # fmt: skip
         for name in _users(config) if {"work", "user"} & {*remove} else ():
@@ -112,10 +113,10 @@ def leave(
     return {"changed": bool(plan.steps), "removed": [line for line, _how in plan.steps], "kept": plan.kept}
 
 
-def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_dir: str) -> Leaving:
+def _plan(config: Settings, remove: Sequence[str], key_file: str, unit_dir: str) -> Leaving:
     plan = Leaving()
     _leave_units(plan, config, unit_dir)
-    _leave_code(plan, config["lib_dir"])
+    _leave_code(plan, config.lib_dir)
     _leave_releases(plan, config)
     if "work" in remove:
         _check_nesting(config, remove, key_file)
@@ -123,14 +124,14 @@ def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_
     else:
         _keep_work(plan, config)
     _leave_secrets(plan, config, "secrets" in remove, key_file, [unit_dir, *renderers.UNIT_DIRS[1:]])
-    _leave_directory(plan, "receipts" in remove, config["receipts_dir"], "receipts")
-    _leave_directory(plan, "taken_over" in remove, f"{config['install_dir']}/{takeover.ASIDE}", "taken_over")
+    _leave_directory(plan, "receipts" in remove, config.receipts_dir, "receipts")
+    _leave_directory(plan, "taken_over" in remove, f"{config.install_dir}/{takeover.ASIDE}", "taken_over")
     if "user" in remove:
         _leave_user(plan, config, "work" in remove)
     else:
         plan.kept += [f"the user {name} (user)" for name in _users(config)]
     # The settings last: they say what was deployed to whoever has to go on.
-    ours = [config["policy_file"], f"{config['config_dir']}/loop.json"]
+    ours = [config.policy_file, f"{config.config_dir}/loop.json"]
     _leave_files(plan, "config" in remove, ours, "config")
     for directory in _homes(config):
         if os.path.isdir(directory) and not os.listdir(directory):
@@ -138,28 +139,28 @@ def _plan(config: Mapping[str, Any], remove: Sequence[str], key_file: str, unit_
     return plan
 
 
-def _homes(config: Mapping[str, Any]) -> list[str]:
+def _homes(config: Settings) -> list[str]:
     return [config[key] for key in ("install_dir", "config_dir", "lib_dir")]
 
 
 # --- what always goes ---------------------------------------------------------------------
 
 
-def _unit_files(config: Mapping[str, Any], unit_dir: str) -> list[str]:
+def _unit_files(config: Settings, unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
-    found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config['unit'])}*"))
+    found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config.unit)}*"))
     return [path for path in found if path.endswith((".timer", ".socket", ".service")) and systemd.ours(path)]
 
 
-def _leave_units(plan: Leaving, config: Mapping[str, Any], unit_dir: str) -> None:
+def _leave_units(plan: Leaving, config: Settings, unit_dir: str) -> None:
     ours = _unit_files(config, unit_dir)
     for path in sorted(ours, key=lambda path: not path.endswith((".timer", ".socket"))):
         plan.go(f"{path}, stopped and disabled before", partial(_remove_unit, path))
-    stamp = STAMP.format(unit=config["unit"])
+    stamp = STAMP.format(unit=config.unit)
     if ours:
         plan.go("what systemd remembers of them", partial(_forget_units, ours, stamp))
     for kind in ("service", "timer"):
-        path = f"{unit_dir}/{config['unit']}.{kind}"
+        path = f"{unit_dir}/{config.unit}.{kind}"
         if os.path.lexists(path) and path not in ours:
             plan.kept.append(f"{path}: the role did not write it")
         if os.path.isdir(f"{path}.d"):
@@ -205,9 +206,9 @@ def _remove_code(paths: Sequence[str]) -> None:
         _remove(path)
 
 
-def _leave_releases(plan: Leaving, config: Mapping[str, Any]) -> None:
-    install_dir = config["install_dir"]
-    wanted = releases.Settings(install_dir=install_dir, unit=config["unit"])
+def _leave_releases(plan: Leaving, config: Settings) -> None:
+    install_dir = config.install_dir
+    wanted = releases.Settings(install_dir=install_dir, unit=config.unit)
     known = releases.absent(wanted, check=True)
     if known["changed"]:
         count = len(known["pruned"])
@@ -227,13 +228,13 @@ def _absent(wanted: releases.Settings) -> None:
 # --- what goes as asked -------------------------------------------------------------------
 
 
-def _work(config: Mapping[str, Any]) -> list[str]:
+def _work(config: Settings) -> list[str]:
     """The directories of work, none of them inside another; what a killed removal left counts as well."""
-    state_dir, memory = config["state_dir"], config["memory_dir"]
+    state_dir, memory = config.state_dir, config.memory_dir
     keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
     paths = {config[key] for key in keys if config[key]}
     paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
-    for cell in cells.listing(config["runs_dir"]):  # an adopted one has closed on other file systems what was there
+    for cell in cells.listing(config.runs_dir):  # an adopted one has closed on other file systems what was there
         beside = [os.path.dirname(actual) for actual, _seen in cell.get("binds", []) if _roots(cell["path"])]
         paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell['id']}"}
     if _roots(state_dir):  # and so holds what the role did not make, perhaps
@@ -248,33 +249,33 @@ def _work(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
 
 
-def _cells(config: Mapping[str, Any]) -> list[Json]:
+def _cells(config: Settings) -> list[Json]:
     """The manifests of the kept cells, oldest first."""
-    return [cell for cell in cells.listing(config["runs_dir"]) if _roots(cell["path"]) and cells.is_kept(cell)]
+    return [cell for cell in cells.listing(config.runs_dir) if _roots(cell["path"]) and cells.is_kept(cell)]
 
 
-def _kept_aside(config: Mapping[str, Any]) -> list[Json]:
+def _kept_aside(config: Settings) -> list[Json]:
     """What an older layout has in its quarantine."""
     if not settings.celled(config):
         with contextlib.suppress(LoopError):
-            return quarantine.listing(f"{config['runs_dir']}/.quarantine")
+            return quarantine.listing(f"{config.runs_dir}/.quarantine")
     return []
 
 
-def _keep_work(plan: Leaving, config: Mapping[str, Any]) -> None:
+def _keep_work(plan: Leaving, config: Settings) -> None:
     aside, kept = len(_kept_aside(config)), len(_cells(config))
     for path in _work(config):
         plan.kept.append(f"{path} (work)")
     if aside:
-        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config['runs_dir']}/.quarantine (work)")
+        plan.kept.append(f"{aside} thing{'s' * (aside != 1)} in {config.runs_dir}/.quarantine (work)")
     if kept:
         plan.kept.append(
-            f"{kept} kept cell{'s' * (kept != 1)} in {config['runs_dir']} (work): where the role is applied again,"
-            f" {config['lib_dir']}/loop enter ID opens one"
+            f"{kept} kept cell{'s' * (kept != 1)} in {config.runs_dir} (work): where the role is applied again,"
+            f" {config.lib_dir}/loop enter ID opens one"
         )
 
 
-def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
+def _leave_work(plan: Leaving, config: Settings) -> None:
     work = _work(config)
     refused = {path: why for path in work if (why := _no_work(path, config))}
     plan.kept += [f"{path}: {why}" for path, why in refused.items()]
@@ -284,7 +285,7 @@ def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
                 f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}", _nothing
             )
     for cell in _cells(config):
-        if not any(inside(config["runs_dir"], path) for path in refused):
+        if not any(inside(config.runs_dir, path) for path in refused):
             words = ", ".join(str(cell[key]) for key in ("outcome", "change_id", "detail") if cell.get(key))
             plan.go(f"for good: the kept cell {cell['id']}: {words}", _nothing)
     for path in work:
@@ -298,9 +299,9 @@ def _leave_work(plan: Leaving, config: Mapping[str, Any]) -> None:
     _leave_state_dir(plan, config, {*work} - {*refused})
 
 
-def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) -> None:
+def _leave_state_dir(plan: Leaving, config: Settings, going: set[str]) -> None:
     """Root's directory around it all goes where nothing else is in it."""
-    state_dir = config["state_dir"]
+    state_dir = config.state_dir
     if not (_roots(state_dir) and os.path.isdir(state_dir)) or os.path.islink(state_dir):
         return
     others = [path for path in _below(state_dir) if not any(inside(each, path) for each in going)]
@@ -311,16 +312,16 @@ def _leave_state_dir(plan: Leaving, config: Mapping[str, Any], going: set[str]) 
         plan.go(f"{state_dir}, where nothing else is in it", partial(_rmdir, state_dir))
 
 
-def _parts(path: str, config: Mapping[str, Any]) -> list[str]:
+def _parts(path: str, config: Settings) -> list[str]:
     """What is in a directory of work; run by run and checkout by checkout."""
-    deeper = {config["runs_dir"], config["workspace_dir"], f"{config['workspace_dir']}/.quarantine"} - {""}
+    deeper = {config.runs_dir, config.workspace_dir, f"{config.workspace_dir}/.quarantine"} - {""}
     found = []
     for below in _below(path):
         found += _parts(below, config) if below in deeper and os.path.isdir(below) else [below]
     return found
 
 
-def _no_work(path: str, config: Mapping[str, Any]) -> str:
+def _no_work(path: str, config: Settings) -> str:
     """Why a directory is not one of the loop's own, which alone are removed."""
     real = os.path.realpath(path)
     if real.count("/") < 2:
@@ -330,26 +331,26 @@ def _no_work(path: str, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _made(path: str, config: Mapping[str, Any]) -> bool:
+def _made(path: str, config: Settings) -> bool:
     """Whether a directory of root's is one that the role makes: told by what is in it, or by its group."""
     names = [os.path.basename(below) for below in _below(path)]
     if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
         return True
-    if path in [config["memory_dir"] + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
-        return _group(config["group"]) and os.stat(path).st_gid == grp.getgrnam(config["group"]).gr_gid != 0
-    if path == config["cycles_dir"]:
+    if path in [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
+        return _group(config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
+    if path == config.cycles_dir:
         return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.json(\.new)?", name) for name in names)
     # Cells, and what an older layout has left closed.
     return any(adopt.OURS_IN_RUNS.fullmatch(name) for name in names if name != "lost+found")
 
 
-def _check_nesting(config: Mapping[str, Any], remove: Sequence[str], key_file: str) -> None:
+def _check_nesting(config: Settings, remove: Sequence[str], key_file: str) -> None:
     """Work is removed whole: nothing that is to stay may stand in it."""
-    stays = {"install_dir": config["install_dir"], "config_dir": config["config_dir"], "lib_dir": config["lib_dir"]}
+    stays = {"install_dir": config.install_dir, "config_dir": config.config_dir, "lib_dir": config.lib_dir}
     if "secrets" not in remove:
-        stays |= {"env_file": config["env_file"], "the key": key_file}
+        stays |= {"env_file": config.env_file, "the key": key_file}
     if "receipts" not in remove:
-        stays["receipts_dir"] = config["receipts_dir"]
+        stays["receipts_dir"] = config.receipts_dir
     for name, path in stays.items():
         for directory in _work(config):
             if path and os.path.lexists(path) and inside(os.path.realpath(path), os.path.realpath(directory)):
@@ -366,14 +367,12 @@ def _leave_files(plan: Leaving, asked: bool, paths: Sequence[str], name: str) ->
             plan.kept.append(f"{path} ({name})")
 
 
-def _leave_secrets(
-    plan: Leaving, config: Mapping[str, Any], asked: bool, key_file: str, unit_dirs: Sequence[str]
-) -> None:
+def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, unit_dirs: Sequence[str]) -> None:
     """With who writes them again, and what such a renderer brings beside them. What else is there is not ours."""
-    install_dir, config_dir = config["install_dir"], config["config_dir"]
-    usual = [path for path in (config["env_file"], key_file, f"{install_dir}/.env") if path]
-    known = {*(f"{install_dir}/{name}" for name in takeover.OURS), config["receipts_dir"]}
-    known |= {config["policy_file"], f"{config_dir}/loop.json"}
+    install_dir, config_dir = config.install_dir, config.config_dir
+    usual = [path for path in (config.env_file, key_file, f"{install_dir}/.env") if path]
+    known = {*(f"{install_dir}/{name}" for name in takeover.OURS), config.receipts_dir}
+    known |= {config.policy_file, f"{config_dir}/loop.json"}
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]
     others = [path for path in beside if path not in known and not OURS_BESIDE.fullmatch(os.path.basename(path))]
     for path in dict.fromkeys([*usual, *others]):
@@ -401,7 +400,7 @@ def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
         plan.go(f"{each} ({_size(each)})", partial(_remove, each))
 
 
-def _leave_user(plan: Leaving, config: Mapping[str, Any], work_goes: bool) -> None:
+def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:
     users = _users(config)
     left = [path for path in _work(config) if not work_goes or _no_work(path, config)] if users else []
     if left:
@@ -417,19 +416,19 @@ def _leave_user(plan: Leaving, config: Mapping[str, Any], work_goes: bool) -> No
         if os.path.lexists(crontab):
             plan.go(f"{crontab}, which it would run as whoever gets its number", partial(_unlink, crontab))
         plan.go(f"the user {name}", partial(_delete_account, "userdel", name))
-    for group in dict.fromkeys((config["group"], config["gate_user"])):
+    for group in dict.fromkeys((config.group, config.gate_user)):
         if group and _group(group):
             plan.go(f"the group {group}", partial(_delete_account, "groupdel", group))
 
 
-def _users(config: Mapping[str, Any]) -> list[str]:
+def _users(config: Settings) -> list[str]:
     """Those of the loop's users that exist."""
-    return [name for name in dict.fromkeys((config["user"], config["gate_user"])) if name and _account(name)]
+    return [name for name in dict.fromkeys((config.user, config.gate_user)) if name and _account(name)]
 
 
-def _at_work(config: Mapping[str, Any]) -> str:
+def _at_work(config: Settings) -> str:
     """A process of the loop's users that would go on writing where everything is removed; sessions are ended."""
-    found = (privileges.at_work(name, [f"{config['install_dir']}/"]) for name in _users(config))
+    found = (privileges.at_work(name, [f"{config.install_dir}/"]) for name in _users(config))
     return next(filter(None, found), "")
 
 

@@ -25,12 +25,12 @@ from ..cycle import settle
 from ..forge.client import APPROVED, Forge, Refused, redact
 from ..git.command import credentials, git
 from ..host import settings
+from ..host.settings import Settings
 from ..policy import document, gate, paths
 from ..release import releases
 from . import receipts
 
 Json: TypeAlias = dict[str, Any]
-Config: TypeAlias = Mapping[str, Any]
 Say: TypeAlias = Callable[[str], object]
 
 # The engine's own rules for the order of its queue, and its own defaults.
@@ -44,7 +44,7 @@ HANDOFF_VERSION = 1
 
 
 def run(
-    config: Config,
+    config: Settings,
     mode: str,
     repo: str = "",
     issue: int = 0,
@@ -66,7 +66,7 @@ def run(
     def tell(line: str) -> None:
         say(untrusted.show(redact(line, [token]), 2 * SEEN))
 
-    forge = Forge(config["api_url"], token)
+    forge = Forge(config.api_url, token)
     target = _Target(config, repo, issue) if mode == "docs" else None
     identity = check_identity(forge, identity)
     check_budget(config)
@@ -74,15 +74,15 @@ def run(
     if target is not None:
         check_target(config, forge, target)
     installed = receipts.installed(config)
-    before = {name: snapshot(forge, name) for name in config["repos"]}
+    before = {name: snapshot(forge, name) for name in config.repos}
     ready = (
         f"the engine would take {target}, {identity} may push and open pull requests"
         if target
         else "the queue is empty"
     )
-    tell(f"budget is left, {ready}: starting {config['unit']}.service")
+    tell(f"budget is left, {ready}: starting {config.unit}.service")
 
-    cycle = run_cycle(config["unit"], config["cycles_dir"], timeout, tell)
+    cycle = run_cycle(config.unit, config.cycles_dir, timeout, tell)
     tell(
         f"{'it ended' if cycle['ended'] else 'IT IS STILL RUNNING'} after {cycle['seconds']} s: looking at what it did"
     )
@@ -91,7 +91,7 @@ def run(
     work: Json = {"files": [], "violations": []}
     expectations = judge_cycle(cycle, "published" if target else "idle", installed["engine_sha"])
     try:
-        news = whats_new(forge, before, identity, config["branch_prefixes"])
+        news = whats_new(forge, before, identity, config.branch_prefixes)
         if target is not None:
             pull = _ours(news["pulls"], target)
             work = inspect(config, forge, target, pull, token) if pull else work
@@ -137,40 +137,40 @@ def run(
             "expectations": [item["name"] for item in expectations],
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
-        releases.mark(config["install_dir"], installed["engine_sha"], "proven", f"{mode} canary")
+        releases.mark(config.install_dir, installed["engine_sha"], "proven", f"{mode} canary")
     if target is not None and cycle["ended"]:
         ours = [pull for pull in news["pulls"] if pull["user"]["login"] == identity]
-        result.update(tidy(forge, remains(target, ours, config["branch_prefixes"]), do=cleanup))
+        result.update(tidy(forge, remains(target, ours, config.branch_prefixes), do=cleanup))
     return result
 
 
-def clean_up(config: Config, repo: str, issue: int, *, token: str, do: bool) -> Json:
+def clean_up(config: Settings, repo: str, issue: int, *, token: str, do: bool) -> Json:
     """Tidy up after a canary that passed before; with ``do`` false only ``left`` is told."""
-    forge, target = Forge(config["api_url"], token), _Target(config, repo, issue)
-    pulls = open_pulls(forge, target, config["branch_prefixes"])
+    forge, target = Forge(config.api_url, token), _Target(config, repo, issue)
+    pulls = open_pulls(forge, target, config.branch_prefixes)
     approved = APPROVED in _labels(forge.issue(repo, issue) or {})
-    return tidy(forge, remains(target, pulls, config["branch_prefixes"], approved=approved), do=do)
+    return tidy(forge, remains(target, pulls, config.branch_prefixes, approved=approved), do=do)
 
 
 class _Target:
     """The canary's issue and the names that the engine derives from it."""
 
-    def __init__(self, config: Config, repo: str, issue: int) -> None:
-        if repo not in config["repos"]:
-            raise LoopError(f"{repo or 'no repository'} is not in the loop's scope: {', '.join(config['repos'])}")
+    def __init__(self, config: Settings, repo: str, issue: int) -> None:
+        if repo not in config.repos:
+            raise LoopError(f"{repo or 'no repository'} is not in the loop's scope: {', '.join(config.repos)}")
         if issue < 1:
             raise LoopError("the docs canary needs the number of its issue")
         self.repo, self.issue = repo, issue
         self.change_id = settings.change_id(repo, issue)
         short = repo.rpartition("/")[2]
         self.checkout = next(
-            (entry["dest"] for entry in config["workspace_repositories"] if entry["repo"] == repo),
+            (entry["dest"] for entry in config.workspace_repositories if entry["repo"] == repo),
             CHECKOUTS.get(short, short),
         )
-        self.branch = f"{config['branch_prefixes'][0]}/{self.change_id}/{self.checkout}"
+        self.branch = f"{config.branch_prefixes[0]}/{self.change_id}/{self.checkout}"
         self.handoff = f"runs/{self.change_id.lower()}/handoff/noc_handoff.json"  # in the cell of its cycle
         self.default_branch = ""
-        self.url = f"{config['git_url'].rstrip('/')}/{repo}/issues/{issue}"
+        self.url = f"{config.git_url.rstrip('/')}/{repo}/issues/{issue}"
 
     def __str__(self) -> str:
         return f"{self.repo}#{self.issue}"
@@ -192,22 +192,22 @@ def check_identity(forge: Forge, wanted: str) -> str:
     return login
 
 
-def check_budget(config: Config) -> None:
+def check_budget(config: Settings) -> None:
     """Refuse where the day has no run left, or no money."""
     used_up = budget.exhausted(config)
     if used_up:
         raise LoopError(f"no budget left today: {used_up}")
-    spent = budget.ledger(config, records.read(config["cycles_dir"]))["cost_usd"]
-    most = _argument(config["daemon_args"], "--max-cost-usd-per-day", MAX_COST)
+    spent = budget.ledger(config, records.read(config.cycles_dir))["cost_usd"]
+    most = _argument(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
     if spent >= most:
         raise LoopError(
             f"no budget left today: {spent:.2f} of {most:.2f} USD were spent; wait or raise max_cost_usd_per_day"
         )
 
 
-def check_queue(config: Config, forge: Forge, target: _Target | None) -> None:
+def check_queue(config: Settings, forge: Forge, target: _Target | None) -> None:
     """Refuse where the engine would take another issue than the one we mean, or any at all."""
-    queue = [issue for repo in config["repos"] for issue in forge.approved_issues(repo)[:LISTED]]
+    queue = [issue for repo in config.repos for issue in forge.approved_issues(repo)[:LISTED]]
     if target is None:
         if queue:
             raise LoopError(f"the empty canary needs an empty queue, and {_named(queue[0])} is approved: run mode docs")
@@ -242,17 +242,17 @@ def _named(issue: Json) -> str:
     return f"{issue['repo']}#{issue['number']} ({untrusted.show(issue['title'])})"
 
 
-def check_target(config: Config, forge: Forge, target: _Target) -> None:
+def check_target(config: Settings, forge: Forge, target: _Target) -> None:
     """Refuse where the run could only end in an error: no right to push or to open, or its branch is taken."""
     repository = forge.repository(target.repo)
     if repository.get("archived"):
         raise LoopError(f"{target.repo} is archived: nothing can be pushed there")
-    if not forge.may_push(target.repo, config["git_url"]):
+    if not forge.may_push(target.repo, config.git_url):
         raise LoopError(f"the token may not push to {target.repo}: give it write access to contents and pull requests")
     target.default_branch = repository["default_branch"]
     if not forge.may_open_pulls(target.repo, target.default_branch):
         raise LoopError(f"the token may not open pull requests in {target.repo}: give it write access to them")
-    taken = open_pulls(forge, target, config["branch_prefixes"])
+    taken = open_pulls(forge, target, config.branch_prefixes)
     if taken:
         raise LoopError(
             f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it,"
@@ -507,7 +507,7 @@ def judge_cycle(cycle: Json, outcome: str, engine_sha: str) -> list[Json]:
     ]
 
 
-def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity: str, report: Json) -> list[Json]:
+def judge_pulls(config: Settings, target: _Target, pulls: Sequence[Json], identity: str, report: Json) -> list[Json]:
     """Exactly one new pull request, and of the kind that a person can still refuse."""
     listed = ", ".join(pull["html_url"] for pull in pulls) or "none"
     one = expect("one pull request", len(pulls) == 1, f"exactly one new pull request, for {target}", listed)
@@ -516,7 +516,7 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
         return [one]
     head, kind = pull["head"], f"{pull['state']} {'draft' if pull['draft'] else 'and ready for review'}"
     home = (head.get("repo") or {}).get("full_name", "a repository that is gone")
-    mine = head["ref"] == target.branch or _has_prefix(head["ref"], config["branch_prefixes"])
+    mine = head["ref"] == target.branch or _has_prefix(head["ref"], config.branch_prefixes)
     seen_report = f"issue {report.get('issue')}, pull request {report.get('pr_url')}"
     reported = report.get("issue") or {}
     told = (reported.get("repo"), reported.get("number")) == (target.repo, target.issue)
@@ -536,16 +536,16 @@ def judge_pulls(config: Config, target: _Target, pulls: Sequence[Json], identity
     ]
 
 
-def judge_agent(config: Config, account: Json) -> Json:
+def judge_agent(config: Settings, account: Json) -> Json:
     """The agent did the work, and not the engine's own mock: root saw it start, and the run's state says so."""
-    known = [name for name in account.get("programs") or [] if name in config["agent_programs"]]
+    known = [name for name in account.get("programs") or [] if name in config.agent_programs]
     backend = str(account.get("backend") or "")
     seen = f"{', '.join(known) or 'no agent'} was started, the backend was {backend or 'not named'}"
-    wanted = f"{' or '.join(config['agent_programs'])} was started in its sandbox, and did the run's work"
+    wanted = f"{' or '.join(config.agent_programs)} was started in its sandbox, and did the run's work"
     return expect("agent", bool(known) and backend not in ("", settle.MOCK), wanted, seen)
 
 
-def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
+def judge_work(config: Settings, target: _Target, work: Json) -> list[Json]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
     prefixes = _prefixes(config, target)
     outside = [name for name in work["files"] if not paths.is_below(name, prefixes)]
@@ -557,11 +557,11 @@ def judge_work(config: Config, target: _Target, work: Json) -> list[Json]:
     ]
 
 
-def judge_handoff(config: Config, target: _Target, account: Json) -> Json:
+def judge_handoff(config: Settings, target: _Target, account: Json) -> Json:
     """The handoff file was written by this run, in a directory that the policy admits."""
     expected = f"{target.handoff} in the cycle's cell, schema_version {HANDOFF_VERSION}, in an admitted directory"
     cell = str(account.get("cell", ""))
-    if os.path.dirname(cell) != config["runs_dir"]:
+    if os.path.dirname(cell) != config.runs_dir:
         return expect("handoff", False, expected, "the cycle left no cell")
     path = f"{cell}/{target.handoff}"
     try:
@@ -569,7 +569,7 @@ def judge_handoff(config: Config, target: _Target, account: Json) -> Json:
         if content is None:
             return expect("handoff", False, expected, "no such file")
         version = untrusted.parse(content, target.handoff).get("schema_version")
-        admitted = document.admits_handoff(document.load_file(config["policy_file"]), os.path.dirname(path))
+        admitted = document.admits_handoff(document.load_file(config.policy_file), os.path.dirname(path))
     except (LoopError, OSError) as error:
         return expect("handoff", False, expected, error)
     seen = f"schema_version {version}, directory {'admitted' if admitted else 'not admitted'}"
@@ -584,7 +584,7 @@ def judge_rest(changes: Json, target: _Target | None) -> Json:
     return expect("nothing else", not other, "nothing else changed on the forge", "; ".join(other) or "nothing else")
 
 
-def judge_host(config: Config, before: Json) -> Json:
+def judge_host(config: Settings, before: Json) -> Json:
     """What ran is still what is installed, else the proof would be of something else."""
     expected = "engine, policy and unit stay as they were during the cycle"
     try:
@@ -601,11 +601,11 @@ def _ours(pulls: Sequence[Json], target: _Target) -> Json | None:
     return next((pull for pull in there if pull["head"]["ref"] == target.branch), there[0] if there else None)
 
 
-def _prefixes(config: Config, target: _Target) -> list[str]:
-    return list(config["allowed_paths"].get(target.checkout) or ["docs"])
+def _prefixes(config: Settings, target: _Target) -> list[str]:
+    return list(config.allowed_paths.get(target.checkout) or ["docs"])
 
 
-def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
+def inspect(config: Settings, forge: Forge, target: _Target, pull: Json, token: str) -> Json:
     """The changed paths as the forge lists them, old names included, and what the policy has against the commits.
 
     The commits are fetched and judged by the code of the gateway: a list of files or a
@@ -616,10 +616,10 @@ def inspect(config: Config, forge: Forge, target: _Target, pull: Json, token: st
     base, head = pull["base"]["sha"], pull["head"]["sha"]
     between = forge.compare(target.repo, base, head)
     fork_point, depth = between["merge_base_commit"]["sha"], between["ahead_by"] + 1
-    policy = document.load_file(config["policy_file"])
+    policy = document.load_file(config.policy_file)
     with tempfile.TemporaryDirectory(prefix="loop-canary-") as directory:
         git(directory, ["init", "--quiet", "--bare", "."])
-        url = f"{config['git_url'].rstrip('/')}/{target.repo}.git"
+        url = f"{config.git_url.rstrip('/')}/{target.repo}.git"
         environment, access = credentials(url, token)
         fetch = ["fetch", "--quiet", "--no-tags", f"--depth={depth}", "--", url, head]
         git(directory, fetch, environment=environment, config=access, timeout=300)

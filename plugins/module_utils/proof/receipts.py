@@ -20,17 +20,17 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from ..base.clock import moment_of, written
 from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes, sha256, write_atomic
 from ..host import systemd
+from ..host.settings import Settings
 from ..release import agents
 
 Json: TypeAlias = dict[str, Any]
-Config: TypeAlias = Mapping[str, Any]
 
 KEY_NAME = ".key"
 PROVE_AGAIN = f"prove it with: {playbook('canary')}"
@@ -87,7 +87,7 @@ def duration(text: str) -> float | None:
 # --- what is installed
 
 
-def installed(config: Config) -> Json:
+def installed(config: Settings) -> Json:
     """What is on the host now: engine, lock, policy, unit, agent and the collection's version.
 
     Raises LoopError, naming it, where a part of it is not there yet.
@@ -98,16 +98,16 @@ def installed(config: Config) -> Json:
     return {
         "engine_sha": release["sha"],
         "lock_digest": release["lock_digest"],
-        "policy_digest": document.digest(document.load_file(config["policy_file"])),
+        "policy_digest": document.digest(document.load_file(config.policy_file)),
         "unit_digest": unit_digest(config),
         "agent_digest": agents.digest(config),
         "collection_version": str(config.get("collection_version", "")),
     }
 
 
-def active_release(config: Config) -> dict[str, str]:
+def active_release(config: Settings) -> dict[str, str]:
     """``sha`` and ``lock_digest`` as recorded in the release that ``current`` leads to."""
-    current = os.path.join(config["install_dir"], "current")
+    current = os.path.join(config.install_dir, "current")
     path = os.path.join(os.path.realpath(current), ".release.json")
     content = read_bytes(path)
     if content is None:
@@ -122,7 +122,7 @@ def active_release(config: Config) -> dict[str, str]:
     return release
 
 
-def unit_digest(config: Config, root: str = "") -> str:
+def unit_digest(config: Settings, root: str = "") -> str:
     """SHA-256 over all that decides how a cycle runs: service, drop-ins, loop.json and our code on the host.
 
     The timer is left out: when a cycle runs changes nothing in what was proven. ``root`` is where
@@ -137,13 +137,13 @@ def unit_digest(config: Config, root: str = "") -> str:
     return digest.hexdigest()
 
 
-def meaning(config: Config) -> Json:
+def meaning(config: Settings) -> Json:
     """What of the settings a proof is bound to, policy and agent included, which have digests of their own."""
     apart = ("agent", "policy_sha256")
     return {key: value for key, value in config.items() if key not in VOLATILE_KEYS or key in apart}
 
 
-def unit_files(config: Config, root: str = "") -> list[str]:
+def unit_files(config: Settings, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
     units = unit_paths(config)
     missing = [path for path in units if not os.path.exists(root + path)]
@@ -151,22 +151,22 @@ def unit_files(config: Config, root: str = "") -> list[str]:
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
-    return [*units, *drop_ins, *_tree(root, config["lib_dir"], leave=("uv", "__pycache__"))]
+    return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__"))]
 
 
-def unit_paths(config: Config) -> list[str]:
+def unit_paths(config: Settings) -> list[str]:
     """The units of a cycle: its own, the watch beside it, the gateway."""
     return _paths(config, ".service", "-watch.service", "-gate.service", "-gate.socket")
 
 
-def way_out_paths(config: Config) -> list[str]:
+def way_out_paths(config: Settings) -> list[str]:
     """Those that are there only where the hosts that a cycle may reach are named."""
     way = (".service", ".socket", "-proxy.service", "-local@.service", "-local@.socket")
     return _paths(config, *(f"-egress{kind}" for kind in way))
 
 
-def _paths(config: Config, *kinds: str) -> list[str]:
-    return [os.path.join(systemd.UNIT_DIR, f"{config['unit']}{kind}") for kind in kinds]
+def _paths(config: Settings, *kinds: str) -> list[str]:
+    return [os.path.join(systemd.UNIT_DIR, f"{config.unit}{kind}") for kind in kinds]
 
 
 def _feed(digest: Any, name: str, content: bytes) -> None:
@@ -187,12 +187,12 @@ def _tree(root: str, top: str, leave: Iterable[str] = ()) -> list[str]:
 # --- receipts
 
 
-def write(config: Config, mode: str, proven: Json, how: Json, *, applied_by: str, overrides: Iterable[str]) -> str:
+def write(config: Settings, mode: str, proven: Json, how: Json, *, applied_by: str, overrides: Iterable[str]) -> str:
     """Write a receipt and return its path. Only root can."""
-    return _write_signed(config["receipts_dir"], *_record(mode, proven, how, applied_by, overrides, "json"))
+    return _write_signed(config.receipts_dir, *_record(mode, proven, how, applied_by, overrides, "json"))
 
 
-def note_unproven(config: Config, *, applied_by: str, overrides: Iterable[str], check: bool = False) -> bool:
+def note_unproven(config: Settings, *, applied_by: str, overrides: Iterable[str], check: bool = False) -> bool:
     """Record, beside the receipts, that the timer runs what is not proven and who wants that.
 
     False where the newest such record says the same of what is installed; with ``check`` nothing is written.
@@ -201,7 +201,7 @@ def note_unproven(config: Config, *, applied_by: str, overrides: Iterable[str], 
         now = installed(config)
     except LoopError as error:
         now = {"engine_sha": "nothing", "missing": str(error)}
-    directory = config["receipts_dir"]
+    directory = config.receipts_dir
     name, record = _record(UNPROVEN, now, {}, applied_by, overrides, "note")
     for earlier in _names(directory, "note")[:1]:
         try:
@@ -234,7 +234,7 @@ def _record(
     return f"{now:%Y%m%dT%H%M%SZ}-{mode}-{proven['engine_sha'][:8]}-{what[:8]}.{ending}", record
 
 
-def matching(config: Config, max_age: float | None = None, mode: str = "docs") -> Match:
+def matching(config: Settings, max_age: float | None = None, mode: str = "docs") -> Match:
     """The newest genuine receipt for exactly what is installed, no older than ``max_age`` seconds.
 
     Works for root, who checks the HMAC, and for the loop user, who cannot. Where nothing
@@ -247,12 +247,12 @@ def matching(config: Config, max_age: float | None = None, mode: str = "docs") -
     return covering(config, now, max_age, mode)
 
 
-def covering(config: Config, now: Json, max_age: float | None = None, mode: str = "docs") -> Match:
+def covering(config: Settings, now: Json, max_age: float | None = None, mode: str = "docs") -> Match:
     """The newest genuine receipt for ``now``, which has the form of what ``installed`` tells."""
     reasons: list[str] = []
-    for name in _names(config["receipts_dir"]):
+    for name in _names(config.receipts_dir):
         try:
-            receipt = _read_signed(config["receipts_dir"], name)
+            receipt = _read_signed(config.receipts_dir, name)
             problem = _mismatch(receipt, now, max_age, mode)
         except LoopError as error:
             problem = str(error)
@@ -291,7 +291,7 @@ def _mismatch(receipt: Json, now: Json, max_age: float | None, mode: str) -> str
     return ""
 
 
-def unprivileged(config: Config) -> Json:
+def unprivileged(config: Settings) -> Json:
     """May the timer run what is installed? For the cycle's pre-flight, as the loop user.
 
     ``{"matches", "reason", "receipt"}``; age and mode are the ones that loop.json asks for.
@@ -300,7 +300,7 @@ def unprivileged(config: Config) -> Json:
     return {"matches": receipt is not None, "reason": reason, "receipt": receipt}
 
 
-def wanted_mode(config: Config) -> str:
+def wanted_mode(config: Settings) -> str:
     """The least canary that lets the timer run, as the role wrote it."""
     mode = str(config.get("canary_mode") or "docs")
     if mode not in STRENGTH:

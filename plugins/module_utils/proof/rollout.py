@@ -27,6 +27,7 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, sha256, write_atomic
 from ..host import managed_files, processes, settings, systemd
+from ..host.settings import Settings
 from ..policy import document
 from ..release import agents, releases
 from . import receipts
@@ -49,7 +50,7 @@ class Kept:
     sha: str
     root: str
     config_file: str
-    config: Json
+    config: Settings
     proved_at: str
 
     def shown(self) -> Json:
@@ -73,9 +74,9 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
         return  # nothing is deployed, or nothing that could start
     if paths and not any(_covered(path, config_file, config) for path in paths):
         return
-    with _alone(config["install_dir"]) as known:
+    with _alone(config.install_dir) as known:
         current = _installed(config)
-        state = systemd.timer_of(config["unit"])
+        state = systemd.timer_of(config.unit)
         under_way = known["open"]
         if _proof(config, current).receipt is not None and current is not None:
             _keep(config_file, config, current)
@@ -83,9 +84,9 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
         elif under_way is None:
             under_way = {**_opened(config), "from": "", "timer": state.runs}
         if under_way != known["open"]:
-            _save(config["install_dir"], {**known, "open": under_way})
+            _save(config.install_dir, {**known, "open": under_way})
         if state.runs:
-            systemd.set_timer(config["unit"], False, state)
+            systemd.set_timer(config.unit, False, state)
 
 
 def voids(config_file: str, changes: Iterable[managed_files.Change]) -> bool:
@@ -115,23 +116,23 @@ def settle(config_file: str, receipt: Json | None, *, check: bool = False) -> bo
     Without a receipt the operator has switched the guard off, and nothing is kept.
     """
     config = settings.load(config_file, keys=settings.LASTING)
-    with _alone(config["install_dir"], check=check) as known:
+    with _alone(config.install_dir, check=check) as known:
         current = receipts.installed(config) if receipt else {}
         key = _key(current) if receipt else ""
         newest = known["history"][-1] if known["history"] else {}
-        fresh = bool(key) and (newest.get("set") != key or not os.path.isdir(_place(config["install_dir"], key)))
+        fresh = bool(key) and (newest.get("set") != key or not os.path.isdir(_place(config.install_dir, key)))
         if check or not (fresh or known["open"]):
             return fresh or known["open"] is not None
         if fresh:
             _keep(config_file, config, current)
             known = _happened(known, "proven", key, current["engine_sha"])
-        _save(config["install_dir"], {**known, "open": None})
-        _prune(config["install_dir"], known)
+        _save(config.install_dir, {**known, "open": None})
+        _prune(config.install_dir, known)
     return True
 
 
-def _opened(config: Json) -> Json:
-    return {"began": utc_now(), "unit": config["unit"]}
+def _opened(config: Settings) -> Json:
+    return {"began": utc_now(), "unit": config.unit}
 
 
 def _going(known: Json) -> Json:
@@ -143,9 +144,9 @@ def _had(under_way: Json | None) -> bool:
     return bool(under_way and under_way["timer"])
 
 
-def _keep(config_file: str, config: Json, current: Json) -> None:
+def _keep(config_file: str, config: Settings, current: Json) -> None:
     """Copy what is installed, unless that very set is kept already. Whole, or not at all."""
-    install_dir, key = config["install_dir"], _key(current)
+    install_dir, key = config.install_dir, _key(current)
     place = _place(install_dir, key)
     if os.path.isdir(place):
         return
@@ -165,15 +166,15 @@ def _keep(config_file: str, config: Json, current: Json) -> None:
         raise LoopError(f"what is proven cannot be kept in {place}: {error.strerror}") from error
 
 
-def _files(config_file: str, config: Json, root: str = "") -> list[str]:
+def _files(config_file: str, config: Settings, root: str = "") -> list[str]:
     """Everything that belongs to a set: the files that a proof covers."""
-    return [config_file, config["policy_file"], *receipts.unit_files(config, root)]
+    return [config_file, config.policy_file, *receipts.unit_files(config, root)]
 
 
-def _covered(path: str, config_file: str, config: Json) -> bool:
+def _covered(path: str, config_file: str, config: Settings) -> bool:
     units = [*receipts.unit_paths(config), *receipts.way_out_paths(config)]
-    above = (*(f"{unit}.d/" for unit in units), f"{config['lib_dir']}/")
-    return path in (config_file, config["policy_file"], *units) or path.startswith(above)
+    above = (*(f"{unit}.d/" for unit in units), f"{config.lib_dir}/")
+    return path in (config_file, config.policy_file, *units) or path.startswith(above)
 
 
 def _prune(install_dir: str, known: Json) -> None:
@@ -206,28 +207,28 @@ def undo(
     if not os.path.lexists(config_file):
         return _stays(systemd.Timer(), f"{NOTHING_PROVEN}: this is its first deployment")
     config = settings.load(config_file, keys=settings.LASTING)
-    with _alone(config["install_dir"], check=check) as known:
+    with _alone(config.install_dir, check=check) as known:
         current = _installed(config)
-        state = systemd.timer_of(config["unit"])
+        state = systemd.timer_of(config.unit)
         wanted = wanted and (_had(known["open"]) if known["open"] else state.runs)
         proof = _proof(config, current)
         going = _going(known)
-        target = load(config["install_dir"], going["set"], despite=True) if going else None
+        target = load(config.install_dir, going["set"], despite=True) if going else None
         if proof.receipt is not None and target is None:
             if failed:
                 why = "what is installed is what was proven last, so there is nothing better to go back to"
-                return _stays(_put(config["unit"], False, state, check), why, state)
-            after = _put(config["unit"], wanted, state, check)
+                return _stays(_put(config.unit, False, state, check), why, state)
+            after = _put(config.unit, wanted, state, check)
             if not check and known["open"]:
-                _save(config["install_dir"], {**known, "open": None})
+                _save(config.install_dir, {**known, "open": None})
             return _stays(after, "nothing that a proof covers was changed", state)
-        target = target or _before(config["install_dir"], known, current)
+        target = target or _before(config.install_dir, known, current)
         if target is None:
-            why = NOTHING_PROVEN + _left_behind(config["install_dir"])
-            return _stays(_put(config["unit"], False, state, check), why, state)
+            why = NOTHING_PROVEN + _left_behind(config.install_dir)
+            return _stays(_put(config.unit, False, state, check), why, state)
         blamed = failed and current is not None and current["engine_sha"] != target.sha
         if blamed and current is not None and not check:
-            releases.mark(config["install_dir"], current["engine_sha"], "failed", reason)
+            releases.mark(config.install_dir, current["engine_sha"], "failed", reason)
         return _go_back(known, config, build, target, "returned", wanted, reason, check)
 
 
@@ -239,17 +240,17 @@ def previous(
     ``to`` names another one by its commit. Where that was done already, nothing changes.
     """
     config = settings.load(config_file, keys=settings.LASTING)
-    install_dir = config["install_dir"]
+    install_dir = config.install_dir
     with _alone(install_dir, check=check) as known:
         current = _installed(config)
-        state = systemd.timer_of(config["unit"])
+        state = systemd.timer_of(config.unit)
         proof = _proof(config, current)
         newest = known["history"][-1] if known["history"] else {}
         going = _going(known)
         if proof.receipt is not None and current is not None and not going:
             back_already = newest.get("why") == "rolled back" and newest["set"] == _key(current)
             if current["engine_sha"].startswith(to) if to else back_already:
-                after = _put(config["unit"], wanted, state, check)
+                after = _put(config.unit, wanted, state, check)
                 return _stays(after, f"{current['engine_sha']} is in force already, {proof.reason}", state)
         if to:
             target = _named(install_dir, known, None if going else current, to)
@@ -267,7 +268,7 @@ def previous(
 
 def _go_back(
     known: Json,
-    config: Json,
+    config: Settings,
     build: Mapping[str, Any],
     target: Kept,
     why: str,
@@ -276,7 +277,7 @@ def _go_back(
     check: bool,
 ) -> Json:
     """Bring ``target`` in force: timer held, cycle over, engine, files, and the timer where it belongs."""
-    install_dir = config["install_dir"]
+    install_dir = config.install_dir
     entries = _entries(target, config)
     changes = managed_files.converge(entries, check=True)  # refuses before anything is touched
     left = releases.active(install_dir)
@@ -288,22 +289,22 @@ def _go_back(
         "to": target.shown(),
         "restored": [change.path for change in changes],
     }
-    before = systemd.timer_of(config["unit"])
+    before = systemd.timer_of(config.unit)
     if check:
         after = before._replace(enabled=wanted, active=wanted, next="")
         return {**result, "reason": "", "held": "", "timer": after._asdict(), "before": before._asdict()}
     if why == "rolled back":
-        processes.wait_until_idle("", config["unit"], build["wait"], "nothing was changed")
+        processes.wait_until_idle("", config.unit, build["wait"], "nothing was changed")
     going = _going(known)
     if going.get("set") != target.key:
         going = {"set": target.key, "left": left["sha"] if left else "", "reason": reason}
         under_way = known["open"] or {**_opened(config), "from": target.key, "timer": before.runs}
         known = {**known, "open": {**under_way, "back_to": going}}
         _save(install_dir, known)
-    systemd.set_timer(config["unit"], False, before)
+    systemd.set_timer(config.unit, False, before)
     if why == "returned":
         # The timer is held, so what runs is the canary that did not end.
-        systemd.systemctl("stop", f"{config['unit']}.service")
+        systemd.systemctl("stop", f"{config.unit}.service")
     if switch:
         releases.back_to(_build_settings(config, build), target.sha)
     managed_files.converge(entries)
@@ -313,24 +314,24 @@ def _go_back(
         raise LoopError(f"went back to {target.sha}, but it does not count as proven: {proof.reason}; timer held")
     max_age = receipts.duration(str(target.config.get("canary_max_age") or ""))
     valid = receipts.matching(target.config, max_age, receipts.wanted_mode(target.config))
-    after = systemd.set_timer(target.config["unit"], wanted and valid.receipt is not None)
+    after = systemd.set_timer(target.config.unit, wanted and valid.receipt is not None)
     event = {"left": going["left"], "reason": going["reason"]}
     _save(install_dir, {**_happened(known, why, target.key, target.sha, event), "open": None})
     held = valid.reason if wanted and valid.receipt is None else ""
     return {**result, "reason": proof.reason, "held": held, "timer": after._asdict(), "before": before._asdict()}
 
 
-def _build_settings(config: Json, build: Mapping[str, Any]) -> releases.Settings:
+def _build_settings(config: Settings, build: Mapping[str, Any]) -> releases.Settings:
     """How a release is switched to, and built again if it must be; it comes from the host's own mirror."""
     return releases.Settings(
-        install_dir=config["install_dir"],
-        user=config["user"],
-        unit=config["unit"],
+        install_dir=config.install_dir,
+        user=config.user,
+        unit=config.unit,
         **build,
     )
 
 
-def _entries(target: Kept, config: Json) -> list[managed_files.Entry]:
+def _entries(target: Kept, config: Settings) -> list[managed_files.Entry]:
     """What must stand where for the set to be in force; what joined it since goes."""
     wanted = _files(target.config_file, target.config, target.root)
     entries: dict[str, managed_files.Entry] = {}
@@ -385,10 +386,10 @@ def _put(unit: str, run: bool, before: systemd.Timer, check: bool) -> systemd.Ti
 # --- what there is --------------------------------------------------------------------------
 
 
-def back(config: Json) -> Json | None:
+def back(config: Settings) -> Json | None:
     """What ``previous`` would go back to; None where there is nothing."""
-    known = _read(config["install_dir"])
-    target = _before(config["install_dir"], known, _installed(config), other=True)
+    known = _read(config.install_dir)
+    target = _before(config.install_dir, known, _installed(config), other=True)
     return target.shown() if target else None
 
 
@@ -462,12 +463,12 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
         sha, config_file = about["proven"]["engine_sha"], about["config"]
         config = settings.load(root + config_file, keys=settings.LASTING)
         release = releases.record(install_dir, sha)
-        if release is None or config["install_dir"] != install_dir or _outlived(config):
+        if release is None or config.install_dir != install_dir or _outlived(config):
             return None
         found = {
             "engine_sha": sha,
             "lock_digest": release["lock_digest"],
-            "policy_digest": document.digest(document.load_file(root + config["policy_file"])),
+            "policy_digest": document.digest(document.load_file(root + config.policy_file)),
             "unit_digest": receipts.unit_digest(config, root),
             "agent_digest": agents.digest(config),
         }
@@ -480,7 +481,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
     return Kept(key, sha, root, config_file, config, receipt["proved_at"])
 
 
-def _outlived(config: Json) -> bool:
+def _outlived(config: Settings) -> bool:
     """Whether a set is of an older layout than the host has: its cycles have no cells, and nowhere to work any more."""
     if settings.celled(config):
         return False
@@ -499,7 +500,7 @@ def agents_in_use(install_dir: str) -> list[str]:
     return found
 
 
-def _settings_of(place: str) -> Json:
+def _settings_of(place: str) -> Settings:
     about = json.loads(read_bytes(os.path.join(place, "set.json")) or b"null")
     return settings.load(f"{place}/files{about['config']}", keys=settings.LASTING)
 
@@ -520,7 +521,7 @@ def _left_behind(install_dir: str) -> str:
 # --- small things ---------------------------------------------------------------------------
 
 
-def _installed(config: Json) -> Json | None:
+def _installed(config: Settings) -> Json | None:
     """What is on the host now; None where a part of it is missing."""
     try:
         return receipts.installed(config)
@@ -528,7 +529,7 @@ def _installed(config: Json) -> Json | None:
         return None
 
 
-def _proof(config: Json, current: Json | None) -> receipts.Match:
+def _proof(config: Settings, current: Json | None) -> receipts.Match:
     if current is None:
         return receipts.Match(None, "a part of it is missing")
     return receipts.covering(config, current, mode=receipts.wanted_mode(config))

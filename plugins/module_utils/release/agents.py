@@ -26,11 +26,11 @@ from typing import Any, TypeAlias
 from ..base.errors import LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, sha256, sync_directory, write_atomic
 from ..host import secrets_file
+from ..host.settings import Settings
 from ..host.users import end_with_parent
 from .releases import flush, freeze, last_words
 
 Agent: TypeAlias = Mapping[str, str]
-Config: TypeAlias = Mapping[str, Any]
 
 # Where a cycle looks for programs that nobody has named a path for, node among them.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -70,12 +70,12 @@ def place(install_dir: str, agent: Agent) -> str:
     return f"{install_dir}/agents/{agent['package'].lstrip('@').replace('/', '-')}-{agent['version']}-{told}"
 
 
-def program(config: Config, name: str, path: str = "") -> str | None:
+def program(config: Settings, name: str, path: str = "") -> str | None:
     """The file that is started where the engine asks for ``name``; None where there is none."""
-    agent = config["agent"]
+    agent = config.agent
     if name != agent.get("program"):
         return shutil.which(name, path=path or PATH)
-    own = agent.get("path") or f"{place(config['install_dir'], agent)}/node_modules/.bin/{name}"
+    own = agent.get("path") or f"{place(config.install_dir, agent)}/node_modules/.bin/{name}"
     return own if os.access(own, os.X_OK) and os.path.isfile(own) else None
 
 
@@ -93,11 +93,11 @@ def missing(agent: Agent, name: str) -> str:
     )
 
 
-def lacking(config: Config) -> str:
+def lacking(config: Settings) -> str:
     """Why an agent that nobody installs is not there; empty where it is, or will be installed."""
-    agent = config["agent"]
+    agent = config.agent
     check_named(agent)
-    names = [agent["program"]] if agent else list(config["agent_programs"])
+    names = [agent["program"]] if agent else list(config.agent_programs)
     there = agent.get("package") or any(program(config, name) for name in names)
     return "" if there else missing(agent, " or ".join(names))
 
@@ -138,19 +138,19 @@ def installed(install_dir: str, agent: Agent) -> bool:
     return os.path.isfile(f"{place(install_dir, agent)}/{LOCKFILE}")
 
 
-def digest(config: Config) -> str:
+def digest(config: Settings) -> str:
     """What a proof knows of the agent: what was asked for, and every package by its hash, or the program as it is.
 
     LoopError where it is not there. Empty for settings of before there was one.
     """
     if "agent" not in config:
         return ""
-    agent = config["agent"]
+    agent = config.agent
     parts = [json.dumps(agent, sort_keys=True).encode()]
     if agent.get("package"):
-        parts.append(_required(f"{place(config['install_dir'], agent)}/{LOCKFILE}"))
+        parts.append(_required(f"{place(config.install_dir, agent)}/{LOCKFILE}"))
     else:
-        found = (program(config, name) for name in sorted({agent.get("program"), *config["agent_programs"]} - {None}))
+        found = (program(config, name) for name in sorted({agent.get("program"), *config.agent_programs} - {None}))
         for path in (os.path.realpath(one) for one in found if one):
             parts += [path.encode(), _required(path), _package_of(path)]
     return sha256(b"\0".join(sha256(part).encode() for part in parts))

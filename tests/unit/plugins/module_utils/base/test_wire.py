@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 
-CONFIG = {"unit": "u"}
+UNIT = "u"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_where_it_is() -> None:
-    assert wire.place(CONFIG) == "/run/u-watch/socket"
+    assert wire.place(UNIT) == "/run/u-watch/socket"
 
 
 def sent(pair: tuple[socket.socket, socket.socket], content: bytes) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def test_said_and_taken(place: str) -> None:
     Path(place).write_text("left by a killed one")
     watch = Watch(place, heard.append)
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o666
-    assert wire.tell(CONFIG, {"what": "here"}) == {"ok": True}
+    assert wire.tell(UNIT, {"what": "here"}) == {"ok": True}
     large = {"what": "report", "text": "x" * 200_000}
-    assert wire.tell(CONFIG, large) == {"ok": True}
+    assert wire.tell(UNIT, large) == {"ok": True}
     assert heard == [{"what": "here"}, large]
     watch.end()
 
@@ -163,14 +163,14 @@ def test_what_is_not_taken_stops_who_says_it(place: str) -> None:
 
     watch = Watch(place, refuse)
     with pytest.raises(LoopError, match=r"the watch beside the cycle says: not \\x1b\[2J you$"):
-        wire.tell(CONFIG, {"what": "here"})
+        wire.tell(UNIT, {"what": "here"})
     watch.end()
 
 
 def test_without_a_watch_nothing_goes_on(place: str) -> None:
     began = time.monotonic()
     with pytest.raises(LoopError, match=r"the watch beside the cycle does not answer .*is it running"):
-        wire.tell(CONFIG, {"what": "here"}, seconds=0.4)
+        wire.tell(UNIT, {"what": "here"}, seconds=0.4)
     assert 0.3 < time.monotonic() - began < 5
 
 
@@ -178,7 +178,7 @@ def test_one_that_is_being_started_is_waited_for(place: str) -> None:
     started: list[Watch] = []
     timer = threading.Timer(0.4, lambda: started.append(Watch(place, lambda _message: None)))
     timer.start()
-    assert wire.tell(CONFIG, {"what": "here"}, seconds=10) == {"ok": True}
+    assert wire.tell(UNIT, {"what": "here"}, seconds=10) == {"ok": True}
     timer.join()
     started[0].end()
 
@@ -196,7 +196,7 @@ def test_an_odd_answer_is_none(place: str, reply: bytes) -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     with pytest.raises(LoopError):
-        wire.tell(CONFIG, {"what": "here"}, seconds=1)
+        wire.tell(UNIT, {"what": "here"}, seconds=1)
     thread.join()
     server.close()
 

@@ -132,11 +132,11 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
     thread.start()
     try:
         with pytest.raises(LoopError, match=f"says: uid 0 is not {LOOP}"):
-            wire.tell(host.config, {"what": "here"})
+            wire.tell(host.config.unit, {"what": "here"})
         host.config["user"] = "root"
-        assert wire.tell(host.config, {"what": "agent"})["ok"]
+        assert wire.tell(host.config.unit, {"what": "agent"})["ok"]
         with pytest.raises(LoopError, match=rf"process {os.getpid()} is not the cycle's own"):
-            wire.tell(host.config, {"what": "report"})
+            wire.tell(host.config.unit, {"what": "report"})
         with socket.socket(socket.AF_UNIX) as rude:
             rude.connect(f"{host.top}/run/socket")
             rude.sendall(b"nonsense\n")
@@ -145,7 +145,7 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
         for one in silent:
             one.connect(f"{host.top}/run/socket")
         began = time.monotonic()
-        assert wire.tell(host.config, {"what": "here"})["ok"]  # who says nothing keeps nobody waiting
+        assert wire.tell(host.config.unit, {"what": "here"})["ok"]  # who says nothing keeps nobody waiting
         assert time.monotonic() - began < 5
         for one in silent:
             one.close()
