@@ -67,6 +67,7 @@ CHECKS = {
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
         Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools")]),
+        Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
         Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),

@@ -20,6 +20,8 @@ from . import egress
 
 KEEP = 200
 RUNNING = "running"
+# What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
+MOCK = "mock"
 
 # What systemd is told. Only what needs a person is a failure: the unit names NOTHING_DONE as a success.
 NOTHING_DONE, REFUSED = 10, 4

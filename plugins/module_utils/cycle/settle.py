@@ -30,8 +30,6 @@ Json: TypeAlias = dict[str, Any]
 
 # Outcomes that mean that the engine had work in hand, whatever else it says.
 WORKED = ("published", "needs_triage")
-# What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
-MOCK = "mock"
 MAX_STATE = 4 * 1024 * 1024
 # Of what the gateway wrote down, so much is in the cycle's record: asking without end must not push out the rest.
 TOLD, WORDS = 40, 600
@@ -179,7 +177,7 @@ def by_an_agent(
     config: Settings, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
 ) -> tuple[str, str]:
     """An error in the place of an outcome that no agent worked for: an engine that finds none makes a stub itself."""
-    stub = backend == MOCK or (outcome == "published" and not manifest["agents"])
+    stub = backend == records.MOCK or (outcome == "published" and not manifest["agents"])
     if outcome not in WORKED or not stub:
         return outcome, detail
     started = "was started, but did not do it" if manifest["agents"] else "was not started"

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeAlias
 from ..base import untrusted
 from ..base.errors import APPLY, LoopError
 from ..cell import budget, records
-from ..cycle import settle
 from ..forge.client import APPROVED, Forge, Refused, redact
 from ..git.command import credentials, git
 from ..host import settings
@@ -542,7 +541,7 @@ def judge_agent(config: Settings, account: Json) -> Json:
     backend = str(account.get("backend") or "")
     seen = f"{', '.join(known) or 'no agent'} was started, the backend was {backend or 'not named'}"
     wanted = f"{' or '.join(config.agent_programs)} was started in its sandbox, and did the run's work"
-    return expect("agent", bool(known) and backend not in ("", settle.MOCK), wanted, seen)
+    return expect("agent", bool(known) and backend not in ("", records.MOCK), wanted, seen)
 
 
 def judge_work(config: Settings, target: _Target, work: Json) -> list[Json]:

@@ -25,6 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.fil
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
+from changing import Changing
 
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
@@ -79,7 +80,7 @@ class Box:
     """The directories of one host, and its settings."""
 
     top: Path
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Changing = field(default_factory=lambda: Changing({}))
 
     @property
     def runs(self) -> Path:
@@ -94,7 +95,9 @@ class Box:
         return f"{self.top}/etc/loop.json"
 
     def write_config(self) -> None:
-        write_atomic(self.config_file, json.dumps(self.config).encode())  # a gateway that starts reads it meanwhile
+        write_atomic(
+            self.config_file, json.dumps(dict(self.config)).encode()
+        )  # a gateway that starts reads it meanwhile
 
     @property
     def release(self) -> Path:
@@ -201,49 +204,51 @@ def box() -> Iterator[Box]:
         (state / "pristine").chmod(0o2750)
         give(state / "gate", GATE)
         (state / "gate").chmod(0o700)
-        config: dict[str, Any] = {
-            "user": LOOP,
-            "group": LOOP,
-            "gate_user": GATE,
-            "install_dir": str(top / "opt"),
-            "config_dir": str(top / "etc"),
-            "policy_file": str(top / "etc/policy.yml"),
-            "policy_sha256": "",
-            "env_file": str(top / "etc/env"),
-            "forbidden_environment": ["VAULT_TOKEN"],
-            "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
-            "lib_dir": str(top / "lib"),
-            "state_dir": str(state),
-            "pristine_dir": str(state / "pristine"),
-            "gate_dir": str(state / "gate"),
-            "runs_dir": str(state / "runs"),
-            "memory_dir": str(state / "memory"),
-            "cycles_dir": str(state / "cycles"),
-            "receipts_dir": str(top / "opt/receipts"),
-            "unit": f"loop-test-{os.getpid()}",
-            "repos": [],
-            "workspace_repositories": [],
-            "branch_prefixes": ["hyrule-feature"],
-            "allowed_paths": {},
-            "daemon_args": [],
-            "max_runs_per_day": 2,
-            "canary_required": False,
-            "agent_programs": ["pi"],
-            "agent": {"path": "/usr/bin/git", "program": "pi"},
-            "agent_probe": False,
-            "home_files": [],
-            "caches": [],
-            "egress": [],
-            "egress_local": [],
-            "cell_max_size": "20G",
-            "cell_max_files": 1_000_000,
-            "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},
-            "min_free": "1M",
-            "git_url": "https://forge.example",
-            "api_url": "https://forge.example/api",
-            "git_user_name": 'The "Loop" \\ of Hyrule',
-            "git_user_email": "loop@example.invalid",
-        }
+        config = Changing(
+            {
+                "user": LOOP,
+                "group": LOOP,
+                "gate_user": GATE,
+                "install_dir": str(top / "opt"),
+                "config_dir": str(top / "etc"),
+                "policy_file": str(top / "etc/policy.yml"),
+                "policy_sha256": "",
+                "env_file": str(top / "etc/env"),
+                "forbidden_environment": ["VAULT_TOKEN"],
+                "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
+                "lib_dir": str(top / "lib"),
+                "state_dir": str(state),
+                "pristine_dir": str(state / "pristine"),
+                "gate_dir": str(state / "gate"),
+                "runs_dir": str(state / "runs"),
+                "memory_dir": str(state / "memory"),
+                "cycles_dir": str(state / "cycles"),
+                "receipts_dir": str(top / "opt/receipts"),
+                "unit": f"loop-test-{os.getpid()}",
+                "repos": [],
+                "workspace_repositories": [],
+                "branch_prefixes": ["hyrule-feature"],
+                "allowed_paths": {},
+                "daemon_args": [],
+                "max_runs_per_day": 2,
+                "canary_required": False,
+                "agent_programs": ["pi"],
+                "agent": {"path": "/usr/bin/git", "program": "pi"},
+                "agent_probe": False,
+                "home_files": [],
+                "caches": [],
+                "egress": [],
+                "egress_local": [],
+                "cell_max_size": "20G",
+                "cell_max_files": 1_000_000,
+                "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},
+                "min_free": "1M",
+                "git_url": "https://forge.example",
+                "api_url": "https://forge.example/api",
+                "git_user_name": 'The "Loop" \\ of Hyrule',
+                "git_user_email": "loop@example.invalid",
+            }
+        )
         found = Box(top, config)
         found.write_config()
         yield found

@@ -12,7 +12,6 @@ import datetime
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from changing import Changing
+from forge import Running, running
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT / "tests" / "world"))
-
-from forge import Running, running  # noqa: E402
 
 __all__ = ["Host", "Running", "deployed", "published", "running"]
 
@@ -57,7 +55,7 @@ class Host:
 
     top: Path
     forge: Running
-    config: dict[str, Any]
+    config: Changing
     invocations: int = 0
     cell: Path = Path()  # of the running cycle
     running: str = ""  # the unit's ActiveState, where it is not inactive
@@ -71,7 +69,7 @@ class Host:
         return self.top / "etc" / "loop.json"
 
     def write_config(self) -> None:
-        self.config_file.write_text(json.dumps(self.config, indent=1), encoding="utf-8")
+        self.config_file.write_text(json.dumps(dict(self.config), indent=1), encoding="utf-8")
 
     def systemd(self, *command: str) -> str:
         """What stands in for systemctl and journalctl."""
@@ -206,52 +204,54 @@ def deployed(top: Path, forge: Running) -> Host:
     (top / "etc" / "policy.yml").write_text(POLICY.replace("RUNS", str(paths["runs"])), encoding="utf-8")
     (top / "etc" / "env").write_text(f'# secrets\nOTHER=1\nGH_TOKEN="{forge.token}"\n', encoding="utf-8")
     (top / "etc" / "env").chmod(0o600)
-    config = {
-        "user": "root",
-        "group": "root",
-        "gate_user": "root",
-        "install_dir": str(top / "opt"),
-        "config_dir": str(top / "etc"),
-        "policy_file": str(top / "etc" / "policy.yml"),
-        "policy_sha256": "",
-        "env_file": str(top / "etc" / "env"),
-        "forbidden_environment": ["VAULT_TOKEN", "*_FLEET_KEY"],
-        "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
-        "lib_dir": str(top / "lib"),
-        "state_dir": str(top / "var"),
-        "pristine_dir": str(paths["pristine"]),
-        "gate_dir": str(paths["gate"]),
-        "runs_dir": str(paths["runs"]),
-        "memory_dir": str(paths["memory"]),
-        "cycles_dir": str(paths["cycles"]),
-        "receipts_dir": str(top / "opt" / "receipts"),
-        "unit": "hyrule-engineering-loop",
-        "repos": [REPO, OTHER],
-        "workspace_repositories": [
-            {"repo": REPO, "dest": "hyrule-infra", "version": "main"},
-            {"repo": OTHER, "dest": "hyrule-cloud", "version": "main"},
-        ],
-        "branch_prefixes": ["hyrule-feature", "hyrule-loop", "hyrule-canary"],
-        "allowed_paths": {},
-        "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
-        "max_runs_per_day": 2,
-        "canary_required": True,
-        "agent_programs": ["pi"],
-        "agent": {"path": "/usr/bin/git", "program": "pi"},
-        "agent_probe": False,
-        "home_files": [],
-        "caches": [],
-        "egress": [],
-        "egress_local": [],
-        "cell_max_size": "20G",
-        "cell_max_files": 1_000_000,
-        "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
-        "min_free": "1M",
-        "git_url": forge.url,
-        "api_url": forge.api_url,
-        "git_user_name": "Hyrule Engineering Loop",
-        "git_user_email": "loop@as215932.net",
-    }
+    config = Changing(
+        {
+            "user": "root",
+            "group": "root",
+            "gate_user": "root",
+            "install_dir": str(top / "opt"),
+            "config_dir": str(top / "etc"),
+            "policy_file": str(top / "etc" / "policy.yml"),
+            "policy_sha256": "",
+            "env_file": str(top / "etc" / "env"),
+            "forbidden_environment": ["VAULT_TOKEN", "*_FLEET_KEY"],
+            "github_app": {"id": "", "installation_id": "", "private_key_file": ""},
+            "lib_dir": str(top / "lib"),
+            "state_dir": str(top / "var"),
+            "pristine_dir": str(paths["pristine"]),
+            "gate_dir": str(paths["gate"]),
+            "runs_dir": str(paths["runs"]),
+            "memory_dir": str(paths["memory"]),
+            "cycles_dir": str(paths["cycles"]),
+            "receipts_dir": str(top / "opt" / "receipts"),
+            "unit": "hyrule-engineering-loop",
+            "repos": [REPO, OTHER],
+            "workspace_repositories": [
+                {"repo": REPO, "dest": "hyrule-infra", "version": "main"},
+                {"repo": OTHER, "dest": "hyrule-cloud", "version": "main"},
+            ],
+            "branch_prefixes": ["hyrule-feature", "hyrule-loop", "hyrule-canary"],
+            "allowed_paths": {},
+            "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
+            "max_runs_per_day": 2,
+            "canary_required": True,
+            "agent_programs": ["pi"],
+            "agent": {"path": "/usr/bin/git", "program": "pi"},
+            "agent_probe": False,
+            "home_files": [],
+            "caches": [],
+            "egress": [],
+            "egress_local": [],
+            "cell_max_size": "20G",
+            "cell_max_files": 1_000_000,
+            "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
+            "min_free": "1M",
+            "git_url": forge.url,
+            "api_url": forge.api_url,
+            "git_user_name": "Hyrule Engineering Loop",
+            "git_user_email": "loop@as215932.net",
+        }
+    )
     host = Host(top, forge, config, cell=paths["runs"] / "20260131T120000Z-00000000")
     host.write_config()
     return host

@@ -27,6 +27,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import server as gateway
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user, end_with_parent
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from celled import GATE, LOOP, TODAY, Box, box, gid, give, uid
@@ -218,7 +219,7 @@ class Door:
     taken: list[int] = field(default_factory=list)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Settings:
         return self.host.config
 
     def issue(self, title: str = "A page is missing", labels: Sequence[str] = (APPROVED,), repo: str = REPO) -> int:

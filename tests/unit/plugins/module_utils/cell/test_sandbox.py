@@ -21,6 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import bubblewrap
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NEEDS_ROOT, Box, box, git, write
 
@@ -284,7 +285,7 @@ def host() -> Iterator[Box]:
 def alone(host: Box, directory: str, script: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """What a script sees as the loop's user, alone."""
     (cell,) = [Cell(one["path"]) for one in cells.listing(str(host.runs))]
-    words = sandbox.command({**host.config, **more}, cell, directory, ["/bin/sh", "-c", script])
+    words = sandbox.command(Settings(host.config, **more), cell, directory, ["/bin/sh", "-c", script])
     environment = {"PATH": "/usr/bin:/bin"}
     return subprocess.run(
         words, env=environment, user=LOOP, group=os.stat(cell.part("home")).st_gid, extra_groups=[], cwd="/",

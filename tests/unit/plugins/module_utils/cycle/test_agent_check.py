@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check, handover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from celled import Box, box
 
 PI = {"path": "/usr/bin/git", "program": "pi"}
@@ -188,11 +189,11 @@ def test_it_starts(host: Box) -> None:
 )
 def test_it_does_not_start(host: Box, path: str, says: str) -> None:
     with pytest.raises(LoopError, match=says):
-        agent_check.starts({**host.config, "agent": {"path": path, "program": "pi"}}, "pi")
+        agent_check.starts(Settings(host.config, agent={"path": path, "program": "pi"}), "pi")
 
 
 def asked(host: Box, program: str, words: list[str], **environment: str) -> str:
-    config = {**host.config, "agent": {"path": program, "program": "pi"}}
+    config = Settings(host.config, agent={"path": program, "program": "pi"})
     given = {"PATH": "/usr/bin:/bin", "HYRULE_X": "not for it", **environment}
     return agent_check.answers(config, host.cell(), words, given)
 
@@ -204,7 +205,7 @@ def test_it_answers_as_the_engine_would_start_it(host: Box) -> None:
 
 def test_nothing_of_an_answer_stays(host: Box) -> None:
     cell = host.cell()
-    config = {**host.config, "agent": {"path": "/bin/sh", "program": "pi"}}
+    config = Settings(host.config, agent={"path": "/bin/sh", "program": "pi"})
     script = 'echo x >"$HOME/left" && echo x >/tmp/left && cat "$HOME/left" && env | grep -c HYRULE_X; echo said'
     said = agent_check.answers(config, cell, ["pi", "-c", script], {"PATH": "/usr/bin:/bin", "HYRULE_X": "1"})
     assert said == "said"

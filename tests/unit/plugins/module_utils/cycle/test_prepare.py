@@ -19,6 +19,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
 from gated import gateway_of
@@ -185,7 +186,7 @@ def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.Mo
     prepare.check_proven(host.config, "manual")
     with pytest.raises(LoopError, match="not proven, so not run on the timer: nothing was proven on this host yet"):
         prepare.check_proven(host.config, "timer")
-    prepare.check_proven({**host.config, "canary_required": False}, "timer")
+    prepare.check_proven(Settings(host.config, canary_required=False), "timer")
     how = {"cycle": "20260101T000000Z-00000000"}
     receipts.write(host.config, "docs", receipts.installed(host.config), how, applied_by="ops", overrides=[])
     prepare.check_proven(host.config, "timer")

@@ -19,6 +19,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import watch
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, uid, write
 
 pytestmark = NEEDS_ROOT
@@ -161,13 +162,13 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
 
 def test_the_room_on_the_disk(host: Box) -> None:
     assert watch.too_little_room(host.config) == ""
-    told = watch.too_little_room({**host.config, "min_free": "900T"})
+    told = watch.too_little_room(Settings(host.config, min_free="900T"))
     assert "MiB are left on the disk of" in told and told.endswith(
         "less than a quarter of engineering_loop_min_free (900T)"
     )
     disk = os.statvfs(host.runs)
     free = disk.f_bavail * disk.f_frsize
-    assert watch.too_little_room({**host.config, "min_free": str(2 * free)}) == ""  # more than a quarter is left
+    assert watch.too_little_room(Settings(host.config, min_free=str(2 * free))) == ""  # more than a quarter is left
 
 
 def test_the_inodes_on_the_disk(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +180,10 @@ def test_the_inodes_on_the_disk(host: Box, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_size_of_the_cell(host: Box, cell: Cell) -> None:
     assert watch.too_large(host.config, cell) == ""
     write(Path(cell.part("workspace")), {f"{number}": "x" * 5000 for number in range(300)})
-    assert watch.too_large({**host.config, "cell_max_size": "1M"}, cell).endswith(
+    assert watch.too_large(Settings(host.config, cell_max_size="1M"), cell).endswith(
         "MiB, more than engineering_loop_cell_max_size (1M)"
     )
-    assert watch.too_large({**host.config, "cell_max_files": 300}, cell) == (
+    assert watch.too_large(Settings(host.config, cell_max_files=300), cell) == (
         "its cell has 307 files, more than engineering_loop_cell_max_files (300)"
     )
 
@@ -229,7 +230,7 @@ def test_looking_through_costs_little(host: Box, cell: Cell, monkeypatch: pytest
 
 
 def test_where_no_cycle_runs_there_is_nothing_to_look_at(host: Box, systemd: Systemd) -> None:
-    keeper = watch._Keeper({**host.config, "min_free": "900T"})
+    keeper = watch._Keeper(Settings(host.config, min_free="900T"))
     keeper.look()
     host.config["runs_dir"] = f"{host.top}/none"
     keeper.look()

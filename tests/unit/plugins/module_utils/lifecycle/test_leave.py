@@ -58,7 +58,7 @@ class Host:
         self.put("systemd/looper.service", "[Service]\n# somebody else's\n")
         for name in ("policy.yml", "env", "key.pem"):
             self.put(f"etc/{name}", name)
-        self.put("etc/loop.json", json.dumps(self.config))
+        self.put("etc/loop.json", json.dumps(dict(self.config)))
         self.put(f"opt/releases/{SHA}/.release.json", json.dumps({"sha": SHA}))
         (top / "opt/current").symlink_to(f"releases/{SHA}")
         self.put("opt/releases.json", "{}")
@@ -149,7 +149,7 @@ class Celled(Host):
         self.put("var/pristine/app.git/HEAD", "ref")
         if ROOT:
             subprocess.run(["chown", "-R", str(LOOP), str(top / "var/pristine")], check=True)
-        self.put("etc/loop.json", json.dumps(self.config))
+        self.put("etc/loop.json", json.dumps(dict(self.config)))
 
     def cell(self, ident: str, outcome: str, **more: Any) -> None:
         self.put(f"var/runs/{ident}/cell.json", json.dumps({"id": ident, "outcome": outcome, "kind": "cycle", **more}))
