@@ -161,7 +161,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes, write_atomic
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema, strict_yaml
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 # The digest ends up in settings that check mode shows.
@@ -174,16 +174,16 @@ NOTHING_YET: dict[str, Any] = {
 }
 
 
-def read_base(module: AnsibleModule) -> core.Policy | None:
+def read_base(module: AnsibleModule) -> schema.Policy | None:
     """The base, or None where check mode meets a host that does not have it yet."""
     path, content = module.params["base"], module.params["base_content"]
     if path is None:
         if not isinstance(content, dict):
             content = str(content).encode("utf-8", "surrogateescape")
-        return core.load(content, "base_content", complete=False)
-    found = read_bytes(path, core.MAX_BYTES)
+        return schema.load(content, "base_content", complete=False)
+    found = read_bytes(path, schema.MAX_BYTES)
     if found is not None:
-        return core.load(found, path, complete=False)
+        return schema.load(found, path, complete=False)
     if module.check_mode:
         return None
     raise LoopError(f"there is no policy at {path} (base); it comes with the engine's release")
@@ -231,8 +231,8 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
     if base is None:
         message = f"would compose {dest} from {module.params['base']}, which comes with the release"
         return {**NOTHING_YET, "changed": True, "msg": message}
-    composed = core.compose(base, module.params["overlay"], module.params["handoff_dirs"], module.params["widen"])
-    result: dict[str, Any] = {**composed._asdict(), "sha256": core.digest(composed.policy)}
+    composed = compose.compose(base, module.params["overlay"], module.params["handoff_dirs"], module.params["widen"])
+    result: dict[str, Any] = {**composed._asdict(), "sha256": schema.digest(composed.policy)}
     content = result.pop("text").encode()
 
     directory = os.path.dirname(dest)
@@ -262,7 +262,7 @@ def apply(module: AnsibleModule) -> dict[str, Any]:
         if before is not None and module.params["backup"]:
             result["backup_file"] = module.backup_local(dest)
         write_atomic(dest, content, mode, uid or 0, gid or 0)
-        if core.digest(core.load_file(dest)) != result["sha256"]:
+        if schema.digest(schema.load_file(dest)) != result["sha256"]:
             raise LoopError(f"{dest} does not read back as it was written")
     return result
 
@@ -294,7 +294,7 @@ def main() -> None:
         required_one_of=[("base", "base_content")],
         supports_check_mode=True,
     )
-    if not core.HAS_YAML:
+    if not strict_yaml.HAS_YAML:
         if module.check_mode:
             message = f"would compose {module.params['dest']} once PyYAML (python3-yaml) is installed"
             module.exit_json(**NOTHING_YET, changed=True, msg=message)
