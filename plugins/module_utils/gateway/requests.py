@@ -323,7 +323,7 @@ def open_pull(asking: Asking, clone: pristine.Clone, branch: str, title: str, bo
     asking.note("opening", repo=clone.repo, branch=branch)
     forge = asking.forge
     try:
-        return forge.create_pull(clone.repo, title=title, body=body, head=branch, base=clone.version, draft=True)
+        return forge.create_draft_pull(clone.repo, title=title, body=body, head=branch, base=clone.version)
     except Refused as error:
         there = [one for one in forge.pulls(clone.repo, state="open", head=branch) if _from(one, clone.repo)]
         if error.status == 422 and there:

@@ -24,16 +24,13 @@ MAX_SAID = 128 * 1024 * 1024  # bytes
 MAX_ARGUMENTS = 100_000  # bytes; a host may allow more
 
 # The diff is git's own, and nothing that the repository or its attributes say can shorten it.
+EVERY_FILE = ("-r", "--no-renames", "--no-relative", "--ignore-submodules=none")
 DIFF_OPTIONS = (
-    *("-r", "-p", "--text", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color"),
-    *("--no-relative", "--ignore-submodules=none", "--submodule=short", "--unified=3"),
-    *("--src-prefix=a/", "--dst-prefix=b/"),
+    *(*EVERY_FILE, "-p", "--text", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short"),
+    *("--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
 )
 # Of a merge, what differs from every parent.
-OWN_FILES = (
-    *("--stdin", "-r", "-c", "--raw", "-z", "--always", "--no-abbrev", "--no-renames", "--no-relative"),
-    "--ignore-submodules=none",
-)
+OWN_FILES = (*EVERY_FILE, "--stdin", "-c", "--raw", "-z", "--always", "--no-abbrev")
 CONFIG = {"core.quotePath": "true", "diff.noprefix": "false", "core.fileMode": "true"}
 OID = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 # git's names for a directory with nothing in it.
@@ -52,17 +49,11 @@ class BoundedGit:
 
     def run(self, *arguments: str, stdin: bytes | None = None, ok: Sequence[int] = (0,)) -> tuple[int, str]:
         """Exit status and stdout. LoopError where the status is not in ``ok``, or a bound is reached."""
-        status, out, _err = command.git(
-            self.directory,
-            arguments,
-            stdin=stdin,
-            environment={"GIT_LITERAL_PATHSPECS": "1", **self.environment},
-            config=CONFIG,
-            ok=ok,
-            timeout=GIT_SECONDS,
-            most=MAX_SAID,
-        )
-        return status, out
+        environment = {"GIT_LITERAL_PATHSPECS": "1", **self.environment}
+        return command.git(
+            *(self.directory, arguments), stdin=stdin, environment=environment, config=CONFIG, ok=ok,
+            timeout=GIT_SECONDS, most=MAX_SAID,
+        )[:2]  # fmt: skip
 
     def __call__(self, *arguments: str, stdin: bytes | None = None) -> str:
         """stdout of a git that must succeed."""

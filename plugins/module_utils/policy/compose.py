@@ -10,28 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..base.errors import LoopError
-from .schema import (
-    DEFAULT_KEYS,
-    GUARD_KEYS,
-    REPO_KEYS,
-    Checker,
-    Policy,
-    digest,
-    effective,
-    guards,
-    load,
-    plain,
-    try_patterns,
-    validate,
-    within,
-)
+from . import schema
+from .schema import ENGINE, GUARDS, Checker, Part, Policy, effective, plain, within
 from .strict_yaml import short
-
-# --- which of two policies lets more pass ---------------------------------------------------------------
 
 
 def more(kind: str, value: Any, than: Any) -> list[Any]:
@@ -68,31 +53,20 @@ class Difference(NamedTuple):
 def compare(base: Policy, policy: Policy) -> list[Difference]:
     """Each key path of ``policy`` that holds differently than in ``base``, repo by repo."""
     found: list[Difference] = []
-
-    def look(path: str, kinds: Mapping[str, str], old: Policy, new: Policy, keys: Iterable[str]) -> None:
-        for key in keys:
-            was, now = old.get(key), new.get(key)
-            difference = Difference(f"{path}.{key}", more(kinds[key], now, was), more(kinds[key], was, now))
-            if difference.widened or difference.tightened:
-                found.append(difference)
-
-    look("defaults", DEFAULT_KEYS, effective(base), effective(policy), DEFAULT_KEYS)
-    for repo, keys in _overrides(REPO_KEYS, base.get("repos", {}), policy.get("repos", {})):
-        look(f"repos.{repo}", REPO_KEYS, effective(base, repo), effective(policy, repo), keys)
-    look("guards.defaults", GUARD_KEYS, guards(base), guards(policy), GUARD_KEYS)
-    sections = [side.get("guards", {}).get("repos", {}) for side in (base, policy)]
-    for repo, keys in _overrides(GUARD_KEYS, *sections):
-        look(f"guards.repos.{repo}", GUARD_KEYS, guards(base, repo), guards(policy, repo), keys)
+    for part in (ENGINE, GUARDS):
+        sections = [("", "defaults", part.keys)]
+        sections += [
+            (repo, f"repos.{repo}", part.repo_keys) for repo in sorted({*part.repos(base), *part.repos(policy)})
+        ]
+        for repo, path, kinds in sections:
+            set_there = {*part.repos(base).get(repo, {}), *part.repos(policy).get(repo, {})} if repo else {*kinds}
+            old, new = part.holds(base, repo), part.holds(policy, repo)
+            for key in (key for key in kinds if key in set_there):
+                was, now = old.get(key), new.get(key)
+                widened, tightened = more(kinds[key], now, was), more(kinds[key], was, now)
+                if widened or tightened:
+                    found.append(Difference(f"{part.path}{path}.{key}", widened, tightened))
     return found
-
-
-def _overrides(order: Iterable[str], *sides: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Each repo that either side names, with the keys that either sets for it."""
-    repos = sorted({repo for side in sides for repo in side})
-    return [(repo, [key for key in order if any(key in side.get(repo, {}) for side in sides)]) for repo in repos]
-
-
-# --- composing -----------------------------------------------------------------------------------------
 
 
 class Composed(NamedTuple):
@@ -117,8 +91,8 @@ def compose(
     facts = _facts(handoff_dirs)
     _check_widen(widen)
     policy = _merge(base, plain(overlay), facts)
-    validate(policy, "the composed policy")
-    try_patterns(policy, "the composed policy")
+    schema.validate(policy, "the composed policy")
+    schema.try_patterns(policy, "the composed policy")
     admitted = more("allowed trees", facts, effective(base).get("allowed_handoff_dirs"))
     widened: list[str] = []
     tightened: list[str] = []
@@ -136,7 +110,7 @@ def compose(
             "Name the key in engineering_loop_policy_widen if that is meant, or leave it as it is in the base"
         )
     text = render(policy, base, facts, widened)
-    if digest(load(text.encode(), "the rendered policy")) != digest(policy):
+    if schema.digest(schema.load(text.encode(), "the rendered policy")) != schema.digest(policy):
         raise LoopError("the rendered policy does not read back as it was composed; nothing was written")
     return Composed(policy, widened, tightened, admitted, text)
 
@@ -144,9 +118,15 @@ def compose(
 def check_overlay(overlay: Mapping[str, Any], widen: Sequence[str] = ()) -> None:
     """LoopError where an overlay would be refused over whatever base: before there is a release to have one."""
     _check_widen(widen)
-    some = {key: [f"/{key}" if kind.endswith(("trees", "directories")) else key] for key, kind in DEFAULT_KEYS.items()}
-    base = {"version": 1, "defaults": {**some, **{key: 1 for key, kind in DEFAULT_KEYS.items() if kind == "limit"}}}
-    validate(_merge(base, plain(overlay), []), "engineering_loop_policy_overlay")
+    some = {
+        key: [f"/{key}" if kind.endswith(("trees", "directories")) else key]
+        for key, kind in schema.DEFAULT_KEYS.items()
+    }
+    base = {
+        "version": 1,
+        "defaults": {**some, **{key: 1 for key, kind in schema.DEFAULT_KEYS.items() if kind == "limit"}},
+    }
+    schema.validate(_merge(base, plain(overlay), []), "engineering_loop_policy_overlay")
 
 
 def _facts(handoff_dirs: Sequence[str]) -> list[str]:
@@ -156,7 +136,7 @@ def _facts(handoff_dirs: Sequence[str]) -> list[str]:
 
 
 def _check_widen(widen: Sequence[str]) -> None:
-    known = {*DEFAULT_KEYS, *REPO_KEYS, *GUARD_KEYS}
+    known = {*schema.DEFAULT_KEYS, *schema.REPO_KEYS, *schema.GUARD_KEYS}
     for key in widen:
         if key.rpartition(".")[2] not in known:
             allowed = "a key path of the policy, or the last part of one"
@@ -166,45 +146,31 @@ def _check_widen(widen: Sequence[str]) -> None:
 def _merge(base: Policy, overlay: Any, facts: list[str]) -> Policy:
     """``overlay`` over ``base``; a list may be replaced, or changed by {add: [...], remove: [...]}."""
     check = Checker("engineering_loop_policy_overlay", {})
-    check.mapping(overlay, "", ("version", "defaults", "repos", "guards"))
-    guard_overlay = overlay.get("guards", {})
-    check.mapping(guard_overlay, "guards", ("defaults", "repos"))
-    for path, section in (("repos", overlay.get("repos", {})), ("guards.repos", guard_overlay.get("repos", {}))):
-        check.mapping(section, path)
+    check.outline(overlay)
     if overlay.get("version", 1) != 1:
         raise check.refuse("version", overlay["version"], "1")
-
-    own = overlay.get("defaults", {})
-    start = effective(base)
     if facts:
-        start["allowed_handoff_dirs"] = facts
+        base = {**base, "defaults": {**base.get("defaults", {}), "allowed_handoff_dirs": facts}}
+        own = ENGINE.defaults(overlay)
         if isinstance(own, dict) and isinstance(own.get("allowed_handoff_dirs"), list):
-            own = {**own, "allowed_handoff_dirs": {"add": own["allowed_handoff_dirs"]}}
-    defaults = _apply(check, "defaults", DEFAULT_KEYS, start, own, start)
+            overlay = {**overlay, "defaults": {**own, "allowed_handoff_dirs": {"add": own["allowed_handoff_dirs"]}}}
+    engine = _merge_part(check, ENGINE, base, overlay)
     for directory in facts:
-        if not within(directory, defaults.get("allowed_handoff_dirs", [])):
-            raise check.refuse(
-                "defaults.allowed_handoff_dirs",
-                directory,
-                "to remove a tree that cycles write to (engineering_loop_runs_dir)",
-            )
-    policy: Policy = {"version": 1, "defaults": defaults, "repos": {}}
-    policy["repos"] = _apply_repos(check, "repos", REPO_KEYS, base.get("repos", {}), overlay.get("repos", {}), defaults)
-    ours = guards(base)
-    everywhere = _apply(check, "guards.defaults", GUARD_KEYS, ours, guard_overlay.get("defaults", {}), ours)
-    named = base.get("guards", {}).get("repos", {})
-    each = _apply_repos(check, "guards.repos", GUARD_KEYS, named, guard_overlay.get("repos", {}), everywhere)
-    policy["guards"] = {"defaults": everywhere, "repos": each}
-    return policy
+        if not within(directory, engine["defaults"].get("allowed_handoff_dirs", [])):
+            allowed = "to remove a tree that cycles write to (engineering_loop_runs_dir)"
+            raise check.refuse("defaults.allowed_handoff_dirs", directory, allowed)
+    return {"version": 1, **engine, "guards": _merge_part(check, GUARDS, base, overlay)}
 
 
-def _apply_repos(
-    check: Checker, path: str, kinds: Mapping[str, str], base: Policy, overlay: Policy, inherited: Policy
-) -> Policy:
-    return {
-        repo: _apply(check, f"{path}.{repo}", kinds, base.get(repo, {}), overlay.get(repo, {}), inherited)
-        for repo in sorted({*base, *overlay})
+def _merge_part(check: Checker, part: Part, base: Policy, overlay: Any) -> Policy:
+    start, path = part.holds(base), part.path
+    defaults = _apply(check, f"{path}defaults", part.keys, start, part.defaults(overlay), start)
+    old, new = part.repos(base), part.repos(overlay)
+    repos = {
+        name: _apply(check, f"{path}repos.{name}", part.repo_keys, old.get(name, {}), new.get(name, {}), defaults)
+        for name in sorted({*old, *new})
     }
+    return {"defaults": defaults, "repos": repos}
 
 
 def _apply(
@@ -231,8 +197,6 @@ def _edit(value: Any, edit: Mapping[str, list[str]]) -> list[str]:
     kept = [entry for entry in start if entry not in edit.get("remove", [])]
     return list(dict.fromkeys([*kept, *edit.get("add", [])]))
 
-
-# --- rendering -----------------------------------------------------------------------------------------
 
 HEADER = """\
 # The gate policy in force on this host. Ansible writes it (as215932.engineering_loop.gate_policy):
@@ -261,19 +225,19 @@ def render(policy: Policy, base: Policy, facts: Sequence[str], widened: Sequence
                 source = "deployment" if key == "allowed_handoff_dirs" and entry in facts else ""
                 out.append(f"{indent}  - {_quote(entry)}  # {source or (before if known else 'inventory')}\n")
 
-    def repos(path: str, indent: str, new: Policy, old: Policy, before: str) -> None:
-        out.append(f"{indent}repos:{'' if new else ' {}'}\n")
-        for repo, entries in new.items():
+    for part, indent, before in (
+        (ENGINE, "", "base"),
+        (GUARDS, "  ", "base" if "guards" in base else "collection"),
+    ):
+        if part is GUARDS:
+            out.append("guards:  # the collection's own; the engine does not read them\n")
+        out.append(f"{indent}defaults:\n")
+        section(f"{part.path}defaults", f"{indent}  ", part.defaults(policy), part.holds(base), before)
+        out.append(f"{indent}repos:{'' if part.repos(policy) else ' {}'}\n")
+        for repo, entries in part.repos(policy).items():
             out.append(f"{indent}  {_quote(repo)}:{'' if entries else ' {}'}\n")
-            section(f"{path}.{repo}", f"{indent}    ", entries, old.get(repo, {}), before)
-
-    out.append("defaults:\n")
-    section("defaults", "  ", policy["defaults"], effective(base), "base")
-    repos("repos", "", policy["repos"], base.get("repos", {}), "base")
-    out.append("guards:  # the collection's own; the engine does not read them\n  defaults:\n")
-    own = "base" if "guards" in base else "collection"
-    section("guards.defaults", "    ", policy["guards"]["defaults"], guards(base), own)
-    repos("guards.repos", "  ", policy["guards"]["repos"], base.get("guards", {}).get("repos", {}), own)
+            old = part.repos(base).get(repo, {})
+            section(f"{part.path}repos.{repo}", f"{indent}    ", entries, old, before)
     return "".join(out)
 
 

@@ -65,7 +65,11 @@ def _matches(patterns: Iterable[Pattern], lines: Sequence[str]) -> Iterator[tupl
         known = pattern.literals if whole else ()
         if known and not any(literal in whole for literal in known):
             continue
-        for line in _candidates(lines, known, pattern.fold):
+        for line in lines:
+            if known:
+                searched = line.lower() if pattern.fold else line
+                if not any(literal in searched for literal in known):
+                    continue
             if pattern.search(line):
                 yield pattern, line
 
@@ -80,17 +84,6 @@ def _lines(change: Change, longest: int) -> list[str]:
             pieces = line.splitlines()
             lines += [*pieces, *(piece[1:] for piece in pieces[1:] if piece.startswith("+"))]
     return lines
-
-
-def _candidates(lines: Sequence[str], literals: Sequence[str], fold: bool) -> Iterator[str]:
-    """The lines that hold one of the literals."""
-    if not literals:
-        yield from lines
-        return
-    for line in lines:
-        searched = line.lower() if fold else line
-        if any(literal in searched for literal in literals):
-            yield line
 
 
 def _windows(text: str, length: int) -> Iterator[str]:

@@ -40,22 +40,19 @@ class DiffReader:
 
     @property
     def line(self) -> str:
-        return self.peek(0, "")
+        return self.peek(0)
 
-    def peek(self, ahead: int, otherwise: str) -> str:
-        return self.lines[self.at + ahead] if self.at + ahead < len(self.lines) else otherwise
+    def peek(self, ahead: int) -> str:
+        return self.lines[self.at + ahead] if self.at + ahead < len(self.lines) else ""
 
 
 def changes_in_diff(content: bytes) -> list[Change]:
-    """The changes in a unified diff as git writes it. LoopError where any part of it is not understood.
-
-    Lines of a hunk are counted, so a line of content cannot pass for a header.
-    """
+    """The changes in a unified diff as git writes it. LoopError where any part of it is not understood."""
     reader = DiffReader(content)
     changes: list[Change] = []
     while reader.more():
         line = reader.line
-        if line.startswith("diff --git ") or (line.startswith("--- ") and reader.peek(1, "").startswith("+++ ")):
+        if line.startswith("diff --git ") or (line.startswith("--- ") and reader.peek(1).startswith("+++ ")):
             changes.append(read_file(reader))
         elif line.startswith(("diff --cc ", "diff --combined ", "@@")):
             raise reader.refuse("found a combined diff or a hunk without its file, allowed: a diff of two sides")

@@ -44,37 +44,44 @@ REPO_KEYS = {
     "max_file_bytes": "limit",
     "allowed_repo_roots": "allowed directories",
 }
-GUARD_KEYS = {
-    "max_patch_bytes": "limit",
-    "max_line_length": "limit",
-    "ci": "switch",
-    "codeowners": "switch",
-    "agent_instructions": "switch",
-    "git_hooks": "switch",
-    "workspace_settings": "switch",
-    "build_settings": "switch",
-    "dependency_manifests": "switch",
-    "lock_files": "switch",
-    "git_settings": "switch",
-    "symlinks": "switch",
-    "submodules": "switch",
-    "executables": "switch",
-    "binaries": "switch",
-}
+SWITCHES = (
+    *("ci", "codeowners", "agent_instructions", "git_hooks", "workspace_settings", "build_settings"),
+    *("dependency_manifests", "lock_files", "git_settings", "symlinks", "submodules", "executables", "binaries"),
+)
+GUARD_KEYS = {"max_patch_bytes": "limit", "max_line_length": "limit", **dict.fromkeys(SWITCHES, "switch")}
 # What holds where a policy is silent: the engine's own values, and every guard on.
 ENGINE_DEFAULTS: Policy = {"max_changed_files": 20, "max_file_bytes": 1048576, "allowed_pr_remotes": ["origin"]}
-GUARD_DEFAULTS: Policy = {
-    key: True if kind == "switch" else {"max_patch_bytes": 1048576, "max_line_length": 65536}[key]
-    for key, kind in GUARD_KEYS.items()
-}
+GUARD_DEFAULTS: Policy = {"max_patch_bytes": 1048576, "max_line_length": 65536, **dict.fromkeys(SWITCHES, True)}
 HIGHEST = {"max_changed_files": 100_000, "max_line_length": 1024 * 1024}
 HIGHEST_BYTES = 1024 * 1024 * 1024
 
 
-def _limit(value: Any, key: str) -> str:
-    highest = HIGHEST.get(key, HIGHEST_BYTES)
-    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest
-    return "" if good else f"a whole number from 1 to {highest}"
+class Part(NamedTuple):
+    """One of the two parts of a policy, each with ``defaults`` and ``repos``: the engine's own keys, and the guards."""
+
+    path: str  # of its keys: '' or 'guards.'
+    keys: Mapping[str, str]  # of the defaults, with their kinds
+    repo_keys: Mapping[str, str]
+    silent: Policy  # what holds where a policy is silent
+
+    def _of(self, policy: Policy) -> Policy:
+        found: Policy = policy.get("guards", {}) if self.path else policy
+        return found
+
+    def defaults(self, policy: Policy) -> Any:
+        return self._of(policy).get("defaults", {})
+
+    def repos(self, policy: Policy) -> Any:
+        return self._of(policy).get("repos", {})
+
+    def holds(self, policy: Policy, repo: str = "") -> Policy:
+        """What holds for ``repo``: its own entry replaces the default's, as in the engine."""
+        return {**self.silent, **self.defaults(policy), **self.repos(policy).get(repo, {})}
+
+
+ENGINE = Part("", DEFAULT_KEYS, REPO_KEYS, ENGINE_DEFAULTS)
+GUARDS = Part("guards.", GUARD_KEYS, GUARD_KEYS, GUARD_DEFAULTS)
+effective, guards = ENGINE.holds, GUARDS.holds
 
 
 def _glob(value: str) -> str:
@@ -146,6 +153,13 @@ class Checker(NamedTuple):
                 here = f"{path}.{key}" if path else str(key)
                 raise LoopError(f"{self.where(here)}: an unknown key, allowed: {', '.join(known) or 'names'}")
 
+    def outline(self, policy: Any) -> None:
+        """Whether the policy has its parts, and each of them its sections, whatever is in these."""
+        self.mapping(policy, "", ("version", "defaults", "repos", "guards"))
+        self.mapping(policy.get("guards", {}), "guards", ("defaults", "repos"))
+        for part in (ENGINE, GUARDS):
+            self.mapping(part.repos(policy), f"{part.path}repos")
+
     def section(self, value: Any, path: str, kinds: Mapping[str, str]) -> None:
         self.mapping(value, path, kinds)
         for key, entry in value.items():
@@ -153,9 +167,9 @@ class Checker(NamedTuple):
 
     def value(self, value: Any, path: str, key: str, kind: str) -> None:
         if kind == "limit":
-            reason = _limit(value, key)
-            if reason:
-                raise self.refuse(path, value, reason)
+            highest = HIGHEST.get(key, HIGHEST_BYTES)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
+                raise self.refuse(path, value, f"a whole number from 1 to {highest}")
         elif kind == "switch":
             if not isinstance(value, bool):
                 self.entries(value, path, "globs", "true, false, or the globs that the guard leaves alone")
@@ -187,27 +201,19 @@ def validate(policy: Any, source: str, lines: Mapping[str, int] | None = None, *
     they are missing; a base that is still to be completed is validated without.
     """
     check = Checker(source, lines or {})
-    check.mapping(policy, "", ("version", "defaults", "repos", "guards"))
+    check.outline(policy)
     if policy.get("version") != 1 or isinstance(policy.get("version"), bool):
         raise check.refuse("version", policy.get("version"), "1")
-    defaults = policy.get("defaults", {})
-    check.section(defaults, "defaults", DEFAULT_KEYS)
-    _repos(check, policy.get("repos", {}), "repos", REPO_KEYS)
-    guards = policy.get("guards", {})
-    check.mapping(guards, "guards", ("defaults", "repos"))
-    check.section(guards.get("defaults", {}), "guards.defaults", GUARD_KEYS)
-    _repos(check, guards.get("repos", {}), "guards.repos", GUARD_KEYS)
+    for part in (ENGINE, GUARDS):
+        check.section(part.defaults(policy), f"{part.path}defaults", part.keys)
+        for name, section in part.repos(policy).items():
+            path = f"{part.path}repos.{name}"
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+                raise check.refuse(path, name, "the name of a checkout (no owner and no slash: see the docs)")
+            check.section(section, path, part.repo_keys)
     for key, kind in DEFAULT_KEYS.items():
-        if complete and key not in defaults and key not in ENGINE_DEFAULTS:
+        if complete and key not in ENGINE.defaults(policy) and key not in ENGINE_DEFAULTS:
             raise check.refuse(f"defaults.{key}", None, f"a list of {kind}; the engine lets everything pass without")
-
-
-def _repos(check: Checker, repos: Any, path: str, kinds: Mapping[str, str]) -> None:
-    check.mapping(repos, path)
-    for name, section in repos.items():
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-            raise check.refuse(f"{path}.{name}", name, "the name of a checkout (no owner and no slash: see the docs)")
-        check.section(section, f"{path}.{name}", kinds)
 
 
 def load(content: bytes | Mapping[str, Any], source: str, *, complete: bool = True) -> Policy:
@@ -244,18 +250,6 @@ def load_file(path: str) -> Policy:
     return load(content, path)
 
 
-def effective(policy: Policy, repo: str = "") -> Policy:
-    """The engine's keys as they hold for ``repo``: its own entry replaces the default's, as in the engine."""
-    own = policy.get("repos", {}).get(repo, {})
-    return {**ENGINE_DEFAULTS, **policy.get("defaults", {}), **own}
-
-
-def guards(policy: Policy, repo: str = "") -> Policy:
-    """The guards as they hold for ``repo``; what nobody speaks of is on."""
-    section = policy.get("guards", {})
-    return {**GUARD_DEFAULTS, **section.get("defaults", {}), **section.get("repos", {}).get(repo, {})}
-
-
 def within(directory: str, trees: Iterable[str]) -> bool:
     """Whether the directory is one of the trees or lies in one; compared as text, no link is followed."""
     path = os.path.normpath(directory)
@@ -264,7 +258,7 @@ def within(directory: str, trees: Iterable[str]) -> bool:
 
 def try_patterns(policy: Policy, source: str) -> None:
     """Refuse each pattern that would stall a run, by its key path."""
-    sections = {"defaults": policy.get("defaults", {}), **{f"repos.{k}": v for k, v in policy.get("repos", {}).items()}}
+    sections = {"defaults": ENGINE.defaults(policy), **{f"repos.{k}": v for k, v in ENGINE.repos(policy).items()}}
     tried: set[str] = set()
     for path, section in sections.items():
         for number, pattern in enumerate(section.get("denied_content_patterns", [])):
@@ -284,18 +278,13 @@ def digest(policy: Policy) -> str:
             lists[key] = list(map(os.path.normpath, lists[key]))
         return {**entries, **{key: sorted(set(value)) for key, value in lists.items()}}
 
-    def repos(named: Policy, everywhere: Policy) -> Policy:
+    def part(half: Part) -> Policy:
+        defaults = section(half.holds(policy))
         own = {
-            repo: {key: value for key, value in section(entries).items() if value != everywhere.get(key)}
-            for repo, entries in named.items()
+            repo: {key: value for key, value in section(entries).items() if value != defaults.get(key)}
+            for repo, entries in half.repos(policy).items()
         }
-        return {repo: entries for repo, entries in own.items() if entries}
+        return {"defaults": defaults, "repos": {repo: entries for repo, entries in own.items() if entries}}
 
-    defaults, ours = section(effective(policy)), section(guards(policy))
-    meaning = {
-        "version": 1,
-        "defaults": defaults,
-        "repos": repos(policy.get("repos", {}), defaults),
-        "guards": {"defaults": ours, "repos": repos(policy.get("guards", {}).get("repos", {}), ours)},
-    }
+    meaning = {"version": 1, **part(ENGINE), "guards": part(GUARDS)}
     return sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode())

@@ -78,7 +78,7 @@ def _differing(
         elif status and status.st_size > MAX_READ:
             too_big.append(Change(name, old_mode=known_mode, mode=mode, binary=True, size=status.st_size))
         else:
-            content = _content(full, mode)
+            content = os.fsencode(os.readlink(full)) if mode == LINK else read_bytes(full, MAX_READ) or b""
             if mode != known_mode or known_blob not in _blob_ids(content, len(known_blob)):
                 blob = git("hash-object", "-w", "--stdin", stdin=content).strip()
                 index.append((mode, blob, name))
@@ -102,12 +102,6 @@ def _module_head(path: str) -> str:
     """The commit of a repository inside the worktree; zeros but for a one where it has none."""
     status, out = BoundedGit(path).run("rev-parse", "--verify", "--quiet", "HEAD", ok=range(256))
     return out.strip() if status == 0 else f"{'0' * 39}1"
-
-
-def _content(path: str, mode: str) -> bytes:
-    if mode == LINK:
-        return os.fsencode(os.readlink(path))
-    return read_bytes(path, MAX_READ) or b""
 
 
 def _blob_ids(content: bytes, digits: int) -> list[str]:
