@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 from ..base.errors import LoopError
+from ..base.files import inside
 from ..base.untrusted import show
 from .change import Change, Violation, encoded
 from .diff import ESCAPES
@@ -171,8 +172,7 @@ def normal_prefix(prefix: str) -> str:
 
 def is_below(path: str, prefixes: Sequence[str]) -> bool:
     """Whether a path is one of the allowed ``prefixes`` or lies below one."""
-    tops = map(normal_prefix, prefixes)
-    return any(top in (".", path) or path.startswith(f"{top}/") for top in tops)
+    return any(top == "." or inside(path, top) for top in map(normal_prefix, prefixes))
 
 
 # --- disguises -------------------------------------------------------------------------------------------

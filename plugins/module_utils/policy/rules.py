@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from ..base.files import inside
 from ..base.untrusted import show
 from .change import DIRECTORY, LINK, MODES, MODULE, PROGRAM, Change, Violation, bytes_in
 from .contents import judge_names, text_judge
@@ -141,8 +142,7 @@ def judge_branch(policy: Policy, branch: str, repo: str = "") -> list[Violation]
         return [Violation("branch", show(branch), "is not a branch name")]
     low = name.casefold()
     for prefix in effective(policy).get("protected_branch_prefixes", []):
-        kept = prefix.casefold()
-        if branch == prefix or branch.startswith(f"{prefix}/") or low == kept or low.startswith(f"{kept}/"):
+        if inside(branch, prefix) or inside(low, prefix.casefold()):
             return [Violation("protected_branch_prefixes", show(branch), f"is protected by {prefix}")]
     odd = odd_character(branch)
     if odd:
