@@ -95,7 +95,7 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
 
 def _access(config: Settings, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
     """Refuse where nothing would let the gateway in at the forge; what is worth saying where the spare token would."""
-    spare = app_auth.spare_token(environment)
+    spare = app_auth.break_glass_token(environment)
     try:
         app = app_auth.app_of(config.github_app, environment, config.api_url)
         if app is not None:

@@ -27,7 +27,7 @@ from ..gateway import audit
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
-from ..policy import document
+from ..policy import rules, schema
 from ..proof import receipts
 from . import handover, watch
 
@@ -189,10 +189,10 @@ def check_policy(config: Settings) -> None:
         raise LoopError(f"the directory of the policy {path} must be one that only root can write; {APPLY}")
     if file.st_gid != account(config.user).pw_gid or not file.st_mode & 0o040:
         raise LoopError(f"the policy {path} cannot be read by {config.user}; {APPLY}")
-    policy = document.load_file(path)
-    if document.digest(policy) != config.policy_sha256:
+    policy = schema.load_file(path)
+    if schema.digest(policy) != config.policy_sha256:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
-    if not document.admits_handoff(policy, config.runs_dir):
+    if not rules.admits_handoff(policy, config.runs_dir):
         raise LoopError(f"the policy {path} does not admit handoffs under {config.runs_dir}; {APPLY}")
 
 

@@ -27,8 +27,8 @@ from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..git.command import ANY, git, helpers, rows
 from ..host.settings import Settings, change_id
-from ..policy import document, gate
-from ..policy.gate import Violation
+from ..policy import commits, rules, schema
+from ..policy.change import Change, Violation
 from . import audit, pristine
 from .forward import Forwarding
 from .pristine import Clone
@@ -268,22 +268,22 @@ def _check_asked(asking: Asking, clone: Clone, updates: Sequence[Update]) -> Non
 def judge(config: Settings, clone: Clone, home: str, update: Update) -> tuple[list[Violation], Sequence[str]]:
     """Every reason why what was received may not be published, none lets it through; and the commits that it has."""
     policy = deployed_policy(config)
-    found = gate.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
+    found = rules.judge_branch(policy, update.ref.removeprefix(HEADS), clone.dest)
     if found:
         return found, ()
     base = base_of(home, clone)
     if sum(os.path.getsize(path) for path in _packs(home)) > SMALL:
         _check_size(policy, clone, home, update.new, base)
     try:
-        work = gate.work_between(home, base, update.new, {"GIT_DIR": home})
+        work = commits.work_between(home, base, update.new, {"GIT_DIR": home})
     except LoopError:  # of a small pack that is large after all: say what is
         _check_size(policy, clone, home, update.new, base)
         raise
     if update.new not in work.names:
         raise NotAllowed(f"{update.new[:12]} is no commit on top of what {clone.repo} has")
-    found += gate.judge_changes(policy, clone.dest, work.changes, _allowed(config, clone))
-    found += gate.judge_text(policy, clone.dest, "a commit", work.commits)
-    most = int(document.guards(policy, clone.dest)["max_patch_bytes"])
+    found += rules.judge_changes(policy, clone.dest, work.changes, _allowed(config, clone))
+    found += rules.judge_text(policy, clone.dest, "a commit", work.commits)
+    most = int(schema.guards(policy, clone.dest)["max_patch_bytes"])
     if len(work.commits) > most:
         reason = f"are {len(work.commits)} letters, allowed: {most}"
         found.append(Violation("guards.max_patch_bytes", "the commits", reason))
@@ -300,9 +300,9 @@ def ready(config: Settings) -> None:
     """Read the policy, compile its patterns and look for git once, before there is a process for each connection."""
     helpers()
     policy = deployed_policy(config)
-    page = [gate.Change("docs/page.md", mode="100644", added=("A page",))]
+    page = [Change("docs/page.md", mode="100644", added=("A page",))]
     for clone in pristine.clones(config):
-        gate.judge_changes(policy, clone.dest, page, _allowed(config, clone))
+        rules.judge_changes(policy, clone.dest, page, _allowed(config, clone))
 
 
 def _allowed(config: Settings, clone: Clone) -> Sequence[str]:
@@ -321,9 +321,9 @@ def _packs(home: str) -> list[str]:
     return [f"{place}/{name}" for name in os.listdir(place)] if os.path.isdir(place) else []
 
 
-def _check_size(policy: document.Policy, clone: Clone, home: str, new: str, base: str) -> None:
+def _check_size(policy: schema.Policy, clone: Clone, home: str, new: str, base: str) -> None:
     """Refuse what unpacks to far more than a change may be, before git writes it out as a difference."""
-    most = int(document.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
+    most = int(schema.guards(policy, clone.dest)["max_patch_bytes"]) * BOMB
     inside = {"GIT_DIR": home}
     words = ["rev-list", "--objects", "--no-object-names", new, f"^{base}"]
     status, listed, _err = git(home, words, environment=inside, ok=(0, 128), most=MAX_LISTED)

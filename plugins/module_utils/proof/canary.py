@@ -25,7 +25,7 @@ from ..forge.client import APPROVED, Forge, Refused, redact
 from ..git.command import credentials, git
 from ..host import settings
 from ..host.settings import Settings
-from ..policy import document, gate, paths
+from ..policy import commits, paths, rules, schema
 from ..release import releases
 from . import receipts
 
@@ -568,7 +568,7 @@ def judge_handoff(config: Settings, target: _Target, account: Json) -> Json:
         if content is None:
             return expect("handoff", False, expected, "no such file")
         version = untrusted.parse(content, target.handoff).get("schema_version")
-        admitted = document.admits_handoff(document.load_file(config.policy_file), os.path.dirname(path))
+        admitted = rules.admits_handoff(schema.load_file(config.policy_file), os.path.dirname(path))
     except (LoopError, OSError) as error:
         return expect("handoff", False, expected, error)
     seen = f"schema_version {version}, directory {'admitted' if admitted else 'not admitted'}"
@@ -615,15 +615,15 @@ def inspect(config: Settings, forge: Forge, target: _Target, pull: Json, token: 
     base, head = pull["base"]["sha"], pull["head"]["sha"]
     between = forge.compare(target.repo, base, head)
     fork_point, depth = between["merge_base_commit"]["sha"], between["ahead_by"] + 1
-    policy = document.load_file(config.policy_file)
+    policy = schema.load_file(config.policy_file)
     with tempfile.TemporaryDirectory(prefix="loop-canary-") as directory:
         git(directory, ["init", "--quiet", "--bare", "."])
         url = f"{config.git_url.rstrip('/')}/{target.repo}.git"
         environment, access = credentials(url, token)
         fetch = ["fetch", "--quiet", "--no-tags", f"--depth={depth}", "--", url, head]
         git(directory, fetch, environment=environment, config=access, timeout=300)
-        changes = gate.changes_between(directory, fork_point, head)
-        violations = gate.judge_changes(policy, target.checkout, changes, _prefixes(config, target))
+        changes = commits.work_between(directory, fork_point, head).changes
+        violations = rules.judge_changes(policy, target.checkout, changes, _prefixes(config, target))
     return {"files": files, "violations": [str(violation) for violation in violations]}
 
 

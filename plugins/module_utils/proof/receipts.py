@@ -92,13 +92,13 @@ def installed(config: Settings) -> Json:
 
     Raises LoopError, naming it, where a part of it is not there yet.
     """
-    from ..policy import document  # here: it needs PyYAML, which a fresh host lacks
+    from ..policy import schema  # here: it needs PyYAML, which a fresh host lacks
 
     release = active_release(config)
     return {
         "engine_sha": release["sha"],
         "lock_digest": release["lock_digest"],
-        "policy_digest": document.digest(document.load_file(config.policy_file)),
+        "policy_digest": schema.digest(schema.load_file(config.policy_file)),
         "unit_digest": unit_digest(config),
         "agent_digest": agents.digest(config),
         "collection_version": str(config.get("collection_version", "")),

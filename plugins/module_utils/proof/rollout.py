@@ -28,7 +28,7 @@ from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, sha256, write_atomic
 from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
-from ..policy import document
+from ..policy import schema
 from ..release import agents, releases
 from . import receipts
 
@@ -468,7 +468,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
         found = {
             "engine_sha": sha,
             "lock_digest": release["lock_digest"],
-            "policy_digest": document.digest(document.load_file(root + config.policy_file)),
+            "policy_digest": schema.digest(schema.load_file(root + config.policy_file)),
             "unit_digest": receipts.unit_digest(config, root),
             "agent_digest": agents.digest(config),
         }

@@ -29,7 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cel
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, prepare, settle
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from celled import LOOP, NEEDS_ROOT, Box, box
 from deployed import OTHER, REPO, SEED, SHA, Host, Running, deployed, running
 from gated import gateway_of, in_unit
@@ -63,7 +63,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
     host = deployed(tmp_path, forge)
-    host.config["policy_sha256"] = document.digest(document.load_file(host.config["policy_file"]))
+    host.config["policy_sha256"] = schema.digest(schema.load_file(host.config["policy_file"]))
     host.config["user"] = pwd.getpwuid(os.geteuid()).pw_name
     host.write_config()
     return host
