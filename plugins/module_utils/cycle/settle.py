@@ -19,7 +19,7 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, records
+from ..cell import budget, cells, egress, memory, records
 from ..cell.cells import Cell
 from ..gateway import audit, pristine, receive
 from ..gateway.audit import Story
@@ -216,7 +216,7 @@ def told_by(story: Story) -> Json:
 def _memory_back(config: Settings, cell: Cell) -> Json:
     """A failure is told and changes no outcome: the memory of before stays."""
     try:
-        return cells.take_memory_back(config, cell)
+        return memory.take_back(config, cell.part("memory"))
     except (LoopError, OSError) as error:
         say(f"memory stays as it was: {error}\n")
         return {"changed": False, "error": str(error)}
