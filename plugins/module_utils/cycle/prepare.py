@@ -28,7 +28,7 @@ from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
 from ..policy import document
-from ..proof import receipts
+from ..proof import installed, timer_hold
 from . import handover, watch
 
 Record: TypeAlias = dict[str, Any]
@@ -168,7 +168,7 @@ def check_host(config: Settings) -> None:
     check_policy(config)
     cells.check_given(config.home_files, config.caches)
     release = os.path.realpath(f"{config.install_dir}/current")
-    receipts.active_release(config)
+    installed.active_release(config)
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
@@ -199,9 +199,9 @@ def check_policy(config: Settings) -> None:
 def check_proven(config: Settings, started_by: str) -> None:
     """What the timer starts must have been proven as it stands; a person may start anything."""
     if started_by == "timer" and config.canary_required:
-        proof = receipts.unprivileged(config)
-        if not proof["matches"]:
-            raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
+        proof = timer_hold.by_settings(config)
+        if proof.receipt is None:
+            raise LoopError(f"not proven, so not run on the timer: {proof.reason}")
 
 
 def make_room(config: Settings) -> list[dict[str, Any]]:

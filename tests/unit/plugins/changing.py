@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 
-class Changing(Settings):
+class Changing(Settings, MutableMapping[str, Any]):
     """As the core has them, but they can be written."""
 
     def __setitem__(self, key: str, value: Any) -> None:

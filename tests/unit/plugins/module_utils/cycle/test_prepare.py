@@ -20,7 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
 from gated import gateway_of
 
@@ -188,7 +188,7 @@ def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.Mo
         prepare.check_proven(host.config, "timer")
     prepare.check_proven(Settings(host.config, canary_required=False), "timer")
     how = {"cycle": "20260101T000000Z-00000000"}
-    receipts.write(host.config, "docs", receipts.installed(host.config), how, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), how, applied_by="ops", overrides=[])
     prepare.check_proven(host.config, "timer")
     (host.top / f"systemd/{host.config['unit']}-watch.service").write_text("[Service]\nNice=1\n")
     with pytest.raises(LoopError, match="not proven"):  # the watch is part of what was proven

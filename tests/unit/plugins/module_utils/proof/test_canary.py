@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    canary,
+    cycle_run,
+    preconditions,
+    timer_hold,
+)
 from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, SEED, SHA, Host, Running, deployed, published, running
 
 
@@ -30,12 +37,18 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = deployed(tmp_path, forge)
     monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
-    monkeypatch.setattr(canary, "systemd", host.systemd)
+    monkeypatch.setattr(cycle_run, "systemctl", partial(host.systemd, "systemctl"))
+    monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
     return host
 
 
-def docs(host: Host, **options: Any) -> dict[str, Any]:
-    return canary.run(host.config, "docs", REPO, ISSUE, token=host.forge.token, **options)
+def docs(host: Host, say: Callable[[str], object] = str, **options: Any) -> dict[str, Any]:
+    asked = canary.Request(**{"mode": "docs", "repo": REPO, "issue": ISSUE, **options})
+    return canary.run(host.config, asked, host.forge.token, say)
+
+
+def empty(host: Host) -> dict[str, Any]:
+    return canary.run(host.config, canary.Request("empty"), host.forge.token)
 
 
 def failed(result: dict[str, Any]) -> list[str]:
@@ -48,12 +61,12 @@ def test_a_good_cycle_is_proven_and_leaves_a_receipt(host: Host) -> None:
     result = docs(host, applied_by="ops", overrides=["engineering_loop_x"])
 
     assert result["passed"], result["failed"]
-    receipt, reason = receipts.matching(host.config)
+    receipt, reason = timer_hold.matching(host.config)
     assert receipt is not None, reason
-    assert receipt["proven"]["engine_sha"] == SHA
-    assert receipt["applied_by"] == "ops" and receipt["overrides"] == ["engineering_loop_x"]
-    assert receipt["how"]["files"] == ["docs/canary.md"]
-    assert receipt["how"]["pulls"][0]["branch"] == BRANCH and receipt["how"]["identity"] == BOT
+    assert receipt.proven.engine_sha == SHA
+    assert receipt.document["applied_by"] == "ops" and receipt.document["overrides"] == ["engineering_loop_x"]
+    assert receipt.document["how"]["files"] == ["docs/canary.md"]
+    assert receipt.document["how"]["pulls"][0]["branch"] == BRANCH and receipt.document["how"]["identity"] == BOT
     assert result["evidence"]["journal"] == ["engine: token ***", "cycle published"]
     assert host.forge.token not in json.dumps(result)
     assert len(result["expectations"]) == 15
@@ -86,8 +99,8 @@ def test_each_step_and_each_line_of_the_journal_is_said_once_and_while_it_happen
             assert not any("looking at what it did" in text for text in said)
             host.journal.append(line)
 
-    monkeypatch.setattr(canary._Tail, "PAUSE", 0.0)
-    monkeypatch.setattr(canary.time, "sleep", pause)
+    monkeypatch.setattr(cycle_run._Tail, "PAUSE", 0.0)
+    monkeypatch.setattr(cycle_run.time, "sleep", pause)
     host.cycle = cycle
     assert docs(host, say=said.append)["passed"]
     assert said[:4] == [
@@ -108,7 +121,7 @@ def test_a_failed_expectation_is_said(host: Host) -> None:
     assert "FAILED: draft: open draft; seen: open and ready for review" in said
 
 
-def test_a_cycle_whose_invocation_systemd_forgot_is_found_by_its_account(host: Host) -> None:
+def test_a_cycle_whose_invocation_systemd_forgot_is_found_by_its_record(host: Host) -> None:
     host.forgets = True
     assert docs(host)["passed"]
 
@@ -116,7 +129,7 @@ def test_a_cycle_whose_invocation_systemd_forgot_is_found_by_its_account(host: H
 def test_cleanup_leaves_the_forge_as_it_was(host: Host) -> None:
     result = docs(host, cleanup=True)
     assert result["passed"]
-    forge = canary.Forge(host.config["api_url"], host.forge.token)
+    forge = Forge(host.config["api_url"], host.forge.token)
     assert forge.pulls(REPO, state="open") == []
     assert list(forge.branches(REPO)) == ["main"]
     assert forge.approved_issues(REPO) == []
@@ -369,7 +382,7 @@ def test_a_cycle_that_hangs_is_given_up_but_not_stopped(host: Host) -> None:
     assert len(host.started) == 1
 
 
-def test_a_cycle_without_an_account_is_not_proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cycle_without_a_record_is_not_proven(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_record", lambda: None)
     assert failed(docs(host))[:2] == ["outcome", "engine"]
 
@@ -386,7 +399,7 @@ def closed(host: Host) -> None:
 
 
 def unlabelled(host: Host) -> None:
-    canary.Forge(host.config["api_url"], host.forge.token).remove_label(REPO, ISSUE, "loop:approved")
+    Forge(host.config["api_url"], host.forge.token).remove_label(REPO, ISSUE, "loop:approved")
 
 
 def has_pull(host: Host) -> None:
@@ -437,7 +450,7 @@ def forge_down(host: Host) -> None:
 
 
 def out_of_sight(host: Host) -> None:
-    for _unused in range(canary.LISTED):
+    for _unused in range(preconditions.LISTED):
         approve(host, REPO)
 
 
@@ -478,7 +491,7 @@ def test_a_cycle_is_not_spent_where_its_end_is_known(host: Host, spoil: Callable
 )
 def test_an_issue_that_cannot_be_the_canarys(host: Host, repo: str, issue: int, words: str) -> None:
     with pytest.raises(LoopError, match=words.replace("#", "\\#")):
-        canary.run(host.config, "docs", repo, issue, token=host.forge.token)
+        docs(host, repo=repo, issue=issue)
     assert host.started == []
 
 
@@ -486,17 +499,17 @@ def test_a_pull_request_is_no_issue(host: Host) -> None:
     host.push({"docs/x.md": "x\n"}, "other")
     number = host.pull("other")["number"]
     with pytest.raises(LoopError, match="is a pull request, not an issue"):
-        canary.run(host.config, "docs", REPO, number, token=host.forge.token)
+        docs(host, issue=number)
 
 
 def test_a_cost_that_is_none_counts_as_none(host: Host) -> None:
     spend(host, ["nonsense"], -5, 1e12, None, 9.99)
-    canary.check_budget(host.config)
+    preconditions.check_budget(host.config)
     host.config["daemon_args"] = []
-    canary.check_budget(host.config)
+    preconditions.check_budget(host.config)
     host.config["daemon_args"] = ["--max-cost-usd-per-day=9.5"]
     with pytest.raises(LoopError, match=r"9\.99 of 9\.50 USD were spent"):
-        canary.check_budget(host.config)
+        preconditions.check_budget(host.config)
 
 
 # --- empty
@@ -505,16 +518,16 @@ def test_a_cost_that_is_none_counts_as_none(host: Host) -> None:
 def test_the_empty_canary_proves_idleness_and_no_more(host: Host) -> None:
     unlabelled(host)
     host.cycle = lambda host: {"outcome": "idle"}
-    result = canary.run(host.config, "empty", token=host.forge.token)
+    result = empty(host)
     assert result["passed"], result["failed"]
-    assert receipts.matching(host.config, mode="empty").receipt is not None
-    receipt, reason = receipts.matching(host.config, mode="docs")
+    assert timer_hold.matching(host.config, mode="empty").receipt is not None
+    receipt, reason = timer_hold.matching(host.config, mode="docs")
     assert receipt is None and "only the empty canary was passed" in reason
 
 
 def test_the_empty_canary_needs_an_empty_queue(host: Host) -> None:
     with pytest.raises(LoopError, match=f"an empty queue, and {REPO}#{ISSUE}"):
-        canary.run(host.config, "empty", token=host.forge.token)
+        empty(host)
 
 
 def test_an_idle_cycle_that_opens_a_pull_request_is_seen(host: Host) -> None:
@@ -525,7 +538,7 @@ def test_an_idle_cycle_that_opens_a_pull_request_is_seen(host: Host) -> None:
         return {"outcome": "idle"}
 
     host.cycle = cycle
-    assert failed(canary.run(host.config, "empty", token=host.forge.token)) == ["nothing else"]
+    assert failed(empty(host)) == ["nothing else"]
 
 
 # --- small things
@@ -547,9 +560,9 @@ def test_an_idle_cycle_that_opens_a_pull_request_is_seen(host: Host) -> None:
 def test_the_queue_is_scored_as_the_engine_does(labels: list[str], body: str, updated_at: str, score: float) -> None:
     now = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
     issue = {"labels": [{"name": label} for label in labels], "body": body, "updated_at": updated_at}
-    assert canary.score(issue, now) == score
+    assert preconditions.score(issue, now) == score
 
 
 def test_names_are_the_engines(host: Host) -> None:
-    target = canary._Target(host.config, REPO, ISSUE)
+    target = preconditions.target_of(host.config, REPO, ISSUE)
     assert (target.change_id, target.branch) == (CHANGE, BRANCH)

@@ -21,10 +21,29 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
     systemd as units,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    installed,
+    kept_sets,
+    receipts,
+    rollout,
+    rollout_ledger,
+    timer_hold,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
 from deployed import SHA, Host
-from rolled import BAD, THIRD, Systemd, everything, ledger, new_everything, new_policy, previous, prove, undo
+from rolled import (
+    BAD,
+    THIRD,
+    Systemd,
+    as_written,
+    everything,
+    ledger,
+    new_everything,
+    new_policy,
+    previous,
+    prove,
+    undo,
+)
 
 # pytest finds fixtures by their names in this module.
 forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
@@ -47,12 +66,12 @@ def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: H
 
 def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
-    before = receipts.installed(host.config)["unit_digest"]
+    before = installed.now(host.config).unit_digest
     socket = host.top / "systemd" / "hyrule-engineering-loop-egress.socket"
     rollout.begin(str(host.config_file), [str(socket)])
     assert not systemd.on
     socket.write_text("[Socket]\nListenStream=1\n")
-    assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
+    assert installed.now(host.config).unit_digest != before and not timer_hold.matching(host.config).receipt
 
 
 def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd) -> None:
@@ -79,8 +98,7 @@ def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd
         entry = managed_files.Entry(str(path), content=content.encode(), mode=change.get("mode", 0o644), **who)
         foretold = rollout.voids(str(host.config_file), managed_files.converge([entry], check=True))
         assert managed_files.converge([entry]), what
-        config = json.loads(host.config_file.read_text())
-        assert foretold == (receipts.matching(config).receipt is None), what
+        assert foretold == (timer_hold.matching(as_written(host)).receipt is None), what
         voided += [what] if foretold else []
         if before is None:
             path.unlink()
@@ -117,7 +135,7 @@ def test_settings_of_an_earlier_version_are_enough_to_hold_and_to_return(host: H
 
 def test_settling_twice_changes_nothing(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
-    receipt = receipts.matching(host.config).receipt
+    receipt = timer_hold.matching(host.config).receipt
     assert not rollout.settle(str(host.config_file), receipt)
     assert not rollout.settle(str(host.config_file), receipt, check=True)
     shutil.rmtree(host.top / "opt" / "proven")  # a host that was proven by an earlier version
@@ -127,7 +145,7 @@ def test_settling_twice_changes_nothing(host: Host, systemd: Systemd) -> None:
 
 
 def test_what_was_proven_by_an_earlier_version_is_kept_before_it_changes(host: Host, systemd: Systemd) -> None:
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     systemd.on = True
     before = everything(host)
     new_everything(host)
@@ -151,7 +169,7 @@ def test_everything_comes_back(host: Host, systemd: Systemd) -> None:
     assert "stop" in systemd.commands and "daemon-reload" in systemd.commands
     assert releases.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
     assert ledger(host)["open"] is None
-    assert rollout.doubts(host.config["install_dir"])[BAD].startswith("failed at 20")
+    assert rollout_ledger.rejected(host.config["install_dir"])[BAD].startswith("failed at 20")
     again = undo(host, failed=False)
     assert not again["changed"] and not again["returned"]
 
@@ -178,7 +196,7 @@ def test_a_failure_before_the_canary_is_not_the_engine_s_fault(host: Host, syste
     new_everything(host)
     assert undo(host, failed=False)["returned"]
     assert BAD not in releases.ledger(host.config["install_dir"])["marks"]
-    assert "was returned from at 20" in rollout.doubts(host.config["install_dir"])[BAD]
+    assert "was returned from at 20" in rollout_ledger.rejected(host.config["install_dir"])[BAD]
 
 
 def test_with_nothing_proven_the_timer_is_held(host: Host, systemd: Systemd) -> None:
@@ -305,7 +323,8 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
         return call
 
     monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
-    monkeypatch.setattr(rollout, "write_atomic", fatal(rollout.write_atomic))
+    for module in (kept_sets, rollout_ledger):
+        monkeypatch.setattr(module, "write_atomic", fatal(module.write_atomic))
     monkeypatch.setattr(releases, "write_atomic", fatal(releases.write_atomic))
     monkeypatch.setattr(releases, "_switch", fatal(releases._switch))
     monkeypatch.setattr(units, "systemctl", fatal(systemd))
@@ -320,7 +339,7 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
             break
         except Killed:
             left = 10**6
-            assert not systemd.on or receipts.matching(json.loads(host.config_file.read_text())).receipt
+            assert not systemd.on or timer_hold.matching(as_written(host)).receipt
             assert undo(host)["timer"]["active"]
         assert everything(host) == before and systemd.on
         steps += 1
@@ -328,9 +347,9 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
 
 
 def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     systemd.on = True
-    real, left, steps = rollout.write_atomic, 0, 0
+    real, left, steps = rollout_ledger.write_atomic, 0, 0
 
     def write(*arguments: Any, **options: Any) -> None:
         nonlocal left
@@ -339,7 +358,8 @@ def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypa
             raise Killed
         real(*arguments, **options)
 
-    monkeypatch.setattr(rollout, "write_atomic", write)
+    for module in (kept_sets, rollout_ledger):
+        monkeypatch.setattr(module, "write_atomic", write)
     while True:
         left = steps
         try:
@@ -370,14 +390,13 @@ def test_the_previous_release(host: Host, systemd: Systemd) -> None:
     assert "stop" not in systemd.commands  # a cycle in progress is waited for
     again = previous(host)
     assert not again["changed"] and "is in force already" in again["reason"]
-    assert rollout.doubts(host.config["install_dir"]) == {
+    assert rollout_ledger.rejected(host.config["install_dir"]) == {
         BAD: f"was rolled back from at {ledger(host)['history'][-1]['at']} (empty pages)"
     }
-    config = json.loads(host.config_file.read_text())
-    assert rollout.back(config) is None  # never to one that was gone back from
+    assert rollout.back(as_written(host)) is None  # never to one that was gone back from
     told = previous(host, to=BAD[:7])  # unless somebody names it
     assert told["to"]["sha"] == BAD and everything(host) == second
-    assert rollout.doubts(host.config["install_dir"]).keys() == {SHA}
+    assert rollout_ledger.rejected(host.config["install_dir"]).keys() == {SHA}
 
 
 def test_another_engine_rather_than_another_policy(host: Host, systemd: Systemd) -> None:
@@ -427,14 +446,14 @@ def test_an_old_proof_is_gone_back_to_and_holds_the_timer(
     host.write_config()
     prove(host, systemd)
     new_everything(host)
-    later = receipts._now() + receipts.datetime.timedelta(days=2)
-    monkeypatch.setattr(receipts, "_now", lambda: later)
+    later = receipts.utc_now() + receipts.datetime.timedelta(days=2)
+    monkeypatch.setattr(receipts, "utc_now", lambda: later)
     told = undo(host)
     assert told["returned"] and "is older than" in told["held"] and not systemd.on
 
 
 def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "KEPT", 2)
+    monkeypatch.setattr(kept_sets, "KEPT", 2)
     for number in (20, 19, 18, 17):
         new_policy(host, number)
         path = Path(host.config["policy_file"])
@@ -452,7 +471,7 @@ def test_what_was_proven_where_cycles_had_no_cells_is_not_gone_back_to(host: Hos
     gate_user = host.config.pop("gate_user")
     host.write_config()
     prove(host, systemd)
-    assert rollout.load(host.config["install_dir"], rollout._names(host.config["install_dir"])[0]) is None
+    assert kept_sets.load(host.config["install_dir"], kept_sets.keys(host.config["install_dir"])[0]) is None
     host.config["gate_user"] = gate_user
     new_everything(host)
     assert rollout.back(host.config) is None
@@ -494,11 +513,11 @@ def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: 
     prove(host, systemd)
     before = everything(host)
     new_agent(host, 2)
-    assert receipts.matching(host.config).reason.startswith("the agent changed after the proof of ")
+    assert timer_hold.matching(host.config).reason.startswith("the agent changed after the proof of ")
     assert not systemd.on
     assert undo(host)["returned"] and everything(host) == before
     assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
-    assert rollout.agents_in_use(host.config["install_dir"]) == [str(first)]
+    assert kept_sets.agents_in_use(host.config["install_dir"]) == [str(first)]
 
 
 def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
@@ -514,4 +533,4 @@ def test_an_agent_that_was_changed_in_its_place_is_not_the_proven_one(host: Host
     first = new_agent(host, 1)
     prove(host, systemd)
     (first / agents.LOCKFILE).write_text("something else")
-    assert receipts.matching(host.config).receipt is None
+    assert timer_hold.matching(host.config).receipt is None
