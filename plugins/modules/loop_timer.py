@@ -122,7 +122,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.sys
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout, timer_hold
 
 
-def settle(module: AnsibleModule) -> dict[str, Any]:
+def bring(module: AnsibleModule) -> dict[str, Any]:
     """Bring the timer where it belongs and say where it is."""
     params = module.params
     max_age = timer_hold.max_age(params["canary_max_age"])
@@ -152,7 +152,7 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
         )
         changed = noted or changed
     if proven or run:
-        changed = rollout.settle(params["config"], proof.receipt, check=module.check_mode) or changed
+        changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)
 
 
@@ -210,7 +210,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        module.exit_json(**settle(module))
+        module.exit_json(**bring(module))
     except LoopError as error:
         module.fail_json(msg=str(error))
 

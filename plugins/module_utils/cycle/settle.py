@@ -46,7 +46,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         with cells.alone(config):
             running = [one for one in records.running(config.cycles_dir) if one.get("invocation_id") == invocation]
             ended = [_settle(config, record) for record in running]
-            let_go(config)
+            retention(config)
     except LoopError as error:
         say(f"the cycle was not settled: {error}\n")
         return 1
@@ -239,7 +239,7 @@ def _remove(cell: Cell) -> None:
         say(f"{error}\n")
 
 
-def let_go(config: Settings) -> None:
+def retention(config: Settings) -> None:
     """Remove what was kept long enough."""
     limits = limits_of(config.quarantine_keep)
     gone = cells.retire(config.runs_dir, limits["age"], limits["size"], limits["min_age"] or 0)

@@ -150,7 +150,8 @@ def rollouts(config_path: str) -> dict[str, Any]:
         install_dir = settings.load(config_path, keys=["install_dir"])["install_dir"]
     except LoopError:
         return {"under_way": None, "doubts": {}}  # nothing deployed, or nothing that could be read; apply mends it
-    return {"under_way": rollout_ledger.under_way(install_dir), "doubts": rollout_ledger.rejected(install_dir)}
+    begun = rollout_ledger.read(install_dir).under_way
+    return {"under_way": begun.document() if begun else None, "doubts": rollout_ledger.rejected(install_dir)}
 
 
 def _timer(unit: str) -> dict[str, Any]:

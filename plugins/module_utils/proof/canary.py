@@ -112,8 +112,8 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         result["receipt"] = write_receipt(config, request, before.installed, how)
     if before.target and cycle.ended:
         ours = [pull for pull in after.changes.pulls if pull["user"]["login"] == before.identity]
-        left = cleanup.remains(before.target, ours, config.branch_prefixes)
-        result.update(cleanup.tidy(forge, left, do=request.cleanup))
+        left = cleanup.remains(forge, before.target, ours, config.branch_prefixes)
+        result.update(cleanup.tidy(left, do=request.cleanup))
     return result
 
 
@@ -153,7 +153,7 @@ def judge(config: Settings, before: Before, cycle: Cycle, after: After) -> list[
     else:
         if target is not None:
             judged += expectations.judge_pulls(config, target, after.changes.pulls, before.identity, record)
-            judged += expectations.judge_work(config, target, after.work)
+            judged += expectations.judge_work(target, after.work)
             judged.append(expectations.judge_agent(config, record))
             judged.append(expectations.judge_handoff(config, target, record))
         judged.append(expectations.judge_rest(after.changes, target))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ..base import untrusted
@@ -21,36 +22,36 @@ def after_proof(config: Settings, repo: str, issue: int, *, token: str, do: bool
     forge, target = Forge(config.api_url, token), target_of(config, repo, issue)
     pulls = open_pulls(forge, target, config.branch_prefixes)
     approved = APPROVED in labels(forge.issue(repo, issue) or {})
-    return tidy(forge, remains(target, pulls, config.branch_prefixes, approved=approved), do=do)
+    return tidy(remains(forge, target, pulls, config.branch_prefixes, approved=approved), do=do)
 
 
 class Remnant(NamedTuple):
-    """What a canary leaves on the forge, as a person is told to tidy it, and how we do."""
+    """Something left on the forge, as a person is told to tidy it, and how we do."""
 
     todo: str
     done: str
-    call: Callable[..., None]
-    arguments: tuple[str | int, ...]
+    tidy: Callable[[], None]
 
 
-def remains(target: Target, pulls: Sequence[Json], prefixes: Sequence[str], *, approved: bool = True) -> list[Remnant]:
+def remains(
+    forge: Forge, target: Target, pulls: Sequence[Json], prefixes: Sequence[str], *, approved: bool = True
+) -> list[Remnant]:
     """These pull requests of the loop's, their branches, and the label."""
     found: list[Remnant] = []
     for pull in pulls:
-        repo, number, branch = pull["base"]["repo"]["full_name"], pull["number"], pull["head"]["ref"]
+        repo, branch, url = pull["base"]["repo"]["full_name"], pull["head"]["ref"], pull["html_url"]
         if has_prefix(branch, prefixes):
-            url = pull["html_url"]
-            found.append(Remnant(f"close {url}", f"closed {url}", Forge.close_pull, (repo, number)))
+            found.append(Remnant(f"close {url}", f"closed {url}", partial(forge.close_pull, repo, pull["number"])))
             of = f"{branch} of {repo}"
-            found.append(Remnant(f"delete {of}", f"deleted {of}", Forge.delete_branch, (repo, branch)))
+            found.append(Remnant(f"delete {of}", f"deleted {of}", partial(forge.delete_branch, repo, branch)))
     if approved:
         label = f"{APPROVED} off {target.url}"
-        arguments = (target.repo, target.issue, APPROVED)
-        found.append(Remnant(f"take {label}", f"took {label}", Forge.remove_label, arguments))
+        remove = partial(forge.remove_label, target.repo, target.issue, APPROVED)
+        found.append(Remnant(f"take {label}", f"took {label}", remove))
     return found
 
 
-def tidy(forge: Forge, remnants: Sequence[Remnant], *, do: bool) -> Json:
+def tidy(remnants: Sequence[Remnant], *, do: bool) -> Json:
     """``cleanup``, what was done, and ``left``, what is left to a person; in words."""
     done: list[str] = []
     left: list[str] = []
@@ -59,7 +60,7 @@ def tidy(forge: Forge, remnants: Sequence[Remnant], *, do: bool) -> Json:
             left.append(one.todo)
             continue
         try:
-            one.call(forge, *one.arguments)
+            one.tidy()
             done.append(one.done)
         except LoopError as error:  # the verdict stands; a person can finish the tidying
             left.append(f"{one.todo}, which failed: {error}")

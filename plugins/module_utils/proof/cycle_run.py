@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from ..base import untrusted
@@ -30,21 +30,14 @@ class Cycle:
     result: str
     invocation_id: str
     record: Json
-    journal: Sequence[str]
+    journal: list[str]
     began: float
     seconds: float
 
     def shown(self) -> Json:
         """As evidence."""
-        return {
-            "ended": self.ended,
-            "result": self.result,
-            "invocation_id": self.invocation_id,
-            "account": self.record,
-            "journal": list(self.journal),
-            "began": self.began,
-            "seconds": self.seconds,
-        }
+        told = asdict(self)
+        return {**told, "account": told.pop("record")}
 
 
 def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:

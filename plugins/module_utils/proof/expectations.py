@@ -16,7 +16,7 @@ from ..host.settings import Settings
 from ..policy import document, paths
 from . import installed
 from .cycle_run import Cycle
-from .forge_changes import Changes, Work, prefixes_of
+from .forge_changes import Changes, Work
 from .installed import Installed
 from .preconditions import Target, has_prefix
 
@@ -95,14 +95,13 @@ def judge_agent(config: Settings, record: Json) -> Expectation:
     return expect("agent", bool(known) and backend not in ("", records.MOCK), wanted, seen)
 
 
-def judge_work(config: Settings, target: Target, work: Work) -> list[Expectation]:
+def judge_work(target: Target, work: Work) -> list[Expectation]:
     """The changed paths are among the allowed ones and the policy passes on what was pushed."""
-    prefixes = prefixes_of(config, target)
-    outside = [name for name in work.files if not paths.is_below(name, prefixes)]
+    outside = [name for name in work.files if not paths.is_below(name, target.prefixes)]
     seen = ", ".join(outside or work.files) or "no changed file"
     violations = work.violations if work.files else ["nothing to judge"]
     return [
-        expect("paths", bool(work.files) and not outside, f"changes only below {', '.join(prefixes)}", seen),
+        expect("paths", bool(work.files) and not outside, f"changes only below {', '.join(target.prefixes)}", seen),
         expect("policy", not violations, "the policy passes on the diff", "; ".join(violations) or "no violation"),
     ]
 

@@ -118,10 +118,5 @@ def inspect(config: Settings, forge: Forge, target: Target, pull: Json, token: s
         fetch = ["fetch", "--quiet", "--no-tags", f"--depth={depth}", "--", url, head]
         git(directory, fetch, environment=environment, config=access, timeout=300)
         changes = gate.changes_between(directory, fork_point, head)
-        violations = gate.judge_changes(policy, target.checkout, changes, prefixes_of(config, target))
+        violations = gate.judge_changes(policy, target.checkout, changes, target.prefixes)
     return Work(files, [str(violation) for violation in violations])
-
-
-def prefixes_of(config: Settings, target: Target) -> list[str]:
-    """Below which directories the loop may change files of the target's repository."""
-    return list(config.allowed_paths.get(target.checkout) or ["docs"])

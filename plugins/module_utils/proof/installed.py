@@ -30,22 +30,15 @@ BOUND = {
     "agent_digest": "agent",
 }
 # In loop.json, but without a say in what a cycle does (or with a digest of its own).
-VOLATILE_KEYS = frozenset(
-    {
-        "agent",
-        "agent_probe",
-        "applied_by",
-        "canary_max_age",
-        "canary_mode",
-        "canary_required",
-        "cell_max_files",
-        "cell_max_size",
-        "collection_version",
-        "min_free",
-        "policy_sha256",
-        "quarantine_keep",
-    }
-)
+VOLATILE_KEYS = frozenset({
+    "agent", "agent_probe", "applied_by", "canary_max_age", "canary_mode", "canary_required", "cell_max_files",
+    "cell_max_size", "collection_version", "min_free", "policy_sha256", "quarantine_keep",
+})  # fmt: skip
+# The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
+UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
+WAY_OUT = (
+    "-egress.service", "-egress.socket", "-egress-proxy.service", "-egress-local@.service", "-egress-local@.socket",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,34 +129,23 @@ def files(config_file: str, config: Settings, root: str = "") -> list[str]:
 
 def covers(path: str, config_file: str, config: Settings) -> bool:
     """Whether ``path`` is, or would be, one of the files that a proof covers."""
-    units = [*_unit_paths(config), *_way_out_paths(config)]
+    units = _paths(config, UNITS + WAY_OUT)
     above = (*(f"{unit}.d/" for unit in units), f"{config.lib_dir}/")
     return path in (config_file, config.policy_file, *units) or path.startswith(above)
 
 
 def unit_files(config: Settings, root: str = "") -> list[str]:
     """The files of the unit, as they stand below ``root``: service, drop-ins, our code."""
-    units = _unit_paths(config)
+    units = _paths(config, UNITS)
     missing = [path for path in units if not os.path.exists(root + path)]
-    units += [path for path in _way_out_paths(config) if os.path.exists(root + path)]
+    units += [path for path in _paths(config, WAY_OUT) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
     return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__"))]
 
 
-def _unit_paths(config: Settings) -> list[str]:
-    """The units of a cycle: its own, the watch beside it, the gateway."""
-    return _paths(config, ".service", "-watch.service", "-gate.service", "-gate.socket")
-
-
-def _way_out_paths(config: Settings) -> list[str]:
-    """Those that are there only where the hosts that a cycle may reach are named."""
-    way = (".service", ".socket", "-proxy.service", "-local@.service", "-local@.socket")
-    return _paths(config, *(f"-egress{kind}" for kind in way))
-
-
-def _paths(config: Settings, *kinds: str) -> list[str]:
+def _paths(config: Settings, kinds: Iterable[str]) -> list[str]:
     return [os.path.join(systemd.UNIT_DIR, f"{config.unit}{kind}") for kind in kinds]
 
 

@@ -16,7 +16,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -184,21 +184,20 @@ def _outlived(config: Settings) -> bool:
 
 def agents_in_use(install_dir: str) -> list[str]:
     """Where the agents stand that belong to what is kept as proven; what is in force is, once it was proven."""
-    found = []
-    for key in keys(install_dir):
-        with contextlib.suppress(*DAMAGED):
-            found.append(agents.place(install_dir, _about(install_dir, key)[1]["agent"]))
-    return found
+    kept = [config.get("agent") for _key, config in _readable(install_dir)]
+    return [agents.place(install_dir, agent) for agent in kept if agent]
 
 
 def outlived(install_dir: str) -> str:
     """In words, what was proven and cannot be gone back to since it is of an older layout; empty where nothing is."""
-    found = []
+    shas = ", ".join(dict.fromkeys(key[:40] for key, config in _readable(install_dir) if _outlived(config)))
+    if not shas:
+        return ""
+    return f"; {shas} ran where cycles had no cells, which this host has left: pin it and apply to have it proven anew"
+
+
+def _readable(install_dir: str) -> Iterator[tuple[str, Settings]]:
+    """The keys and settings of the sets that can be read."""
     for key in keys(install_dir):
         with contextlib.suppress(*DAMAGED):
-            if _outlived(_about(install_dir, key)[1]):
-                found.append(key[:40])
-    if not found:
-        return ""
-    shas = ", ".join(dict.fromkeys(found))
-    return f"; {shas} ran where cycles had no cells, which this host has left: pin it and apply to have it proven anew"
+            yield key, _about(install_dir, key)[1]

@@ -37,6 +37,7 @@ class Target:
     checkout: str
     branch: str
     handoff: str  # below the cell of its cycle
+    prefixes: list[str]  # of what it may change
     default_branch: str = ""
 
     def __str__(self) -> str:
@@ -61,6 +62,7 @@ def target_of(config: Settings, repo: str, issue: int) -> Target:
         checkout=checkout,
         branch=f"{config.branch_prefixes[0]}/{change_id}/{checkout}",
         handoff=f"runs/{change_id.lower()}/handoff/noc_handoff.json",
+        prefixes=list(config.allowed_paths.get(checkout) or ["docs"]),
     )
 
 

@@ -3,7 +3,7 @@
 """Rollouts: whatever comes after a proof is undone in one step, and no timer runs meanwhile.
 
 Before the first change to anything that a proof covers, ``begin`` keeps what is proven (see kept_sets.py), notes it
-(see rollout_ledger.py) and holds the timer. ``settle`` ends a rollout that was proven; ``undo`` one that was not, and
+(see rollout_ledger.py) and holds the timer. ``end`` closes a rollout that was proven; ``undo`` one that was not, and
 ``previous`` goes back from one that turned out bad.
 """
 
@@ -129,7 +129,7 @@ def voids(config_file: str, changes: Iterable[managed_files.Change]) -> bool:
     )
 
 
-def settle(config_file: str, receipt: Receipt | None, *, check: bool = False) -> bool:
+def end(config_file: str, receipt: Receipt | None, *, check: bool = False) -> bool:
     """The rollout is over: what ``receipt`` covers is in force and kept. Whether anything had to be noted.
 
     Without a receipt the operator has switched the guard off, and nothing is kept.
@@ -145,7 +145,7 @@ def settle(config_file: str, receipt: Receipt | None, *, check: bool = False) ->
         if fresh and now:
             kept_sets.keep(config_file, config, now)
             ledger = ledger.ended(PROVEN, now.key, now.engine_sha)
-        rollout_ledger.save(install_dir, ledger.without_rollout())
+        rollout_ledger.save(install_dir, replace(ledger, under_way=None))
         kept_sets.prune(install_dir, ledger.newest_first())
     return True
 
@@ -172,7 +172,7 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
                 return _stay(now, replace(order, timer=False), why)
             told = _stay(now, order, "nothing that a proof covers was changed")
             if not order.check and now.ledger.under_way:
-                rollout_ledger.save(config.install_dir, now.ledger.without_rollout())
+                rollout_ledger.save(config.install_dir, replace(now.ledger, under_way=None))
             return told
         target = target or _before(config, now.ledger, now.current)
         if target is None:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from ..base import documents
@@ -85,10 +85,6 @@ class Ledger:
         event = Event(key, sha, utc_now(), why, left, self.newest.set if self.newest else "", reason)
         return Ledger(None, (*self.history, event))
 
-    def without_rollout(self) -> Ledger:
-        """The same with no rollout under way."""
-        return replace(self, under_way=None)
-
     def newest_first(self) -> list[str]:
         """The keys of the sets that were in force, each once."""
         return list(dict.fromkeys(event.set for event in reversed(self.history) if event.set))
@@ -130,12 +126,6 @@ def save(install_dir: str, ledger: Ledger) -> None:
     }
     content = json.dumps(document, indent=2, sort_keys=True) + "\n"
     write_atomic(os.path.join(install_dir, NAME), content.encode(), mode=0o644)
-
-
-def under_way(install_dir: str) -> Json | None:
-    """The rollout that was begun and did not end, as it was noted; None where there is none."""
-    found = read(install_dir).under_way
-    return found.document() if found else None
 
 
 def rejected(install_dir: str) -> dict[str, str]:

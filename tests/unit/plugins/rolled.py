@@ -100,7 +100,7 @@ def prove(host: Host, systemd: Systemd, *, on: bool = True) -> None:
     """What loop_canary and loop_timer do when a cycle was as it should be."""
     receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     releases.mark(host.config["install_dir"], installed.now(host.config).engine_sha, "proven")
-    assert rollout.settle(str(host.config_file), timer_hold.matching(host.config).receipt)
+    assert rollout.end(str(host.config_file), timer_hold.matching(host.config).receipt)
     systemd.on = on
 
 

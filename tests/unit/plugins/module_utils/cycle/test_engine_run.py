@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, prepare, settle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import (
+    engine_run,
+    handover,
+    prepare,
+    settle,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
@@ -36,9 +42,7 @@ from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[5] / ".collections"
-HANDED: dict[str, Any] = {
-    "environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "hidden": [], "network": 0, "probe": False,
-}  # fmt: skip
+HANDED = handover.Handover(environment={"OPENAI_API_KEY": "k"})
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -139,7 +143,7 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
 
 def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://proxy:3128"}
-    handed = {**HANDED, "environment": secrets}
+    handed = replace(HANDED, environment=secrets)
     seen = engine_run.engine_environment(inside(host), handed)
     assert seen["OPENAI_API_KEY"] == "k" and "GH_TOKEN" not in seen
     assert seen["HYRULE_POLICY_FILE"] == host.config["policy_file"]
@@ -156,7 +160,7 @@ def test_a_model_policy_that_no_cycle_could_see_and_a_trace_are_in_the_cell(host
     Path(config["daemon_state_dir"]).mkdir(parents=True)
     names = {"HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH": "/var/log/trace", "HYRULE_MODEL_POLICY_FILE": "/etc/mine.yml"}
     for _again in range(2):
-        seen = engine_run.engine_environment(config, {**HANDED, "environment": names, "model_policy": "version: 1\n"})
+        seen = engine_run.engine_environment(config, replace(HANDED, environment=names, model_policy="version: 1\n"))
     policy, state = Path(seen["HYRULE_MODEL_POLICY_FILE"]), config["daemon_state_dir"]
     assert (str(policy.parent), policy.read_text()) == (state, "version: 1\n")
     assert seen["HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"] == f"{state}/agent-core-trace.jsonl"
