@@ -34,6 +34,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
     settle,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
 from celled import LOOP, NEEDS_ROOT, Box, box
@@ -104,7 +105,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def command(host: Host, help_text: str = HELP, **config: Any) -> list[str]:
-    return engine_run.engine_command({**inside(host), **config}, "/engine", help_text)
+    return engine_run.engine_command(Settings(inside(host), **config), "/engine", help_text)
 
 
 def test_the_command_line(host: Host) -> None:
