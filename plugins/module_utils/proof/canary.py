@@ -111,9 +111,8 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         how = {**_moment(cycle), **on_the_forge, "repo": request.repo, "issue": request.issue, "expectations": names}
         result["receipt"] = write_receipt(config, request, before.installed, how)
     if before.target and cycle.ended:
-        ours = [pull for pull in after.changes.pulls if pull["user"]["login"] == before.identity]
-        left = cleanup.remains(forge, before.target, ours, config.branch_prefixes)
-        result.update(cleanup.tidy(left, do=request.cleanup))
+        pulls = [pull for pull in after.changes.pulls if _is_ours(config, before, pull)]
+        result.update(cleanup.tidy(cleanup.remains(forge, before.target, pulls), do=request.cleanup))
     return result
 
 
@@ -165,6 +164,11 @@ def write_receipt(config: Settings, request: Request, proven: Installed, how: Js
     path = receipts.write(config, request.mode, proven, how, applied_by=request.applied_by, overrides=request.overrides)
     releases.mark(config.install_dir, proven.engine_sha, "proven", f"{request.mode} canary")
     return path
+
+
+def _is_ours(config: Settings, before: Before, pull: Json) -> bool:
+    is_own = pull["user"]["login"] == before.identity
+    return is_own and preconditions.has_prefix(pull["head"]["ref"], config.branch_prefixes)
 
 
 def _moment(cycle: Cycle) -> Json:

@@ -12,7 +12,7 @@ from ..base import untrusted
 from ..base.errors import LoopError
 from ..forge.client import APPROVED, Forge
 from ..host.settings import Settings
-from .preconditions import Target, has_prefix, labels, open_pulls, target_of
+from .preconditions import Target, labels, open_pulls, target_of
 
 Json: TypeAlias = dict[str, Any]
 
@@ -22,7 +22,7 @@ def after_proof(config: Settings, repo: str, issue: int, *, token: str, do: bool
     forge, target = Forge(config.api_url, token), target_of(config, repo, issue)
     pulls = open_pulls(forge, target, config.branch_prefixes)
     approved = APPROVED in labels(forge.issue(repo, issue) or {})
-    return tidy(remains(forge, target, pulls, config.branch_prefixes, approved=approved), do=do)
+    return tidy(remains(forge, target, pulls, approved=approved), do=do)
 
 
 class Remnant(NamedTuple):
@@ -33,17 +33,14 @@ class Remnant(NamedTuple):
     tidy: Callable[[], None]
 
 
-def remains(
-    forge: Forge, target: Target, pulls: Sequence[Json], prefixes: Sequence[str], *, approved: bool = True
-) -> list[Remnant]:
+def remains(forge: Forge, target: Target, pulls: Sequence[Json], *, approved: bool = True) -> list[Remnant]:
     """These pull requests of the loop's, their branches, and the label."""
     found: list[Remnant] = []
     for pull in pulls:
         repo, branch, url = pull["base"]["repo"]["full_name"], pull["head"]["ref"], pull["html_url"]
-        if has_prefix(branch, prefixes):
-            found.append(Remnant(f"close {url}", f"closed {url}", partial(forge.close_pull, repo, pull["number"])))
-            of = f"{branch} of {repo}"
-            found.append(Remnant(f"delete {of}", f"deleted {of}", partial(forge.delete_branch, repo, branch)))
+        found.append(Remnant(f"close {url}", f"closed {url}", partial(forge.close_pull, repo, pull["number"])))
+        of = f"{branch} of {repo}"
+        found.append(Remnant(f"delete {of}", f"deleted {of}", partial(forge.delete_branch, repo, branch)))
     if approved:
         label = f"{APPROVED} off {target.url}"
         remove = partial(forge.remove_label, target.repo, target.issue, APPROVED)

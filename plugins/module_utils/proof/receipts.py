@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 from ..base import documents
 from ..base.clock import moment_of, written
 from ..base.errors import LoopError
-from ..base.files import sha256, write_atomic
+from ..base.files import read_bytes, sha256, write_atomic
 from ..host.settings import Settings
 from . import installed
 from .installed import Installed
@@ -96,10 +96,9 @@ def names(directory: str, ending: str = "json") -> list[str]:
 def read(directory: str, name: str) -> Receipt:
     """A genuine receipt. LoopError where others can have written it or, as far as root can tell, changed it."""
     path = os.path.join(directory, name)
-    _check_roots(directory, os.lstat(directory))
-    content, _status = _read_roots(path)
+    _check_roots(directory)
     try:
-        document = json.loads(content)
+        document = json.loads(_read_roots(path))
     except ValueError as error:
         raise LoopError(f"{path} is not JSON: it was not written by a canary") from error
     receipt = _parsed(path, document)
@@ -156,8 +155,8 @@ def _key(directory: str) -> bytes:
     path = os.path.join(directory, KEY_NAME)
     if not os.path.lexists(path):
         write_atomic(path, secrets.token_bytes(32), mode=0o600)
-    content, status = _read_roots(path)
-    if len(content) != 32 or stat.S_IMODE(status.st_mode) != 0o600:
+    content = _read_roots(path)
+    if len(content) != 32 or stat.S_IMODE(os.lstat(path).st_mode) != 0o600:
         raise LoopError(f"{path} is not a key of ours (32 bytes, mode 0600): remove it and prove again")
     return content
 
@@ -166,28 +165,24 @@ def _write_signed(directory: str, name: str, record: Json) -> str:
     if os.geteuid() != 0:
         raise LoopError("only root may write receipts")
     os.makedirs(directory, mode=0o755, exist_ok=True)
-    _check_roots(directory, os.lstat(directory))
+    _check_roots(directory)
     signed = {**record, "hmac": _mac(_key(directory), record)}
     path = os.path.join(directory, name)
     write_atomic(path, (json.dumps(signed, indent=2, sort_keys=True) + "\n").encode(), mode=0o644)
     return path
 
 
-def _read_roots(path: str) -> tuple[bytes, os.stat_result]:
-    """A regular file's content, where root alone can have written it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise LoopError(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as handle:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LoopError(f"{path} is not a regular file")
-        _check_roots(path, status)
-        return handle.read(), status
+def _read_roots(path: str) -> bytes:
+    """A regular file's content, where root alone can have written it; its directory is known to be root's."""
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"{path} cannot be read: it is gone")
+    _check_roots(path)
+    return content
 
 
-def _check_roots(path: str, status: os.stat_result) -> None:
+def _check_roots(path: str) -> None:
+    status = os.lstat(path)
     if status.st_uid != 0 or status.st_mode & 0o022:
         owner = f"owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}"
         raise LoopError(f"{path} does not count: others than root can write it ({owner})")
