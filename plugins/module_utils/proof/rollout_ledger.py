@@ -52,7 +52,7 @@ class UnderWay:
     """A rollout that has not ended: what ran before it (the key of a set, or empty), and whether the timer did."""
 
     began: str
-    unit: str
+    unit: str = ""
     before: str = field(default="", metadata={"key": "from"})
     timer: bool = False
     back_to: Return | None = None

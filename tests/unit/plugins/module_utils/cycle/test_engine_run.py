@@ -299,13 +299,14 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         echo $$ > {host.top}/engine; while true; do sleep {long}; done""",
     )
     script = """if True:
-        import json, signal, sys
-        from ansible_collections.as215932.engineering_loop.plugins.module_utils import cycle
-        signal.signal(signal.SIGTERM, cycle._stop)
+        import signal, sys
+        from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, handover
+        from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+        signal.signal(signal.SIGTERM, engine_run._stop)
         try:
-            config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
-            cycle.run_engine(config, cycle.engine_environment(config, {"environment": {}, "model_policy": ""}))
-        except cycle.LoopError as error:
+            config = settings.Settings(settings.load(sys.argv[1]), daemon_state_dir="/s", workspace_dir="/w")
+            engine_run.run_engine(config, engine_run.engine_environment(config, handover.Handover()))
+        except engine_run.LoopError as error:
             print(error)
     """
     runner = subprocess.Popen(
@@ -362,7 +363,8 @@ def test_many_lines_that_look_like_one_cost_little() -> None:
 
 WATCH = """if True:
     import sys
-    from ansible_collections.as215932.engineering_loop.plugins.module_utils import watch, wire
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import watch
     place, pid, config = sys.argv[1:]
     wire.place = lambda _config: place
     watch.systemctl = lambda *words: open(pid).read() if words[0] == "show" else ""
