@@ -225,7 +225,7 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     except LoopError as error:
         there, proof = {}, {"matches": False, "reason": str(error)}
     return {
-        "settings": config,
+        "settings": dict(config),
         "engine": os.path.basename(release) if os.path.isdir(release) else "",
         "installed": there,
         "proof": proof,
