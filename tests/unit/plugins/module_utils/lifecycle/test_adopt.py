@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import adopt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.adopt import Places, plan
 from celled import git
@@ -223,7 +223,7 @@ def check_disk(places: Places, name: str) -> None:
 
 
 def test_lessons_beyond_all_bounds_are_told_and_stay(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MEMORY_FILES", 1)
+    monkeypatch.setattr(memory, "MAX_FILES", 1)
     assert "everything after 1 files" in done(places)[0]
     assert len(files(Path(places.memory_dir))) == 2
 
