@@ -173,6 +173,8 @@ def read_small(path: str) -> str | None:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
+    if not names:  # git would list all
+        return {}
     _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )

@@ -36,14 +36,14 @@ from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks, open_repo
 from ..host.processes import cycle_in_progress, processes
 from ..host.users import account, as_user
-from .quarantine import move, needs_root
+from .moves import move
+from .owners import LOCK_SECONDS, needs_root
 
 Json = dict[str, Any]
 
 QUARANTINE = ".quarantine"
 NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
-HEAL_SECONDS = 120.0
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
 HARMLESS = re.compile(
@@ -210,7 +210,7 @@ def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outco
         try:
             if not why:
                 if not check:  # a heal of its worktrees takes turns with this
-                    stack.enter_context(alone_in(f"{one.path}/.git", HEAL_SECONDS))
+                    stack.enter_context(alone_in(f"{one.path}/.git", LOCK_SECONDS))
                 _advance(settings, one, check, outcome)
                 return
         except Damaged as error:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import sweep
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import Worktree, ensure
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep
 
 BRANCH = "hyrule-feature/ISSUE_APP_1/app"
 # Nothing runs on behind a test's back.
@@ -131,13 +133,28 @@ def reachable(world: World) -> set[str]:
     return set(git(world.repo, "rev-list", "--all").split())
 
 
-def swept(world: World, **options: Any) -> dict[str, Any]:
-    return sweep(
+def wanted(world: World, **fields: Any) -> Worktree:
+    """The worktree that the next run wants."""
+    return Worktree(**{"repo": str(world.repo), "path": str(world.path), "branch": BRANCH, **fields})
+
+
+def heal(world: World, *, fresh: bool = True, check: bool = False, **fields: Any) -> dict[str, Any]:
+    return ensure(wanted(world, **fields), fresh=fresh, check=check)
+
+
+def swept(world: World, retention: Retention | None = None, **fields: Any) -> dict[str, Any]:
+    scope = Scope(
         workspace=str(world.root / "workspace"),
         branch_prefixes=["hyrule-feature", "hyrule-loop"],
         worktree_root=str(world.runs),
-        **options,
+        **fields,
     )
+    return sweep(scope, retention)
+
+
+def quarantine(world: World) -> str:
+    """Where a sweep puts things."""
+    return str(world.runs / ".quarantine")
 
 
 # --- the shapes -------------------------------------------------------------------------------

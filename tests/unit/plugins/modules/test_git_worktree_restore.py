@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
 from ansible_collections.as215932.engineering_loop.plugins.modules import git_worktree_restore
 from leftovers import BRANCH, World, git, snapshot, swept
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import restore
-from leftovers import BRANCH, SHAPES, World, git, reachable, sentinels, snapshot, swept, usable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import Chosen, restore
+from leftovers import BRANCH, SHAPES, World, git, heal, reachable, sentinels, snapshot, swept, usable
 
 
 @pytest.fixture
@@ -27,15 +26,15 @@ def test_a_run_starts_and_nothing_is_lost(world: World, name: str) -> None:
     trees = {path: snapshot(path) for path in (world.path, world.other) if path.is_dir() and not path.is_symlink()}
     states = {path: state for path in trees if (state := status_of(path)) is not None}
 
-    planned = ensure(str(world.repo), str(world.path), BRANCH, fresh=True, check=True)
+    planned = heal(world, check=True)
     assert planned["changed"]
     assert sentinels(world.root) == before
 
-    result = ensure(str(world.repo), str(world.path), BRANCH, fresh=True)
+    result = heal(world)
 
     assert result["head"] == result["base_sha"] == world.base
     assert told(result) == told(planned)
-    again = ensure(str(world.repo), str(world.path), BRANCH)
+    again = heal(world, fresh=False)
     assert again["changed"] is False
     usable(world)
     assert sentinels(world.root) == before
@@ -56,7 +55,7 @@ def test_a_run_starts_and_nothing_is_lost(world: World, name: str) -> None:
             back = restore(
                 os.path.dirname(os.path.dirname(entry["manifest"])),
                 entry["salvage_ref"],
-                path=f"{world.root}/back-{entry['id']}",
+                Chosen(path=f"{world.root}/back-{entry['id']}"),
             )
             assert git(Path(back["path"]), "rev-parse", "HEAD") == entry["tip"]
 

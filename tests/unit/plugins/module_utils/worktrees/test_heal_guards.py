@@ -20,26 +20,23 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import opened
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.git.repository import Repo
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal as worktrees
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import quarantine as store
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import (
-    listing,
-    purge,
-    restore,
-)
-from leftovers import BRANCH, World, git, reachable, sentinels, snapshot, swept, usable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal as heal_module
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import quarantine as quarantine_module
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.owners import _giver
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
+from leftovers import BRANCH, World, git, heal, reachable, sentinels, snapshot, swept, usable, wanted
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-def heal(world: World, **options: Any) -> dict[str, Any]:
-    return ensure(**{"repo": str(world.repo), "path": str(world.path), "branch": BRANCH, "fresh": True, **options})
 
 
 def everything(world: World) -> tuple[dict[str, tuple[str, int, bytes]], str]:
@@ -155,10 +152,10 @@ def test_two_heals_take_turns(world: World) -> None:
     world.worktree()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from "
-        "ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import ensure; "
-        "print(ensure(*sys.argv[2:5], fresh=True)['quarantined'][0]['id'])"
+        "ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import Worktree, ensure; "
+        "print(ensure(Worktree(*sys.argv[2:5]), fresh=True)['quarantined'][0]['id'])"
     )
-    top = str(Path(worktrees.__file__).parents[6])
+    top = str(Path(heal_module.__file__).parents[6])
     command = [sys.executable, "-c", code, top, str(world.repo), str(world.path), BRANCH]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _unused in range(3)]
     said = [process.communicate()[0].strip() for process in both]
@@ -168,14 +165,10 @@ def test_two_heals_take_turns(world: World) -> None:
     assert set(world.commits) <= reachable(world)
 
 
-def test_a_lock_that_is_never_given_back_is_named(world: World) -> None:
-    place = [str(world.repo / ".git")]
-    with (
-        store.alone(place),
-        pytest.raises(LoopError, match="another process has held"),
-        store.alone(place, seconds=0.1),
-    ):
-        raise AssertionError("two held the lock")
+def test_a_lock_that_is_never_given_back_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone_in(str(world.repo / ".git"), 1):
+        monkeypatch.setattr(heal_module, "LOCK_SECONDS", 0.1)
+        refused(world, "another process has held the lock")
 
 
 # --- bad input --------------------------------------------------------------------------------
@@ -350,7 +343,9 @@ def test_a_heal_that_dies_between_two_steps_is_finished_by_the_next(world: World
 
             return step
 
-        for module, name in ((store, "write_manifest"), (worktrees, "_mark"), (os, "rename"), (worktrees, "add")):
+        for module, name in (
+            (quarantine_module, "write_manifest"), (quarantine_module, "_mark"), (os, "rename"), (heal_module, "add")
+        ):  # fmt: skip
             setattr(module, name, counted(getattr(module, name)))
         heal(world)
         os._exit(0)
@@ -449,16 +444,16 @@ def test_purge_keeps_what_is_young_and_lets_the_oldest_go(world: World) -> None:
             if days and thing["when"] > "2001":
                 age_by(world, thing, days)
     assert len(listing(str(quarantine))) == 8
-    assert len(purge(str(quarantine), age=30 * 86400, check=True)["purged"]) == 2
+    assert len(purge(str(quarantine), Retention(age=30 * 86400), check=True)["purged"]) == 2
     assert len(listing(str(quarantine))) == 8
-    gone = purge(str(quarantine), age=30 * 86400)
+    gone = purge(str(quarantine), Retention(age=30 * 86400))
     assert len(gone["purged"]) == 2
     assert all(entry["age"] > 39 * 86400 and entry["size"] > 0 for entry in gone["purged"])
-    gone = purge(str(quarantine), size=0, min_age=86400)
+    gone = purge(str(quarantine), Retention(size=0, min_age=86400))
     assert [entry["why"] for entry in gone["purged"]] == ["the quarantine is larger than allowed"] * 4
     assert gone["left"] == 2
     assert len(git(world.repo, "for-each-ref", "refs/loop-salvage").splitlines()) == 1
-    assert purge(str(quarantine), age=0, min_age=0)["left"] == 0
+    assert purge(str(quarantine), Retention(age=0, min_age=0))["left"] == 0
     assert git(world.repo, "for-each-ref", "refs/loop-salvage") == ""
 
 
@@ -503,7 +498,7 @@ def test_a_sweep_leaves_what_is_too_young(world: World) -> None:
 
 def test_a_sweep_of_many_lists_and_changes_refs_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    original = worktrees.Repo.git
+    original = Repo.git
 
     def counting(self: Any, arguments: Any, **options: Any) -> Any:
         calls.append(arguments[0])
@@ -511,18 +506,18 @@ def test_a_sweep_of_many_lists_and_changes_refs_once(world: World, monkeypatch: 
 
     for number in range(30):
         world.worktree(world.runs / f"issue_{number}" / "worktrees" / f"app-{number}", f"hyrule-feature/{number}/app")
-    monkeypatch.setattr(worktrees.Repo, "git", counting)
+    monkeypatch.setattr(Repo, "git", counting)
     assert len(swept(world)["quarantined"]) == 30
     assert len(calls) <= 8
 
 
 def test_absent_takes_both_away_and_is_then_content(world: World) -> None:
     world.worktree()
-    done = absent(str(world.repo), str(world.path), BRANCH)
+    done = absent(wanted(world))
     assert done["changed"]
     assert not world.path.exists()
     assert git(world.repo, "for-each-ref", "refs/heads/hyrule-feature") == ""
-    assert not absent(str(world.repo), str(world.path), BRANCH)["changed"]
+    assert not absent(wanted(world))["changed"]
 
 
 def test_a_healthy_worktree_is_used_again(world: World) -> None:
@@ -565,10 +560,8 @@ def theirs(world: World) -> None:
 def test_root_moves_what_the_owner_may_not_and_runs_no_git(shared: World, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs(shared)
     started: list[int] = []
-    original = worktrees.Repo.git
-    monkeypatch.setattr(
-        worktrees.Repo, "git", lambda self, *a, **b: (started.append(os.geteuid()), original(self, *a, **b))[1]
-    )
+    original = Repo.git
+    monkeypatch.setattr(Repo, "git", lambda self, *a, **b: (started.append(os.geteuid()), original(self, *a, **b))[1])
     done = heal(shared)
     assert started == []  # in this process, which is root's
     nobody = pwd.getpwnam("nobody").pw_uid
@@ -603,7 +596,7 @@ def test_root_does_not_follow_a_symlink_that_the_owner_put_in_the_way(shared: Wo
     link.symlink_to(precious)
     with (
         pytest.raises(LoopError, match="is no directory to enter"),
-        opened(str(link), each=store._giver(NOBODY.pw_uid, NOBODY.pw_gid)),
+        opened(str(link), each=_giver(NOBODY.pw_uid, NOBODY.pw_gid)),
     ):
         raise AssertionError("the link was followed")
     assert precious.stat().st_uid == 0

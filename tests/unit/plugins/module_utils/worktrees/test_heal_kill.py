@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing, restore
-from leftovers import BRANCH, World, git, reachable, swept, usable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
+from leftovers import BRANCH, World, git, quarantine, reachable, swept, usable, wanted
 
 KILLS = int(os.environ.get("LOOP_KILLS", "100"))
 WORKERS = 2
@@ -34,7 +35,7 @@ RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def heal(world: World) -> None:
-    done = ensure(str(world.repo), str(world.path), BRANCH, fresh=True, quarantine=str(world.runs / ".quarantine"))
+    done = heal(world, quarantine=quarantine(world))
     assert done["head"] == world.base
 
 
@@ -96,7 +97,7 @@ def one_world(seed: int, rounds: int) -> int:
             texts.append(f"{seed}.{len(texts)}")
             write_sentinels(world, texts[-1])
             if work is add:
-                absent(str(world.repo), str(world.path), BRANCH, quarantine=quarantine)
+                absent(wanted(world, quarantine=quarantine))
             hits += killed(work, world, chance.uniform(0, length[work]))
             if work is swept and chance.random() < 0.5:
                 swept(world)

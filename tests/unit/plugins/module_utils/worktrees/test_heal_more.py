@@ -15,23 +15,17 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import ensure, sweep
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import (
-    listing,
-    purge,
-    restore,
-)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep
 from disks import on_a_disk_of_its_own
-from leftovers import BRANCH, SHAPES, World, git, reachable, sentinels, swept, usable
+from leftovers import BRANCH, SHAPES, World, git, heal, reachable, sentinels, swept, usable
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-def heal(world: World, **options: Any) -> dict[str, Any]:
-    return ensure(str(world.repo), str(world.path), BRANCH, fresh=True, **options)
 
 
 # --- disks ------------------------------------------------------------------------------------
@@ -191,7 +185,7 @@ def test_a_sweep_refuses_in_one_line(world: World, options: dict[str, Any], word
 
     given = {"repos": [str(world.repo)], "branch_prefixes": ["hyrule-feature"], "worktree_root": str(world.runs)}
     with pytest.raises(LoopError, match=words) as caught:
-        sweep(**{**given, **{key: filled(value) for key, value in options.items()}})
+        sweep(Scope(**{**given, **{key: filled(value) for key, value in options.items()}}))
     assert "\n" not in str(caught.value)
     assert (world.path / "untracked.txt").exists()
     assert not (world.runs / ".quarantine").exists()
@@ -200,7 +194,7 @@ def test_a_sweep_refuses_in_one_line(world: World, options: dict[str, Any], word
 def test_a_workspace_without_repositories_is_named(world: World) -> None:
     (world.root / "empty").mkdir()
     with pytest.raises(LoopError, match=f"no repository to sweep in {world.root}/empty"):
-        sweep(workspace=str(world.root / "empty"), branch_prefixes=["x"], worktree_root=str(world.runs))
+        sweep(Scope(str(world.runs), ["x"], workspace=str(world.root / "empty")))
 
 
 @pytest.mark.parametrize("name", ["-rf", "a b", "ü", "a\nb", "'; rm -rf x", "$(id)", "..."])
@@ -238,7 +232,7 @@ def test_a_killed_healer_leaves_a_lock_on_its_salvage_ref(world: World) -> None:
     assert done["quarantined"][0]["id"] == name
     assert git(world.repo, "rev-parse", done["quarantined"][0]["salvage_ref"]) == world.commits[0]
     lock.write_text("")
-    purged = purge(str(world.path.parent / ".quarantine"), age=0, min_age=0)["purged"]
+    purged = purge(str(world.path.parent / ".quarantine"), Retention(age=0, min_age=0))["purged"]
     assert [one["id"] for one in purged] == [name]
 
 
@@ -250,7 +244,7 @@ def test_a_bare_repository(world: World) -> None:
     git(world.root, "clone", "-q", "--bare", str(world.repo), str(bare))
     git(bare, "worktree", "add", "-q", "-b", BRANCH, str(world.path))
     (world.path / "untracked.txt").write_text("sentinel: in a bare one's worktree\n")
-    done = ensure(str(bare), str(world.path), BRANCH, fresh=True)
+    done = heal(world, repo=str(bare))
     assert done["head"] == world.base
     assert sentinels(world.path.parent) == {b"sentinel: in a bare one's worktree\n"}
     assert git(world.path, "status", "--porcelain") == ""
@@ -286,9 +280,9 @@ def test_a_path_through_a_symlink_is_the_same_place(world: World) -> None:
     link = world.root / "link"
     link.symlink_to(world.runs)
     through = link / world.path.relative_to(world.runs)
-    again = ensure(str(world.repo), str(through), BRANCH)
+    again = heal(world, fresh=False, path=str(through))
     assert (again["changed"], again["path"]) == (False, str(world.path))
-    ensure(str(world.repo), str(through), BRANCH, fresh=True)
+    heal(world, path=str(through))
     usable(world)
 
 
@@ -351,9 +345,9 @@ def test_a_checkout_that_is_no_repository_stops_no_other(world: World, damage: s
 def test_refs_in_a_reftable_are_refused_in_one_line(world: World) -> None:
     path = broken_checkout(world, "aaa", "reftable")
     with pytest.raises(LoopError, match=r"aaa keeps its refs in a reftable, .*: clone it anew"):
-        ensure(str(path), str(world.path), BRANCH)
+        heal(world, fresh=False, repo=str(path))
     with pytest.raises(LoopError, match="reftable"):
-        sweep([str(path)], ["hyrule-loop"], str(world.runs))
+        sweep(Scope(str(world.runs), ["hyrule-loop"], [str(path)]))
     assert not world.path.exists()
 
 

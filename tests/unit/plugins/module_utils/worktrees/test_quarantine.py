@@ -18,16 +18,12 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import limits_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import (
-    listing,
-    load_manifest,
-    mounts_below,
-    purge,
-    restore,
-)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import Manifest, listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.moves import mounts_below
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import Chosen, restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
 from disks import on_a_disk_of_its_own
-from leftovers import BRANCH, World, git, sentinels, snapshot, swept, usable
+from leftovers import BRANCH, World, git, heal, quarantine, sentinels, snapshot, swept, usable
 
 NOBODY = pwd.getpwnam("nobody")
 
@@ -43,10 +39,6 @@ def kept(world: World) -> dict[str, Any]:
     world.worktree()
     thing: dict[str, Any] = swept(world)["quarantined"][0]
     return thing
-
-
-def quarantine(world: World) -> str:
-    return str(world.runs / ".quarantine")
 
 
 def everything(world: World) -> tuple[object, str]:
@@ -77,8 +69,8 @@ def test_the_manifest_tells_all_that_a_person_asks(world: World, kept: dict[str,
     assert {key: told[key] for key in wanted} == wanted
     assert told["restore"].endswith(f"what={kept['id']}")
     assert told["when"][:4].isdecimal() and told["why"]
-    purge(quarantine(world), age=3600)  # retention measures, off the path on which a run waits
-    assert load_manifest(kept["manifest"].removesuffix("/manifest.json"))["size"] >= 5 * 4096
+    purge(quarantine(world), Retention(age=3600))  # retention measures, off the path on which a run waits
+    assert (Manifest.read(kept["manifest"].removesuffix("/manifest.json")).size or 0) >= 5 * 4096
 
 
 # --- where it may return to -------------------------------------------------------------------
@@ -111,7 +103,7 @@ def test_a_place_that_is_none_is_refused_and_nothing_changes(
     given = {key: value.format(**names) for key, value in options.items()}
     before = everything(world)
     with pytest.raises(LoopError, match=words) as caught:
-        restore(**{"quarantine": quarantine(world), "what": kept["id"], **given})
+        restore(given.pop("quarantine", quarantine(world)), kept["id"], Chosen(**given))
     assert "\n" not in str(caught.value)
     assert everything(world) == before
 
@@ -125,13 +117,13 @@ def test_a_place_on_another_file_system_says_what_it_would_have_to_copy(world: W
         tempfile.TemporaryDirectory(dir=other) as place,
         pytest.raises(LoopError, match=r"another file system .* would have to copy \d{4,} bytes"),
     ):
-        restore(quarantine(world), kept["id"], path=f"{place}/back")
+        restore(quarantine(world), kept["id"], Chosen(path=f"{place}/back"))
     assert everything(world) == before
     assert restore(quarantine(world), kept["id"])["path"] == str(world.path)
 
 
 def test_it_stands_beside_where_its_place_is_taken(world: World, kept: dict[str, Any]) -> None:
-    ensure(str(world.repo), str(world.path), BRANCH)
+    heal(world, fresh=False)
     back = restore(quarantine(world), kept["id"])
     assert back["path"] == f"{world.path}.{kept['id']}"
     assert back["branch"] == f"loop-restored/{kept['id']}/{BRANCH}"
@@ -148,8 +140,8 @@ def test_a_salvage_ref_comes_back_where_the_manifest_is_gone(world: World) -> No
     with pytest.raises(LoopError, match="name the repository"):
         restore(quarantine(world), thing["salvage_ref"])
     with pytest.raises(LoopError, match="name a path"):
-        restore(quarantine(world), thing["salvage_ref"], repo=str(world.repo))
-    back = restore(quarantine(world), thing["salvage_ref"], repo=str(world.repo), path=str(world.path))
+        restore(quarantine(world), thing["salvage_ref"], Chosen(repo=str(world.repo)))
+    back = restore(quarantine(world), thing["salvage_ref"], Chosen(repo=str(world.repo), path=str(world.path)))
     assert (back["branch"], back["head"]) == (BRANCH, commit)
     assert git(world.path, "rev-parse", "HEAD") == commit
 
@@ -163,7 +155,7 @@ def test_a_check_changes_nothing(world: World, kept: dict[str, Any]) -> None:
     again = restore(quarantine(world), kept["id"])
     assert (again["changed"], again["path"]) == (False, done["path"])
     with pytest.raises(LoopError, match="restored before"):
-        restore(quarantine(world), kept["id"], path=str(world.other))
+        restore(quarantine(world), kept["id"], Chosen(path=str(world.other)))
 
 
 def test_it_waits_for_a_run_in_progress(world: World, kept: dict[str, Any]) -> None:
@@ -188,12 +180,12 @@ def test_what_is_mounted_in_it_is_never_deleted(tmp_path: Path) -> None:
         subprocess.run(["mount", "--bind", str(precious), str(place)], check=True)
         thing = swept(world)["quarantined"][0]
         assert [Path(each).name for each in mounts_below(thing["to"])] == ["mounted here"]
-        answer = purge(quarantine(world), age=0, min_age=0)
+        answer = purge(quarantine(world), Retention(age=0, min_age=0))
         assert answer["purged"] == [] and "is mounted in it" in answer["stuck"][0]["why"]
-        assert "is mounted in it" in swept(world, quarantine_keep={"age": 0, "min_age": 0})["kept"][0]["why"]
+        assert "is mounted in it" in swept(world, retention=Retention(age=0, min_age=0))["kept"][0]["why"]
         assert (precious / "note.txt").exists()
         subprocess.run(["umount", mounts_below(thing["to"])[0]], check=True)
-        assert [one["id"] for one in purge(quarantine(world), age=0, min_age=0)["purged"]] == [thing["id"]]
+        assert [one["id"] for one in purge(quarantine(world), Retention(age=0, min_age=0))["purged"]] == [thing["id"]]
         assert (precious / "note.txt").exists()
 
     on_a_disk_of_its_own(tmp_path, "size=8m", work)
@@ -206,27 +198,27 @@ def test_a_full_disk_does_not_stop_what_makes_room(tmp_path: Path) -> None:
         with (world.root / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
             while True:
                 filler.write(b"x" * 4096)
-        assert len(purge(quarantine(world), age=0, min_age=0)["purged"]) == 1
+        assert len(purge(quarantine(world), Retention(age=0, min_age=0))["purged"]) == 1
 
     on_a_disk_of_its_own(tmp_path, "size=2m", work)
 
 
 def test_a_thing_of_a_repository_that_is_gone_goes_as_well(world: World, kept: dict[str, Any]) -> None:
     shutil.rmtree(world.repo)
-    assert [one["id"] for one in purge(quarantine(world), age=0, min_age=0)["purged"]] == [kept["id"]]
+    assert [one["id"] for one in purge(quarantine(world), Retention(age=0, min_age=0))["purged"]] == [kept["id"]]
     assert listing(quarantine(world)) == []
 
 
 def test_a_thing_without_a_manifest_is_kept_as_long_as_others(world: World, kept: dict[str, Any]) -> None:
     Path(kept["manifest"]).write_text("{ garbage")
-    assert purge(quarantine(world), age=0)["left"] == 1
-    assert purge(quarantine(world), size=0, min_age=0)["left"] == 0
+    assert purge(quarantine(world), Retention(age=0))["left"] == 1
+    assert purge(quarantine(world), Retention(size=0, min_age=0))["left"] == 0
 
 
 def test_strangers_in_the_quarantine_are_left_alone(world: World, kept: dict[str, Any]) -> None:
     note = Path(quarantine(world), "README")
     note.write_text("sentinel: an operator's\n")
-    purge(quarantine(world), age=0, min_age=0)
+    purge(quarantine(world), Retention(age=0, min_age=0))
     assert note.exists()
 
 
@@ -262,20 +254,20 @@ def shared() -> Iterator[World]:
 def test_what_root_left_in_it_is_let_go_by_root(shared: World) -> None:
     thing = as_user("nobody", lambda: swept(shared))["quarantined"][0]
     before = snapshot(shared.root)
-    answer = as_user("nobody", lambda: purge(quarantine(shared), age=0, min_age=0))
+    answer = as_user("nobody", lambda: purge(quarantine(shared), Retention(age=0, min_age=0)))
     assert answer["purged"] == [] and "let root purge it" in answer["stuck"][0]["why"]
     assert git_as_root(shared, "rev-parse", thing["salvage_ref"]) == shared.commits[0]  # it goes whole or not at all
     assert {name for name in snapshot(shared.root) if "loop-worktrees" not in name} == {
         name for name in before if "loop-worktrees" not in name
     }
-    assert [one["id"] for one in purge(quarantine(shared), age=0, min_age=0)["purged"]] == [thing["id"]]
+    assert [one["id"] for one in purge(quarantine(shared), Retention(age=0, min_age=0))["purged"]] == [thing["id"]]
     assert listing(quarantine(shared)) == []
 
 
 def test_what_a_third_user_left_in_it_is_named(shared: World) -> None:
     os.chown(shared.path / "deep" / "deeper", 1, 1)
     as_user("nobody", lambda: swept(shared))
-    assert "give it to nobody" in purge(quarantine(shared), age=0, min_age=0)["stuck"][0]["why"]
+    assert "give it to nobody" in purge(quarantine(shared), Retention(age=0, min_age=0))["stuck"][0]["why"]
 
 
 def test_one_that_only_root_can_move_does_not_stop_the_others(shared: World) -> None:

@@ -19,13 +19,11 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import remove_tree
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user, whose
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import ensure, sweep
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import (
-    listing,
-    purge,
-    restore,
-)
-from leftovers import BRANCH, World, git, snapshot, swept, usable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import Chosen, restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep
+from leftovers import BRANCH, World, git, heal, quarantine, snapshot, swept, usable
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = pwd.getpwnam("nobody")
@@ -52,10 +50,6 @@ def shared() -> Iterator[World]:
     subprocess.run(["chown", "-R", f"{NOBODY.pw_uid}:{NOBODY.pw_gid}", str(place / "world")], check=True)
     yield world
     shutil.rmtree(place)
-
-
-def quarantine(world: World) -> str:
-    return str(world.runs / ".quarantine")
 
 
 def one_line(error: LoopError) -> str:
@@ -115,7 +109,7 @@ def test_a_forged_manifest_makes_root_do_nothing_elsewhere(
         one_line(error)
     assert snapshot(victim) == before and victim.stat().st_uid == 0
     json.dumps(listing(quarantine(shared)), ensure_ascii=False).encode()
-    answer = purge(quarantine(shared), age=0, min_age=0)
+    answer = purge(quarantine(shared), Retention(age=0, min_age=0))
     assert [one["id"] for one in [*answer["purged"], *answer["stuck"]]] == [what]
     assert snapshot(victim) == before and git(victim, "rev-parse", "HEAD")
 
@@ -134,7 +128,7 @@ def test_what_root_left_elsewhere_in_the_users_places_is_not_moved_by_a_manifest
     shutil.rmtree(f"{quarantine(shared)}/{what}/tree")
     with pytest.raises(LoopError, match="name a path"):
         restore(quarantine(shared), what)
-    purge(quarantine(shared), age=0, min_age=0)
+    purge(quarantine(shared), Retention(age=0, min_age=0))
     assert snapshot(place) == before and (place / ".git").stat().st_uid == 0
 
 
@@ -148,7 +142,7 @@ def test_a_held_directory_that_is_a_link_is_not_followed_by_a_purge(shared: Worl
     subprocess.run(["chown", "-R", "nobody", str(elsewhere)], check=True)
     held.rename(f"{held}.away")
     held.symlink_to(elsewhere)
-    answer = purge(quarantine(shared), age=0, min_age=0)
+    answer = purge(quarantine(shared), Retention(age=0, min_age=0))
     assert "is a link" in answer["stuck"][0]["why"] and (elsewhere / what / "note").read_text() == "kept"
 
 
@@ -168,22 +162,22 @@ def test_root_does_not_sweep_what_a_link_of_another_users_leads_to(shared: World
     runs.mkdir()
     for given in ({"workspace": str(workspace)}, {"repos": [str(workspace / "victim")]}):
         with pytest.raises(LoopError, match="is a link that root does not follow") as caught:
-            sweep(branch_prefixes=["hyrule-feature"], worktree_root=str(runs), **given)  # type: ignore[arg-type]
+            sweep(Scope(str(runs), ["hyrule-feature"], **given))  # type: ignore[arg-type]
         one_line(caught.value)
     with pytest.raises(LoopError, match="is a link that root does not follow"):
-        ensure(str(workspace / "victim"), f"{runs}/x/worktrees/x", BRANCH)
+        heal(shared, fresh=False, repo=str(workspace / "victim"), path=f"{runs}/x/worktrees/x")
     assert git(roots / "victim", "branch", "--list", "hyrule-feature/X/app")
     workspace.unlink()
     workspace.symlink_to(roots)  # root's own link in root's own directory is followed
     os.chown(shared.root, 0, 0)
-    assert sweep(branch_prefixes=["hyrule-feature"], worktree_root=str(runs), workspace=str(workspace))["removed"]
+    assert sweep(Scope(str(runs), ["hyrule-feature"], workspace=str(workspace)))["removed"]
 
 
 @ROOT
 def test_a_repository_in_another_users_directory_is_refused(shared: World) -> None:
     subprocess.run(["chown", "-R", "root:root", str(shared.repo)], check=True)
     with pytest.raises(LoopError, match=r"belongs to root and .* to nobody") as caught:
-        ensure(str(shared.repo), str(shared.path), BRANCH)
+        heal(shared, fresh=False)
     one_line(caught.value)
     kept = sweep_two(shared)
     assert [one["path"] for one in kept["kept"]] == [str(shared.repo)] and "belongs to root" in kept["kept"][0]["why"]
@@ -224,7 +218,7 @@ def test_root_works_in_its_own_repository_only_where_nobody_else_may_write_above
 def test_root_puts_nothing_of_its_own_into_another_users_directory(shared: World) -> None:
     victim = str(shared.root.parent / "victim")
     with pytest.raises(LoopError, match="root works in its own places only"):
-        ensure(victim, str(shared.path), BRANCH)
+        heal(shared, fresh=False, repo=victim)
     assert not git(Path(victim), "branch", "--list", BRANCH)
 
 
@@ -251,7 +245,7 @@ def test_what_stands_in_the_place_of_a_part_stops_no_other_repository(world: Wor
         place.write_bytes(b"\xff[[[\n")
     began = time.monotonic()
     try:
-        ensure(str(world.repo), str(world.path), BRANCH, fresh=True)
+        heal(world)
         if part != "objects/info/alternates":  # git goes on and says so in bytes that are no text
             usable(world)
     except LoopError as error:
@@ -295,9 +289,9 @@ def test_a_damaged_manifest_stops_neither_list_nor_purge_nor_restore(world: Worl
         restore(quarantine(world), bad)
     one_line(caught.value)
     assert restore(quarantine(world), good)["registered"]
-    back = restore(quarantine(world), bad, repo=str(world.repo), path=str(world.root / "back"))
+    back = restore(quarantine(world), bad, Chosen(repo=str(world.repo), path=str(world.root / "back")))
     assert (Path(back["path"]) / "untracked.txt").exists()
-    answer = purge(quarantine(world), age=0, min_age=0)
+    answer = purge(quarantine(world), Retention(age=0, min_age=0))
     assert {one["id"] for one in answer["purged"]} >= {bad, good} and not answer["stuck"]
 
 
@@ -307,7 +301,7 @@ def test_ids_that_are_no_time_and_links_are_let_go_as_well(world: World) -> None
     (place / "20200101T000000Z-00000000-0").symlink_to(world.repo)
     (place / "20200101T000000Z-00000000-1").write_text("")
     before = snapshot(world.repo)
-    answer = purge(quarantine(world), age=0, min_age=0)
+    answer = purge(quarantine(world), Retention(age=0, min_age=0))
     assert len(answer["purged"]) == 3 and not answer["stuck"] and listing(quarantine(world)) == []
     assert snapshot(world.repo) == before
 
@@ -329,7 +323,7 @@ def test_a_name_that_is_no_text_is_kept_listed_restored_and_let_go(world: World)
     back = restore(quarantine(world), what)
     json.dumps(back, ensure_ascii=False).encode()
     assert (path / os.fsdecode(b"\xfe")).read_text() == "mine" and not restore(quarantine(world), what)["changed"]
-    json.dumps(purge(quarantine(world), age=0, min_age=0), ensure_ascii=False).encode()
+    json.dumps(purge(quarantine(world), Retention(age=0, min_age=0)), ensure_ascii=False).encode()
     assert listing(quarantine(world)) == []
 
 
@@ -359,9 +353,9 @@ def test_three_thousand_directories_are_no_matter(world: World, where: str) -> N
     done = swept(world)
     assert time.monotonic() - began < 30
     assert str(world.path) in done["removed"]
-    ensure(str(world.repo), str(world.path), BRANCH)
+    heal(world, fresh=False)
     usable(world)
-    answer = purge(quarantine(world), age=0, min_age=0)
+    answer = purge(quarantine(world), Retention(age=0, min_age=0))
     assert answer["purged"] and not answer["stuck"] and all(one["size"] > 0 for one in answer["purged"])
     assert time.monotonic() - began < 60
 
@@ -370,9 +364,9 @@ def test_three_thousand_directories_are_no_matter(world: World, where: str) -> N
 def test_root_lets_go_of_what_it_left_however_deep(shared: World) -> None:
     what = as_user("nobody", lambda: swept(shared))["quarantined"][0]["id"]
     deep(Path(quarantine(shared), what, "tree/deep"))
-    answer = as_user("nobody", lambda: purge(quarantine(shared), age=0, min_age=0))
+    answer = as_user("nobody", lambda: purge(quarantine(shared), Retention(age=0, min_age=0)))
     assert "root's" in answer["stuck"][0]["why"]
-    assert [one["id"] for one in purge(quarantine(shared), age=0, min_age=0)["purged"]] == [what]
+    assert [one["id"] for one in purge(quarantine(shared), Retention(age=0, min_age=0))["purged"]] == [what]
     assert listing(quarantine(shared)) == []
 
 
@@ -387,7 +381,7 @@ def test_a_main_checkout_on_a_loop_branch_with_thousands_of_filters(world: World
     (world.repo / ".git/info/attributes").write_text("* filter=f7\n")
     began = time.monotonic()
     with pytest.raises(LoopError, match="defines 30000 filters"):
-        ensure(str(world.repo), str(world.path), BRANCH)
+        heal(world, fresh=False)
     kept = sweep_two(world)["kept"]
     assert [one["path"] for one in kept] == [str(world.repo)]
     assert time.monotonic() - began < 30 and not proof.exists()
