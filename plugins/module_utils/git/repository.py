@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One repository's truth, read without trusting it: names, refs, objects, locks; admin directories: ``admins``."""
+"""One repository's truth, read without trusting it: names, refs, objects, locks."""
 
 from __future__ import annotations
 

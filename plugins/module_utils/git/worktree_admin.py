@@ -69,14 +69,9 @@ def resolver() -> Callable[[str], str]:
 
 def admins_of(repo: Repo) -> list[Admin]:
     """Every entry of ``.git/worktrees``, sorted by name."""
-    place = f"{repo.common}/worktrees"
-    real = resolver()
-    return [read_admin(f"{place}/{name}", real) for name in sorted(_names(repo))]
-
-
-def _names(repo: Repo) -> list[str]:
+    top, real = f"{repo.common}/worktrees", resolver()
     try:
-        return os.listdir(f"{repo.common}/worktrees")
+        return [read_admin(f"{top}/{name}", real) for name in sorted(os.listdir(top))]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:

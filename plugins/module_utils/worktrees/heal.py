@@ -15,16 +15,7 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.files import alone_in
 from ..base.untrusted import shown
-from ..git.repository import (
-    Repo,
-    check_branch,
-    check_path,
-    commits,
-    default_of,
-    files_below,
-    filters_off,
-    open_repo,
-)
+from ..git.repository import Repo, check_branch, check_path, commits, default_of, files_below, filters_off, open_repo
 from ..git.worktree_admin import check_outside
 from ..host.processes import check_run_lock, processes, user_of
 from ..host.users import whose

@@ -114,20 +114,16 @@ def _checkouts(workspace: str) -> tuple[list[str], list[dict[str, str]]]:
 def _open_all(roots: Sequence[str], stack: contextlib.ExitStack, this: Pass) -> list[Repo]:
     """The repositories, each locked on ``stack``; what is none any more is kept. LoopError where that is all."""
     opened: list[Repo] = []
+    free: list[Repo] = []
     for root in roots:
         try:
             opened.append(open_repo(root))
+            stack.enter_context(alone_in(opened[-1].common, LOCK_SECONDS))
+            free.append(opened[-1])
         except (LoopError, Denied) as error:
             this.keep(root, error)
     if not opened and this.kept:
         raise LoopError(this.kept[0]["why"])
-    free: list[Repo] = []
-    for repo in opened:
-        try:
-            stack.enter_context(alone_in(repo.common, LOCK_SECONDS))
-            free.append(repo)
-        except LoopError as error:
-            this.keep(repo.path, error)
     return free
 
 
