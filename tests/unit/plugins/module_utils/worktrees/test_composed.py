@@ -23,7 +23,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktree
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from leftovers import SHAPES, World, git, heal, quarantine, sentinels, swept, usable, wanted
+from leftovers import SHAPES
+from worlds import World, git, heal, quarantine, sentinels, swept, usable, wanted
 
 EXAMPLES = int(os.environ.get("LOOP_EXAMPLES", "0"))
 RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
