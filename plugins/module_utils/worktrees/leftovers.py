@@ -48,6 +48,7 @@ class Leftover:
         return self.admin.head if self.admin else ""
 
     def words(self) -> str:
+        """What it is, and what it is called."""
         return f"{self.what} {self.name}" + (f" (branch {self.branch})" if self.branch and self.target else "")
 
     def with_branch(self, refs: Refs, branch: str) -> Leftover:

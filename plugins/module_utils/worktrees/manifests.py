@@ -21,6 +21,8 @@ from ..git.repository import OBJECT
 from .moves import move
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
+# What is acted on; all else in a manifest is for people.
+READ = ("path", "repo", "admin", "branch", "tip", "head", "size", "restored_to", "restored_as", "restored")
 
 
 def new_id(number: int = 0) -> str:
@@ -69,7 +71,7 @@ class Manifest:
             found = _content(directory)
         except LoopError as error:
             return cls(name, directory, damaged=str(error))
-        given = {key: found[key] for key in KINDS if key in found and key in cls.__dataclass_fields__ and key != "id"}
+        given = {key: found[key] for key in READ if key in found}
         if given.get("restored"):
             given["restored"] = Restored(**given["restored"])
         return cls(name, directory, found, tree=bool(found.get("tree")), **given)
