@@ -33,8 +33,15 @@ def elsewhere(tmp_path: Path) -> Iterator[Process]:
     git("/", ["init", "-q", "--bare", str(tmp_path / "other")])
     words = ["git", "cat-file", "--batch"]
     with subprocess.Popen(words, cwd=tmp_path / "other", stdin=subprocess.PIPE) as process:
-        yield Process(process.pid, [str(tmp_path / "other")])
+        yield begun(Process(process.pid, [str(tmp_path / "other")]))
         process.kill()
+
+
+def begun(process: Process) -> Process:
+    """It is called git a moment after it was started."""
+    while process.name != "git":
+        del process.name
+    return process
 
 
 def lock(repo: Repo) -> str:
@@ -50,7 +57,8 @@ def test_whoever_has_it_open_holds_it(repo: Repo) -> None:
 
 def test_a_git_elsewhere_holds_nothing_here(repo: Repo, elsewhere: Process) -> None:
     assert lock_holder(lock(repo), repo, Running([elsewhere])) is None
-    assert elsewhere.name == "git"
+    elsewhere.places.append(repo.path)
+    assert lock_holder(lock(repo), repo, Running([elsewhere])) == f"process {elsewhere.pid} (git)"
 
 
 @pytest.mark.parametrize(("owner", "held"), [(65534, True), (0, False)])
@@ -61,9 +69,6 @@ def test_a_git_that_may_not_be_looked_at_is_one_of_its_owners(repo: Repo, owner:
     with subprocess.Popen(
         ["git", "hash-object", "--stdin"], cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, user=owner
     ) as process:
-        hidden = Process(process.pid, [])
-        while hidden.name != "git":
-            del hidden.name
-        found = lock_holder(lock(repo), repo, Running([hidden]))
+        found = lock_holder(lock(repo), repo, Running([begun(Process(process.pid, []))]))
         process.kill()
     assert (found == f"process {process.pid} (git)") == held
