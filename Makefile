@@ -40,7 +40,7 @@ molecule: setup ## create, converge, idempotence, verify, destroy on a booted ho
 	@$(CHECK) molecule
 
 kills: setup ## healer and git killed at random moments; KILLS=500
-	@LOOP_KILLS=$(KILLS) $(BIN)/pytest --quiet tests/unit/plugins/module_utils/worktrees/test_heal_kill.py
+	@LOOP_KILLS=$(KILLS) $(BIN)/pytest --quiet tests/unit/plugins/module_utils/worktrees/test_killed.py
 
 cells: setup ## what an agent can leave, and cycles killed at random moments, on a booted host; CYCLE_KILLS=200
 	@KILLS=$(CYCLE_KILLS) $(CHECK) cells

@@ -129,7 +129,7 @@ quarantined:
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import Worktree, absent, ensure
 
 
 def main() -> None:
@@ -147,14 +147,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    common = {key: given[key] for key in ("repo", "path", "branch", "quarantine", "run_lock")}
-    common["check"] = module.check_mode
+    fields = ("repo", "path", "branch", "base_ref", "quarantine", "run_lock")
+    wanted = Worktree(**{key: given[key] for key in fields})
     try:
         put_habits_aside(module.ansible_version)
         if given["state"] == "present":
-            result = ensure(base_ref=given["base_ref"], fresh=given["fresh"], **common)
+            result = ensure(wanted, fresh=given["fresh"], check=module.check_mode)
         else:
-            result = absent(**common)
+            result = absent(wanted, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
     plan = result.pop("plan")

@@ -99,7 +99,7 @@ registered:
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import Chosen, restore
 
 
 def main() -> None:
@@ -115,9 +115,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    given = module.params
     try:
         put_habits_aside(module.ansible_version)
-        result = restore(**module.params, check=module.check_mode)
+        result = restore(
+            given["quarantine"], given["what"], Chosen(given["repo"], given["path"], given["branch"]),
+            within=given["within"], run_lock=given["run_lock"], check=module.check_mode,
+        )  # fmt: skip
     except LoopError as error:
         module.fail_json(msg=str(error))
     plan = result.pop("plan")

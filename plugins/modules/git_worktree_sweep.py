@@ -112,13 +112,12 @@ purged:
   returned: success
 """
 
-from typing import Any
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import limits_of, number_of
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import sweep
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep
 
 
 def main() -> None:
@@ -140,15 +139,12 @@ def main() -> None:
     )
     given = module.params
     plain = ("workspace", "repos", "branch_prefixes", "worktree_root", "keep", "quarantine", "run_lock")
-    options: dict[str, Any] = {key: given[key] for key in plain}
     try:
         put_habits_aside(module.ansible_version)
-        result = sweep(
-            older_than=number_of(given["older_than"], "older_than"),
-            quarantine_keep=limits_of(given["quarantine_keep"]) if given["quarantine_keep"] else None,
-            check=module.check_mode,
-            **options,
-        )
+        older_than = number_of(given["older_than"], "older_than")
+        retention = Retention(**limits_of(given["quarantine_keep"])) if given["quarantine_keep"] else None
+        scope = Scope(older_than=older_than, **{key: given[key] for key in plain})
+        result = sweep(scope, retention, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
     plan = result.pop("plan") + [f"keep {one['path']}: {one['why']}" for one in result["kept"]]

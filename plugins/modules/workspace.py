@@ -160,7 +160,7 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         token = app_auth.token_for(env_file, app)
         given = {key: value for key, value in wanted.items() if value is not None}
-        result = checkouts.update(checkouts.Settings(token=token, **given), check=module.check_mode)
+        result = checkouts.update(checkouts.Workspace(token=token, **given), check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
     for one in result["repositories"]:

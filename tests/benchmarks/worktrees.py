@@ -32,7 +32,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import Worktree, absent  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep  # noqa: E402
 
 RUNS = 5
 BOUNDS = {
@@ -94,11 +95,11 @@ def fix(stage: Stage) -> None:
 
 def one_by_one(stage: Stage) -> None:
     for path, branch in stage.leftovers():
-        heal.absent(str(stage.repo), path, branch, quarantine=f"{stage.live}/runs/.quarantine")
+        absent(Worktree(str(stage.repo), path, branch, quarantine=f"{stage.live}/runs/.quarantine"))
 
 
-def sweep(stage: Stage) -> None:
-    answer = heal.sweep([str(stage.repo)], ["hyrule-loop"], f"{stage.live}/runs")
+def in_one_pass(stage: Stage) -> None:
+    answer = sweep(Scope(f"{stage.live}/runs", ["hyrule-loop"], [str(stage.repo)]))
     if len(answer["removed"]) != stage.count:
         raise SystemExit(f"the sweep took {len(answer['removed'])} of {stage.count} leftovers: {answer['kept'][:3]}")
 
@@ -112,7 +113,7 @@ def memory(stage: Stage) -> float:
     """MiB that a process of its own needs for one pass."""
 
     def child() -> None:
-        sweep(stage)
+        in_one_pass(stage)
         os.write(writer, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode())
 
     stage.seconds(lambda _stage: None)
@@ -132,8 +133,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=ram) as name:
         top = Path(name)
         many, fewer = Stage(top, 600), Stage(top, 100)
-        seed, single, swept = medians(many, fix, one_by_one, sweep)
-        seed_fewer, single_fewer, swept_fewer = medians(fewer, fix, one_by_one, sweep)
+        seed, single, swept = medians(many, fix, one_by_one, in_one_pass)
+        seed_fewer, single_fewer, swept_fewer = medians(fewer, fix, one_by_one, in_one_pass)
         big, small = Stage(top, 20, 3000), Stage(top, 20)
         (heavy,), (light,) = medians(big, one_by_one), medians(small, one_by_one)
         found = {

@@ -40,7 +40,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, rules, schema  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff  # noqa: E402
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import quarantine  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import manifests  # noqa: E402
 
 SECONDS = 1.0
 STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any more
@@ -204,17 +204,17 @@ def manifest(content: bytes) -> None:
     place = _directory() / "20260102T030405Z-1a2b3c4d-0"
     place.mkdir(exist_ok=True)
     (place / "manifest.json").write_bytes(content)
-    listed = quarantine.listing(str(place.parent))
+    listed = manifests.listing(str(place.parent))
     json.dumps(listed, ensure_ascii=False).encode()
     if [one["id"] for one in listed] != [place.name] or not all(isinstance(one["what"], str) for one in listed):
         raise Finding(f"listed as {listed!r}")
-    found = quarantine.load_manifest(str(place))
-    for key in ("path", "repo", "restored_to"):
-        if found.get(key) and os.path.normpath(os.path.join("/", found[key])) != found[key]:
-            raise Finding(f"{key} is {found[key]!r}")
-    if "damaged" not in found:
-        quarantine.write_manifest(str(place), {"size": 1})
-        if quarantine.load_manifest(str(place)).get("size") != 1:
+    found = manifests.Manifest.read(str(place))
+    for path in filter(None, (found.path, found.repo, found.restored_to)):
+        if os.path.normpath(os.path.join("/", path)) != path:
+            raise Finding(f"a path is {path!r}")
+    if not found.damaged:
+        manifests.write_manifest(str(place), {"size": 1})
+        if manifests.Manifest.read(str(place)).size != 1:
             raise Finding("what was read could not be written")
 
 
@@ -241,7 +241,6 @@ def admin(content: bytes) -> None:
     read = worktree_admin.read_admin(str(place))
     if read.target and (not read.target.startswith("/") or "\0" in read.target):
         raise Finding(f"a worktree at {read.target!r}")
-    worktree_admin.plain_keys(str(place), os.path.realpath)
     worktree_admin.mentioned(str(place))
     worktree_admin.index_tree(read)
     worktree_admin.last_commit(read)

@@ -33,7 +33,7 @@ from ..host import settings
 from ..host.settings import Settings
 from ..host.systemd import systemctl
 from ..host.users import as_user
-from ..worktrees import quarantine
+from ..worktrees.restore import restore
 from . import engine_run, handover
 from .handover import Handover
 
@@ -265,7 +265,7 @@ def inside(config_path: str, path: str, *command: str) -> int:
 def earlier(place: str, what: str, *within: str) -> int:
     """Put a thing of an older layout's quarantine back to where it stood in that layout."""
     try:
-        back = quarantine.restore(place, what, within=within)
+        back = restore(place, what, within=within)
     except LoopError as error:
         sys.stderr.write(f"{error}\n")
         return 1

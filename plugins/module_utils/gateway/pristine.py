@@ -24,8 +24,7 @@ from ..base.clock import age_of, stamp
 from ..base.errors import LoopError, without_passwords
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
 from ..git.command import ANY, credentials, git, rows
-from ..git.damage import Damaged, ask, fetch, flaw
-from ..git.damage import check as check_whole
+from ..git.damage import Damaged, ask, check_whole, fetch, flaw
 from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks
 from ..host.settings import Settings

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from ..base.errors import LoopError, TimedOut, certificate
@@ -84,16 +85,22 @@ def available() -> bool:
     return shutil.which("git") is not None
 
 
+class Terms(TypedDict, total=False):
+    """What a git gets beside its words, and how much it may."""
+
+    environment: Mapping[str, str] | None
+    config: Mapping[str, str] | None
+    timeout: float  # seconds
+    most: int | None  # bytes that it may say, or write into a file; None for no bound
+
+
 def git(
     directory: str,
     arguments: Sequence[str],
     *,
     stdin: bytes | int | None = None,
-    environment: Mapping[str, str] | None = None,
-    config: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
-    timeout: float = SECONDS,
-    most: int | None = None,
+    **terms: Unpack[Terms],
 ) -> tuple[int, str, str]:
     """Run ``git ARGUMENTS`` in ``directory``; (exit status, stdout, stderr), text with surrogates.
 
@@ -106,42 +113,56 @@ def git(
         raise LoopError(f"git {arguments[0]}: {directory} is not a directory that can be entered")
     if not available():
         raise LoopError("the program git is missing on this host; Debian's package is git")
+    called = f"git {arguments[0]} in {directory}"
+    try:
+        status, out, err = _run(directory, arguments, stdin, terms)
+    except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
+        raise LoopError(f"{called} cannot be run: {error}") from error
+    if status is None:
+        raise TimedOut(f"{called} took longer than {terms.get('timeout', SECONDS):g} s")
+    if status == -signal.SIGXCPU:
+        raise TimedOut(f"{called} worked for longer than {MAX_WORK} s")
+    if status == -signal.SIGXFSZ:
+        raise LoopError(f"{called} has more than {terms.get('most')} bytes to say")
+    if status not in ok:
+        raise LoopError(f"{called} ended with {status}: {_reason(arguments[0], err)}")
+    return status, out, err
+
+
+def _run(
+    directory: str, arguments: Sequence[str], stdin: bytes | int | None, terms: Terms
+) -> tuple[int | None, str, str]:
+    """(exit status, stdout, stderr); the status is None where its time was up. OSError where it cannot be started."""
+    most = terms.get("most")
+    source = subprocess.DEVNULL if stdin is None else stdin if isinstance(stdin, int) else subprocess.PIPE
     with contextlib.ExitStack() as stack:
-        source = subprocess.DEVNULL if stdin is None else stdin if isinstance(stdin, int) else subprocess.PIPE
-        sink = subprocess.PIPE if most is None else stack.enter_context(tempfile.TemporaryFile())
-        try:
-            process = subprocess.Popen(
-                [*begun(), "git", *arguments], cwd=directory, env=whole_environment(environment, config),
-                stdin=source, stdout=sink, stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:  # too many or too long arguments; a NUL in one
-            raise LoopError(f"git {arguments[0]} in {directory} cannot be run: {error}") from error
-        with ended_after(process, timeout) as late:
+        # Only what is written into a file can be bounded.
+        sink = None if most is None else stack.enter_context(tempfile.TemporaryFile())
+        process = subprocess.Popen(
+            [*begun(), "git", *arguments], cwd=directory, start_new_session=True,
+            env=whole_environment(terms.get("environment"), terms.get("config")),
+            stdin=source, stdout=sink or subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        with ended_after(process, terms.get("timeout", SECONDS)) as late:
             if most is not None:
                 _bound(process.pid, most)
-            out, error_text = process.communicate(stdin if isinstance(stdin, bytes) else None)
-        if late.is_set():
-            raise TimedOut(f"git {arguments[0]} in {directory} took longer than {timeout:g} s")
-        if not isinstance(sink, int):
+            out, err = process.communicate(stdin if isinstance(stdin, bytes) else None)
+        if sink:
             sink.seek(0)
-            out = sink.read()
-    status: int = process.returncode
-    if status == -signal.SIGXCPU:
-        raise TimedOut(f"git {arguments[0]} in {directory} worked for longer than {MAX_WORK} s")
-    if status == -signal.SIGXFSZ:
-        raise LoopError(f"git {arguments[0]} in {directory} has more than {most} bytes to say")
-    text, err = (stream.decode("utf-8", "surrogateescape") for stream in (out, error_text))
-    if status not in ok:
-        lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
-        # git says what is wrong first and ends with advice.
-        told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
-        if arguments[0] == "push":  # that it failed says little: why it was refused is in the remote's own words
-            remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
-            told = [f"the remote says: {' '.join(words)}"] if (words := [line for line in remote if line]) else told
-        hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
-        why = certificate(told[0]) or show(told[0], MAX_TOLD)
-        raise LoopError(f"git {arguments[0]} in {directory} ended with {status}: {why}{hint}")
-    return status, text, err
+            out = b"" if late.is_set() else sink.read()
+    text, told = (stream.decode("utf-8", "surrogateescape") for stream in (out, err))
+    return None if late.is_set() else process.returncode, text, told
+
+
+def _reason(command: str, err: str) -> str:
+    """Why it failed, of all that it says: what is wrong comes first and advice last."""
+    lines = [line for line in err.splitlines() if line.strip()] or ["no message"]
+    told = [line for line in lines if line.startswith(("fatal:", "error:"))][:1] or lines[-1:]
+    if command == "push":  # that it failed says little: why it was refused is in the remote's own words
+        remote = (line.removeprefix("remote:").strip() for line in lines if line.startswith("remote:"))
+        told = [f"the remote says: {' '.join(words)}"] if (words := [line for line in remote if line]) else told
+    hint = MOVED if re.search(r"returned error: 30[12378]$", told[0]) else ""
+    return (certificate(told[0]) or show(told[0], MAX_TOLD)) + hint
 
 
 @functools.cache

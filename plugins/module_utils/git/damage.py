@@ -3,8 +3,8 @@
 """Whether a repository is whole: all that a fetch into it, a worktree of its tip and a push from it need is there.
 
 Looked at in two steps, both cheap enough for a host with nothing to do: ``flaw`` without git, which waits at a pipe and
-goes wherever a link leads, and ``check`` by git. The network is to blame where the remote does not answer outside of
-the repository either; else a fetch that fails is the repository's fault, whatever git makes of it.
+goes wherever a link leads, and ``check_whole`` by git. The network is to blame where the remote does not answer outside
+of the repository either; else a fetch that fails is the repository's fault, whatever git makes of it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def ask(
         raise Damaged(str(error)) from error
 
 
-def check(common: str, tip: str, *, history: bool = True) -> None:
+def check_whole(common: str, tip: str, *, history: bool = True) -> None:
     """Damaged unless every ref names what is there, with all commits before it, and ``tip``, if any, has all its files.
 
     Without ``history``, which takes its time, what comes before the refs is believed.

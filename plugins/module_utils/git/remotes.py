@@ -28,11 +28,7 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
     elsewhere = "://" in repo or repo.startswith("/")
     if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo, re.ASCII):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
-        raise LoopError(
-            f"the URL of {dest} holds a password, which every user of the host could read: write GH_TOKEN into"
-            " engineering_loop_env_file instead"
-        )
+    _check_password(repo, f"the URL of {dest}")
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest, re.ASCII):
         raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
@@ -45,8 +41,12 @@ def check_engine(repo: str) -> None:
     shown = without_passwords(repo)
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
         raise LoopError(f"engineering_loop_repo {shown!r} is not the URL or path of a git repository or bundle")
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repo):
+    _check_password(repo, f"engineering_loop_repo {shown}")
+
+
+def _check_password(url: str, what: str) -> None:
+    if re.match(r"\w+://[^/@]*:[^/@]*@", url):
         raise LoopError(
-            f"engineering_loop_repo {shown} holds a password, which every user of the host could read: write"
-            " GH_TOKEN into engineering_loop_env_file instead"
+            f"{what} holds a password, which every user of the host could read: write GH_TOKEN into"
+            " engineering_loop_env_file instead"
         )

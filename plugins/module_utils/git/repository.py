@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One repository's truth, read without trusting it: names, refs, objects, locks; admin directories: ``admins``."""
+"""One repository's truth, read without trusting it: names, refs, objects, locks."""
 
 from __future__ import annotations
 
@@ -173,6 +173,8 @@ def read_small(path: str) -> str | None:
 
 def refs_below(repo: Repo, names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Branches called one of ``names`` or below one: {branch: (commit, symref target)}."""
+    if not names:  # git would list all
+        return {}
     _status, out, _err = repo.git(
         ["for-each-ref", "--format=%(refname)%00%(objectname)%00%(symref)", *(f"refs/heads/{name}" for name in names)]
     )

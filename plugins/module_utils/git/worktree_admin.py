@@ -20,27 +20,27 @@ class Admin:
     """One directory of ``.git/worktrees``, read without git and without trusting it."""
 
     name: str
-    place: str
+    directory: str
     target: str = ""  # where the worktree should stand
     head: str = ""  # commit of a detached HEAD
     branches: tuple[str, ...] = ()  # checked out, or waited for by a rebase or bisect
 
 
-def read_admin(place: str, real: Callable[[str], str] = os.path.realpath) -> Admin:
+def read_admin(directory: str, real: Callable[[str], str] = os.path.realpath) -> Admin:
     """What the admin directory says, as far as it can be read."""
-    admin = Admin(os.path.basename(place), place)
-    target = (read_small(f"{place}/gitdir") or "").removesuffix("\n")
+    admin = Admin(os.path.basename(directory), directory)
+    target = (read_small(f"{directory}/gitdir") or "").removesuffix("\n")
     if target.endswith("/.git") and "\0" not in target:
-        target = os.path.normpath(os.path.join(place, target[: -len("/.git")]))
+        target = os.path.normpath(os.path.join(directory, target[: -len("/.git")]))
         parent, name = os.path.split(target)
         admin.target = os.path.join(real(parent), name)
-    head = (read_small(f"{place}/HEAD") or "").strip()
+    head = (read_small(f"{directory}/HEAD") or "").strip()
     held = [head.removeprefix("ref:").strip()] if head.startswith("ref:") else []
     if OBJECT.fullmatch(head):
         admin.head = head
     # Only a detached worktree can wait for a branch; with many worktrees every file that is not read counts.
     for state in () if held else ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
-        name = (read_small(f"{place}/{state}") or "").strip()
+        name = (read_small(f"{directory}/{state}") or "").strip()
         held.append(name if name.startswith("refs/") or not name else f"refs/heads/{name}")
     admin.branches = tuple(ref.removeprefix("refs/heads/") for ref in held if ref.startswith("refs/heads/"))
     return admin
@@ -48,7 +48,7 @@ def read_admin(place: str, real: Callable[[str], str] = os.path.realpath) -> Adm
 
 def adopt(admins: Sequence[Admin], trees: Sequence[str]) -> None:
     """Join an admin directory that lost its worktree with the tree whose ``.git`` names it."""
-    lost = {admin.place: admin for admin in admins if not os.path.lexists(admin.target)}
+    lost = {admin.directory: admin for admin in admins if not os.path.lexists(admin.target)}
     for tree in trees if lost else ():
         link = (read_small(f"{tree}/.git") or "").strip()
         admin = lost.get(os.path.realpath(link.removeprefix("gitdir:").strip())) if link.startswith("gitdir:") else None
@@ -69,14 +69,9 @@ def resolver() -> Callable[[str], str]:
 
 def admins_of(repo: Repo) -> list[Admin]:
     """Every entry of ``.git/worktrees``, sorted by name."""
-    place = f"{repo.common}/worktrees"
-    real = resolver()
-    return [read_admin(f"{place}/{name}", real) for name in sorted(_names(repo))]
-
-
-def _names(repo: Repo) -> list[str]:
+    top, real = f"{repo.common}/worktrees", resolver()
     try:
-        return os.listdir(f"{repo.common}/worktrees")
+        return [read_admin(f"{top}/{name}", real) for name in sorted(os.listdir(top))]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except PermissionError as error:
@@ -92,16 +87,16 @@ def check_outside(path: str, admins: Sequence[Admin]) -> None:
 
 def last_commit(admin: Admin) -> str:
     """Where the worktree's HEAD was last, as its reflog tells; empty where there is none."""
-    rows = (read_small(f"{admin.place}/logs/HEAD") or "").splitlines()
+    rows = (read_small(f"{admin.directory}/logs/HEAD") or "").splitlines()
     words = rows[-1].split(" ") if rows else []
     return words[1] if len(words) > 1 and OBJECT.fullmatch(words[1]) else ""
 
 
-def mentioned(place: str) -> list[str]:
+def mentioned(directory: str) -> list[str]:
     """Every object name that the admin directory's text files hold: reflog, rebase state, ORIG_HEAD, …"""
     found: dict[str, None] = {}
-    for file in files_below(place):
-        part = os.path.relpath(file, place).split("/")
+    for file in files_below(directory):
+        part = os.path.relpath(file, directory).split("/")
         if part[-1] != "index" and part[0] != "modules":
             found.update(dict.fromkeys(OBJECT.findall(read_small(file) or "")))
     return list(found)
@@ -110,7 +105,7 @@ def mentioned(place: str) -> list[str]:
 def index_tree(admin: Admin) -> str:
     """The tree that the index says it equals (its cache-tree extension); empty where it differs from every tree."""
     try:
-        content = read_bytes(f"{admin.place}/index", limit=256 * SMALL) or b""
+        content = read_bytes(f"{admin.directory}/index", limit=256 * SMALL) or b""
     except LoopError:
         return ""
     found = re.search(rb"TREE....\0(\d+) \d+\n", content[max(content.rfind(b"TREE"), 0) :], re.DOTALL)
@@ -122,7 +117,7 @@ def index_tree(admin: Admin) -> str:
 
 def staged(repo: Repo, admin: Admin) -> str:
     """A tree that holds every object of the worktree's index, so that none is ever pruned; empty where it has none."""
-    where = {"GIT_DIR": admin.place, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.place}/index"}
+    where = {"GIT_DIR": admin.directory, "GIT_COMMON_DIR": repo.common, "GIT_INDEX_FILE": f"{admin.directory}/index"}
     _status, out, _err = repo.git(["ls-files", "--stage", "-z", "--", ":/"], environment=where, ok=range(256))
     names = sorted({row.split(" ")[1] for row in out.split("\0") if row and not row.startswith("160000")})
     real = [name for name, kind in objects(repo, names) if kind == "blob"]

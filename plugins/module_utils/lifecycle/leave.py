@@ -29,7 +29,7 @@ from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
 from ..release import releases
-from ..worktrees import quarantine
+from ..worktrees.manifests import listing
 from . import adopt, core_files, takeover
 
 Json = dict[str, Any]
@@ -258,7 +258,7 @@ def _kept_aside(config: Settings) -> list[Json]:
     """What an older layout has in its quarantine."""
     if not settings.celled(config):
         with contextlib.suppress(LoopError):
-            return quarantine.listing(f"{config.runs_dir}/.quarantine")
+            return listing(f"{config.runs_dir}/.quarantine")
     return []
 
 

@@ -18,32 +18,30 @@ import shutil
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..base.clock import fine_stamp
 from ..base.errors import Denied, LoopError, without_passwords
-from ..base.files import alone_in, lstat_of, remove_tree, write_atomic
+from ..base.files import alone_in, inside, lstat_of, remove_tree, write_atomic
 from ..base.untrusted import shown
 from ..git.command import ANY, available, credentials, git
-from ..git.damage import Damaged, fetch, flaw, remote_refs
-from ..git.damage import check as check_whole
+from ..git.damage import Damaged, check_whole, fetch, flaw, remote_refs
 from ..git.locks import lock_holder
 from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks, open_repo
 from ..host.processes import cycle_in_progress, processes
 from ..host.users import account, as_user
-from .quarantine import move, needs_root
+from .moves import move
+from .owners import LOCK_SECONDS, needs_root
 
 Json = dict[str, Any]
 
 QUARANTINE = ".quarantine"
-NETWORK_SECONDS = 300.0
+NETWORK_SECONDS = 300.0  # how long one word with a remote may take
 REFRESH_SECONDS = 900.0  # how long another refresh of the same checkouts is waited for
-HEAL_SECONDS = 120.0
 # What a checkout's own configuration may say. Everything else (filters, hooks, other
 # places to fetch from, files to include) would let the agent choose what git does here.
 HARMLESS = re.compile(
@@ -60,7 +58,7 @@ UNFINISHED = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class Workspace:
     """What an operator asks for; the options of the module ``workspace``."""
 
     root: str
@@ -74,15 +72,6 @@ class Settings:
     run_lock: str = ""
     askpass: str = ""
     token: str = field(default="", repr=False)
-    seconds: float = 0.0  # for all of them together; 0 for no limit
-    began: float = field(default_factory=time.monotonic, repr=False)
-
-    def network_seconds(self) -> float:
-        """How long one more word with a remote may take."""
-        left = self.began + self.seconds - time.monotonic() if self.seconds else NETWORK_SECONDS
-        if left <= 0:
-            raise LoopError(f"no time was left for it: all of them together may take {self.seconds:g} s")
-        return min(left, NETWORK_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,7 @@ class Checkout:
     version: str
 
 
-def update(settings: Settings, *, check: bool = False) -> Json:
+def update(workspace: Workspace, *, check: bool = False) -> Json:
     """Have every repository checked out at its tip.
 
     Returns ``changed``, ``failed`` (names) and ``repositories``, one
@@ -104,16 +93,16 @@ def update(settings: Settings, *, check: bool = False) -> Json:
     cloned, updated, current, restored (something was put aside), left (conflicts=report),
     busy (somebody works in it) or failed.
     """
-    checkouts = [_checkout(settings, given) for given in settings.repositories]
+    checkouts = [_checkout(workspace, given) for given in workspace.repositories]
     names = [one.dest for one in checkouts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise LoopError(f"two repositories have the same dest in {settings.root}: {', '.join(twice)}")
-    if check and not (_has_account(settings.user) and available()):
+        raise LoopError(f"two repositories have the same dest in {workspace.root}: {', '.join(twice)}")
+    if check and not (_has_account(workspace.user) and available()):
         found = [_foretold(one) for one in checkouts]
     else:
-        in_use = _in_use(settings, checkouts)
-        found = as_user(settings.user, lambda: _update_all(settings, checkouts, in_use, check))
+        in_use = _in_use(workspace, checkouts)
+        found = as_user(workspace.user, lambda: _update_all(workspace, checkouts, in_use, check))
     return {
         "changed": any(one["status"] in ("cloned", "updated", "restored") or one["removed_config"] for one in found),
         "failed": [one["dest"] for one in found if one["status"] == "failed"],
@@ -121,9 +110,9 @@ def update(settings: Settings, *, check: bool = False) -> Json:
     }
 
 
-def _checkout(settings: Settings, given: Mapping[str, str]) -> Checkout:
-    remote = remote_of(given, settings.git_url)
-    return Checkout(remote.repo, remote.url, remote.dest, os.path.join(settings.root, remote.dest), remote.version)
+def _checkout(workspace: Workspace, given: Mapping[str, str]) -> Checkout:
+    remote = remote_of(given, workspace.git_url)
+    return Checkout(**remote._asdict(), path=os.path.join(workspace.root, remote.dest))
 
 
 def _foretold(one: Checkout) -> Json:
@@ -141,44 +130,42 @@ def _has_account(user: str) -> bool:
     return True
 
 
-def _in_use(settings: Settings, checkouts: Sequence[Checkout]) -> dict[str, str]:
+def _in_use(workspace: Workspace, checkouts: Sequence[Checkout]) -> dict[str, str]:
     """Who works in which checkout right now; asked before root is given up, which sees all processes."""
-    cycle = cycle_in_progress(settings.run_lock, "")
+    cycle = cycle_in_progress(workspace.run_lock, "")
     if cycle:
         return {one.dest: f"a cycle is in progress: {cycle}" for one in checkouts}
     found: dict[str, str] = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            place = os.readlink(f"/proc/{pid}/cwd") + "/"
-            for one in checkouts:
-                if place.startswith(os.path.realpath(one.path) + "/"):
-                    found[one.dest] = f"process {pid} works in it"
+    for process in processes().processes:
+        for one in checkouts:
+            if any(inside(place, os.path.realpath(one.path)) for place in process.places[1:2]):  # where it stands
+                found[one.dest] = f"process {process.pid} works in it"
     return found
 
 
 def _update_all(
-    settings: Settings, checkouts: Sequence[Checkout], in_use: Mapping[str, str], check: bool
+    workspace: Workspace, checkouts: Sequence[Checkout], in_use: Mapping[str, str], check: bool
 ) -> list[Json]:
     with contextlib.ExitStack() as stack:
         if not check:
             try:
-                os.makedirs(settings.root, mode=0o750, exist_ok=True)
+                os.makedirs(workspace.root, mode=0o750, exist_ok=True)
             except OSError as error:
-                raise LoopError(f"{settings.root} cannot be made by {settings.user}: {error.strerror}") from error
-            stack.enter_context(alone_in(settings.root, settings.seconds or REFRESH_SECONDS))
-            for name in os.listdir(settings.root):
+                raise LoopError(f"{workspace.root} cannot be made by {workspace.user}: {error.strerror}") from error
+            stack.enter_context(alone_in(workspace.root, REFRESH_SECONDS))
+            for name in os.listdir(workspace.root):
                 if name.startswith(".clone-"):  # of a killed run: whoever gets here is alone
                     with contextlib.suppress(LoopError):  # in nobody's way: each clone has a name of its own
-                        remove_tree(os.path.join(settings.root, name))
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, settings.jobs)))
-        return list(pool.map(lambda one: _update(settings, one, in_use.get(one.dest, ""), check), checkouts))
+                        remove_tree(os.path.join(workspace.root, name))
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, workspace.jobs)))
+        return list(pool.map(lambda one: _update(workspace, one, in_use.get(one.dest, ""), check), checkouts))
 
 
-def _update(settings: Settings, one: Checkout, in_use: str, check: bool) -> Json:
+def _update(workspace: Workspace, one: Checkout, in_use: str, check: bool) -> Json:
     """One checkout; whatever is wrong with it is its own outcome and no one else's."""
     outcome = _outcome(one, "failed")
     try:
-        _bring_up(settings, one, in_use, check, outcome)
+        _bring_up(workspace, one, in_use, check, outcome)
     except Denied as error:
         outcome.update(status="failed", detail=needs_root(error.source))
     except LoopError as error:
@@ -196,11 +183,11 @@ def _outcome(one: Checkout, status: str) -> Json:
     }  # fmt: skip
 
 
-def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outcome: Json) -> None:
+def _bring_up(workspace: Workspace, one: Checkout, in_use: str, check: bool, outcome: Json) -> None:
     if _vacant(one.path):
         outcome["status"] = "cloned"
         if not check:
-            outcome["after"] = _clone(settings, one)
+            outcome["after"] = _clone(workspace, one)
         return
     if in_use:
         outcome.update(status="busy", detail=f"{in_use}; it was left as it is")
@@ -210,27 +197,27 @@ def _bring_up(settings: Settings, one: Checkout, in_use: str, check: bool, outco
         try:
             if not why:
                 if not check:  # a heal of its worktrees takes turns with this
-                    stack.enter_context(alone_in(f"{one.path}/.git", HEAL_SECONDS))
-                _advance(settings, one, check, outcome)
+                    stack.enter_context(alone_in(f"{one.path}/.git", LOCK_SECONDS))
+                _advance(workspace, one, check, outcome)
                 return
         except Damaged as error:
             why = str(error)
-        _replace(settings, one, why, check, outcome)
+        _make_anew(workspace, one, why, check, outcome)
 
 
-def _advance(settings: Settings, one: Checkout, check: bool, outcome: Json) -> None:
+def _advance(workspace: Workspace, one: Checkout, check: bool, outcome: Json) -> None:
     """A checkout that looks sound to its tip. Raises Damaged where it is not sound after all."""
     common = f"{one.path}/.git"
-    outcome["removed_config"] = _tidy_config(settings, one, check)
+    outcome["removed_config"] = _tidy_config(workspace, one, check)
     if not check:
         _unlock(one.path)
     state = _state(one.path)
-    tip = _remote_tip(settings, one)
+    tip = _remote_tip(workspace, one)
     outcome.update(before=state["oid"], after=tip)
     current = state["branch"] == one.version and state["oid"] == tip and not state["dirty"]
     if not current and not check:
         refs = "+refs/heads/*:refs/remotes/origin/*"
-        fetch(common, one.url, refs, *_access(settings, one), settings.network_seconds())
+        fetch(common, one.url, refs, *_access(workspace, one), NETWORK_SECONDS)
     if current or not check:
         check_whole(common, tip)
     if current:
@@ -241,12 +228,12 @@ def _advance(settings: Settings, one: Checkout, check: bool, outcome: Json) -> N
         outcome["status"] = "updated"
         if not check:
             _git(one.path, ["merge", "--quiet", "--ff-only", tip])
-    elif settings.conflicts == "report":
+    elif workspace.conflicts == "report":
         outcome.update(status="left", after=state["oid"], detail=f"{', '.join(reasons)}; it was left as it is")
     else:
         outcome.update(status="restored", detail=", ".join(reasons))
         if not check:
-            outcome["quarantined"] = _put_aside(settings, one, state, tip, reasons)
+            outcome["quarantined"] = _put_aside(workspace, one, state, tip, reasons)
             _git(one.path, ["checkout", "--quiet", "--force", "--no-track", "-B", one.version, tip])
 
 
@@ -304,9 +291,9 @@ def _state(path: str) -> Json:
     }
 
 
-def _remote_tip(settings: Settings, one: Checkout) -> str:
+def _remote_tip(workspace: Workspace, one: Checkout) -> str:
     wanted = f"refs/heads/{one.version}"
-    tip = remote_refs(one.url, wanted, *_access(settings, one), settings.network_seconds()).get(wanted)
+    tip = remote_refs(one.url, wanted, *_access(workspace, one), NETWORK_SECONDS).get(wanted)
     if not tip:
         raise LoopError(f"{one.url} has no branch {one.version}")
     return tip
@@ -334,26 +321,26 @@ def _reached(path: str, commit: str, tip: str) -> bool:
 # --- doing --------------------------------------------------------------------------------
 
 
-def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, settings.token, settings.askpass, settings.git_url)
+def _access(workspace: Workspace, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
+    environment, config = credentials(one.url, workspace.token, workspace.askpass, workspace.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 
-def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lambda: None) -> str:
+def _clone(workspace: Workspace, one: Checkout, instead: Callable[[], None] = lambda: None) -> str:
     """Beside its place, then renamed into it, so that a killed clone is never taken for a checkout.
 
     ``instead`` is called when the clone is complete: it makes the place free.
     """
-    environment, config = _access(settings, one)
-    aside = tempfile.mkdtemp(prefix=f".clone-{one.dest}-", dir=settings.root)
+    environment, config = _access(workspace, one)
+    aside = tempfile.mkdtemp(prefix=f".clone-{one.dest}-", dir=workspace.root)
     try:
         git(
-            settings.root,
+            workspace.root,
             ["clone", "--quiet", "--no-tags", "--template=", "--branch", one.version, "--", one.url, aside],
-            environment=environment, config=config, timeout=settings.network_seconds(),
+            environment=environment, config=config, timeout=NETWORK_SECONDS,
         )  # fmt: skip
-        placed = Checkout(one.repo, one.url, one.dest, aside, one.version)
-        _tidy_config(settings, placed, check=False)
+        placed = replace(one, path=aside)
+        _tidy_config(workspace, placed, check=False)
         os.chmod(aside, 0o750)
         commit = git(aside, ["rev-parse", "HEAD"])[1].strip()
         instead()
@@ -366,7 +353,7 @@ def _clone(settings: Settings, one: Checkout, instead: Callable[[], None] = lamb
     return commit
 
 
-def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:
+def _tidy_config(workspace: Workspace, one: Checkout, check: bool) -> list[str]:
     """The checkout's configuration as it should be; the names of what was wrong in it or is set anew.
 
     What decides over our own git calls is removed before the first of them looks at it.
@@ -380,8 +367,8 @@ def _tidy_config(settings: Settings, one: Checkout, check: bool) -> list[str]:
     wanted = {
         "remote.origin.url": one.url,
         "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
-        "user.name": settings.git_user_name,
-        "user.email": settings.git_user_email,
+        "user.name": workspace.git_user_name,
+        "user.email": workspace.git_user_email,
     }
     differing = [name for name, text in wanted.items() if text and [v for k, v in given if k == name] != [[text]]]
     if not check and (foreign or differing):
@@ -423,15 +410,14 @@ def _unlock(path: str) -> None:
             raise Damaged(f"{lock} cannot be removed: {error.strerror}") from error
 
 
-def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons: list[str]) -> str:
+def _put_aside(workspace: Workspace, one: Checkout, state: Json, tip: str, reasons: list[str]) -> str:
     """Keep what would be gone at the tip: commits under refs/salvage, the whole working tree by renames.
 
     The repository itself stays: worktrees of runs that wait for a person hang on it.
     """
     stamp = _stamp()
-    manifest: Json = {"checkout": one.path, "repo": one.repo, "why": reasons, "at": stamp, "branch": state["branch"]}
+    manifest: Json = {"why": reasons, "branch": state["branch"], "salvaged": {}}
     branch = _git(one.path, ["rev-parse", "--verify", "--quiet", f"refs/heads/{one.version}"], ok=ANY)[1].strip()
-    manifest["salvaged"] = {}
     for name, commit in (("HEAD", state["oid"]), (one.version, branch)):
         if re.fullmatch(r"[0-9a-f]{40,64}", commit) and not _reached(one.path, commit, tip):
             _git(one.path, ["update-ref", f"refs/salvage/{stamp}/{name}", commit])
@@ -439,7 +425,7 @@ def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons
     manifest["restore"] = f"git -C {one.path} checkout --detach {state['oid']}"
     if state["dirty"]:
         manifest["restore"] += f" && rsync -a --delete --exclude=.git {{this directory}}/tree/ {one.path}/"
-    place = _new_place(settings, one, stamp, manifest)
+    place = _new_place(workspace, one, stamp, manifest)
     if state["dirty"]:
         os.makedirs(f"{place}/tree")
         os.makedirs(f"{place}/git")
@@ -454,30 +440,31 @@ def _put_aside(settings: Settings, one: Checkout, state: Json, tip: str, reasons
     return place
 
 
-def _replace(settings: Settings, one: Checkout, why: str, check: bool, outcome: Json) -> None:
+def _make_anew(workspace: Workspace, one: Checkout, why: str, check: bool, outcome: Json) -> None:
     """Something that is no checkout stands in its place: it is moved aside whole, and cloned anew."""
-    if settings.conflicts == "report":
+    if workspace.conflicts == "report":
         outcome.update(status="left", detail=f"{why}; it was left as it is")
         return
     outcome.update(status="restored", detail=why)
     if check:
         return
     stamp = _stamp()
-    manifest = {"checkout": one.path, "repo": one.repo, "why": [why], "at": stamp}
 
     def make_way() -> None:
-        place = _new_place(settings, one, stamp, {**manifest, "restore": f"mv {{this directory}}/whole {one.path}"})
+        restore = f"mv {{this directory}}/whole {one.path}"
+        place = _new_place(workspace, one, stamp, {"why": [why], "restore": restore})
         move(one.path, f"{place}/whole")
         outcome["quarantined"] = place
 
-    outcome["after"] = _clone(settings, one, make_way)
+    outcome["after"] = _clone(workspace, one, make_way)
 
 
-def _new_place(settings: Settings, one: Checkout, stamp: str, manifest: Json) -> str:
+def _new_place(workspace: Workspace, one: Checkout, stamp: str, manifest: Json) -> str:
     """A directory in quarantine with the manifest in it, written before anything is moved there."""
-    place = os.path.join(settings.root, QUARANTINE, f"{one.dest}-{stamp}")
+    place = os.path.join(workspace.root, QUARANTINE, f"{one.dest}-{stamp}")
     os.makedirs(place, mode=0o750)
-    text = json.dumps(manifest, indent=2, sort_keys=True).replace("{this directory}", place)
+    whole = {"checkout": one.path, "repo": one.repo, "at": stamp, **manifest}
+    text = json.dumps(whole, indent=2, sort_keys=True).replace("{this directory}", place)
     write_atomic(f"{place}/manifest.json", f"{text}\n".encode(), mode=0o640)
     return place
 

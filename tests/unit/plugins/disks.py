@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from leftovers import World
+from worlds import World
 
 CLONE_NEWNS = 0x00020000
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.modules import git_worktree, git_worktree_sweep
-from leftovers import BRANCH, World, snapshot, usable
+from worlds import BRANCH, World, snapshot, usable
 
 Run = Callable[..., dict[str, Any]]
 

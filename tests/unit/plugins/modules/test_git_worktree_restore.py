@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
 from ansible_collections.as215932.engineering_loop.plugins.modules import git_worktree_restore
-from leftovers import BRANCH, World, git, snapshot, swept
+from worlds import BRANCH, World, git, snapshot, swept
 
 Restore = Callable[..., dict[str, Any]]
 

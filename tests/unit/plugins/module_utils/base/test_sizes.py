@@ -41,3 +41,15 @@ def test_what_is_none_is_refused_in_one_line(text: str, what: str, example: str)
 def test_what_is_empty_is_no_limit() -> None:
     assert limits_of({"age": "", "size": None, "min_age": "1d"}) == {"age": None, "size": None, "min_age": 86400}
     assert limits_of({"age": 0}) == {"age": 0}
+
+
+@pytest.mark.parametrize("given", [{"age": "2x"}, {"age": "5G"}, {"size": "5d"}, {"size": "-1"}, {"min_age": "1e9"}])
+def test_a_limit_that_is_none_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(LoopError, match="is not a"):
+        limits_of(given)
+
+
+def test_limits_are_read_as_they_are_meant() -> None:
+    assert limits_of({"age": "30d", "size": "1.5G", "min_age": ""}) == {
+        "age": 30 * 86400, "size": 1.5 * 1024**3, "min_age": None
+    }  # fmt: skip

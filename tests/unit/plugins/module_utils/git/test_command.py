@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, TimedOut
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import command as command_module
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git.command import (
     credentials,
     git,
@@ -248,7 +249,7 @@ def test_the_callers_environment_is_not_changed(repo: Path, monkeypatch: pytest.
 
 def test_what_hangs_without_a_limit_of_its_own_is_damaged(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe in the place of a file that git reads: nobody ever writes into it."""
-    monkeypatch.setitem(git.__kwdefaults__, "timeout", 0.5)
+    monkeypatch.setattr(command_module, "SECONDS", 0.5)
     index = repo / ".git" / "info" / "exclude"
     index.parent.mkdir(exist_ok=True)
     index.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.release 
 from celled import NEEDS_ROOT
 from deployed import SEED, SHA, Host, Running, deployed, running
 from disks import on_a_disk_of_its_own
-from leftovers import World
+from worlds import World
 
 
 @pytest.fixture(scope="module")

@@ -16,57 +16,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in, remove_tree
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import checkouts
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.checkouts import Settings
-from damages import DAMAGES, SETTINGS, Spoil, left_by_a_killed_git, setting
-
-ME = pwd.getpwuid(os.geteuid()).pw_name
-NAMES = ("one", "two", "three")
-
-
-def sh(directory: Path | str, *command: str) -> str:
-    identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    for who in ("AUTHOR", "COMMITTER"):
-        identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
-    done = subprocess.run(
-        command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-class World:
-    """A forge on disk with three repositories, and a workspace for them."""
-
-    def __init__(self, path: Path, user: str = ME) -> None:
-        self.forge, self.root = path / "forge", path / "state/workspace"
-        for name in NAMES:
-            work = path / "work" / name
-            work.mkdir(parents=True)
-            sh(work, "git", "init", "-q", "-b", "main")
-            (work / "README").write_text("0\n")
-            (work / ".gitignore").write_text("*.cache\n")
-            sh(work, "git", "add", "-A")
-            sh(work, "git", "commit", "-q", "-m", "0")
-            sh(path, "git", "clone", "-q", "--bare", str(work), str(self.forge / f"acme/{name}.git"))
-        self.work = path / "work"
-        (path / "state").mkdir()
-        self.settings = Settings(
-            root=str(self.root), repositories=[{"repo": f"acme/{name}"} for name in NAMES], user=user,
-            git_url=str(self.forge), git_user_name="Loop", git_user_email="loop@example.org",
-        )  # fmt: skip
-
-    def push(self, name: str, text: str) -> str:
-        (self.work / name / "README").write_text(f"{text}\n")
-        sh(self.work / name, "git", "commit", "-q", "-a", "-m", text)
-        sh(self.work / name, "git", "push", "-q", "--force", str(self.forge / f"acme/{name}.git"), "main")
-        return sh(self.work / name, "git", "rev-parse", "HEAD")
-
-    def update(self, check: bool = False, **changed: Any) -> dict[str, Any]:
-        return checkouts.update(Settings(**{**self.settings.__dict__, **changed}), check=check)
-
-    def statuses(self, check: bool = False, **changed: Any) -> list[str]:
-        return [one["status"] for one in self.update(check, **changed)["repositories"]]
+from workspaces import ME, NAMES, World, head, put, sh
 
 
 @pytest.fixture
@@ -78,12 +30,6 @@ def world(tmp_path: Path) -> World:
 def ready(world: World) -> World:
     world.update()
     return world
-
-
-def head(world: World, name: str) -> str:
-    assert sh(world.root / name, "git", "symbolic-ref", "HEAD") == "refs/heads/main"
-    assert sh(world.root / name, "git", "status", "--porcelain") == ""
-    return sh(world.root / name, "git", "rev-parse", "HEAD")
 
 
 def test_missing_ones_are_cloned_the_rest_follows(world: World) -> None:
@@ -299,15 +245,6 @@ def test_left_lock_files_and_killed_clones_are_cleared(ready: World) -> None:
     assert head(ready, "one") == tip and not (ready.root / ".clone-two").exists()
 
 
-def test_refs_in_a_reftable_are_replaced_by_a_clone(ready: World) -> None:
-    (ready.root / "one/.git/HEAD").write_text("ref: refs/heads/.invalid\n")
-    (ready.root / "one/mine").write_text("mine\n")
-    done = ready.update()["repositories"][0]
-    assert (done["status"], done["detail"]) == ("restored", "its refs are kept in a reftable")
-    assert Path(done["quarantined"], "whole/mine").read_text() == "mine\n"
-    assert ready.statuses() == ["current", "current", "current"]
-
-
 def test_where_somebody_works_nothing_moves(ready: World, tmp_path: Path) -> None:
     tips = {name: ready.push(name, "new") for name in NAMES}
     process = subprocess.Popen(["sleep", "60"], cwd=ready.root / "two")
@@ -367,7 +304,7 @@ def test_the_token_never_is_an_argument_nor_on_disk(
     wrapper.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nenv | grep -c extraHeader >> {seen}.env\nexec {real} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
-    wanted = checkouts.Settings(
+    wanted = checkouts.Workspace(
         root=str(world.root), repositories=[{"repo": "acme/one"}], user=ME, git_url="http://127.0.0.1:9",
         git_user_name="Loop", git_user_email="loop@example.org", token="s3cret",
     )  # fmt: skip
@@ -383,65 +320,6 @@ def test_eight_that_are_current_are_quick(world: World) -> None:
     begun = time.monotonic()
     assert not world.update(repositories=many)["changed"]
     assert time.monotonic() - begun < 5  # about 0.3 s where nothing else runs
-
-
-def test_all_together_have_a_bound_of_time(ready: World) -> None:
-    tip = ready.push("one", "new")
-    late = ready.update(seconds=1e-9)
-    assert late["failed"] == list(NAMES)
-    assert "no time was left for it: all of them together may take 1e-09 s" in late["repositories"][0]["detail"]
-    assert head(ready, "one") != tip
-    assert ready.update(seconds=60.0)["failed"] == [] and head(ready, "one") == tip
-
-
-# --- what an agent can leave in a checkout
-
-
-GIT_FILES = ("HEAD", "config", "index", "packed-refs", "shallow", "info/exclude", "objects/info/alternates")
-PLACES = [*(f".git/{name}" for name in GIT_FILES), ".gitignore", ".gitattributes", ".git/loop-worktrees.lock"]
-
-
-def put(place: Path, kind: str) -> None:
-    """Something that is no file of its own in the place of one."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    content = place.read_bytes() if place.exists() else b""
-    place.unlink(missing_ok=True)
-    if kind == "fifo":
-        os.mkfifo(place)
-    elif kind == "directory":
-        (place / "x").mkdir(parents=True)
-    elif kind == "link":
-        place.symlink_to("/dev/zero")
-    else:
-        place.write_bytes(content)
-        place.chmod(0)
-
-
-@pytest.mark.parametrize("kind", ["fifo", "directory", "link"])
-@pytest.mark.parametrize("name", PLACES)
-def test_what_stands_in_the_place_of_a_file_stops_no_one(ready: World, name: str, kind: str) -> None:
-    put(ready.root / "two" / name, kind)
-    tips = {each: ready.push(each, "new") for each in NAMES}
-    began = time.monotonic()
-    done = ready.update()
-    assert time.monotonic() - began < 20
-    assert not done["failed"] and {each: head(ready, each) for each in NAMES} == tips
-    assert ready.statuses() == ["current"] * 3
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_files_and_directories_without_permissions_stop_no_one(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for name in (".git/HEAD", ".git/config", ".git/index", ".git/objects", ".git", ".", ".gitignore"):
-        path = tmp_path_factory.mktemp("world")
-        for parent in (path, *path.parents):
-            parent.chmod(parent.stat().st_mode | 0o055)
-        world = World(path, user="nobody")
-        sh(path, "chown", "-R", "nobody", "state", "forge")
-        assert not world.update()["failed"]
-        (world.root / "two" / name).chmod(0)
-        done = world.update()
-        assert not done["failed"], name
-        assert (world.root / "two/README").read_text() == "0\n"
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "link", "mode"])
@@ -495,61 +373,6 @@ def test_thousands_of_settings_go_at_once_and_what_stays_is_as_it_was(ready: Wor
     assert sorted(after.splitlines()) == sorted(before.splitlines())
 
 
-@pytest.mark.parametrize("ref", ["refs/remotes/origin/main", "refs/remotes/origin/gone", "refs/sessions/1/turn/7"])
-@pytest.mark.parametrize("content", ["", "1" * 40 + "\n"])
-def test_a_broken_ref_keeps_nothing_from_its_tip(ready: World, ref: str, content: str) -> None:
-    (ready.root / "one/.git" / ref).parent.mkdir(parents=True, exist_ok=True)
-    (ready.root / "one/.git" / ref).write_text(content)
-    (ready.root / "one/mine").write_text("mine\n")
-    tip = ready.push("one", "new")
-    done = ready.update()["repositories"][0]
-    assert done["status"] == "restored" and head(ready, "one") == tip
-    assert [each.read_text() for each in Path(done["quarantined"]).glob("*/mine")] == ["mine\n"]
-
-
-@pytest.mark.parametrize("new", [False, True], ids=["nothing new", "something new"])
-@pytest.mark.parametrize("spoil", [pytest.param(spoil, id=name) for name, spoil in DAMAGES.items()])
-def test_a_damaged_one_is_made_anew(ready: World, spoil: Spoil, new: bool) -> None:
-    """In the same run, and no other has to suffer for it."""
-    ready.push("one", "more")
-    ready.update()
-    (ready.root / "one/mine").write_text("mine\n")
-    (ready.root / "one/mine").rename(ready.root / "mine")  # a clone in its place would be in its way
-    spoil(ready.root / "one/.git")
-    (ready.root / "mine").rename(ready.root / "one/mine")
-    tip = ready.push("one", "new") if new else sh(ready.work / "one", "git", "rev-parse", "HEAD")
-    one, two, three = ready.update()["repositories"]
-    assert one["status"] == "restored" and "cannot be reached" not in one["detail"]
-    assert (two["status"], three["status"]) == ("current", "current") and head(ready, "one") == tip
-    assert [each.read_text() for each in Path(one["quarantined"]).glob("*/mine")] == ["mine\n"]
-    assert ready.statuses() == ["current"] * 3
-    sh(ready.root / "one", "git", "fsck", "--strict")
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [pytest.param(spoil, id=name) for name, spoil in SETTINGS.items()]
-    + [pytest.param(setting("core.worktree", "/nowhere"), id="a worktree elsewhere")],
-)
-def test_settings_that_git_would_stop_at_are_put_right(ready: World, spoil: Spoil) -> None:
-    spoil(ready.root / "one/.git")
-    assert ready.update()["repositories"][0]["status"] in ("current", "restored")
-    assert ready.statuses() == ["current"] * 3
-    assert sh(ready.root / "one", "git", "status", "--short") == ""
-
-
-def test_an_index_that_cannot_be_read(ready: World) -> None:
-    (ready.root / "one/.git/index").write_bytes(b"DIRC" + bytes(100))
-    assert ready.statuses() == ["restored", "current", "current"]
-    assert ready.statuses() == ["current"] * 3
-
-
-def test_what_a_killed_git_left_is_cleared_though_nothing_is_to_be_done(ready: World) -> None:
-    left = left_by_a_killed_git(ready.root / "one/.git")
-    assert ready.statuses(check=True) == ["current"] * 3 and all(path.exists() for path in left)
-    assert ready.statuses() == ["current"] * 3 and not [path for path in left if path.exists()]
-
-
 def test_a_tag_is_no_branch(ready: World) -> None:
     sh(ready.work / "one", "git", "tag", "v1")
     sh(ready.work / "one", "git", "push", "-q", str(ready.forge / "acme/one.git"), "v1")
@@ -558,74 +381,8 @@ def test_a_tag_is_no_branch(ready: World) -> None:
     assert sorted(os.listdir(ready.root)) == sorted(NAMES)
 
 
-def test_cut_off_borrowed_and_partial_clones_are_made_anew(ready: World) -> None:
-    forge = {name: f"file://{ready.forge}/acme/{name}.git" for name in NAMES}
-    for name in NAMES:
-        ready.push(name, "new")
-        shutil.rmtree(ready.root / name)
-    sh(ready.forge / "acme/three.git", "git", "config", "uploadpack.allowFilter", "true")
-    sh(ready.root, "git", "clone", "-q", "--depth=1", forge["one"], "one")
-    sh(ready.root, "git", "clone", "-q", "--reference", str(ready.work / "two"), forge["two"], "two")
-    sh(ready.root, "git", "clone", "-q", "--filter=tree:0", forge["three"], "three")
-    details = [one["detail"] for one in ready.update()["repositories"]]
-    assert details == [
-        "its history is cut off", "its objects are those of another repository", "it is a partial clone"
-    ]  # fmt: skip
-    assert ready.statuses() == ["current"] * 3
-    for name in NAMES:
-        sh(ready.root / name, "git", "fsck", "--strict")
-
-
-def test_an_object_that_is_empty_is_found_though_nothing_is_to_be_done(ready: World) -> None:
-    blob = sh(ready.root / "one", "git", "rev-parse", "HEAD:README")
-    place = ready.root / f"one/.git/objects/{blob[:2]}/{blob[2:]}"
-    place.unlink()  # the forge has a hard link to it
-    place.write_bytes(b"")
-    done = ready.update()["repositories"][0]
-    assert done["status"] == "restored" and done["detail"] == f"{place} is empty or no file"
-    assert ready.statuses() == ["current"] * 3
-
-
-def test_what_cannot_be_cloned_anew_stays_where_it_is(ready: World) -> None:
-    put(ready.root / "one/.git/HEAD", "fifo")
-    (ready.forge / "acme/one.git").rename(ready.forge / "acme/away.git")
-    done = ready.update()
-    assert done["failed"] == ["one"] and "cannot be cloned" in done["repositories"][0]["detail"]
-    assert (ready.root / "one/README").read_text() == "0\n" and not (ready.root / ".quarantine").exists()
-
-
 @pytest.mark.parametrize("other", ["heads/refs/heads/main", "heads/a/refs/heads/main", "x/refs/heads/main"])
 def test_a_branch_is_told_by_its_whole_name(ready: World, other: str) -> None:
     tip = ready.push("one", "new")
     sh(ready.forge / "acme/one.git", "git", "update-ref", f"refs/{other}", "main~1")
     assert ready.statuses() == ["updated", "current", "current"] and head(ready, "one") == tip
-
-
-def test_a_tree_deeper_than_a_walk_can_go_and_names_that_are_no_text(ready: World) -> None:
-    top = ready.root / "one"
-    (top / " ").mkdir()
-    (top / " " / "file").write_text("mine\n")
-    (top / os.fsdecode(b"caf\xe9")).write_text("mine\n")
-    deep(top / "deep", 3000)
-    shutil.copytree(top / " ", ready.root / ".clone-one")
-    deep(ready.root / ".clone-one/deep", 3000)
-    began = time.monotonic()
-    done = ready.update()["repositories"][0]
-    assert done["status"] == "restored" and not list(ready.root.glob(".clone-*"))
-    assert time.monotonic() - began < 20
-    assert (Path(done["quarantined"]) / "tree" / " " / "file").read_text() == "mine\n"
-    assert ready.statuses() == ["current"] * 3
-    remove_tree(str(ready.root))  # pytest's own cleaning would end in it
-    assert not ready.root.exists()
-
-
-def deep(top: Path, levels: int) -> None:
-    """Directories below each other, deeper than a path can be long."""
-    top.mkdir()
-    descriptor = os.open(top, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("dd", dir_fd=descriptor)
-        inner = os.open("dd", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = inner
-    os.close(descriptor)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Healer and `git worktree add` killed at random moments: the next run succeeds and nothing is gone, every time.
 
-    LOOP_KILLS=500 pytest tests/unit/plugins/module_utils/worktrees/test_heal_kill.py
+    LOOP_KILLS=500 pytest tests/unit/plugins/module_utils/worktrees/test_killed.py
 
 A kill that came too late, after the work had ended, does not count.
 """
@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing, restore
-from leftovers import BRANCH, World, git, reachable, swept, usable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
+from worlds import BRANCH, World, git, heal, quarantine, reachable, swept, usable, wanted
 
 KILLS = int(os.environ.get("LOOP_KILLS", "100"))
 WORKERS = 2
@@ -33,13 +34,16 @@ PR_SET_CHILD_SUBREAPER = 36
 RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def heal(world: World) -> None:
-    done = ensure(str(world.repo), str(world.path), BRANCH, fresh=True, quarantine=str(world.runs / ".quarantine"))
+def healed(world: World) -> None:
+    done = heal(world, quarantine=quarantine(world))
     assert done["head"] == world.base
 
 
 def add(world: World) -> None:
     os.execvp("git", ["git", "-C", str(world.repo), "worktree", "add", "-q", "-b", BRANCH, str(world.path)])
+
+
+WORKS: list[Callable[[World], object]] = [healed, healed, swept, add]
 
 
 def killed(work: Callable[[World], object], world: World, after: float) -> bool:
@@ -89,20 +93,20 @@ def one_world(seed: int, rounds: int) -> int:
         quarantine = str(world.runs / ".quarantine")
         git(world.repo, "worktree", "add", "-q", "-b", BRANCH, str(world.path))
         began = time.monotonic()
-        heal(world)
-        length = {heal: time.monotonic() - began, swept: time.monotonic() - began, add: 0.02}
+        healed(world)
+        length = {healed: time.monotonic() - began, swept: time.monotonic() - began, add: 0.02}
         while hits < rounds:
-            work = chance.choice([heal, heal, swept, add])
+            work = chance.choice(WORKS)
             texts.append(f"{seed}.{len(texts)}")
             write_sentinels(world, texts[-1])
             if work is add:
-                absent(str(world.repo), str(world.path), BRANCH, quarantine=quarantine)
+                absent(wanted(world, quarantine=quarantine))
             hits += killed(work, world, chance.uniform(0, length[work]))
             if work is swept and chance.random() < 0.5:
                 swept(world)
             began = time.monotonic()
-            heal(world)
-            length[heal] = length[swept] = time.monotonic() - began
+            healed(world)
+            length[healed] = length[swept] = time.monotonic() - began
             usable(world)
             assert not missing(world, texts)
             assert set(world.commits) <= reachable(world)

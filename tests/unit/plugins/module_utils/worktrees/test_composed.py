@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.quarantine import listing, restore
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from leftovers import BRANCH, SHAPES, World, git, sentinels, swept, usable
+from leftovers import SHAPES
+from worlds import World, git, heal, quarantine, sentinels, swept, usable, wanted
 
 EXAMPLES = int(os.environ.get("LOOP_EXAMPLES", "0"))
 RAM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -36,11 +38,11 @@ FOR_A_PERSON = re.compile(r"has no default branch to go back to")
 
 
 def healed(world: World) -> None:
-    ensure(str(world.repo), str(world.path), BRANCH, fresh=True, quarantine=str(world.runs / ".quarantine"))
+    heal(world, quarantine=quarantine(world))
 
 
 def gone(world: World) -> None:
-    absent(str(world.repo), str(world.path), BRANCH, quarantine=str(world.runs / ".quarantine"))
+    absent(wanted(world, quarantine=quarantine(world)))
 
 
 def restored(world: World) -> None:
@@ -138,7 +140,7 @@ def test_the_next_run_starts_and_nothing_is_gone(steps: list[str], sweep_first: 
         try:
             if sweep_first:
                 swept(world)
-            ensure(str(world.repo), str(world.path), BRANCH, base_ref="refs/heads/main", fresh=True)
+            heal(world, base_ref="refs/heads/main")
         except LoopError as error:
             one_line(error)
             assert FOR_A_PERSON.search(str(error)), error
