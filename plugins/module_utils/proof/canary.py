@@ -26,7 +26,7 @@ from ..git.command import credentials, git
 from ..host import settings
 from ..host.settings import Settings
 from ..policy import commits, paths, rules, schema
-from ..release import releases
+from ..release import store
 from . import receipts
 
 Json: TypeAlias = dict[str, Any]
@@ -136,7 +136,7 @@ def run(
             "expectations": [item["name"] for item in expectations],
         }
         result["receipt"] = receipts.write(config, mode, installed, how, applied_by=applied_by, overrides=overrides)
-        releases.mark(config.install_dir, installed["engine_sha"], "proven", f"{mode} canary")
+        store.record_verdict(config.install_dir, installed["engine_sha"], "proven", f"{mode} canary")
     if target is not None and cycle["ended"]:
         ours = [pull for pull in news["pulls"] if pull["user"]["login"] == identity]
         result.update(tidy(forge, remains(target, ours, config.branch_prefixes), do=cleanup))

@@ -29,7 +29,8 @@ from ..base.files import flocked, read_bytes, sha256, write_atomic
 from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
 from ..policy import schema
-from ..release import agents, releases
+from ..release import agents, releases, store
+from ..release.wanted import Wanted
 from . import receipts
 
 Json = dict[str, Any]
@@ -181,7 +182,7 @@ def _prune(install_dir: str, known: Json) -> None:
     """Sets whose release is gone, and the oldest beyond the bound."""
     order = list(dict.fromkeys(event["set"] for event in reversed(known["history"]) if event["set"]))
     for name in _names(install_dir):
-        gone = releases.record(install_dir, name[:40]) is None
+        gone = store.record(install_dir, name[:40]) is None
         if gone or name not in order[:KEPT]:
             shutil.rmtree(_place(install_dir, name), ignore_errors=True)
 
@@ -228,7 +229,7 @@ def undo(
             return _stays(_put(config.unit, False, state, check), why, state)
         blamed = failed and current is not None and current["engine_sha"] != target.sha
         if blamed and current is not None and not check:
-            releases.mark(config.install_dir, current["engine_sha"], "failed", reason)
+            store.record_verdict(config.install_dir, current["engine_sha"], "failed", reason)
         return _go_back(known, config, build, target, "returned", wanted, reason, check)
 
 
@@ -280,7 +281,7 @@ def _go_back(
     install_dir = config.install_dir
     entries = _entries(target, config)
     changes = managed_files.converge(entries, check=True)  # refuses before anything is touched
-    left = releases.active(install_dir)
+    left = store.active(install_dir)
     switch = left is None or left["sha"] != target.sha
     result: Json = {
         "changed": True,
@@ -321,9 +322,9 @@ def _go_back(
     return {**result, "reason": proof.reason, "held": held, "timer": after._asdict(), "before": before._asdict()}
 
 
-def _build_settings(config: Settings, build: Mapping[str, Any]) -> releases.Settings:
+def _build_settings(config: Settings, build: Mapping[str, Any]) -> Wanted:
     """How a release is switched to, and built again if it must be; it comes from the host's own mirror."""
-    return releases.Settings(
+    return Wanted(
         install_dir=config.install_dir,
         user=config.user,
         unit=config.unit,
@@ -408,7 +409,7 @@ def doubts(install_dir: str) -> dict[str, str]:
             found[event["left"]] = f"was {event['why']} from at {event['at']}" + (
                 f" ({event['reason']})" if event["reason"] else ""
             )
-    marks = releases.ledger(install_dir)["marks"]
+    marks = store.ledger(install_dir)["marks"]
     for sha, mark in marks.items():
         if mark["verdict"] == "failed":
             found[sha] = f"failed at {mark['at']}" + (f" ({mark['detail']})" if mark["detail"] else "")
@@ -462,7 +463,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
         about = json.loads(read_bytes(os.path.join(place, "set.json")) or b"null")
         sha, config_file = about["proven"]["engine_sha"], about["config"]
         config = settings.load(root + config_file, keys=settings.LASTING)
-        release = releases.record(install_dir, sha)
+        release = store.record(install_dir, sha)
         if release is None or config.install_dir != install_dir or _outlived(config):
             return None
         found = {
@@ -475,7 +476,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> Kept | None:
         receipt = receipts.covering(config, found, mode=receipts.wanted_mode(config)).receipt
     except (LoopError, OSError, KeyError, TypeError, ValueError):
         return None
-    failed = releases.ledger(install_dir)["marks"].get(sha, {}).get("verdict") == "failed"
+    failed = store.ledger(install_dir)["marks"].get(sha, {}).get("verdict") == "failed"
     if receipt is None or (failed and not despite):
         return None
     return Kept(key, sha, root, config_file, config, receipt["proved_at"])

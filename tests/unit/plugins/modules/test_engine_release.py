@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
 from ansible_collections.as215932.engineering_loop.plugins.modules import engine_release
 
 PYTHON = os.path.realpath(sys.executable)
@@ -62,7 +62,7 @@ def test_a_fresh_host_then_a_bump_then_back(run: Any, shas: list[str], tmp_path:
     first = run(version=shas[0])
     assert first["diff"] == foretold["diff"] and first["release"]["sha"] == shas[0] and first["previous"] is None
     assert not run(version=shas[0])["changed"]
-    releases.mark(str(tmp_path / "opt"), shas[0], "proven")
+    store.record_verdict(str(tmp_path / "opt"), shas[0], "proven")
     assert run(version=shas[1])["previous"]["sha"] == shas[0]
     back = run(state="previous", repo=None)
     assert back["changed"] and back["diff"]["after"] == f"active: {shas[0]}\n"

@@ -22,7 +22,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     systemd as units,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, build, releases, store
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
 from deployed import SHA, Host
 from rolled import BAD, THIRD, Systemd, everything, ledger, new_everything, new_policy, previous, prove, undo
 
@@ -143,13 +144,13 @@ def test_everything_comes_back(host: Host, systemd: Systemd) -> None:
     before = everything(host)
     new_everything(host)
     told = undo(host, check=True)
-    assert told["returned"] and not systemd.on and releases.active(host.config["install_dir"])["sha"] == BAD  # type: ignore[index]
+    assert told["returned"] and not systemd.on and store.active(host.config["install_dir"])["sha"] == BAD  # type: ignore[index]
     told = undo(host)
     assert (told["returned"], told["from"], told["to"]["sha"]) == (True, BAD, SHA)
     assert everything(host) == before
     assert told["reason"].startswith("proven by the docs canary") and told["timer"]["active"] and systemd.on
     assert "stop" in systemd.commands and "daemon-reload" in systemd.commands
-    assert releases.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
+    assert store.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
     assert ledger(host)["open"] is None
     assert rollout.doubts(host.config["install_dir"])[BAD].startswith("failed at 20")
     again = undo(host, failed=False)
@@ -170,14 +171,14 @@ def test_a_policy_that_fails_is_not_the_engine_s_fault(host: Host, systemd: Syst
     new_policy(host)
     told = undo(host)
     assert told["returned"] and told["to"]["sha"] == SHA and everything(host) == before
-    assert releases.ledger(host.config["install_dir"])["marks"][SHA]["verdict"] == "proven"
+    assert store.ledger(host.config["install_dir"])["marks"][SHA]["verdict"] == "proven"
 
 
 def test_a_failure_before_the_canary_is_not_the_engine_s_fault(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
     new_everything(host)
     assert undo(host, failed=False)["returned"]
-    assert BAD not in releases.ledger(host.config["install_dir"])["marks"]
+    assert BAD not in store.ledger(host.config["install_dir"])["marks"]
     assert "was returned from at 20" in rollout.doubts(host.config["install_dir"])[BAD]
 
 
@@ -243,11 +244,11 @@ def half_a_set(host: Host, key: str) -> None:
 
 
 def no_release(host: Host, key: str) -> None:
-    (host.top / "opt" / "releases" / SHA / releases.RECORD).unlink()
+    (host.top / "opt" / "releases" / SHA / build.RECORD).unlink()
 
 
 def failed_release(host: Host, key: str) -> None:
-    releases.mark(host.config["install_dir"], SHA, "failed")
+    store.record_verdict(host.config["install_dir"], SHA, "failed")
 
 
 def garbage(host: Host, key: str) -> None:
@@ -306,8 +307,8 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
 
     monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
     monkeypatch.setattr(rollout, "write_atomic", fatal(rollout.write_atomic))
-    monkeypatch.setattr(releases, "write_atomic", fatal(releases.write_atomic))
-    monkeypatch.setattr(releases, "_switch", fatal(releases._switch))
+    monkeypatch.setattr(store, "write_atomic", fatal(store.write_atomic))
+    monkeypatch.setattr(store, "switch", fatal(store.switch))
     monkeypatch.setattr(units, "systemctl", fatal(systemd))
     steps = 0
     while True:
@@ -443,7 +444,7 @@ def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monk
         host.write_config()
         prove(host, systemd)
     assert len(os.listdir(host.top / "opt" / "proven")) == 2
-    assert releases.absent(releases.Settings(install_dir=host.config["install_dir"]))["changed"]
+    assert releases.absent(Wanted(install_dir=host.config["install_dir"]))["changed"]
     assert not (host.top / "opt" / "proven").exists() and not (host.top / "opt" / "rollout.json").exists()
 
 

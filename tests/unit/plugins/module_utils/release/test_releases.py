@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.releases import Settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, releases, store
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
 
 UV = str(Path(sys.executable).parent / "uv")
 PYTHON = os.path.realpath(sys.executable)
@@ -121,40 +121,40 @@ def memory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(source: Source, shas: list[str]) -> Iterator[Settings]:
+def settings(source: Source, shas: list[str]) -> Iterator[Wanted]:
     with memory() as path:
-        yield Settings(
+        yield Wanted(
             install_dir=str(path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
         )
 
 
 @pytest.fixture
-def anywhere(settings: Settings) -> Settings:
+def anywhere(settings: Wanted) -> Wanted:
     """The same, for commits on branches of their own."""
     return dataclasses.replace(settings, branches=["*"])
 
 
 @pytest.fixture(scope="module")
-def installed(source: Source, shas: list[str]) -> Iterator[Settings]:
+def installed(source: Source, shas: list[str]) -> Iterator[Wanted]:
     """A host with release 0, for tests that must leave it as it is."""
     with memory() as path:
-        settings = Settings(
+        settings = Wanted(
             install_dir=str(path / "opt"), repo=str(source.path), python=PYTHON, uv=UV, smoke=[".venv/bin/engine"]
         )
         releases.present(settings, shas[0])
         yield settings
 
 
-def now_active(settings: Settings) -> str:
-    found = releases.active(settings.install_dir)
+def now_active(settings: Wanted) -> str:
+    found = store.active(settings.install_dir)
     return found["sha"] if found else ""
 
 
-def says(settings: Settings) -> str:
+def says(settings: Wanted) -> str:
     return sh(Path("/"), f"{settings.install_dir}/current/.venv/bin/engine")
 
 
-def mine(settings: Settings) -> set[str]:
+def mine(settings: Wanted) -> set[str]:
     return set(os.listdir(f"{settings.install_dir}/releases"))
 
 
@@ -174,13 +174,13 @@ def mine(settings: Settings) -> set[str]:
         ("٣" * 40, "can move"),
     ],
 )
-def test_only_full_commit_ids_are_versions(settings: Settings, version: str, reason: str) -> None:
+def test_only_full_commit_ids_are_versions(settings: Wanted, version: str, reason: str) -> None:
     with pytest.raises(LoopError, match=reason):
         releases.present(settings, version)
     assert not os.path.exists(settings.install_dir)
 
 
-def test_a_release_is_built_activated_recorded_and_then_left_alone(settings: Settings, shas: list[str]) -> None:
+def test_a_release_is_built_activated_recorded_and_then_left_alone(settings: Wanted, shas: list[str]) -> None:
     foretold = releases.present(settings, shas[0], check=True)
     assert not os.path.exists(settings.install_dir)
     assert foretold["changed"] and foretold["built"] and foretold["activated"]
@@ -198,7 +198,7 @@ def test_a_release_is_built_activated_recorded_and_then_left_alone(settings: Set
     assert not releases.present(settings, shas[0], check=True)["changed"]
 
 
-def test_nothing_in_a_release_can_be_written(settings: Settings, shas: list[str]) -> None:
+def test_nothing_in_a_release_can_be_written(settings: Wanted, shas: list[str]) -> None:
     path = Path(releases.present(settings, shas[0])["release"]["path"])
     writable = [
         str(entry) for entry in [path, *path.rglob("*")] if not entry.is_symlink() and entry.stat().st_mode & 0o222
@@ -207,31 +207,31 @@ def test_nothing_in_a_release_can_be_written(settings: Settings, shas: list[str]
     assert list(path.glob("src/engine/__pycache__/*.pyc"))
 
 
-def test_a_bump_keeps_what_is_there_and_prunes_the_rest(settings: Settings, shas: list[str]) -> None:
+def test_a_bump_keeps_what_is_there_and_prunes_the_rest(settings: Wanted, shas: list[str]) -> None:
     settings = dataclasses.replace(settings, keep=2)
     for sha in shas[:2]:
         releases.present(settings, sha)
     assert releases.present(settings, shas[2], check=True)["pruned"] == [shas[0]]
     assert releases.present(settings, shas[2])["pruned"] == [shas[0]]
-    assert releases.releases(settings.install_dir) == sorted(shas[1:3])
+    assert store.releases(settings.install_dir) == sorted(shas[1:3])
 
 
-def test_pruning_spares_active_previous_and_last_proven(settings: Settings, shas: list[str]) -> None:
+def test_pruning_spares_active_previous_and_last_proven(settings: Wanted, shas: list[str]) -> None:
     settings = dataclasses.replace(settings, keep=1)
     releases.present(settings, shas[0])
-    releases.mark(settings.install_dir, shas[0], "proven")
+    store.record_verdict(settings.install_dir, shas[0], "proven")
     for sha in shas[1:4]:
         releases.present(settings, sha)
-    assert releases.releases(settings.install_dir) == sorted([shas[0], shas[2], shas[3]])
+    assert store.releases(settings.install_dir) == sorted([shas[0], shas[2], shas[3]])
 
 
-def test_two_bad_releases_in_a_row_go_back_to_the_good_one(settings: Settings, shas: list[str]) -> None:
+def test_two_bad_releases_in_a_row_go_back_to_the_good_one(settings: Wanted, shas: list[str]) -> None:
     good, bad, worse = shas[:3]
     releases.present(settings, good)
-    releases.mark(settings.install_dir, good, "proven")
+    store.record_verdict(settings.install_dir, good, "proven")
     for sha in (bad, worse):
         releases.present(settings, sha)
-        releases.mark(settings.install_dir, sha, "failed", "canary")
+        store.record_verdict(settings.install_dir, sha, "failed", "canary")
     assert releases.previous(settings, check=True)["release"]["sha"] == good
     assert now_active(settings) == worse
     done = releases.previous(settings)
@@ -240,7 +240,7 @@ def test_two_bad_releases_in_a_row_go_back_to_the_good_one(settings: Settings, s
     assert now_active(settings) == good
 
 
-def test_going_back_never_reaches_what_was_not_judged(settings: Settings, shas: list[str]) -> None:
+def test_going_back_never_reaches_what_was_not_judged(settings: Wanted, shas: list[str]) -> None:
     for sha in shas[:2]:
         releases.present(settings, sha)
     with pytest.raises(LoopError, match=rf"no proven release.*{shas[0]} .not judged"):
@@ -248,31 +248,31 @@ def test_going_back_never_reaches_what_was_not_judged(settings: Settings, shas: 
     assert now_active(settings) == shas[1]
 
 
-def test_what_was_gone_back_from_counts_again_when_it_is_asked_for(settings: Settings, shas: list[str]) -> None:
+def test_what_was_gone_back_from_counts_again_when_it_is_asked_for(settings: Wanted, shas: list[str]) -> None:
     first, second, third = shas[:3]
     for sha in (first, second):
         releases.present(settings, sha)
-        releases.mark(settings.install_dir, sha, "proven")
+        store.record_verdict(settings.install_dir, sha, "proven")
     releases.previous(settings)
     releases.present(settings, third)
-    assert releases.last_proven(settings.install_dir) == first
+    assert store.last_proven(settings.install_dir) == first
     releases.present(settings, second)
     releases.present(settings, third)
-    assert releases.last_proven(settings.install_dir) == second
+    assert store.last_proven(settings.install_dir) == second
 
 
-def test_a_going_back_that_failed_goes_back_further(settings: Settings, shas: list[str]) -> None:
+def test_a_going_back_that_failed_goes_back_further(settings: Wanted, shas: list[str]) -> None:
     for sha in shas[:3]:
         releases.present(settings, sha)
-        releases.mark(settings.install_dir, sha, "proven")
+        store.record_verdict(settings.install_dir, sha, "proven")
     releases.previous(settings)
-    releases.mark(settings.install_dir, shas[1], "failed")
+    store.record_verdict(settings.install_dir, shas[1], "failed")
     assert releases.previous(settings)["release"]["sha"] == shas[0]
 
 
-def test_a_wrong_mark_is_refused(settings: Settings, shas: list[str]) -> None:
+def test_a_wrong_mark_is_refused(settings: Wanted, shas: list[str]) -> None:
     with pytest.raises(LoopError, match="proven, failed"):
-        releases.mark(settings.install_dir, shas[0], "fine")
+        store.record_verdict(settings.install_dir, shas[0], "fine")
 
 
 # --- builds that fail ---------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_a_wrong_mark_is_refused(settings: Settings, shas: list[str]) -> None:
     ],
 )
 def test_a_build_that_fails_leaves_what_was_active(
-    installed: Settings, shas: list[str], broken: dict[str, object], reason: str
+    installed: Wanted, shas: list[str], broken: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(LoopError, match=reason) as failure:
         releases.present(dataclasses.replace(installed, **broken), shas[1])  # type: ignore[arg-type]
@@ -308,20 +308,18 @@ def test_a_build_that_fails_leaves_what_was_active(
 
 
 @pytest.mark.parametrize("digest", ["0" * 63, "A" * 64, "sha256:" + "0" * 64])
-def test_a_pinned_lock_is_a_digest(installed: Settings, shas: list[str], digest: str) -> None:
+def test_a_pinned_lock_is_a_digest(installed: Wanted, shas: list[str], digest: str) -> None:
     with pytest.raises(LoopError, match="is no SHA-256: 64 lower-case"):
         releases.present(dataclasses.replace(installed, lock_sha256=digest), shas[1])
 
 
-def test_a_commit_that_is_not_there(settings: Settings) -> None:
+def test_a_commit_that_is_not_there(settings: Wanted) -> None:
     with pytest.raises(LoopError, match=r"has no commit 0000.*was it pushed"):
         releases.present(settings, "0" * 40)
-    assert mine(settings) == set() and releases.active(settings.install_dir) is None
+    assert mine(settings) == set() and store.active(settings.install_dir) is None
 
 
-def test_a_commit_must_be_on_the_default_branch_unless_told(
-    settings: Settings, source: Source, shas: list[str]
-) -> None:
+def test_a_commit_must_be_on_the_default_branch_unless_told(settings: Wanted, source: Source, shas: list[str]) -> None:
     sh(source.path, "git", "checkout", "-q", "-b", "feature/one")
     sha = source.commit("not merged")
     sh(source.path, "git", "checkout", "-q", "main")
@@ -338,7 +336,7 @@ def test_a_commit_must_be_on_the_default_branch_unless_told(
     assert says(settings) == "not merged"
 
 
-def test_a_commit_on_no_branch_is_refused(settings: Settings, source: Source, shas: list[str]) -> None:
+def test_a_commit_on_no_branch_is_refused(settings: Wanted, source: Source, shas: list[str]) -> None:
     # Only reachable by a tag: what GitHub serves of forks and pull requests is like that.
     orphan = sh(source.path, "git", "commit-tree", "-m", "orphan", f"{shas[0]}^{{tree}}")
     sh(source.path, "git", "tag", "-f", "orphan", orphan)
@@ -347,7 +345,7 @@ def test_a_commit_on_no_branch_is_refused(settings: Settings, source: Source, sh
     sh(source.path, "git", "tag", "-d", "orphan")
 
 
-def test_a_lock_that_does_not_match_is_refused(anywhere: Settings, source: Source, shas: list[str]) -> None:
+def test_a_lock_that_does_not_match_is_refused(anywhere: Wanted, source: Source, shas: list[str]) -> None:
     changed = PROJECT.replace('requires-python = ">=3.11"', 'requires-python = ">=3.11"\ndependencies = ["engine-x"]')
     sh(source.path, "git", "checkout", "-q", "-b", "mismatch")
     sha = source.commit("mismatch", pyproject__toml=changed)
@@ -357,7 +355,7 @@ def test_a_lock_that_does_not_match_is_refused(anywhere: Settings, source: Sourc
     assert mine(anywhere) == set()
 
 
-def test_other_demands_on_a_built_release_are_judged_again(settings: Settings, source: Source, shas: list[str]) -> None:
+def test_other_demands_on_a_built_release_are_judged_again(settings: Wanted, source: Source, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     with pytest.raises(LoopError, match="not on release"):
         releases.present(dataclasses.replace(settings, branches=["release"]), shas[0])
@@ -367,7 +365,7 @@ def test_other_demands_on_a_built_release_are_judged_again(settings: Settings, s
     assert not releases.present(dataclasses.replace(settings, branches=["main"]), shas[0])["changed"]
 
 
-def test_a_signature_can_be_demanded(anywhere: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
+def test_a_signature_can_be_demanded(anywhere: Wanted, source: Source, shas: list[str], tmp_path: Path) -> None:
     for name in ("key", "other"):
         sh(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name)
     sh(source.path, "git", "checkout", "-q", "-b", "signed")
@@ -397,7 +395,7 @@ def test_a_signature_can_be_demanded(anywhere: Settings, source: Source, shas: l
 
 
 def test_an_openpgp_signature_can_be_demanded(
-    anywhere: Settings, source: Source, shas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    anywhere: Wanted, source: Source, shas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with memory() as home:  # a short path: the agent's socket is in it
         home.chmod(0o700)
@@ -433,14 +431,14 @@ def test_an_openpgp_signature_can_be_demanded(
         releases.present(dataclasses.replace(anywhere, keyring=str(rings[0])), sha)
 
 
-def test_passwords_in_urls_and_odd_sources_are_refused(settings: Settings, shas: list[str]) -> None:
+def test_passwords_in_urls_and_odd_sources_are_refused(settings: Wanted, shas: list[str]) -> None:
     for repo in ("https://user:secret@example.org/x.git", "ext::sh -c true", "--upload-pack=x", ""):
         with pytest.raises(LoopError) as failure:
             releases.present(dataclasses.replace(settings, repo=repo), shas[0])
         assert "secret" not in str(failure.value)
 
 
-def test_a_bundle_is_a_source(settings: Settings, source: Source, shas: list[str], tmp_path: Path) -> None:
+def test_a_bundle_is_a_source(settings: Wanted, source: Source, shas: list[str], tmp_path: Path) -> None:
     sh(source.path, "git", "bundle", "create", "-q", str(tmp_path / "engine.bundle"), "HEAD", "main")
     releases.present(dataclasses.replace(settings, repo=str(tmp_path / "engine.bundle")), shas[1])
     assert says(settings) == "release 1"
@@ -451,7 +449,7 @@ def test_a_bundle_is_a_source(settings: Settings, source: Source, shas: list[str
     assert releases.present(dataclasses.replace(headless, branches=["main"]), shas[2])["activated"]
 
 
-def test_without_a_lock_pip_installs(anywhere: Settings, source: Source) -> None:
+def test_without_a_lock_pip_installs(anywhere: Wanted, source: Source) -> None:
     sh(source.path, "git", "checkout", "-q", "-b", "unlocked")
     sh(source.path, "git", "rm", "-q", "uv.lock")
     sha = source.commit("unlocked")
@@ -460,7 +458,7 @@ def test_without_a_lock_pip_installs(anywhere: Settings, source: Source) -> None
     assert done["release"]["lock_digest"] == "" and says(anywhere) == "unlocked"
 
 
-def test_a_full_disk(settings: Settings, shas: list[str], tmp_path: Path) -> None:
+def test_a_full_disk(settings: Wanted, shas: list[str], tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     sh(tmp_path, "mount", "-t", "tmpfs", "-o", "size=3m", "none", str(small))
@@ -482,17 +480,18 @@ def test_a_full_disk(settings: Settings, shas: list[str], tmp_path: Path) -> Non
 KILLED = """
 import sys, json
 sys.path[:0] = json.loads(sys.argv[1])
-from ansible_collections.as215932.engineering_loop.plugins.module_utils import alive, releases
-releases.present(releases.Settings(**json.loads(sys.argv[2])), sys.argv[3])
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+releases.present(Wanted(**json.loads(sys.argv[2])), sys.argv[3])
 """
 
 
-def started(settings: Settings, sha: str, **changed: object) -> subprocess.Popen[bytes]:
+def started(settings: Wanted, sha: str, **changed: object) -> subprocess.Popen[bytes]:
     given = json.dumps({**dataclasses.asdict(settings), **changed})
     return subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(sys.path), given, sha], stderr=subprocess.PIPE)
 
 
-def test_a_build_that_was_killed_is_no_release_and_its_tools_end_with_it(settings: Settings, shas: list[str]) -> None:
+def test_a_build_that_was_killed_is_no_release_and_its_tools_end_with_it(settings: Wanted, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     slow = ["sh", "-c", "echo $$ > pid; exec sleep 60"]
     process = started(settings, shas[1], sync=slow)
@@ -503,14 +502,14 @@ def test_a_build_that_was_killed_is_no_release_and_its_tools_end_with_it(setting
     process.kill()
     process.communicate()
     wait_for(lambda: not os.path.exists(f"/proc/{pid_file.read_text().strip()}/exe"))
-    assert releases.record(settings.install_dir, shas[1]) is None and says(settings) == "release 0"
+    assert store.record(settings.install_dir, shas[1]) is None and says(settings) == "release 0"
     assert not releases.present(settings, shas[0])["built"]
     assert mine(settings) == {shas[0]}
     assert releases.present(settings, shas[1])["built"] and says(settings) == "release 1"
 
 
 @pytest.mark.parametrize("moment", [0.2, 0.35, 0.5, 0.65, 0.9])
-def test_killed_at_any_moment_the_next_run_converges(settings: Settings, shas: list[str], moment: float) -> None:
+def test_killed_at_any_moment_the_next_run_converges(settings: Wanted, shas: list[str], moment: float) -> None:
     releases.present(settings, shas[0])
     process = started(settings, shas[1])
     time.sleep(moment)
@@ -519,19 +518,19 @@ def test_killed_at_any_moment_the_next_run_converges(settings: Settings, shas: l
     assert says(settings) in ("release 0", "release 1")
     releases.present(settings, shas[1])
     assert says(settings) == "release 1" and mine(settings) == set(shas[:2])
-    assert releases.damage(settings.install_dir, shas[1]) == []
+    assert store.damage(settings.install_dir, shas[1]) == []
     assert not [name for name in os.listdir(settings.install_dir) if name.startswith((".trash", ".current"))]
 
 
 def test_killed_between_what_is_remembered_and_the_switch_it_goes_back_once(
-    settings: Settings, shas: list[str], monkeypatch: pytest.MonkeyPatch
+    settings: Wanted, shas: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for sha in shas[:2]:
         releases.present(settings, sha)
-        releases.mark(settings.install_dir, sha, "proven")
+        store.record_verdict(settings.install_dir, sha, "proven")
     releases.present(settings, shas[2])
     with monkeypatch.context() as patched:
-        patched.setattr(releases, "_switch", lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL))
+        patched.setattr(store, "switch", lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL))
         child = os.fork()
         if not child:
             releases.previous(settings)
@@ -542,18 +541,18 @@ def test_killed_between_what_is_remembered_and_the_switch_it_goes_back_once(
 
 
 def test_what_a_killed_writer_left_in_a_release_is_not_taken_for_a_change_by_hand(
-    settings: Settings, shas: list[str]
+    settings: Wanted, shas: list[str]
 ) -> None:
     path = Path(releases.present(settings, shas[0])["release"]["path"])
     path.chmod(0o755)
-    (path / f".{releases.RECORD}.new").write_text("{")
+    (path / f".{build.RECORD}.new").write_text("{")
     Path(settings.install_dir, ".current.new").symlink_to("releases/nothing")
     assert releases.present(settings, shas[0])["built"] is False
-    assert releases.damage(settings.install_dir, shas[0]) == []
+    assert store.damage(settings.install_dir, shas[0]) == []
     assert not os.path.lexists(f"{settings.install_dir}/.current.new")
 
 
-def test_a_broken_mirror_is_made_again(settings: Settings, shas: list[str]) -> None:
+def test_a_broken_mirror_is_made_again(settings: Wanted, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     mirror = Path(settings.install_dir, "mirror.git")
     for entry in (mirror / "objects").rglob("*"):
@@ -566,17 +565,17 @@ def test_a_broken_mirror_is_made_again(settings: Settings, shas: list[str]) -> N
 # --- tampered with ------------------------------------------------------------------------
 
 
-def edit(settings: Settings, sha: str) -> Path:
+def edit(settings: Wanted, sha: str) -> Path:
     path = Path(settings.install_dir, "releases", sha, "skills/one.md")
     path.chmod(0o644)
     path.write_text("hot fix")
     return path
 
 
-def test_a_change_by_hand_is_noticed_put_aside_and_built_again(settings: Settings, shas: list[str]) -> None:
+def test_a_change_by_hand_is_noticed_put_aside_and_built_again(settings: Wanted, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     edit(settings, shas[0])
-    assert releases.damage(settings.install_dir, shas[0]) == ["skills/one.md"]
+    assert store.damage(settings.install_dir, shas[0]) == ["skills/one.md"]
     assert releases.present(settings, shas[0], check=True)["built"]
     done = releases.present(settings, shas[0])
     assert done["built"] and done["damaged"] == ["skills/one.md"] and done["changed"] and not done["activated"]
@@ -585,7 +584,7 @@ def test_a_change_by_hand_is_noticed_put_aside_and_built_again(settings: Setting
     assert Path(settings.install_dir, "releases", aside[0], "skills/one.md").read_text() == "hot fix"
 
 
-def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(settings: Settings, shas: list[str]) -> None:
+def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(settings: Wanted, shas: list[str]) -> None:
     releases.present(settings, shas[0])
     edit(settings, shas[0])
     with pytest.raises(LoopError, match="stays active"):
@@ -601,7 +600,7 @@ def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(settings: 
 
 
 @pytest.mark.parametrize("harm", ["added", "gone", "mode", "link", "record", "directory", "owner", "top", "python"])
-def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm: str) -> None:
+def test_every_kind_of_change_is_seen(settings: Wanted, shas: list[str], harm: str) -> None:
     path = Path(releases.present(settings, shas[0])["release"]["path"])
     if harm == "added":
         (path / "sitecustomize.py").write_text("")
@@ -618,18 +617,18 @@ def test_every_kind_of_change_is_seen(settings: Settings, shas: list[str], harm:
     elif harm == "top":
         path.chmod(0o777)
     elif harm == "python":
-        known = json.loads((path / releases.RECORD).read_text())
-        (path / releases.RECORD).chmod(0o644)
-        (path / releases.RECORD).write_text(json.dumps({**known, "interpreter": "/usr/bin/python3.9"}))
+        known = json.loads((path / build.RECORD).read_text())
+        (path / build.RECORD).chmod(0o644)
+        (path / build.RECORD).write_text(json.dumps({**known, "interpreter": "/usr/bin/python3.9"}))
     else:
-        (path / releases.MANIFEST).unlink()
-    assert len(releases.damage(str(path.parents[1]), shas[0])) == 1
+        (path / build.MANIFEST).unlink()
+    assert len(store.damage(str(path.parents[1]), shas[0])) == 1
 
 
 # --- the policy that would judge it -------------------------------------------------------
 
 
-def test_a_refused_policy_is_found_before_the_switch(anywhere: Settings, source: Source, shas: list[str]) -> None:
+def test_a_refused_policy_is_found_before_the_switch(anywhere: Wanted, source: Source, shas: list[str]) -> None:
     settings = anywhere
     releases.present(settings, shas[0])
     sh(source.path, "git", "checkout", "-q", "-b", "policed")
@@ -642,8 +641,8 @@ def test_a_refused_policy_is_found_before_the_switch(anywhere: Settings, source:
     for check in (False, True):
         with pytest.raises(LoopError, match=rf"{sha} is built but not active.*max_changed_files"):
             releases.present(wide, sha, check=check)
-    assert says(settings) == "release 0" and releases.record(settings.install_dir, sha)
-    assert releases.ledger(settings.install_dir)["history"][-1]["sha"] == shas[0]
+    assert says(settings) == "release 0" and store.record(settings.install_dir, sha)
+    assert store.ledger(settings.install_dir)["history"][-1]["sha"] == shas[0]
     with pytest.raises(LoopError, match=f"{bare} is built but not active.*there is no policy at"):
         releases.present(dataclasses.replace(settings, policy={"base": name}), bare)
     done = releases.present(dataclasses.replace(settings, policy={"base": name, "handoff_dirs": ["/srv/runs"]}), sha)
@@ -663,12 +662,12 @@ def cycle(tmp_path: Path) -> Iterator[Path]:
     process.wait()
 
 
-def test_nothing_is_switched_under_a_cycle(settings: Settings, shas: list[str], cycle: Path) -> None:
+def test_nothing_is_switched_under_a_cycle(settings: Wanted, shas: list[str], cycle: Path) -> None:
     releases.present(settings, shas[0])
     running = dataclasses.replace(settings, run_lock=str(cycle))
     with pytest.raises(LoopError, match=f"a cycle is in progress.*{shas[1]} is built but not active"):
         releases.present(running, shas[1])
-    assert says(settings) == "release 0" and releases.record(settings.install_dir, shas[1])
+    assert says(settings) == "release 0" and store.record(settings.install_dir, shas[1])
     with pytest.raises(LoopError, match="nothing was removed"):
         releases.absent(running)
     timer = threading.Timer(0.5, cycle.unlink)
@@ -698,7 +697,7 @@ def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int
     assert processes.cycle_in_progress(str(lock), "") == ""
 
 
-def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: list[str]) -> None:
+def test_what_else_is_in_the_directory_is_left_alone(settings: Wanted, shas: list[str]) -> None:
     install_dir = Path(settings.install_dir)
     (install_dir / ".venv").mkdir(parents=True)
     (install_dir / ".env").write_text("SECRET=1")
@@ -706,7 +705,7 @@ def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: l
     os.chown(install_dir / ".env", 65534, 65534)
     releases.present(settings, shas[0])
     assert install_dir.stat().st_uid == 0 and (install_dir / ".env").stat().st_uid == 65534
-    assert releases.absent(settings, check=True)["changed"] and releases.active(settings.install_dir)
+    assert releases.absent(settings, check=True)["changed"] and store.active(settings.install_dir)
     assert releases.absent(settings)["pruned"] == [shas[0]]
     assert sorted(os.listdir(install_dir)) == [".env", ".venv"]
     assert not releases.absent(settings)["changed"]
@@ -714,7 +713,7 @@ def test_what_else_is_in_the_directory_is_left_alone(settings: Settings, shas: l
     assert not releases.absent(settings)["changed"]
 
 
-def test_what_is_not_ours_is_never_replaced(settings: Settings, shas: list[str]) -> None:
+def test_what_is_not_ours_is_never_replaced(settings: Wanted, shas: list[str]) -> None:
     current = Path(settings.install_dir, "current")
     current.mkdir(parents=True)
     with pytest.raises(LoopError, match="not ours"):
@@ -761,7 +760,7 @@ def main():
 
 @pytest.mark.parametrize("user", ["", "nobody"])
 def test_an_engine_that_is_tried_sees_and_reaches_nothing_of_the_host(
-    user: str, anywhere: Settings, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user: str, anywhere: Wanted, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UV_INDEX_URL", "https://me:s3cret@index.example.org/simple")
     os.chmod(Path(anywhere.install_dir).parent, 0o755)  # as on a host, where others reach a release
@@ -785,7 +784,7 @@ def test_an_engine_that_is_tried_sees_and_reaches_nothing_of_the_host(
     assert [secret.read_text() for secret in secrets[:2]] == ["s3cret"] * 2 and now_active(anywhere) == ""
 
 
-def test_the_smoke_command_that_is_not_there(settings: Settings, shas: list[str]) -> None:
+def test_the_smoke_command_that_is_not_there(settings: Wanted, shas: list[str]) -> None:
     with pytest.raises(LoopError, match="`nowhere` ended with 1: bwrap: execvp nowhere: No such file"):
         releases.present(dataclasses.replace(settings, smoke=["nowhere"]), shas[0])
 
