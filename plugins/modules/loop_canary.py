@@ -169,6 +169,7 @@ from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import sizes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
@@ -203,7 +204,7 @@ def prove(module: AnsibleModule) -> None:
 def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object]) -> None:
     """Run a cycle, unless what is installed is proven, and leave the module."""
     wanted = module.params
-    receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
+    receipt, reason = receipts.matching(config, sizes.duration(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
         told: dict[str, list[str]] = {"cleanup": [], "left": []}
         if wanted["cleanup"] and wanted["mode"] == "docs":

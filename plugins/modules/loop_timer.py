@@ -116,6 +116,7 @@ from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import sizes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
@@ -125,7 +126,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
 def settle(module: AnsibleModule) -> dict[str, Any]:
     """Bring the timer where it belongs and say where it is."""
     params = module.params
-    max_age = receipts.duration(params["canary_max_age"])
+    max_age = sizes.duration(params["canary_max_age"])
     deployed = os.path.lexists(params["config"])
     if not deployed and not params["enabled"]:
         return result(Timer(), False, False, "this host is not deployed yet", "")

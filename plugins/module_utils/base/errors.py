@@ -27,6 +27,11 @@ def without_passwords(text: str) -> str:
     return re.sub(r"://([^\s/@:]*:[^\s@]*|[^\s/@]*)@", "://***@", text)  # a password may have a / in it
 
 
+def holds_password(url: str) -> bool:
+    """Whether a password, or what may be a token, stands before the host of a URL; of ssh the user's name may."""
+    return re.match(r"https?://[^/]*@|\w+://[^@]*:[^@]*@", url) is not None
+
+
 # As git (GnuTLS, OpenSSL), pip and requests (OpenSSL), uv (rustls) and npm (node) say it. Where the name is another,
 # what is said here would not help.
 _CERTIFICATE = re.compile(

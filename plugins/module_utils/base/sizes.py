@@ -28,6 +28,15 @@ def limits_of(given: Mapping[str, str | float | None]) -> dict[str, float | None
     return {key: number_of(value, key) if value not in ("", None) else None for key, value in given.items()}
 
 
+def duration(text: str) -> float | None:
+    """Seconds of a whole number with its unit, such as ``12h``; None for an empty text: no limit. Else LoopError."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]*[smhdw]", text):
+        raise LoopError(f"{text!r} is not an age: write a number and one of s, m, h, d, w, as in 30d, or nothing")
+    return number_of(text, "age")
+
+
 def number_of(text: str | float, what: str) -> float:
     """Seconds of '12h' or '2d', bytes of '10G'; LoopError where ``text`` is neither."""
     found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([a-zA-Z]?)", str(text).strip())

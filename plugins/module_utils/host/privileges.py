@@ -24,7 +24,7 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..base.untrusted import show
-from . import systemd
+from . import programs, systemd
 
 Json = dict[str, Any]
 
@@ -101,7 +101,8 @@ def quiet(name: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{LINGER}/{name}")
     if ended and systemd.running():
-        _run("systemctl", "stop", f"user@{entry.pw_uid}.service")
+        with contextlib.suppress(LoopError):
+            systemd.systemctl("stop", f"user@{entry.pw_uid}.service")
         _run("loginctl", "terminate-user", name)
     deadline, number = time.monotonic() + PATIENCE, signal.SIGTERM
     while strays := _strays(entry.pw_uid):
@@ -178,7 +179,7 @@ def _sudo(name: str) -> list[str]:
     """Whether sudo lets this user be somebody else; asked of sudo itself, which only root may."""
     if os.geteuid() != 0 or not shutil.which("sudo"):
         return []
-    if "may run the following" not in _output("sudo", "-n", "-l", "-U", name):
+    if "may run the following" not in _run("sudo", "-n", "-l", "-U", name):
         return []
     where = "/etc/sudoers"
     with contextlib.suppress(OSError, LoopError):
@@ -340,14 +341,8 @@ def _group_name(gid: int) -> str:
     return str(gid)
 
 
-def _run(*command: str) -> None:
-    """For its effect, which is looked at afterwards."""
+def _run(*command: str) -> str:
+    """For its effect, which is looked at afterwards; what it says, nothing where it cannot be run."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(command, capture_output=True, timeout=60, check=False)
-
-
-def _output(*command: str) -> str:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
-        return done.stdout
+        return programs.run(command, 60).stdout
     return ""

@@ -9,9 +9,7 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from ..base import untrusted
 from ..base.errors import LoopError
 from ..base.files import inside, lstat_of
+from . import systemd
 
 LOCK_BYTES = 65536
 
@@ -195,18 +194,14 @@ def cycle_in_progress(run_lock: str, unit: str) -> str:
     with contextlib.suppress(LoopError):  # then systemd knows
         if run_lock and (holder := run_holder(run_lock)):
             return holder
-    systemctl = shutil.which("systemctl")
-    if not unit or systemctl is None:
+    if not unit:
         return ""
     name = unit if "." in unit else f"{unit}.service"
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        shown = subprocess.run(
-            [systemctl, "show", "--property=ActiveState", "--value", name],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-        state = shown.stdout.strip()
-        return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
-    return f"systemctl does not answer about {name}"
+    try:
+        state = systemd.state(name).get("ActiveState")
+    except LoopError:
+        return f"systemctl does not answer about {name}"
+    return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
 
 
 def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> None:

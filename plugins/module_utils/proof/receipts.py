@@ -23,6 +23,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
+from ..base import sizes
 from ..base.clock import moment_of, written
 from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes, sha256, write_atomic
@@ -72,16 +73,6 @@ class Match(NamedTuple):
 
     receipt: Json | None
     reason: str
-
-
-def duration(text: str) -> float | None:
-    """Seconds of ``90s``, ``15m``, ``12h``, ``30d``, ``2w``; None for an empty text: no limit."""
-    if not text:
-        return None
-    found = re.fullmatch(r"([1-9][0-9]*)([smhdw])", text)
-    if found is None:
-        raise LoopError(f"{text!r} is not an age: write a number and one of s, m, h, d, w, as in 30d, or nothing")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 
 # --- what is installed
@@ -296,7 +287,7 @@ def unprivileged(config: Settings) -> Json:
 
     ``{"matches", "reason", "receipt"}``; age and mode are the ones that loop.json asks for.
     """
-    receipt, reason = matching(config, duration(str(config.get("canary_max_age") or "")), wanted_mode(config))
+    receipt, reason = matching(config, sizes.duration(str(config.get("canary_max_age") or "")), wanted_mode(config))
     return {"matches": receipt is not None, "reason": reason, "receipt": receipt}
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..base import sizes
 from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, sha256, write_atomic
@@ -313,7 +314,7 @@ def _go_back(
     proof = receipts.matching(target.config, mode=receipts.wanted_mode(target.config))
     if proof.receipt is None:
         raise LoopError(f"went back to {target.sha}, but it does not count as proven: {proof.reason}; timer held")
-    max_age = receipts.duration(str(target.config.get("canary_max_age") or ""))
+    max_age = sizes.duration(str(target.config.get("canary_max_age") or ""))
     valid = receipts.matching(target.config, max_age, receipts.wanted_mode(target.config))
     after = systemd.set_timer(target.config.unit, wanted and valid.receipt is not None)
     event = {"left": going["left"], "reason": going["reason"]}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import limits_of, number_of
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import duration, limits_of, number_of
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,14 @@ def test_what_is_none_is_refused_in_one_line(text: str, what: str, example: str)
 def test_what_is_empty_is_no_limit() -> None:
     assert limits_of({"age": "", "size": None, "min_age": "1d"}) == {"age": None, "size": None, "min_age": 86400}
     assert limits_of({"age": 0}) == {"age": 0}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", None), ("90s", 90), ("15m", 900), ("12h", 43200), ("2w", 1209600)])
+def test_durations(text: str, seconds: float | None) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0d", "30", "d", "-1d", "1.5h", "30 d", "1y", "٣d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(LoopError, match="is not an age"):
+        duration(text)

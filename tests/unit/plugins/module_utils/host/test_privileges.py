@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.privileges import look, quiet, repair
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts, of a copy of /etc")
@@ -44,7 +44,7 @@ def own_etc(tmp_path: Path) -> Callable[[Callable[[], None]], None]:
                 for name in ("LINGER", "CRONTABS", "AT_JOBS"):
                     (tmp_path / name).mkdir()
                     setattr(privileges, name, str(tmp_path / name))
-                setattr(privileges, "_run", lambda *command: None)  # noqa: B010 - no logind here
+                setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
                 for name, uid in zip(USERS, (UID, UID + 1), strict=True):
                     sh("groupadd", "-g", str(uid), name)
                     sh(

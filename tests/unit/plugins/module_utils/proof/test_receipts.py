@@ -374,17 +374,6 @@ def test_a_release_that_is_not_what_it_says_is_refused(host: Host) -> None:
         receipts.installed(host.config)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("", None), ("90s", 90), ("15m", 900), ("12h", 43200), ("2w", 1209600)])
-def test_durations(text: str, seconds: float | None) -> None:
-    assert receipts.duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["0d", "30", "d", "-1d", "1.5h", "30 d", "1y", "٣d"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(LoopError, match="is not an age"):
-        receipts.duration(text)
-
-
 def test_an_unknown_mode_in_the_settings_is_refused(host: Host) -> None:
     host.config["canary_mode"] = "full"
     with pytest.raises(LoopError, match="canary_mode 'full' is unknown"):
