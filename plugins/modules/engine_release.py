@@ -152,9 +152,6 @@ options:
         Empty where the token is one for O(repo), wherever that is.
     type: str
     default: ""
-  token_env:
-    description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
-    type: str
 """
 
 EXAMPLES = r"""
@@ -225,7 +222,6 @@ pruned:
 """
 
 import functools
-import os
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
@@ -268,17 +264,8 @@ OPTIONS = {
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
     "git_url": {"type": "str", "default": ""},
-    "token_env": {"type": "str", "no_log": False},
     "github_app": app_auth.OPTION,
-    "askpass": {"type": "path"},
 }
-
-
-def token(env_file: str | None, variable: str | None, app: dict[str, str] | None) -> str:
-    """The token for the repository, from where the operator says; empty where there is none."""
-    if variable:
-        return os.environ.get(variable, "")
-    return app_auth.token_for(env_file, app)
 
 
 def main() -> None:
@@ -292,11 +279,9 @@ def main() -> None:
     state, version = params.pop("state"), params.pop("version")
     try:
         put_habits_aside(module.ansible_version)
-        if params["token_env"]:
-            params["git_url"] = ""  # a token that was given for this repository
-        sources = [params.pop(name) for name in ("env_file", "token_env", "github_app")]
+        env_file, app = params.pop("env_file"), params.pop("github_app")
         # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
-        secret = "" if module.check_mode else token(*sources)
+        secret = "" if module.check_mode else app_auth.token_for(env_file, app)
         given = {key: value for key, value in params.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
         wanted = Wanted(token=secret, before_switch=hold, **given)

@@ -40,13 +40,14 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
     return Remote(repo, repo if elsewhere else f"{git_url.rstrip('/')}/{repo}.git", dest, version)
 
 
-def check_engine(repo: str, who_could: str = ON_HOST) -> None:
+def check_engine(repo: str, on_host: bool = True) -> None:
     """LoopError where ``engineering_loop_repo`` is nothing that git can fetch from, or holds a password.
 
-    ``who_could`` read that, and what to do instead, ends the message.
+    Otherwise than ``on_host`` it is read on the controller, where a name alone is taken for a token as well.
     """
     shown = without_passwords(repo)
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
         raise LoopError(f"engineering_loop_repo {shown!r} is not the URL or path of a git repository or bundle")
-    if holds_password(repo):
-        raise LoopError(f"engineering_loop_repo {shown} holds a password, which every user of {who_could}")
+    if holds_password(repo, or_name=not on_host):
+        who = ON_HOST if on_host else ON_CONTROLLER
+        raise LoopError(f"engineering_loop_repo {shown} holds a password, which every user of {who}")

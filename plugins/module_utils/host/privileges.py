@@ -66,7 +66,7 @@ def look(users: Mapping[str, str]) -> Look:
             found.missing_users.append(name)
             continue
         found.refused += _refused(entry, group)
-        found.faults += _faults(entry, group)
+        found.faults += [words for words, _options in _faults(entry, group)]
         found.notes += _notes(entry)
     return found
 
@@ -80,9 +80,11 @@ def repair(users: Mapping[str, str], *, check: bool = False) -> list[str]:
         return found.faults
     for name, group in users.items():
         entry = _entry(name)
-        if entry is not None and _faults(entry, group):
+        faults = _faults(entry, group) if entry else []
+        if faults:
             quiet(name)
-            _usermod(entry, group)
+        if options := [option for _words, options in faults for option in options]:
+            _change(name, options)
     return found.faults
 
 
@@ -200,38 +202,28 @@ def _logged_in_as(uid: int) -> bool:
 # --- what is mended -----------------------------------------------------------------------
 
 
-def _faults(entry: pwd.struct_passwd, group: str) -> list[str]:
-    name, told = entry.pw_name, []
+def _faults(entry: pwd.struct_passwd, group: str) -> list[tuple[str, list[str]]]:
+    """What the user must not have, in words, with usermod's options against it; ``quiet`` ends what needs none."""
+    name, told = entry.pw_name, list[tuple[str, list[str]]]()
     if entry.pw_dir != NOWHERE:
         keys = f"{entry.pw_dir}/.ssh/authorized_keys"
         more = f"; {keys} lets nobody in any more" if os.path.lexists(keys) else ""
-        told.append(f"the user {name} had the home {entry.pw_dir}: it has none any more{more}")
+        told.append((f"the user {name} had the home {entry.pw_dir}: it has none any more{more}", ["--home", NOWHERE]))
     if entry.pw_shell not in NO_SHELLS:
-        told.append(f"the user {name} had the shell {entry.pw_shell or '/bin/sh'}: nobody logs in as it any more")
+        words = f"the user {name} had the shell {entry.pw_shell or '/bin/sh'}: nobody logs in as it any more"
+        told.append((words, ["--shell", NO_SHELLS[0]]))
     if _group_exists(group) and entry.pw_gid != grp.getgrnam(group).gr_gid:
-        told.append(f"the user {name} had the group {_group_name(entry.pw_gid)} as its own: it has {group} now")
+        words = f"the user {name} had the group {_group_name(entry.pw_gid)} as its own: it has {group} now"
+        told.append((words, ["--gid", group]))
     if not _locked(name):
-        told.append(f"the user {name} had a password: it is locked")
+        told.append((f"the user {name} had a password: it is locked", ["--lock"]))
     if _lingers(name):
-        told.append(f"services of the user {name} were started with the host (lingering): no more")
+        told.append((f"services of the user {name} were started with the host (lingering): no more", []))
     for _pid, words in _strays(entry.pw_uid)[:1]:
-        told.append(f"{words} of the user {name} ran outside of a cycle: it was ended, with all else of that kind")
+        told.append(
+            (f"{words} of the user {name} ran outside of a cycle: it was ended, with all else of that kind", [])
+        )
     return told
-
-
-def _usermod(entry: pwd.struct_passwd, group: str) -> None:
-    """One change of the account for all that is in it."""
-    options: list[str] = []
-    if entry.pw_dir != NOWHERE:
-        options += ["--home", NOWHERE]
-    if entry.pw_shell not in NO_SHELLS:
-        options += ["--shell", NO_SHELLS[0]]
-    if _group_exists(group) and entry.pw_gid != grp.getgrnam(group).gr_gid:
-        options += ["--gid", group]
-    if not _locked(entry.pw_name):
-        options += ["--lock"]
-    if options:
-        _change(entry.pw_name, options)
 
 
 def give_back(name: str, home: str, shell: str) -> None:

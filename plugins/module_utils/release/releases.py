@@ -24,16 +24,8 @@ from .wanted import Wanted, check_version
 
 Json = dict[str, Any]
 
-OURS = (
-    "current",
-    "releases",
-    "agents",
-    "mirror.git",
-    "cache",
-    store.LEDGER,
-    "proven",
-    "rollout.json",
-)  # the last two are the rollout's
+# The last two are the rollout's.
+OURS = ("current", "releases", "agents", "mirror.git", "cache", store.LEDGER, "proven", "rollout.json")
 
 
 def present(wanted: Wanted, version: str, *, check: bool = False) -> Json:

@@ -112,7 +112,7 @@ def _fetch(wanted: Wanted) -> None:
 
 def _ask(wanted: Wanted, *arguments: str) -> str:
     """What git says where it goes to the repository; a stalled transfer ends."""
-    environment, config = credentials(wanted.repo, wanted.token, wanted.askpass, wanted.git_url)
+    environment, config = credentials(wanted.repo, wanted.token, wanted.git_url)
     config.update({"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"})
     return git(_mirror(wanted), arguments, environment=environment, config=config, timeout=NETWORK_SECONDS)[1]
 

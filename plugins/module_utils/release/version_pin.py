@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ..base.errors import LoopError, MissingLibrary, without_passwords
 from ..base.files import read_bytes, write_atomic
 from ..git.command import credentials, git
-from ..git.remotes import ON_CONTROLLER, check_engine
+from ..git.remotes import check_engine
 
 try:
     import yaml
@@ -235,7 +235,7 @@ def resolve(target: Target, before: str) -> Bump:
         if not FULL_SHA.fullmatch(to):
             raise LoopError(f"{to!r} is not the full SHA of a commit: without its repository no other name means one")
         return Bump(before, to, None, None, "", "")
-    check_engine(repo, ON_CONTROLLER)
+    check_engine(repo, on_host=False)
     with tempfile.TemporaryDirectory() as directory:
         environment, config = credentials(repo, target.token, forge=target.forge)
         config.update({"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"})

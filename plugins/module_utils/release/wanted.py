@@ -37,7 +37,6 @@ class Wanted:
     unit: str = ""
     wait: float = 0.0  # for a cycle in progress, and for another run
     timeout: float = 1800.0  # of each command of a build
-    askpass: str = ""
     token: str = field(default="", repr=False)
     git_url: str = ""  # the forge that the token is for; empty where it is the repository's own
     before_switch: Callable[[], None] | None = None  # called once another release is about to become active

@@ -72,7 +72,6 @@ class Settings:
     git_user_name: str = ""
     git_user_email: str = ""
     run_lock: str = ""
-    askpass: str = ""
     token: str = field(default="", repr=False)
     seconds: float = 0.0  # for all of them together; 0 for no limit
     began: float = field(default_factory=time.monotonic, repr=False)
@@ -335,7 +334,7 @@ def _reached(path: str, commit: str, tip: str) -> bool:
 
 
 def _access(settings: Settings, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, settings.token, settings.askpass, settings.git_url)
+    environment, config = credentials(one.url, settings.token, settings.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

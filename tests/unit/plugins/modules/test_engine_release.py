@@ -102,13 +102,7 @@ def test_a_change_by_hand_is_a_warning(run: Any, shas: list[str], tmp_path: Path
     assert answer["changed"] and answer["damaged"] == ["engine.py"] and "changed by hand" in str(answer["warnings"])
 
 
-def test_the_token_comes_from_the_environment_or_a_file(
-    run: Any, shas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_in_a_file_is_not_told(run: Any, shas: list[str], tmp_path: Path) -> None:
     (tmp_path / "env").write_text("GH_TOKEN=from-file\n")
     (tmp_path / "env").chmod(0o600)
-    monkeypatch.setenv("TOKEN", "from-environment")
-    assert engine_release.token(str(tmp_path / "env"), "TOKEN", None) == "from-environment"
-    assert engine_release.token(str(tmp_path / "env"), None, None) == "from-file"
-    assert engine_release.token(str(tmp_path / "missing"), None, None) == ""
     assert "from-" not in json.dumps(run(version=shas[0], env_file=str(tmp_path / "env")))
