@@ -24,7 +24,7 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..base.untrusted import show
-from . import programs, systemd
+from . import processes, programs, systemd
 
 Json = dict[str, Any]
 
@@ -125,9 +125,9 @@ def at_work(name: str, programs: Sequence[str] = ()) -> str:
     entry = _entry(name)
     if entry is None or entry.pw_uid in (0, os.geteuid()):
         return ""
-    for pid in _processes(entry.pw_uid):
-        service = _service(pid)
-        command = _command(pid)
+    for pid in processes.of_user(entry.pw_uid):
+        service = processes.service_of(pid)
+        command = processes.command_of(pid)
         if service and service not in SPAWNERS:
             return f"process {pid} of {name} in {service}"
         if any(program in command for program in programs):
@@ -272,44 +272,16 @@ def _notes(entry: pwd.struct_passwd) -> list[str]:
 # --- processes ----------------------------------------------------------------------------
 
 
-def _processes(uid: int) -> list[int]:
-    """Living processes that act for this user, or could."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
-                known = dict(line.split(":", 1) for line in handle if ":" in line)
-            dead = known["State"].split()[0] in "ZX" and int(known["Threads"]) <= 1
-            if str(uid) in known["Uid"].split() and not dead:
-                found.append(int(pid))
-    return found
-
-
 def _strays(uid: int) -> list[tuple[int, str]]:
     """Processes of this user that are of no service, with words for each."""
     if uid in (0, os.geteuid()):
         return []
     found = []
-    for pid in _processes(uid):
-        service = _service(pid)
+    for pid in processes.of_user(uid):
+        service = processes.service_of(pid)
         if not service or service in SPAWNERS:
-            found.append((pid, f"process {pid} ({show(_command(pid).split(chr(0))[0], 60)})"))
+            found.append((pid, f"process {pid} ({show(processes.command_of(pid).split(chr(0))[0], 60)})"))
     return found
-
-
-def _service(pid: int) -> str:
-    """The system's service that a process is of; empty where it is of none, or of a user's own manager."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-        paths = [line.rstrip("\n").split(":", 2)[-1].split("/") for line in handle]  # one for each hierarchy
-        if not any("user.slice" in parts for parts in paths):
-            return next((part for parts in paths for part in parts if part.endswith(".service")), "")
-    return ""
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as handle:
-        return os.fsdecode(handle.read(65536)).rstrip("\0")
-    return ""
 
 
 # --- small things -------------------------------------------------------------------------

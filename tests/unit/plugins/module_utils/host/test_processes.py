@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.processes import (
     check_run_lock,
     cycle_in_progress,
@@ -145,3 +146,18 @@ def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int
     process.kill()
     process.wait()
     assert cycle_in_progress(str(lock), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "service"),
+    [
+        ("0::/system.slice/hyrule-engineering-loop.service", "hyrule-engineering-loop.service"),
+        ("0::/system.slice/cron.service", "cron.service"),
+        ("0::/user.slice/user-999.slice/user@999.service/app.slice/evil.service", ""),
+        ("0::/user.slice/user-999.slice/session-4.scope", ""),
+        ("0::/", ""),
+    ],
+)
+def test_the_service_of_a_process(line: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_content", lambda _pid, _part: f"{line}\n".encode())
+    assert processes.service_of(1) == service
