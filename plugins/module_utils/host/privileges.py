@@ -25,6 +25,7 @@ from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..base.untrusted import show
 from . import processes, programs, systemd
+from .users import entry_of
 
 Json = dict[str, Any]
 
@@ -61,7 +62,7 @@ def look(users: Mapping[str, str]) -> Look:
             found.missing_groups.append(group)
         found.refused += _refused_group(group)
     for name, group in users.items():
-        entry = _entry(name)
+        entry = entry_of(name)
         if entry is None:
             found.missing_users.append(name)
             continue
@@ -79,7 +80,7 @@ def repair(users: Mapping[str, str], *, check: bool = False) -> list[str]:
     if check or not found.faults:
         return found.faults
     for name, group in users.items():
-        entry = _entry(name)
+        entry = entry_of(name)
         faults = _faults(entry, group) if entry else []
         if faults:
             quiet(name)
@@ -93,7 +94,7 @@ def quiet(name: str) -> list[str]:
 
     Returns what was ended. LoopError where a process does not end.
     """
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.pw_uid in (0, os.geteuid()):
         return []
     ended = [words for _pid, words in _strays(entry.pw_uid)]
@@ -122,7 +123,7 @@ def quiet(name: str) -> list[str]:
 def at_work(name: str, programs: Sequence[str] = ()) -> str:
     """A process of this user that must not be ended: one of a service, or of one of ``programs`` (paths, or the
     directories that they are in). In words; empty where there is none."""
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.pw_uid in (0, os.geteuid()):
         return ""
     for pid in processes.of_user(entry.pw_uid):
@@ -285,12 +286,6 @@ def _strays(uid: int) -> list[tuple[int, str]]:
 
 
 # --- small things -------------------------------------------------------------------------
-
-
-def _entry(name: str) -> pwd.struct_passwd | None:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam(name)
-    return None
 
 
 def _group_exists(name: str) -> bool:

@@ -18,12 +18,19 @@ from typing import Any, NoReturn
 from ..base.errors import LoopError
 
 
-def account(name: str) -> pwd.struct_passwd:
-    """The user's passwd entry; LoopError where there is none."""
+def entry_of(name: str) -> pwd.struct_passwd | None:
+    """The user's passwd entry; None where there is none."""
     try:
         return pwd.getpwnam(name)
-    except KeyError as error:
-        raise LoopError(f"there is no user {name} on this host") from error
+    except KeyError:
+        return None
+
+
+def account(name: str) -> pwd.struct_passwd:
+    """The user's passwd entry; LoopError where there is none."""
+    if entry := entry_of(name):
+        return entry
+    raise LoopError(f"there is no user {name} on this host")
 
 
 def name_of(uid: int) -> str:

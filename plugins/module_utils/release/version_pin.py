@@ -80,30 +80,30 @@ def find(sources: Sequence[str], host: str, groups: Sequence[str], key: str = KE
     tops = [path for path in (_directory(source) for source in sources) if path]
     layers = [("group_vars", [ALL]), ("group_vars", [name for name in groups if name != ALL]), ("host_vars", [host])]
     read = [
-        ((layer, top), name, path)
+        ((layer, top), name, path, read_bytes(os.path.realpath(path)) or b"")
         for layer, (kind, names) in enumerate(layers)
         for top in dict.fromkeys(tops)
         for name in names
         for path in _files(f"{top}/{kind}/{name}")
     ]
-    found = [one for one in read if _has(one[2], key)]
+    found = [one for one in read if _has(one[3], key)]
     if not found:
-        closed = [path for _rank, _name, path in read if _encrypted(path)]
+        closed = [path for _rank, _name, path, content in read if content.startswith(VAULT)]
         raise LoopError(
             f"no file in host_vars or group_vars beside {' or '.join(tops) or 'the inventory'} has {key} for {host}"
             + (f", {', '.join(closed)} are encrypted by ansible-vault and were not looked into" if closed else "")
             + f": write it into host_vars/{host}.yml, plainly and once, or name the file: -e engineering_loop_pin_file="
         )
     best = [one for one in found if one[0] == found[-1][0]]
-    if len({name for _rank, name, _path in best}) > 1:
-        best = [one for one in best if _value(one[2], key) == in_force]
-    if len({name for _rank, name, _path in best}) != 1:
+    if len({name for _rank, name, *_file in best}) > 1:
+        best = [one for one in best if parse(one[3], one[2], key).value == in_force]
+    if len({name for _rank, name, *_file in best}) != 1:
         raise LoopError(
-            f"{key} of {host} stands in {', '.join(path for _rank, _name, path in found)}, and which of the groups wins"
+            f"{key} of {host} stands in {', '.join(one[2] for one in found)}, and which of the groups wins"
             " cannot be told: leave one, or name the file: -e engineering_loop_pin_file="
         )
     path = best[-1][2]
-    return Found(path, [other for _rank, _name, other in found if other != path])
+    return Found(path, [one[2] for one in found if one[2] != path])
 
 
 def _directory(source: str) -> str:
@@ -132,22 +132,13 @@ def _below(directory: str) -> list[str]:
     return found
 
 
-def _encrypted(path: str) -> bool:
-    return (read_bytes(os.path.realpath(path)) or b"").startswith(VAULT)
-
-
-def _has(path: str, key: str) -> bool:
-    content = read_bytes(os.path.realpath(path)) or b""
+def _has(content: bytes, key: str) -> bool:
     if key.encode() not in content or yaml is None:
         return False
     try:
         return bool(_values(content.decode("utf-8"), key))
     except (UnicodeDecodeError, yaml.YAMLError):
         return True  # what is wrong is said when it is parsed
-
-
-def _value(path: str, key: str) -> str:
-    return parse(read_bytes(os.path.realpath(path)) or b"", path, key).value
 
 
 def _values(text: str, key: str) -> list[tuple[Any, Any]]:
