@@ -30,7 +30,4 @@ options:
         description: Base URL of the REST API.
         type: str
         default: https://api.github.com
-  askpass:
-    description: A program on the host that answers git when it asks for credentials.
-    type: path
 """

@@ -152,9 +152,6 @@ options:
         Empty where the token is one for O(repo), wherever that is.
     type: str
     default: ""
-  token_env:
-    description: The environment variable on the host that holds the token for O(repo). Wins over O(env_file).
-    type: str
 """
 
 EXAMPLES = r"""
@@ -225,7 +222,6 @@ pruned:
 """
 
 import functools
-import os
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
@@ -234,6 +230,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.unt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import SMOKE, Wanted
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
@@ -246,7 +243,7 @@ OPTIONS = {
     "uv": {"type": "str", "default": "uv"},
     "sync": {"type": "list", "elements": "str", "default": []},
     "wheels": {"type": "path"},
-    "smoke": {"type": "list", "elements": "str", "default": list(releases.SMOKE)},
+    "smoke": {"type": "list", "elements": "str", "default": list(SMOKE)},
     "user": {"type": "str"},
     "policy": {
         "type": "dict",
@@ -267,17 +264,8 @@ OPTIONS = {
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
     "git_url": {"type": "str", "default": ""},
-    "token_env": {"type": "str", "no_log": False},
     "github_app": app_auth.OPTION,
-    "askpass": {"type": "path"},
 }
-
-
-def token(env_file: str | None, variable: str | None, app: dict[str, str] | None) -> str:
-    """The token for the repository, from where the operator says; empty where there is none."""
-    if variable:
-        return os.environ.get(variable, "")
-    return app_auth.token_for(env_file, app)
 
 
 def main() -> None:
@@ -287,28 +275,26 @@ def main() -> None:
         mutually_exclusive=[("allowed_signers", "keyring")],
         supports_check_mode=True,
     )
-    wanted = dict(module.params)
-    state, version = wanted.pop("state"), wanted.pop("version")
+    params = dict(module.params)
+    state, version = params.pop("state"), params.pop("version")
     try:
         put_habits_aside(module.ansible_version)
-        if wanted["token_env"]:
-            wanted["git_url"] = ""  # a token that was given for this repository
-        sources = [wanted.pop(name) for name in ("env_file", "token_env", "github_app")]
+        env_file, app = params.pop("env_file"), params.pop("github_app")
         # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
-        secret = "" if module.check_mode else token(*sources)
-        given = {key: value for key, value in wanted.items() if value is not None}
+        secret = "" if module.check_mode else app_auth.token_for(env_file, app)
+        given = {key: value for key, value in params.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
-        settings = releases.Settings(token=secret, before_switch=hold, **given)
+        wanted = Wanted(token=secret, before_switch=hold, **given)
         if state == "present":
-            result = releases.present(settings, version, check=module.check_mode)
+            result = releases.present(wanted, version, check=module.check_mode)
         elif state == "previous":
-            result = releases.previous(settings, check=module.check_mode)
+            result = releases.previous(wanted, check=module.check_mode)
         else:
-            result = releases.absent(settings, check=module.check_mode)
+            result = releases.absent(wanted, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{show(error.filename or wanted['install_dir'])}: {error.strerror}; nothing was switched")
+        module.fail_json(msg=f"{show(error.filename or params['install_dir'])}: {error.strerror}; nothing was switched")
     result = shown(result)
     if result["damaged"]:
         module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")

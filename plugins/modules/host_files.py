@@ -147,42 +147,39 @@ def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
     }
 
 
-def _core(lib_dir: str, programs: list[str], config: str | None) -> list[managed_files.Entry]:
-    return core_files.entries(lib_dir, programs, *([config] if config else []))
+OPTIONS = {
+    "entries": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["file", "directory", "absent", "kept"], "default": "file"},
+            "content": {"type": "str"},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0644"},
+        },
+        "required_if": [("state", "file", ["content"])],
+    },
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "hold": {"type": "path"},
+    "lib_dir": {"type": "path"},
+    "programs": {"type": "list", "elements": "str", "default": []},
+}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "entries": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "state": {"type": "str", "choices": ["file", "directory", "absent", "kept"], "default": "file"},
-                    "content": {"type": "str"},
-                    "owner": {"type": "str", "default": "root"},
-                    "group": {"type": "str", "default": "root"},
-                    "mode": {"type": "str", "default": "0644"},
-                },
-                "required_if": [("state", "file", ["content"])],
-            },
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "hold": {"type": "path"},
-            "lib_dir": {"type": "path"},
-            "programs": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
+    config, lib_dir = module.params["hold"], module.params["lib_dir"]
     try:
         put_habits_aside(module.ansible_version)
         entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             entries.append(managed_files.Entry(path=path, content=str(content).encode(), mode=0o600))
-        lib_dir = module.params["lib_dir"]
-        core = _core(lib_dir, module.params["programs"], module.params["hold"]) if lib_dir else []
-        hold = functools.partial(rollout.begin, module.params["hold"]) if module.params["hold"] else None
+        own = [config] if config else []
+        core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
+        hold = functools.partial(rollout.begin, config) if config else None
         in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == systemd.UNIT_DIR}
         refused = systemd.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
         if refused:
@@ -198,8 +195,8 @@ def main() -> None:
         "changed_paths": [change.path for change in changes],
         "collection_version": core_files.VERSION,
     }
-    if module.params["hold"]:
-        result["voids"] = rollout.voids(module.params["hold"], changes)
+    if config:
+        result["voids"] = rollout.voids(config, changes)
     if module._diff:
         brief = {*module.params["secrets"], *(entry.path for entry in core)}
         result["diff"] = [shown(change, change.path in brief) for change in changes]

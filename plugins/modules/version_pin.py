@@ -210,15 +210,8 @@ def resolve(module: AnsibleModule, before: str) -> tuple[version_pin.Bump, list[
     """The bump that is asked for, and the checks that passed on its commit."""
     wanted = module.params
     repo, forge_url = wanted["repo"], wanted["forge_url"].rstrip("/")
-    found = version_pin.resolve(
-        repo,
-        before,
-        wanted["to"],
-        token=wanted["token"],
-        forge=forge_url,
-        allow_downgrade=wanted["allow_downgrade"],
-        any_branch=wanted["any_branch"],
-    )
+    options = {name: wanted[name] for name in ("repo", "to", "token", "allow_downgrade", "any_branch")}
+    found = version_pin.resolve(version_pin.Target(**options, forge=forge_url), before)
     if not (wanted["checks"] and found.changed):
         return found, []
     home = pin_pull_request.home_of(repo, forge_url, wanted["api_url"])

@@ -146,7 +146,6 @@ OPTIONS = {
     "run_lock": {"type": "path"},
     "env_file": {"type": "path"},
     "github_app": app_auth.OPTION,
-    "askpass": {"type": "path"},
     "git_user_name": {"type": "str"},
     "git_user_email": {"type": "str"},
 }

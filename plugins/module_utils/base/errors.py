@@ -27,6 +27,11 @@ def without_passwords(text: str) -> str:
     return re.sub(r"://([^\s/@:]*:[^\s@]*|[^\s/@]*)@", "://***@", text)  # a password may have a / in it
 
 
+def holds_password(url: str, or_name: bool = False) -> bool:
+    """Whether a password stands before the host of a URL, or with ``or_name`` a name on the web: it may be a token."""
+    return re.match(rf"\w+://[^/@]*:[^@]*@{'|https?://[^/]*@' if or_name else ''}", url) is not None
+
+
 # As git (GnuTLS, OpenSSL), pip and requests (OpenSSL), uv (rustls) and npm (node) say it. Where the name is another,
 # what is said here would not help.
 _CERTIFICATE = re.compile(

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import stat
 import subprocess
 import time
@@ -210,6 +211,18 @@ def remove_tree(path: str) -> None:
             return
     lines = done.stderr.decode("utf-8", "surrogateescape").splitlines() or ["no message"]
     raise LoopError(f"{show(path)} cannot be removed: {show(lines[0])}")
+
+
+def discard(path: str) -> None:
+    """As ``remove_tree``, of a directory out of sight by one rename first: nobody sees a part of it.
+
+    Who is killed meanwhile leaves ``.trash-*`` beside it. A full disk has no room for another new name.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        trash = f"{os.path.dirname(path)}/.trash-{secrets.token_hex(8)}"
+        os.rename(path, trash)
+        path = trash
+    remove_tree(path)
 
 
 def size_of(path: str) -> int:

@@ -20,7 +20,7 @@ from ..base.files import read_bytes
 from ..base.untrusted import show
 from ..cell import egress, sandbox
 from ..cell.cells import Cell, home_file
-from ..host import bubblewrap
+from ..host import bubblewrap, programs
 from ..host.settings import Settings
 from ..release import agents
 from . import handover
@@ -144,15 +144,13 @@ def answers(config: Settings, cell: Cell, words: Sequence[str], environment: Map
 def _answer(command: Sequence[str], environment: Mapping[str, str], seconds: float, otherwise: str) -> str:
     """The last line of what a program says. LoopError where it fails, is silent or takes too long."""
     try:
-        done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-        )
+        done = programs.run(command, seconds, environment=environment)
     except subprocess.TimeoutExpired:
         raise LoopError(f"{otherwise}: nothing was said for {seconds:g} s") from None
     except OSError as error:
         raise LoopError(f"{otherwise}: {error}") from error
-    said = (done.stdout.decode(errors="replace").strip() or done.stderr.decode(errors="replace").strip()).splitlines()
+    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
     if done.returncode or not said:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or said or [f"status {done.returncode}"]
+        words = done.stderr.strip().splitlines() or said or [f"status {done.returncode}"]
         raise LoopError(f"{otherwise}: {show(words[-1])}")
     return show(said[-1])

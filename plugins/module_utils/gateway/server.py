@@ -78,7 +78,7 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
         super().__init__("", socketserver.BaseRequestHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = socket.socket(fileno=FIRST_SOCKET)
-        self.config = config
+        self.config, self.pid = config, os.getpid()
         self.asked = False
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -87,7 +87,7 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the child."""
-        end_with_parent()
+        end_with_parent(self.pid)
         serve(self.config, request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

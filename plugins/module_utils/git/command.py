@@ -245,7 +245,7 @@ def told_branch(listing: str) -> str:
     return heads[0].removeprefix("ref: refs/heads/").removesuffix("\tHEAD") if heads else ""
 
 
-def credentials(url: str, token: str = "", askpass: str = "", forge: str = "") -> tuple[dict[str, str], dict[str, str]]:
+def credentials(url: str, token: str = "", forge: str = "") -> tuple[dict[str, str], dict[str, str]]:
     """(environment, config) for ``git()`` that let it in at ``url``, and nowhere else, without argv.
 
     The token goes as a header bound to the URL's own host, as Basic x-access-token:TOKEN, and only if that host is the
@@ -253,7 +253,7 @@ def credentials(url: str, token: str = "", askpass: str = "", forge: str = "") -
     along, to any host. An empty GIT_ASKPASS keeps a repository from naming a program of its own.
     LoopError where the token would go over the network in the clear.
     """
-    environment = {"GIT_ASKPASS": askpass}
+    environment = {"GIT_ASKPASS": ""}
     origin = origin_of(url)
     if not token or not origin or (forge and origin_of(forge) != origin):
         return environment, {}

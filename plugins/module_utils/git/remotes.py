@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..base.errors import LoopError, without_passwords
+from ..base.errors import LoopError, holds_password, without_passwords
+
+ON_HOST = "the host could read: write GH_TOKEN into engineering_loop_env_file instead"
+ON_CONTROLLER = "this machine could read: set GH_TOKEN in your environment instead"
 
 
 class Remote(NamedTuple):
@@ -28,7 +31,8 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
     elsewhere = "://" in repo or repo.startswith("/")
     if not elsewhere and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*", repo, re.ASCII):
         raise LoopError(f"{repo!r} is not a repository: write OWNER/NAME or a URL")
-    _check_password(repo, f"the URL of {dest}")
+    if holds_password(repo):
+        raise LoopError(f"the URL of {dest} holds a password, which every user of {ON_HOST}")
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", dest, re.ASCII):
         raise LoopError(f"dest {dest!r} of {repo} is not a plain directory name")
     if not re.fullmatch(r"[A-Za-z0-9_][\w.+/-]*", version) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", version):
@@ -36,17 +40,14 @@ def remote_of(given: Mapping[str, str], git_url: str) -> Remote:
     return Remote(repo, repo if elsewhere else f"{git_url.rstrip('/')}/{repo}.git", dest, version)
 
 
-def check_engine(repo: str) -> None:
-    """LoopError where ``engineering_loop_repo`` is nothing that git can fetch from, or holds a password."""
+def check_engine(repo: str, on_host: bool = True) -> None:
+    """LoopError where ``engineering_loop_repo`` is nothing that git can fetch from, or holds a password.
+
+    Otherwise than ``on_host`` it is read on the controller, where a name alone is taken for a token as well.
+    """
     shown = without_passwords(repo)
     if not repo or repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
         raise LoopError(f"engineering_loop_repo {shown!r} is not the URL or path of a git repository or bundle")
-    _check_password(repo, f"engineering_loop_repo {shown}")
-
-
-def _check_password(url: str, what: str) -> None:
-    if re.match(r"\w+://[^/@]*:[^/@]*@", url):
-        raise LoopError(
-            f"{what} holds a password, which every user of the host could read: write GH_TOKEN into"
-            " engineering_loop_env_file instead"
-        )
+    if holds_password(repo, or_name=not on_host):
+        who = ON_HOST if on_host else ON_CONTROLLER
+        raise LoopError(f"engineering_loop_repo {shown} holds a password, which every user of {who}")

@@ -24,7 +24,8 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..base.untrusted import show
-from . import systemd
+from . import processes, programs, systemd
+from .users import entry_of
 
 Json = dict[str, Any]
 
@@ -61,12 +62,12 @@ def look(users: Mapping[str, str]) -> Look:
             found.missing_groups.append(group)
         found.refused += _refused_group(group)
     for name, group in users.items():
-        entry = _entry(name)
+        entry = entry_of(name)
         if entry is None:
             found.missing_users.append(name)
             continue
         found.refused += _refused(entry, group)
-        found.faults += _faults(entry, group)
+        found.faults += [words for words, _options in _faults(entry, group)]
         found.notes += _notes(entry)
     return found
 
@@ -79,10 +80,12 @@ def repair(users: Mapping[str, str], *, check: bool = False) -> list[str]:
     if check or not found.faults:
         return found.faults
     for name, group in users.items():
-        entry = _entry(name)
-        if entry is not None and _faults(entry, group):
+        entry = entry_of(name)
+        faults = _faults(entry, group) if entry else []
+        if faults:
             quiet(name)
-            _usermod(entry, group)
+        if options := [option for _words, options in faults for option in options]:
+            _change(name, options)
     return found.faults
 
 
@@ -91,7 +94,7 @@ def quiet(name: str) -> list[str]:
 
     Returns what was ended. LoopError where a process does not end.
     """
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.pw_uid in (0, os.geteuid()):
         return []
     ended = [words for _pid, words in _strays(entry.pw_uid)]
@@ -101,7 +104,8 @@ def quiet(name: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{LINGER}/{name}")
     if ended and systemd.running():
-        _run("systemctl", "stop", f"user@{entry.pw_uid}.service")
+        with contextlib.suppress(LoopError):
+            systemd.systemctl("stop", f"user@{entry.pw_uid}.service")
         _run("loginctl", "terminate-user", name)
     deadline, number = time.monotonic() + PATIENCE, signal.SIGTERM
     while strays := _strays(entry.pw_uid):
@@ -119,12 +123,12 @@ def quiet(name: str) -> list[str]:
 def at_work(name: str, programs: Sequence[str] = ()) -> str:
     """A process of this user that must not be ended: one of a service, or of one of ``programs`` (paths, or the
     directories that they are in). In words; empty where there is none."""
-    entry = _entry(name)
+    entry = entry_of(name)
     if entry is None or entry.pw_uid in (0, os.geteuid()):
         return ""
-    for pid in _processes(entry.pw_uid):
-        service = _service(pid)
-        command = _command(pid)
+    for pid in processes.of_user(entry.pw_uid):
+        service = processes.service_of(pid)
+        command = processes.command_of(pid)
         if service and service not in SPAWNERS:
             return f"process {pid} of {name} in {service}"
         if any(program in command for program in programs):
@@ -178,7 +182,7 @@ def _sudo(name: str) -> list[str]:
     """Whether sudo lets this user be somebody else; asked of sudo itself, which only root may."""
     if os.geteuid() != 0 or not shutil.which("sudo"):
         return []
-    if "may run the following" not in _output("sudo", "-n", "-l", "-U", name):
+    if "may run the following" not in _run("sudo", "-n", "-l", "-U", name):
         return []
     where = "/etc/sudoers"
     with contextlib.suppress(OSError, LoopError):
@@ -199,38 +203,28 @@ def _logged_in_as(uid: int) -> bool:
 # --- what is mended -----------------------------------------------------------------------
 
 
-def _faults(entry: pwd.struct_passwd, group: str) -> list[str]:
-    name, told = entry.pw_name, []
+def _faults(entry: pwd.struct_passwd, group: str) -> list[tuple[str, list[str]]]:
+    """What the user must not have, in words, with usermod's options against it; ``quiet`` ends what needs none."""
+    name, told = entry.pw_name, list[tuple[str, list[str]]]()
     if entry.pw_dir != NOWHERE:
         keys = f"{entry.pw_dir}/.ssh/authorized_keys"
         more = f"; {keys} lets nobody in any more" if os.path.lexists(keys) else ""
-        told.append(f"the user {name} had the home {entry.pw_dir}: it has none any more{more}")
+        told.append((f"the user {name} had the home {entry.pw_dir}: it has none any more{more}", ["--home", NOWHERE]))
     if entry.pw_shell not in NO_SHELLS:
-        told.append(f"the user {name} had the shell {entry.pw_shell or '/bin/sh'}: nobody logs in as it any more")
+        words = f"the user {name} had the shell {entry.pw_shell or '/bin/sh'}: nobody logs in as it any more"
+        told.append((words, ["--shell", NO_SHELLS[0]]))
     if _group_exists(group) and entry.pw_gid != grp.getgrnam(group).gr_gid:
-        told.append(f"the user {name} had the group {_group_name(entry.pw_gid)} as its own: it has {group} now")
+        words = f"the user {name} had the group {_group_name(entry.pw_gid)} as its own: it has {group} now"
+        told.append((words, ["--gid", group]))
     if not _locked(name):
-        told.append(f"the user {name} had a password: it is locked")
+        told.append((f"the user {name} had a password: it is locked", ["--lock"]))
     if _lingers(name):
-        told.append(f"services of the user {name} were started with the host (lingering): no more")
+        told.append((f"services of the user {name} were started with the host (lingering): no more", []))
     for _pid, words in _strays(entry.pw_uid)[:1]:
-        told.append(f"{words} of the user {name} ran outside of a cycle: it was ended, with all else of that kind")
+        told.append(
+            (f"{words} of the user {name} ran outside of a cycle: it was ended, with all else of that kind", [])
+        )
     return told
-
-
-def _usermod(entry: pwd.struct_passwd, group: str) -> None:
-    """One change of the account for all that is in it."""
-    options: list[str] = []
-    if entry.pw_dir != NOWHERE:
-        options += ["--home", NOWHERE]
-    if entry.pw_shell not in NO_SHELLS:
-        options += ["--shell", NO_SHELLS[0]]
-    if _group_exists(group) and entry.pw_gid != grp.getgrnam(group).gr_gid:
-        options += ["--gid", group]
-    if not _locked(entry.pw_name):
-        options += ["--lock"]
-    if options:
-        _change(entry.pw_name, options)
 
 
 def give_back(name: str, home: str, shell: str) -> None:
@@ -279,53 +273,19 @@ def _notes(entry: pwd.struct_passwd) -> list[str]:
 # --- processes ----------------------------------------------------------------------------
 
 
-def _processes(uid: int) -> list[int]:
-    """Living processes that act for this user, or could."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
-                known = dict(line.split(":", 1) for line in handle if ":" in line)
-            dead = known["State"].split()[0] in "ZX" and int(known["Threads"]) <= 1
-            if str(uid) in known["Uid"].split() and not dead:
-                found.append(int(pid))
-    return found
-
-
 def _strays(uid: int) -> list[tuple[int, str]]:
     """Processes of this user that are of no service, with words for each."""
     if uid in (0, os.geteuid()):
         return []
     found = []
-    for pid in _processes(uid):
-        service = _service(pid)
+    for pid in processes.of_user(uid):
+        service = processes.service_of(pid)
         if not service or service in SPAWNERS:
-            found.append((pid, f"process {pid} ({show(_command(pid).split(chr(0))[0], 60)})"))
+            found.append((pid, f"process {pid} ({show(processes.command_of(pid).split(chr(0))[0], 60)})"))
     return found
 
 
-def _service(pid: int) -> str:
-    """The system's service that a process is of; empty where it is of none, or of a user's own manager."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as handle:
-        paths = [line.rstrip("\n").split(":", 2)[-1].split("/") for line in handle]  # one for each hierarchy
-        if not any("user.slice" in parts for parts in paths):
-            return next((part for parts in paths for part in parts if part.endswith(".service")), "")
-    return ""
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as handle:
-        return os.fsdecode(handle.read(65536)).rstrip("\0")
-    return ""
-
-
 # --- small things -------------------------------------------------------------------------
-
-
-def _entry(name: str) -> pwd.struct_passwd | None:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam(name)
-    return None
 
 
 def _group_exists(name: str) -> bool:
@@ -340,14 +300,8 @@ def _group_name(gid: int) -> str:
     return str(gid)
 
 
-def _run(*command: str) -> None:
-    """For its effect, which is looked at afterwards."""
+def _run(*command: str) -> str:
+    """For its effect, which is looked at afterwards; what it says, nothing where it cannot be run."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(command, capture_output=True, timeout=60, check=False)
-
-
-def _output(*command: str) -> str:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
-        return done.stdout
+        return programs.run(command, 60).stdout
     return ""

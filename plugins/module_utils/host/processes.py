@@ -9,9 +9,7 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from ..base import untrusted
 from ..base.errors import LoopError
 from ..base.files import inside, lstat_of
+from . import systemd
 
 LOCK_BYTES = 65536
 
@@ -120,6 +119,33 @@ def _content(pid: int, part: str) -> bytes:
         return b""
 
 
+def of_user(uid: int) -> list[int]:
+    """Living processes that act for this user, or could."""
+    found = []
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        lines = os.fsdecode(_content(pid, "status")).split("\n")
+        known = dict(line.split(":", 1) for line in lines if ":" in line)
+        with contextlib.suppress(KeyError):  # it has ended
+            dead = known["State"].split()[0] in "ZX" and int(known["Threads"]) <= 1
+            if str(uid) in known["Uid"].split() and not dead:
+                found.append(pid)
+    return found
+
+
+def service_of(pid: int) -> str:
+    """The system's service that a process is of; empty where it is of none, or of a user's own manager."""
+    lines = os.fsdecode(_content(pid, "cgroup")).split("\n")
+    paths = [line.split(":", 2)[-1].split("/") for line in lines]  # one for each hierarchy
+    if any("user.slice" in parts for parts in paths):
+        return ""
+    return next((part for parts in paths for part in parts if part.endswith(".service")), "")
+
+
+def command_of(pid: int) -> str:
+    """Its command line, words separated by NUL; empty where there is none."""
+    return os.fsdecode(_content(pid, "cmdline")[:65536]).rstrip("\0")
+
+
 def user_of(path: str, running: Running) -> str | None:
     """Who stands in ``path`` or has something below it open, in words; None where nobody does."""
     if f"\0{path}" not in running.text:
@@ -195,18 +221,14 @@ def cycle_in_progress(run_lock: str, unit: str) -> str:
     with contextlib.suppress(LoopError):  # then systemd knows
         if run_lock and (holder := run_holder(run_lock)):
             return holder
-    systemctl = shutil.which("systemctl")
-    if not unit or systemctl is None:
+    if not unit:
         return ""
     name = unit if "." in unit else f"{unit}.service"
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        shown = subprocess.run(
-            [systemctl, "show", "--property=ActiveState", "--value", name],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-        state = shown.stdout.strip()
-        return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
-    return f"systemctl does not answer about {name}"
+    try:
+        state = systemd.state(name).get("ActiveState")
+    except LoopError:
+        return f"systemctl does not answer about {name}"
+    return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
 
 
 def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> None:

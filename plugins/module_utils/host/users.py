@@ -13,17 +13,24 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ..base.errors import LoopError
 
 
-def account(name: str) -> pwd.struct_passwd:
-    """The user's passwd entry; LoopError where there is none."""
+def entry_of(name: str) -> pwd.struct_passwd | None:
+    """The user's passwd entry; None where there is none."""
     try:
         return pwd.getpwnam(name)
-    except KeyError as error:
-        raise LoopError(f"there is no user {name} on this host") from error
+    except KeyError:
+        return None
+
+
+def account(name: str) -> pwd.struct_passwd:
+    """The user's passwd entry; LoopError where there is none."""
+    if entry := entry_of(name):
+        return entry
+    raise LoopError(f"there is no user {name} on this host")
 
 
 def name_of(uid: int) -> str:
@@ -83,9 +90,11 @@ def whose(path: str) -> tuple[str, int]:
 LIBC = ctypes.CDLL(None)  # looked up here: between fork and exec of a program with threads that could wait for ever
 
 
-def end_with_parent() -> None:
-    """In a child: however its parent ends, it ends as well, and no orphan goes on writing or holds a lock."""
+def end_with_parent(parent: int) -> None:
+    """In a child of ``parent``: however that ends, it ends as well, and no orphan goes on writing or holds a lock."""
     LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)  # it has ended before that
 
 
 def as_user(name: str, work: Callable[[], Any]) -> Any:
@@ -106,28 +115,8 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        try:
-            os.close(reader)
-            os.setsid()
-            os.initgroups(name, entry.pw_gid)
-            os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-            os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
-            end_with_parent()  # after that: a change of user takes it away. We hold the locks that it holds
-            if os.getppid() != parent:
-                os._exit(1)
-            os.umask(0o027)
-            os.environ.update(HOME=entry.pw_dir, USER=name, LOGNAME=name)
-            os.chdir("/")
-            text = json.dumps({"result": work()})
-        except LoopError as error:
-            text = json.dumps({"error": str(error)})
-        except BaseException:  # noqa: BLE001 - the parent must hear of anything
-            text = json.dumps({"crash": traceback.format_exc()})
-        try:
-            with os.fdopen(writer, "w", encoding="utf-8") as pipe:
-                pipe.write(text)
-        finally:
-            os._exit(0)
+        os.close(reader)
+        _work_in_child(entry, parent, work, writer)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
@@ -143,3 +132,26 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise LoopError(answer["error"])
     return answer["result"]
+
+
+def _work_in_child(entry: pwd.struct_passwd, parent: int, work: Callable[[], Any], writer: int) -> NoReturn:
+    """Become that user for good, do the work, write into the pipe what came of it, and end."""
+    try:
+        os.setsid()
+        os.initgroups(entry.pw_name, entry.pw_gid)
+        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+        end_with_parent(parent)  # after that: a change of user takes it away. We hold the locks that it holds
+        os.umask(0o027)
+        os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+        os.chdir("/")
+        text = json.dumps({"result": work()})
+    except LoopError as error:
+        text = json.dumps({"error": str(error)})
+    except BaseException:  # noqa: BLE001 - the parent must hear of anything
+        text = json.dumps({"crash": traceback.format_exc()})
+    try:
+        with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+            pipe.write(text)
+    finally:
+        os._exit(0)

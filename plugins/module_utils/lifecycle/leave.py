@@ -29,6 +29,7 @@ from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
 from ..release import releases
+from ..release.wanted import Wanted
 from ..worktrees.manifests import listing
 from . import adopt, core_files, takeover
 
@@ -208,7 +209,7 @@ def _remove_code(paths: Sequence[str]) -> None:
 
 def _leave_releases(plan: Leaving, config: Settings) -> None:
     install_dir = config.install_dir
-    wanted = releases.Settings(install_dir=install_dir, unit=config.unit)
+    wanted = Wanted(install_dir=install_dir, unit=config.unit)
     known = releases.absent(wanted, check=True)
     if known["changed"]:
         count = len(known["pruned"])
@@ -221,7 +222,7 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
             plan.go(path, partial(_remove, path))
 
 
-def _absent(wanted: releases.Settings) -> None:
+def _absent(wanted: Wanted) -> None:
     releases.absent(wanted)
 
 

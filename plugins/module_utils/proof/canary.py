@@ -20,7 +20,7 @@ from ..base import untrusted
 from ..base.errors import LoopError
 from ..forge.client import Forge, redact
 from ..host.settings import Settings
-from ..release import releases
+from ..release import store
 from . import cleanup, cycle_run, expectations, forge_changes, installed, preconditions, receipts
 from .cycle_run import Cycle, Say
 from .expectations import SEEN, Expectation, expect
@@ -162,7 +162,7 @@ def judge(config: Settings, before: Before, cycle: Cycle, after: After) -> list[
 def write_receipt(config: Settings, request: Request, proven: Installed, how: Json) -> str:
     """Write that ``proven`` passed, and its path; from now on its engine is one to go back to."""
     path = receipts.write(config, request.mode, proven, how, applied_by=request.applied_by, overrides=request.overrides)
-    releases.mark(config.install_dir, proven.engine_sha, "proven", f"{request.mode} canary")
+    store.record_verdict(config.install_dir, proven.engine_sha, "proven", f"{request.mode} canary")
     return path
 
 

@@ -27,7 +27,7 @@ from ..base.files import read_bytes, remove_tree, write_atomic
 from ..host import settings
 from ..host.managed_files import Entry
 from ..host.settings import Settings
-from ..release import agents, releases
+from ..release import agents, store
 from . import installed, timer_hold
 from .installed import Installed
 
@@ -124,7 +124,7 @@ def prune(install_dir: str, order: Iterable[str]) -> None:
     """Remove the sets whose release is gone, and all but the first ``KEPT`` of ``order``, their keys."""
     newest = list(dict.fromkeys(order))[:KEPT]
     for key in keys(install_dir):
-        if key not in newest or releases.record(install_dir, key[:40]) is None:
+        if key not in newest or store.record(install_dir, key[:40]) is None:
             with contextlib.suppress(LoopError):  # one that stays is in nobody's way
                 remove_tree(place_of(install_dir, key))
 
@@ -153,14 +153,14 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> KeptSet | None
     try:
         about, config = _about(install_dir, key)
         sha, path = about.proven.engine_sha, place_of(install_dir, key)
-        release = releases.record(install_dir, sha)
+        release = store.record(install_dir, sha)
         if release is None or config.install_dir != install_dir or _outlived(config):
             return None
         found = installed.of(config, sha, release["lock_digest"], f"{path}/files")
         receipt = timer_hold.covering(config, found, mode=timer_hold.wanted_mode(config)).receipt
     except DAMAGED:
         return None
-    failed = releases.ledger(install_dir)["marks"].get(sha, {}).get("verdict") == "failed"
+    failed = store.ledger(install_dir)["marks"].get(sha, {}).get("verdict") == "failed"
     if receipt is None or (failed and not despite):
         return None
     return KeptSet(key, sha, path, about.config, config, receipt.proved_at)

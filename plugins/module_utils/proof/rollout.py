@@ -20,7 +20,8 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
-from ..release import releases
+from ..release import releases, store
+from ..release.wanted import Wanted
 from . import installed, kept_sets, rollout_ledger, timer_hold
 from .installed import Installed
 from .kept_sets import KeptSet
@@ -179,7 +180,7 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
             why = NOTHING_PROVEN + kept_sets.outlived(config.install_dir)
             return _stay(now, replace(order, timer=False), why)
         if failed and now.current and now.current.engine_sha != target.sha and not order.check:
-            releases.mark(config.install_dir, now.current.engine_sha, "failed", order.reason)
+            store.record_verdict(config.install_dir, now.current.engine_sha, "failed", order.reason)
         return _go_back(now, order, target, RETURNED)
 
 
@@ -252,7 +253,7 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     config, install_dir = now.config, now.config.install_dir
     entries = target.entries(config)
     changes = managed_files.converge(entries, check=True)  # refuses before anything is touched
-    active = releases.active(install_dir)
+    active = store.active(install_dir)
     left = active["sha"] if active else ""
     told = {"changed": True, "returned": True, "from": left, "to": target.shown()}
     told["restored"] = [change.path for change in changes]
@@ -292,9 +293,9 @@ def _noted(now: Situation, target: KeptSet, going: Return) -> Ledger:
     return ledger
 
 
-def _build_settings(config: Settings, order: Order) -> releases.Settings:
+def _build_settings(config: Settings, order: Order) -> Wanted:
     """How a release is switched to, and built again if it must be; it comes from the host's own mirror."""
-    return releases.Settings(
+    return Wanted(
         install_dir=config.install_dir,
         user=config.user,
         unit=config.unit,

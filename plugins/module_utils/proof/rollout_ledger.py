@@ -15,7 +15,7 @@ from ..base import documents
 from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, write_atomic
-from ..release import releases
+from ..release import store
 
 Json: TypeAlias = dict[str, Any]
 
@@ -135,7 +135,7 @@ def rejected(install_dir: str) -> dict[str, str]:
         found.pop(event.sha, None)
         if event.why in BACK and event.left not in ("", event.sha):
             found[event.left] = _told(f"was {event.why} from at {event.at}", event.reason)
-    for sha, mark in releases.ledger(install_dir)["marks"].items():
+    for sha, mark in store.ledger(install_dir)["marks"].items():
         if mark["verdict"] == "failed":
             found[sha] = _told(f"failed at {mark['at']}", mark["detail"])
     return found

@@ -25,10 +25,9 @@ from typing import Any, TypeAlias
 
 from ..base.errors import LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, sha256, sync_directory, write_atomic
-from ..host import secrets_file
+from ..host import programs, secrets_file
 from ..host.settings import Settings
-from ..host.users import end_with_parent
-from .releases import flush, freeze, last_words
+from .frozen import flush, freeze
 
 Agent: TypeAlias = Mapping[str, str]
 
@@ -124,9 +123,9 @@ def _unfit(place: str, agent: Agent, engines: Any) -> str:
     done = _run(
         place, agent, 60, ["npm", "install", "--dry-run", "--package-lock-only", "--offline", "--engine-strict"]
     )
-    if b"EBADENGINE" not in done.stderr:
+    if "EBADENGINE" not in done.stderr:
         return ""
-    version = _run(place, agent, 60, ["node", "--version"]).stdout.decode(errors="replace").strip()
+    version = _run(place, agent, 60, ["node", "--version"]).stdout.strip()
     return (
         f"{_named(agent)} needs node {wanted}, and {shutil.which('node', path=PATH)} is {version}: install a newer node"
         " and npm, such as NodeSource's nodejs, or name an older version in engineering_loop_agent"
@@ -268,32 +267,23 @@ def _npm(path: str, agent: Agent, timeout: float, *command: str) -> str:
     words = ["npm", *command, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
     done = _run(path, agent, timeout, words)
     if done.returncode:
-        told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr.decode(errors="replace"))
+        told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr)
         # Why no registry was reached stands above a trace and good advice; its log goes with the directory.
         reason = re.search(r"request to .* failed, reason: .*", told)
         told = reason[0] if reason else told.split("A complete log of this run")[0]
         raise LoopError(
-            f"{_named(agent)} cannot be installed: {last_words(told)}. Check the version in engineering_loop_agent, and"
-            " that this host reaches its npm registry (/etc/npmrc)"
+            f"{_named(agent)} cannot be installed: {programs.last_words(told)}. Check the version in"
+            " engineering_loop_agent, and that this host reaches its npm registry (/etc/npmrc)"
         )
-    return done.stdout.decode(errors="replace")
+    return done.stdout
 
 
-def _run(path: str, agent: Agent, timeout: float, words: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+def _run(path: str, agent: Agent, timeout: float, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """npm or node, in a home of its own: what the host tells npm is in /etc/npmrc and in the usual variables."""
     passed = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    environment = {**passed, "PATH": PATH, "HOME": f"{path}/.home", "LANG": "C.UTF-8"}
     try:
-        return subprocess.run(
-            words,
-            cwd=path,
-            env={**passed, "PATH": PATH, "HOME": f"{path}/.home", "LANG": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            umask=0o022,
-            preexec_fn=end_with_parent,
-        )
+        return programs.run(words, timeout, cwd=path, environment=environment)
     except FileNotFoundError:
         raise LoopError(
             f"{_named(agent)} cannot be installed: npm is missing, which Debian's package npm has"

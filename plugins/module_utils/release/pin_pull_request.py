@@ -48,6 +48,10 @@ class Base:
     access: Mapping[str, str]  # the environment of the operator's git, with the token where it is wanted
     key: str = version_pin.KEY
 
+    def git(self, *arguments: str, stdin: str = "") -> str:
+        """git in that repository, as the operator."""
+        return _git(self.top, self.access, *arguments, stdin=stdin)
+
 
 def home_of(url: str, forge_url: str, api_url: str) -> Home:
     """The API that serves a clone URL. ``forge_url`` is the one forge that the token is meant for."""
@@ -117,18 +121,16 @@ def push(base: Base, sha: str, message: str) -> bool:
     """Have the branch with the bump on the remote; False where it was there already."""
     branch = branch_for(base, sha)
     ref = f"refs/heads/{branch}"
-    tip = told_refs(_git(base.top, base.access, "ls-remote", base.remote, ref)).get(ref)
+    tip = told_refs(base.git("ls-remote", base.remote, ref)).get(ref)
     if tip:
         _fetch(base.top, base.remote, branch, base.access)
-        content = _git(base.top, base.access, "cat-file", "blob", f"{tip}:{base.path}").encode(
-            "utf-8", "surrogateescape"
-        )
+        content = base.git("cat-file", "blob", f"{tip}:{base.path}").encode("utf-8", "surrogateescape")
         if version_pin.parse(content, base.path, base.key).value != sha:
             raise LoopError(f"the branch {branch} is there already and pins something else: delete it, or merge it")
         return False
     commit = _commit(base, sha, message)
     # By its address, so that no remote-tracking branch is made; only where nobody made that branch meanwhile.
-    _git(base.top, base.access, "push", "--quiet", f"--force-with-lease={ref}:", base.url, f"{commit}:{ref}")
+    base.git("push", "--quiet", f"--force-with-lease={ref}:", base.url, f"{commit}:{ref}")
     return True
 
 
@@ -141,12 +143,9 @@ def _commit(base: Base, sha: str, message: str) -> str:
         _git(base.top, index, "read-tree", base.commit)
         _git(base.top, index, "update-index", "--cacheinfo", f"{base.mode},{blob},{base.path}")
         tree = _git(base.top, index, "write-tree").strip()
-    signed = (
-        _git(base.top, base.access, "config", "--type=bool", "--default=false", "--get", "commit.gpgSign").strip()
-        == "true"
-    )
-    arguments = ["commit-tree", *(["-S"] if signed else []), "-p", base.commit, "-F", "-", tree]
-    return _git(base.top, base.access, *arguments, stdin=message).strip()
+    signed = base.git("config", "--type=bool", "--default=false", "--get", "commit.gpgSign").strip()
+    arguments = ["commit-tree", *(["-S"] if signed == "true" else []), "-p", base.commit, "-F", "-", tree]
+    return base.git(*arguments, stdin=message).strip()
 
 
 def open_pull(forge: Forge, repo: str, base: Base, sha: str, title: str, body: str) -> tuple[str, bool]:

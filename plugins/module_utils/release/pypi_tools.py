@@ -7,13 +7,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import shutil
 import subprocess
 from importlib import metadata
 
 from ..base.errors import LoopError, certificate
-from ..base.files import flocked
-from ..host.users import end_with_parent
+from ..base.files import flocked, remove_tree
+from ..host import programs
 
 
 def installed(dest: str) -> str:
@@ -45,48 +44,18 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
     fails or is killed leaves the tool in use as it was, and is built anew the next time.
     """
     target = f"{dest}-{version}"
-    source = f"what is in {wheels}" if wheels else "that this host reaches its package index"
     if os.path.lexists(dest) and not os.path.islink(dest):
         raise LoopError(f"{dest} is in the way: a link to the version in use must stand there; move it aside")
     # Hidden: where an engine is checked out beside it, uv.lock is the engine's.
     with flocked(os.path.join(os.path.dirname(dest), f".{os.path.basename(dest)}.lock")):
-        before = installed(dest)
-        if before == version:
+        if installed(dest) == version:
             return  # another run was faster
-        shutil.rmtree(target, ignore_errors=True)
-        for command in (
-            [python, "-m", "venv", target],
-            [
-                f"{target}/bin/python",
-                "-m",
-                "pip",
-                "install",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--no-user",  # whatever the host's pip.conf says
-                *(["--no-index", "--find-links", wheels] if wheels else []),
-                f"{package}=={version}",
-            ],
-        ):
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=timeout, check=False, preexec_fn=end_with_parent
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                shutil.rmtree(target, ignore_errors=True)
-                raise LoopError(f"{package} {version} cannot be installed: {error}") from error
-            if done.returncode != 0:
-                shutil.rmtree(target, ignore_errors=True)
-                lines = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
-                last = lines[-1] if lines else f"{command[0]} failed"
-                why = certificate(done.stdout + done.stderr) or f"{last} (check the version and {source})"
-                raise LoopError(f"{package} {version} cannot be installed: {why}")
-        if not [*metadata.distributions(name=package, path=glob.glob(f"{glob.escape(target)}/lib/*/site-packages"))]:
-            shutil.rmtree(target, ignore_errors=True)
-            raise LoopError(
-                f"{package} {version} was not put into {target}: pip is told to install elsewhere, or nothing (a line"
-                " such as target, prefix, root or dry-run of `pip config debug`); remove that line"
-            )
+        remove_tree(target)
+        try:
+            _build(package, version, target, python, wheels, timeout)
+        except BaseException:
+            remove_tree(target)
+            raise
         link = f"{dest}.new"
         if os.path.lexists(link):
             os.unlink(link)
@@ -94,4 +63,25 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
         os.rename(link, dest)
         for other in glob.glob(f"{glob.escape(dest)}-[0-9]*"):  # the one before, and what killed runs left
             if other != target:
-                shutil.rmtree(other, ignore_errors=True)
+                remove_tree(other)
+
+
+def _build(package: str, version: str, target: str, python: str, wheels: str, timeout: float) -> None:
+    local = ["--no-index", "--find-links", wheels] if wheels else []
+    pip = [f"{target}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    # --no-user: whatever the host's pip.conf says
+    for command in ([python, "-m", "venv", target], [*pip, "--no-user", *local, f"{package}=={version}"]):
+        try:
+            done = programs.run(command, timeout)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LoopError(f"{package} {version} cannot be installed: {error}") from error
+        if done.returncode:
+            last = [f"{command[0]} failed", *(done.stderr.strip() or done.stdout.strip()).splitlines()][-1]
+            source = f"what is in {wheels}" if wheels else "that this host reaches its package index"
+            why = certificate(done.stdout + done.stderr) or f"{last} (check the version and {source})"
+            raise LoopError(f"{package} {version} cannot be installed: {why}")
+    if not [*metadata.distributions(name=package, path=glob.glob(f"{glob.escape(target)}/lib/*/site-packages"))]:
+        raise LoopError(
+            f"{package} {version} was not put into {target}: pip is told to install elsewhere, or nothing (a line"
+            " such as target, prefix, root or dry-run of `pip config debug`); remove that line"
+        )

@@ -9,13 +9,14 @@ import re
 import stat
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..base.errors import LoopError, MissingLibrary, without_passwords
 from ..base.files import read_bytes, write_atomic
 from ..git.command import credentials, git
+from ..git.remotes import check_engine
 
 try:
     import yaml
@@ -79,30 +80,30 @@ def find(sources: Sequence[str], host: str, groups: Sequence[str], key: str = KE
     tops = [path for path in (_directory(source) for source in sources) if path]
     layers = [("group_vars", [ALL]), ("group_vars", [name for name in groups if name != ALL]), ("host_vars", [host])]
     read = [
-        ((layer, top), name, path)
+        ((layer, top), name, path, read_bytes(os.path.realpath(path)) or b"")
         for layer, (kind, names) in enumerate(layers)
         for top in dict.fromkeys(tops)
         for name in names
         for path in _files(f"{top}/{kind}/{name}")
     ]
-    found = [one for one in read if _has(one[2], key)]
+    found = [one for one in read if _has(one[3], key)]
     if not found:
-        closed = [path for _rank, _name, path in read if _encrypted(path)]
+        closed = [path for _rank, _name, path, content in read if content.startswith(VAULT)]
         raise LoopError(
             f"no file in host_vars or group_vars beside {' or '.join(tops) or 'the inventory'} has {key} for {host}"
             + (f", {', '.join(closed)} are encrypted by ansible-vault and were not looked into" if closed else "")
             + f": write it into host_vars/{host}.yml, plainly and once, or name the file: -e engineering_loop_pin_file="
         )
     best = [one for one in found if one[0] == found[-1][0]]
-    if len({name for _rank, name, _path in best}) > 1:
-        best = [one for one in best if _value(one[2], key) == in_force]
-    if len({name for _rank, name, _path in best}) != 1:
+    if len({name for _rank, name, *_file in best}) > 1:
+        best = [one for one in best if parse(one[3], one[2], key).value == in_force]
+    if len({name for _rank, name, *_file in best}) != 1:
         raise LoopError(
-            f"{key} of {host} stands in {', '.join(path for _rank, _name, path in found)}, and which of the groups wins"
+            f"{key} of {host} stands in {', '.join(one[2] for one in found)}, and which of the groups wins"
             " cannot be told: leave one, or name the file: -e engineering_loop_pin_file="
         )
     path = best[-1][2]
-    return Found(path, [other for _rank, _name, other in found if other != path])
+    return Found(path, [one[2] for one in found if one[2] != path])
 
 
 def _directory(source: str) -> str:
@@ -131,22 +132,13 @@ def _below(directory: str) -> list[str]:
     return found
 
 
-def _encrypted(path: str) -> bool:
-    return (read_bytes(os.path.realpath(path)) or b"").startswith(VAULT)
-
-
-def _has(path: str, key: str) -> bool:
-    content = read_bytes(os.path.realpath(path)) or b""
+def _has(content: bytes, key: str) -> bool:
     if key.encode() not in content or yaml is None:
         return False
     try:
         return bool(_values(content.decode("utf-8"), key))
     except (UnicodeDecodeError, yaml.YAMLError):
         return True  # what is wrong is said when it is parsed
-
-
-def _value(path: str, key: str) -> str:
-    return parse(read_bytes(os.path.realpath(path)) or b"", path, key).value
 
 
 def _values(text: str, key: str) -> list[tuple[Any, Any]]:
@@ -168,8 +160,8 @@ def parse(content: bytes, path: str, pinned: str = KEY) -> Pin:
     except UnicodeDecodeError as error:
         raise LoopError(f"{path} is not UTF-8 at byte {error.start}") from error
     except yaml.YAMLError as error:
-        mark: Any = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
+        at: Any = getattr(error, "problem_mark", None)
+        where = f" in line {at.line + 1}" if at else ""
         raise LoopError(f"{path} is no YAML that Ansible could read{where}") from None  # its text shows the file's
     if not found:
         raise LoopError(f"{path} has no {pinned}: write it there once, as the full SHA of a commit")
@@ -208,70 +200,67 @@ def write(path: str, pin: Pin, sha: str) -> None:
     write_atomic(real, pin.replaced(sha).encode(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
-def resolve(
-    repo: str,
-    before: str,
-    to: str = "",
-    *,
-    token: str = "",
-    forge: str = "",
-    allow_downgrade: bool = False,
-    any_branch: bool = False,
-) -> Bump:
-    """What a bump from the SHA ``before`` to ``to`` is: a SHA (7 digits or more), a tag or a branch of ``repo``.
+@dataclass(frozen=True)
+class Target:
+    """What to bump to: a SHA (7 digits or more), a tag or a branch of ``repo``; without ``to`` its default branch.
 
-    Without ``to``, the tip of the default branch. The commit must be on the default branch unless
-    ``any_branch``, and descend from ``before`` unless ``allow_downgrade``. The token goes to ``forge`` alone. Without
-    ``repo`` nobody is asked, and ``to`` is the full SHA of who knows.
-    Fetches history only, no files, into a directory that is gone afterwards. Raises LoopError, never with a
-    credential in it.
+    The commit must be on the default branch unless ``any_branch``, and descend from the pinned one unless
+    ``allow_downgrade``. The token goes to ``forge`` alone. Without ``repo`` nobody is asked, and ``to`` is a full SHA.
     """
-    shown = without_passwords(repo)
+
+    repo: str
+    to: str = ""
+    token: str = field(default="", repr=False)
+    forge: str = ""
+    allow_downgrade: bool = False
+    any_branch: bool = False
+
+
+def resolve(target: Target, before: str) -> Bump:
+    """What a bump from the SHA ``before`` to the target is. LoopError, never with a credential in it, where it is none.
+
+    Fetches history only, no files, into a directory that is gone afterwards.
+    """
+    repo, to = target.repo, target.to
     if not repo:
         if not FULL_SHA.fullmatch(to):
             raise LoopError(f"{to!r} is not the full SHA of a commit: without its repository no other name means one")
         return Bump(before, to, None, None, "", "")
-    if repo.startswith("-") or "::" in repo or any(ord(letter) < 32 for letter in repo):
-        raise LoopError(f"engineering_loop_repo {shown!r} is not the URL or path of a git repository or bundle")
-    if re.match(r"https?://[^/]*@|\w+://[^@]*:[^@]*@", repo):
-        raise LoopError(
-            f"engineering_loop_repo {shown} holds a password, which every user of this machine could read: set GH_TOKEN"
-            " in your environment instead"
-        )
+    check_engine(repo, on_host=False)
     with tempfile.TemporaryDirectory() as directory:
-        environment, config = credentials(repo, token, forge=forge)
+        environment, config = credentials(repo, target.token, forge=target.forge)
         config.update({"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"})
         clone = ["clone", "--quiet", "--bare", "--filter=tree:0", "--template=", "--", repo, "engine.git"]
         try:
             git(directory, clone, environment=environment, config=config, timeout=NETWORK_SECONDS)
         except LoopError as error:
             # git repeats the URL, and our own directory says nothing to anybody.
-            told = str(error).replace(f" in {directory}", "")
-            raise LoopError(f"{shown} cannot be read: {without_passwords(told.partition(': ')[2] or told)}") from None
-        return _judge(os.path.join(directory, "engine.git"), repo, before, to, allow_downgrade, any_branch)
+            told = without_passwords(str(error).replace(f" in {directory}", ""))
+            raise LoopError(f"{without_passwords(repo)} cannot be read: {told.partition(': ')[2] or told}") from None
+        return _judge(os.path.join(directory, "engine.git"), target, before)
 
 
-def _judge(mirror: str, repo: str, before: str, to: str, allow_downgrade: bool, any_branch: bool) -> Bump:
-    shown = without_passwords(repo)
+def _judge(mirror: str, target: Target, before: str) -> Bump:
+    shown = without_passwords(target.repo)
     listed = git(mirror, ["for-each-ref", "--format=%(refname)"])[1].split("\n")
     default = git(mirror, ["symbolic-ref", "--quiet", "HEAD"], ok=(0, 1))[1].strip()
     if default not in listed:
         raise LoopError(f"{shown} has no default branch: its HEAD names no branch that is there")
     branch = default.removeprefix("refs/heads/")
     commits = git(mirror, ["rev-list", "--all"])[1].split()  # asking for one by name would fetch it from anywhere
-    after = _named(mirror, shown, to, default, listed, commits)
+    after = _named(mirror, shown, target.to, default, listed, commits)
 
     def count(span: str) -> int:
         return int(git(mirror, ["rev-list", "--count", span])[1])
 
-    if not any_branch and count(f"{default}..{after}"):
+    if not target.any_branch and count(f"{default}..{after}"):
         raise LoopError(
             f"{after} is not on {branch}, the default branch of {shown}: merge it first, or -e any_branch=true"
         )
     new = dropped = None
     if before in commits:
         new, dropped = count(f"{before}..{after}"), count(f"{after}..{before}")
-    if dropped != 0 and not allow_downgrade:
+    if dropped != 0 and not target.allow_downgrade:
         if dropped is None:
             why = f"cannot be compared: the pinned {before} is not in {shown}"
         elif new:
@@ -279,7 +268,7 @@ def _judge(mirror: str, repo: str, before: str, to: str, allow_downgrade: bool, 
         else:
             why = f"is older than the pinned {before}, by {dropped} commit{'s' if dropped > 1 else ''}"
         raise LoopError(f"{after} {why}; if you want it all the same: -e allow_downgrade=true")
-    return Bump(before, after, new, dropped, branch, compare_link(repo, before, after))
+    return Bump(before, after, new, dropped, branch, compare_link(target.repo, before, after))
 
 
 def _named(mirror: str, shown: str, to: str, default: str, listed: list[str], commits: list[str]) -> str:

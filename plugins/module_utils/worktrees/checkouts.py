@@ -70,7 +70,6 @@ class Workspace:
     git_user_name: str = ""
     git_user_email: str = ""
     run_lock: str = ""
-    askpass: str = ""
     token: str = field(default="", repr=False)
 
 
@@ -322,7 +321,7 @@ def _reached(path: str, commit: str, tip: str) -> bool:
 
 
 def _access(workspace: Workspace, one: Checkout) -> tuple[dict[str, str], dict[str, str]]:
-    environment, config = credentials(one.url, workspace.token, workspace.askpass, workspace.git_url)
+    environment, config = credentials(one.url, workspace.token, workspace.git_url)
     return environment, {**config, "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
 
 

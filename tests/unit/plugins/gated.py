@@ -156,7 +156,7 @@ def start(host: Box, server: socket.socket) -> int:
         os.setgroups([gid(GATE), gid(LOOP)])
         os.setresgid(gid(GATE), gid(GATE), gid(GATE))
         os.setresuid(uid(GATE), uid(GATE), uid(GATE))
-        end_with_parent()
+        end_with_parent(os.getppid())
         os.chdir("/")
         os.environ.update(LISTEN_PID=str(os.getpid()), RUNTIME_DIRECTORY=str(access_of(host)))
         status = gateway.main(host.config_file)

@@ -25,7 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout,
     timer_hold,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, store
 from deployed import SEED, SHA, Host, Running, deployed, running
 
 BAD = "b" * 40
@@ -60,7 +60,7 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
     monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
-    for module in (processes, releases):
+    for module in (processes, store):
         monkeypatch.setattr(module, "cycle_in_progress", lambda run_lock, unit: "")
     host = deployed(tmp_path, forge)
     (host.top / "opt" / "current").unlink()
@@ -83,23 +83,23 @@ def release(host: Host, sha: str) -> None:
     path.mkdir(exist_ok=True)
     (path / "engine.py").write_text(f"# {sha}\n")
     path.chmod(0o555)
-    manifest = releases._manifest(str(path)).encode()
-    (path / releases.MANIFEST).write_bytes(manifest)
+    manifest = build.manifest(str(path))
+    (path / build.MANIFEST).write_bytes(manifest)
     known = {"sha": sha, "lock_digest": "1" * 64, "files_digest": files.sha256(manifest)}
-    known["interpreter"] = releases._interpreter(str(path))
-    (path / releases.RECORD).write_text(json.dumps(known))
+    known["interpreter"] = build.interpreter(str(path))
+    (path / build.RECORD).write_text(json.dumps(known))
 
 
 def activate(host: Host, sha: str) -> None:
-    now = releases.active(host.config["install_dir"])
-    releases._switch(host.config["install_dir"], sha)
-    releases._remember(host.config["install_dir"], sha, "version", now["sha"] if now else None)
+    now = store.active(host.config["install_dir"])
+    store.switch(host.config["install_dir"], sha)
+    store.remember(host.config["install_dir"], sha, "version", now["sha"] if now else None)
 
 
 def prove(host: Host, systemd: Systemd, *, on: bool = True) -> None:
     """What loop_canary and loop_timer do when a cycle was as it should be."""
     receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
-    releases.mark(host.config["install_dir"], installed.now(host.config).engine_sha, "proven")
+    store.record_verdict(host.config["install_dir"], installed.now(host.config).engine_sha, "proven")
     assert rollout.end(str(host.config_file), timer_hold.matching(host.config).receipt)
     systemd.on = on
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
 from ansible_collections.as215932.engineering_loop.plugins.modules import engine_release
 
 PYTHON = os.path.realpath(sys.executable)
@@ -62,7 +62,7 @@ def test_a_fresh_host_then_a_bump_then_back(run: Any, shas: list[str], tmp_path:
     first = run(version=shas[0])
     assert first["diff"] == foretold["diff"] and first["release"]["sha"] == shas[0] and first["previous"] is None
     assert not run(version=shas[0])["changed"]
-    releases.mark(str(tmp_path / "opt"), shas[0], "proven")
+    store.record_verdict(str(tmp_path / "opt"), shas[0], "proven")
     assert run(version=shas[1])["previous"]["sha"] == shas[0]
     back = run(state="previous", repo=None)
     assert back["changed"] and back["diff"]["after"] == f"active: {shas[0]}\n"
@@ -102,13 +102,7 @@ def test_a_change_by_hand_is_a_warning(run: Any, shas: list[str], tmp_path: Path
     assert answer["changed"] and answer["damaged"] == ["engine.py"] and "changed by hand" in str(answer["warnings"])
 
 
-def test_the_token_comes_from_the_environment_or_a_file(
-    run: Any, shas: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_in_a_file_is_not_told(run: Any, shas: list[str], tmp_path: Path) -> None:
     (tmp_path / "env").write_text("GH_TOKEN=from-file\n")
     (tmp_path / "env").chmod(0o600)
-    monkeypatch.setenv("TOKEN", "from-environment")
-    assert engine_release.token(str(tmp_path / "env"), "TOKEN", None) == "from-environment"
-    assert engine_release.token(str(tmp_path / "env"), None, None) == "from-file"
-    assert engine_release.token(str(tmp_path / "missing"), None, None) == ""
     assert "from-" not in json.dumps(run(version=shas[0], env_file=str(tmp_path / "env")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import certificate
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import certificate, holds_password
 
 GIT = "fatal: unable to access 'https://me:s3cret@h.test:8443/x.git/': "
 UV = "error: Failed to fetch: `https://h.test:8443/simple/x/`\n  Caused by: invalid peer certificate: "
@@ -49,3 +49,16 @@ def test_what_to_do_is_said_and_for_which_server(told: str) -> None:
 )
 def test_nothing_is_said_of_what_that_would_not_mend(told: str) -> None:
     assert certificate(told) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "or_name"),
+    [
+        ("https://me:s3cret@h/x", True, True), ("ssh://me:s3cret@h/x", True, True),
+        ("https://me:s3c/ret@h/x", True, True),
+        ("https://s3cret@h/x", False, True), ("ssh://git@h/x", False, False), ("git@h:o/x", False, False),
+        ("https://h/x", False, False), ("https://h:8443/x", False, False), ("/srv/x@y", False, False),
+    ],
+)  # fmt: skip
+def test_a_password_in_a_url(url: str, password: bool, or_name: bool) -> None:
+    assert (holds_password(url), holds_password(url, or_name=True)) == (password, or_name)

@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import (
     alone_in,
+    discard,
     flocked,
     read_bytes,
     remove_tree,
@@ -316,3 +318,19 @@ def test_a_tree_is_removed_whatever_it_is(tmp_path: Path) -> None:
     remove_tree(str(tmp_path / "tree"))
     remove_tree(str(tmp_path / "tree"))
     assert [each.name for each in tmp_path.iterdir()] == ["kept"] and (tmp_path / "kept/note").read_text() == "kept"
+
+
+def test_what_is_discarded_is_out_of_sight_before_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree/below").mkdir(parents=True)
+    (tmp_path / "tree/below").chmod(0o555)
+    (tmp_path / "link").symlink_to("tree")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "remove_tree", lambda _path: None)  # killed before it begins
+        discard(str(tmp_path / "tree"))
+    (left,) = [each.name for each in tmp_path.iterdir() if each.name != "link"]
+    assert left.startswith(".trash-")
+    for name in ("link", left, "nothing"):
+        discard(str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []

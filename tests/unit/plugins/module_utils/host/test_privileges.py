@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, processes, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.privileges import look, quiet, repair
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts, of a copy of /etc")
@@ -44,7 +44,7 @@ def own_etc(tmp_path: Path) -> Callable[[Callable[[], None]], None]:
                 for name in ("LINGER", "CRONTABS", "AT_JOBS"):
                     (tmp_path / name).mkdir()
                     setattr(privileges, name, str(tmp_path / name))
-                setattr(privileges, "_run", lambda *command: None)  # noqa: B010 - no logind here
+                setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
                 for name, uid in zip(USERS, (UID, UID + 1), strict=True):
                     sh("groupadd", "-g", str(uid), name)
                     sh(
@@ -241,35 +241,18 @@ def test_a_process_of_a_service_is_not_ended_but_waited_for(own_etc: Own, monkey
         process = as_loop("true")
         assert privileges.at_work("loop-test") == ""
         assert f"process {process.pid} of loop-test: /bin/sh -c" in privileges.at_work("loop-test", ["/bin/"])
-        monkeypatch.setattr(privileges, "_service", lambda pid: "other.service")
+        monkeypatch.setattr(processes, "service_of", lambda pid: "other.service")
         assert privileges.at_work("loop-test") == f"process {process.pid} of loop-test in other.service"
         assert quiet("loop-test") == []
         assert process.poll() is None
         for spawner in ("cron.service", ""):
-            monkeypatch.setattr(privileges, "_service", lambda pid, spawner=spawner: spawner)
+            monkeypatch.setattr(processes, "service_of", lambda pid, spawner=spawner: spawner)
             assert privileges.at_work("loop-test") == ""
             assert look(USERS).faults
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     own_etc(work)
-
-
-@pytest.mark.parametrize(
-    ("line", "service"),
-    [
-        ("0::/system.slice/hyrule-engineering-loop.service", "hyrule-engineering-loop.service"),
-        ("0::/system.slice/cron.service", "cron.service"),
-        ("0::/user.slice/user-999.slice/user@999.service/app.slice/evil.service", ""),
-        ("0::/user.slice/user-999.slice/session-4.scope", ""),
-        ("0::/", ""),
-    ],
-)
-def test_the_service_of_a_process(line: str, service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = open
-    (tmp_path / "cgroup").write_text(f"{line}\n")
-    monkeypatch.setattr("builtins.open", lambda *_given, **_more: real(tmp_path / "cgroup", encoding="utf-8"))
-    assert privileges._service(1) == service
 
 
 def test_it_takes_no_time(own_etc: Own) -> None:

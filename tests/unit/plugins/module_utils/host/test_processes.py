@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.processes import (
     check_run_lock,
     cycle_in_progress,
@@ -124,3 +125,39 @@ def test_it_counts_for_its_owner_and_for_the_engine(tmp_path: Path, sleeper: sub
             assert str(engine.pid) in (run_holder(str(lock)) or "")
         finally:
             engine.kill()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"pid": 99999999, "started_at": 0}', '{"pid": "x"}', "[]", "nonsense", '{"pid": 1, "started_at": 1.0}']
+)
+def test_a_lock_of_nobody_stops_nobody(tmp_path: Path, content: str) -> None:
+    (tmp_path / "daemon.lock").write_text(content)
+    assert cycle_in_progress(str(tmp_path / "daemon.lock"), "") == ""
+
+
+@pytest.mark.parametrize("days", [-400, 0, 400])
+def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int) -> None:
+    engine = tmp_path / "hyrule-engineering-loop"
+    engine.write_text("import time\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, str(engine), "daemon", "--once"])
+    lock = tmp_path / "daemon.lock"
+    lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time() + days * 86400}))
+    assert str(process.pid) in cycle_in_progress(str(lock), "")
+    process.kill()
+    process.wait()
+    assert cycle_in_progress(str(lock), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "service"),
+    [
+        ("0::/system.slice/hyrule-engineering-loop.service", "hyrule-engineering-loop.service"),
+        ("0::/system.slice/cron.service", "cron.service"),
+        ("0::/user.slice/user-999.slice/user@999.service/app.slice/evil.service", ""),
+        ("0::/user.slice/user-999.slice/session-4.scope", ""),
+        ("0::/", ""),
+    ],
+)
+def test_the_service_of_a_process(line: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_content", lambda _pid, _part: f"{line}\n".encode())
+    assert processes.service_of(1) == service

@@ -1,11 +1,15 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What systemd would throw away of a unit; asked of the real one."""
+"""What systemd would throw away of a unit, asked of the real one; the timer, through a program that plays systemctl."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
 
 SERVICE = """\
 [Unit]
@@ -103,3 +107,63 @@ def test_what_root_asks_of_systemds_log_hides_nothing(monkeypatch: pytest.Monkey
 def test_a_host_without_systemd_reads_no_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert refused("lots") == []
+
+
+# --- the timer ----------------------------------------------------------------------------
+
+SYSTEMCTL = """\
+#!/bin/sh
+cd "${0%/*}" || exit 1
+echo "$*" >> asked
+case "$1" in
+  enable) touch on ;;
+  disable) rm -f on ;;
+  show)
+    [ "$3" = loop.timer ] || { echo LoadState=not-found; exit 0; }
+    echo LoadState=loaded
+    if [ -e on ]; then printf '%s\\n' ActiveState=active UnitFileState=enabled \\
+      "NextElapseUSecRealtime=Thu 2026-01-01 00:00:00 $TZ"; fi ;;
+  *) echo "Failed to $1: no" >&2; exit 5 ;;
+esac
+"""
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "systemctl").write_text(SYSTEMCTL)
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(systemd, "RUNNING_SYSTEMD", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_put_on_and_off_once(played: Path) -> None:
+    assert systemd.timer_of("loop") == Timer(True, False, False, "") and not systemd.timer_of("loop").runs
+    assert systemd.set_timer("loop", True) == Timer(True, True, True, "2026-01-01T00:00:00Z")
+    assert systemd.set_timer("loop", True).runs
+    assert not systemd.set_timer("loop", False).runs
+    asked = (played / "asked").read_text().splitlines()
+    assert [line for line in asked if not line.startswith("show")] == [
+        "enable --now loop.timer",
+        "disable --now loop.timer",
+    ]
+
+
+def test_one_that_is_not_there(played: Path) -> None:
+    assert systemd.timer_of("other") == systemd.set_timer("other", False) == Timer()
+    with pytest.raises(LoopError, match=r"other\.timer is not known to systemd on this host"):
+        systemd.set_timer("other", True)
+
+
+def test_what_systemd_refuses_is_one_line(played: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LoopError, match=r"systemctl stop loop\.service: Failed to stop: no"):
+        systemd.systemctl("stop", "loop.service")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LoopError, match="systemctl cannot be run on this host"):
+        systemd.timer_of("loop")
+
+
+def test_without_systemd_there_is_no_timer(played: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "RUNNING_SYSTEMD", str(played / "nothing"))
+    assert systemd.timer_of("loop") == Timer()
+    assert not (played / "asked").exists()

@@ -116,7 +116,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def systemctl(*arguments: str) -> str:
         asked.append(arguments)
-        return "ActiveState=active\nUnitFileState=enabled\n" if arguments[0] == "show" else ""
+        state = "active" if arguments[-1] == "loop.timer" else "inactive"
+        return f"ActiveState={state}\nUnitFileState=enabled\n" if arguments[0] == "show" else ""
 
     monkeypatch.setattr(systemd, "systemctl", systemctl)
     monkeypatch.setattr(systemd, "active", lambda unit: unit == "loop.timer" and ("stop", unit) not in asked)

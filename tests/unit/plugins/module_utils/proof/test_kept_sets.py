@@ -18,7 +18,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout,
     timer_hold,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, build, releases, store
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
 from deployed import SHA, Host
 from rolled import (
     Systemd,
@@ -54,11 +55,11 @@ def half_a_set(host: Host, key: str) -> None:
 
 
 def no_release(host: Host, key: str) -> None:
-    (host.top / "opt" / "releases" / SHA / releases.RECORD).unlink()
+    (host.top / "opt" / "releases" / SHA / build.RECORD).unlink()
 
 
 def failed_release(host: Host, key: str) -> None:
-    releases.mark(host.config["install_dir"], SHA, "failed")
+    store.record_verdict(host.config["install_dir"], SHA, "failed")
 
 
 def garbage(host: Host, key: str) -> None:
@@ -92,7 +93,7 @@ def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monk
         host.write_config()
         prove(host, systemd)
     assert len(os.listdir(host.top / "opt" / "proven")) == 2
-    assert releases.absent(releases.Settings(install_dir=host.config["install_dir"]))["changed"]
+    assert releases.absent(Wanted(install_dir=host.config["install_dir"]))["changed"]
     assert not (host.top / "opt" / "proven").exists() and not (host.top / "opt" / "rollout.json").exists()
 
 

@@ -29,7 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout_ledger,
     timer_hold,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
 from deployed import SHA, Host
 from rolled import (
     BAD,
@@ -161,13 +161,13 @@ def test_everything_comes_back(host: Host, systemd: Systemd) -> None:
     before = everything(host)
     new_everything(host)
     told = undo(host, check=True)
-    assert told["returned"] and not systemd.on and releases.active(host.config["install_dir"])["sha"] == BAD  # type: ignore[index]
+    assert told["returned"] and not systemd.on and store.active(host.config["install_dir"])["sha"] == BAD  # type: ignore[index]
     told = undo(host)
     assert (told["returned"], told["from"], told["to"]["sha"]) == (True, BAD, SHA)
     assert everything(host) == before
     assert told["reason"].startswith("proven by the docs canary") and told["timer"]["active"] and systemd.on
     assert "stop" in systemd.commands and "daemon-reload" in systemd.commands
-    assert releases.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
+    assert store.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
     assert ledger(host)["open"] is None
     assert rollout_ledger.rejected(host.config["install_dir"])[BAD].startswith("failed at 20")
     again = undo(host, failed=False)
@@ -188,14 +188,14 @@ def test_a_policy_that_fails_is_not_the_engine_s_fault(host: Host, systemd: Syst
     new_policy(host)
     told = undo(host)
     assert told["returned"] and told["to"]["sha"] == SHA and everything(host) == before
-    assert releases.ledger(host.config["install_dir"])["marks"][SHA]["verdict"] == "proven"
+    assert store.ledger(host.config["install_dir"])["marks"][SHA]["verdict"] == "proven"
 
 
 def test_a_failure_before_the_canary_is_not_the_engine_s_fault(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
     new_everything(host)
     assert undo(host, failed=False)["returned"]
-    assert BAD not in releases.ledger(host.config["install_dir"])["marks"]
+    assert BAD not in store.ledger(host.config["install_dir"])["marks"]
     assert "was returned from at 20" in rollout_ledger.rejected(host.config["install_dir"])[BAD]
 
 
@@ -275,8 +275,8 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
     monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
     for module in (kept_sets, rollout_ledger):
         monkeypatch.setattr(module, "write_atomic", fatal(module.write_atomic))
-    monkeypatch.setattr(releases, "write_atomic", fatal(releases.write_atomic))
-    monkeypatch.setattr(releases, "_switch", fatal(releases._switch))
+    monkeypatch.setattr(store, "write_atomic", fatal(store.write_atomic))
+    monkeypatch.setattr(store, "switch", fatal(store.switch))
     monkeypatch.setattr(units, "systemctl", fatal(systemd))
     steps = 0
     while True:

@@ -77,12 +77,14 @@ def test_the_hosts_pip_conf_keeps_no_tool_from_its_place(
         assert (installed(str(dest)), names(dest)) == ("1.0", ["tool", "tool-1.0"])
 
 
-def test_what_a_umask_closed_to_others_is_made_anew(dest: Path) -> None:
+def test_no_umask_closes_it_to_others_and_what_is_closed_is_made_anew(dest: Path) -> None:
     before = os.umask(0o077)
     try:
         install("looptool", "1.0", str(dest), PYTHON)
     finally:
         os.umask(before)
+    assert installed(str(dest)) == "1.0"
+    (dest / "bin").chmod(0o700)  # as an older one of ours was made
     assert installed(str(dest)) == ""
     install("looptool", "1.0", str(dest), PYTHON)
     assert (installed(str(dest)), runs(dest)) == ("1.0", "looptool 1.0")

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
@@ -57,12 +58,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(str(top), one, two, commit(top, "three"), side)
 
 
+def resolve(repo: str, before: str, to: str = "", **options: Any) -> version_pin.Bump:
+    return version_pin.resolve(version_pin.Target(repo, to, **options), before)
+
+
 @pytest.mark.parametrize(
     ("to", "expected"), [("", "three"), ("main", "three"), ("v2", "two"), ("SHA", "two"), ("SHORT", "two")]
 )
 def test_names(engine: Engine, to: str, expected: str) -> None:
     to = {"SHA": engine.two, "SHORT": engine.two[:9]}.get(to, to)
-    bump = version_pin.resolve(engine.repo, engine.one, to)
+    bump = resolve(engine.repo, engine.one, to)
     wanted = getattr(engine, expected)
     assert (bump.before, bump.after, bump.branch) == (engine.one, wanted, "main")
     assert (bump.commits, bump.dropped) == (2 if expected == "three" else 1, 0)
@@ -71,19 +76,19 @@ def test_names(engine: Engine, to: str, expected: str) -> None:
 
 def test_a_bundle_is_a_repository(engine: Engine, tmp_path: Path) -> None:
     run(Path(engine.repo), "bundle", "create", "--quiet", str(tmp_path / "engine.bundle"), "--all", "HEAD")
-    bump = version_pin.resolve(str(tmp_path / "engine.bundle"), engine.one)
+    bump = resolve(str(tmp_path / "engine.bundle"), engine.one)
     assert (bump.after, bump.commits) == (engine.three, 2)
 
 
 def test_the_same_commit_is_no_change(engine: Engine) -> None:
-    bump = version_pin.resolve(engine.repo, engine.three)
+    bump = resolve(engine.repo, engine.three)
     assert not bump.changed and (bump.commits, bump.dropped, bump.compare) == (0, 0, "")
 
 
 def test_what_is_refused_and_what_lifts_it(engine: Engine) -> None:
     def refusal(before: str, to: str, **options: bool) -> str:
         with pytest.raises(LoopError) as caught:
-            version_pin.resolve(engine.repo, before, to, **options)
+            resolve(engine.repo, before, to, **options)
         return str(caught.value)
 
     assert f"is older than the pinned {engine.three}, by 2 commits" in refusal(engine.three, engine.one)
@@ -92,10 +97,10 @@ def test_what_is_refused_and_what_lifts_it(engine: Engine) -> None:
     assert f"the pinned {OLD} is not in {engine.repo}" in refusal(OLD, "main")
     for name in ("nothing", "--all", "HEAD~1", "v2^", "main@{0}", NEW, "0000000"):
         assert f"called {name!r}" in refusal(engine.one, name)
-    back = version_pin.resolve(engine.repo, engine.three, engine.one, allow_downgrade=True)
+    back = resolve(engine.repo, engine.three, engine.one, allow_downgrade=True)
     assert (back.after, back.commits, back.dropped) == (engine.one, 0, 2)
-    assert version_pin.resolve(engine.repo, engine.two, "side", any_branch=True).after == engine.side
-    unknown = version_pin.resolve(engine.repo, OLD, "main", allow_downgrade=True)
+    assert resolve(engine.repo, engine.two, "side", any_branch=True).after == engine.side
+    unknown = resolve(engine.repo, OLD, "main", allow_downgrade=True)
     assert (unknown.after, unknown.commits, unknown.dropped) == (engine.three, None, None)
 
 
@@ -103,33 +108,33 @@ def test_a_name_that_is_tag_and_branch(engine: Engine, tmp_path: Path) -> None:
     run(tmp_path, "clone", "--quiet", engine.repo, "copy")
     run(tmp_path / "copy", "branch", "v2", engine.one)
     with pytest.raises(LoopError, match="'v2' names 2 commits"):
-        version_pin.resolve(str(tmp_path / "copy"), engine.one, "v2")
+        resolve(str(tmp_path / "copy"), engine.one, "v2")
 
 
 def test_a_repository_without_default_branch(engine: Engine, tmp_path: Path) -> None:
     run(tmp_path, "clone", "--quiet", "--bare", engine.repo, "copy.git")
     run(tmp_path / "copy.git", "symbolic-ref", "HEAD", "refs/heads/gone")
     with pytest.raises(LoopError, match="has no default branch"):
-        version_pin.resolve(str(tmp_path / "copy.git"), engine.one, "main")
+        resolve(str(tmp_path / "copy.git"), engine.one, "main")
 
 
 @pytest.mark.parametrize("repo", ["--upload-pack=x", "ext::sh -c true", "a\nb"])
 def test_no_repository(repo: str) -> None:
     with pytest.raises(LoopError, match="is not the URL or path"):
-        version_pin.resolve(repo, OLD)
+        resolve(repo, OLD)
 
 
 @pytest.mark.parametrize("who", ["me:s3cret", "me:s3c/ret", "s3cret"])
 def test_a_password_in_the_url(who: str) -> None:
     with pytest.raises(LoopError, match=r"repo https://\*\*\*@example.net/o/r.git holds a password") as caught:
-        version_pin.resolve(f"https://{who}@example.net/o/r.git", OLD)
+        resolve(f"https://{who}@example.net/o/r.git", OLD)
     assert "s3c" not in str(caught.value) and "ret@" not in str(caught.value)
 
 
 @pytest.mark.parametrize("repo", ["http://127.0.0.1:1/o/r.git", "/nowhere/engine.git"])
 def test_a_repository_that_cannot_be_read(repo: str) -> None:
     with pytest.raises(LoopError, match=f"^{repo} cannot be read: ") as caught:
-        version_pin.resolve(repo, OLD, token="t0ken")
+        resolve(repo, OLD, token="t0ken")
     assert "t0ken" not in str(caught.value)
 
 
@@ -139,16 +144,16 @@ def test_a_repository_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPat
     with socket.create_server(("127.0.0.1", 0)) as silent:
         repo = f"http://127.0.0.1:{silent.getsockname()[1]}/o/r.git"
         with pytest.raises(LoopError) as caught:
-            version_pin.resolve(repo, OLD)
+            resolve(repo, OLD)
     assert str(caught.value) == f"{repo} cannot be read: git clone took longer than 1 s"
 
 
 def test_without_a_repository_the_commit_is_believed() -> None:
-    bump = version_pin.resolve("", OLD, NEW)
+    bump = resolve("", OLD, NEW)
     assert (bump.after, bump.commits, bump.dropped, bump.compare, bump.changed) == (NEW, None, None, "", True)
     for name in ("main", NEW[:12], ""):
         with pytest.raises(LoopError, match="is not the full SHA of a commit"):
-            version_pin.resolve("", OLD, name)
+            resolve("", OLD, name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A release is built at its final path, as virtual environments hold absolute paths, and tried there, shut in.
+
+What makes it a release is the record ``.release.json``, written last: a directory without one is the rest of a killed
+build.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..base.clock import utc_now
+from ..base.errors import LoopError
+from ..base.files import read_bytes, sha256, write_atomic
+from ..host import programs
+from ..host.bubblewrap import BWRAP
+from . import frozen, source
+from .wanted import Wanted
+
+Json = dict[str, Any]
+
+RECORD = ".release.json"
+MANIFEST = ".release.files"
+# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop, and
+# nothing that leads an installation elsewhere.
+PASSED_ON = re.compile(
+    r"(UV|PIP)_(\w*INDEX\w*|FIND_LINKS|\w+_HOST|\w*CERTS?|NATIVE_TLS|KEYRING_PROVIDER|PROXY|CONFIG_FILE|OFFLINE"
+    r"|\w*TIMEOUT|\w*RETRIES|CONCURRENT_\w+)"
+    r"|SSL_CERT_\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|TMPDIR",
+    re.IGNORECASE,
+)
+
+
+def build(wanted: Wanted, sha: str, path: str) -> None:
+    """Make the release at ``path``, where nothing stands, and record it. LoopError, or OSError, leaves a part of it."""
+    begun = time.monotonic()
+    branch = source.check_out(wanted, sha, path)
+    lock = read_bytes(os.path.join(path, "uv.lock"))
+    digest = sha256(lock) if lock is not None else ""
+    if wanted.lock_sha256 and digest != wanted.lock_sha256:
+        raise LoopError(f"its uv.lock has the SHA-256 {digest or '(there is none)'}, not {wanted.lock_sha256}")
+    for command in _sync_commands(wanted, lock is not None):
+        _run(wanted, command, path)
+    fetched = time.monotonic()
+    _compile(wanted, path)
+    frozen.freeze(path)
+    smoke = _smoke(wanted, path)
+    listing = manifest(path)
+    known: Json = {
+        "sha": sha,
+        "source": wanted.repo,
+        "branch": branch,
+        "provenance": source.provenance(wanted),
+        "lock_digest": digest,
+        "files_digest": sha256(listing),
+        "python": _first_line([os.path.join(path, ".venv/bin/python"), "--version"]).removeprefix("Python "),
+        "interpreter": interpreter(path),
+        "uv": _first_line([wanted.uv, "--version"]),
+        "smoke": smoke,
+        "built_at": utc_now(),
+        "built_by": os.environ.get("SUDO_USER") or getpass.getuser(),
+        "seconds": {"install": round(fetched - begun, 2), "total": round(time.monotonic() - begun, 2)},
+    }
+    os.chmod(path, 0o755)  # as it was listed, it gets 0555 again with the record
+    write_atomic(os.path.join(path, MANIFEST), listing, mode=0o444)
+    frozen.flush(path)  # the record must not outlive a power cut that the files did not
+    write_record(path, known)
+
+
+def write_record(path: str, known: Json) -> None:
+    os.chmod(path, 0o755)
+    write_atomic(os.path.join(path, RECORD), (json.dumps(known, indent=2, sort_keys=True) + "\n").encode(), mode=0o444)
+    os.chmod(path, 0o555)
+
+
+def manifest(path: str) -> bytes:
+    """The list of the release's files, but for what we write beside them."""
+    return frozen.manifest(path, (RECORD, MANIFEST))
+
+
+def interpreter(path: str) -> str:
+    """The program of the host that a release's Python leads to; empty where there is none."""
+    program = os.path.realpath(os.path.join(path, ".venv/bin/python"))
+    return program if os.path.exists(program) else ""
+
+
+def _first_line(command: Sequence[str]) -> str:
+    try:
+        return (programs.run(command, 30).stdout.splitlines() or [""])[0]
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _sync_commands(wanted: Wanted, locked: bool) -> list[list[str]]:
+    """What installs the engine and its dependencies, editable: it looks for its data beside its sources."""
+    if wanted.sync:
+        return [list(wanted.sync)]
+    if not locked:
+        local = ["--no-index", "--find-links", wanted.wheels] if wanted.wheels else []
+        return [
+            [wanted.python, "-m", "venv", ".venv"],
+            [".venv/bin/python", "-m", "pip", "install", "--quiet", "--no-user", *local, "--editable", "."],
+        ]
+    if not wanted.wheels:
+        # --frozen alone would install an old lock under a new pyproject.toml without a word.
+        return [[wanted.uv, "lock", "--check"], [wanted.uv, "sync", "--frozen", "--no-dev"]]
+    local = ["--no-index", "--find-links", wanted.wheels]
+    requirements = ".venv/requirements.txt"
+    return [
+        [wanted.uv, "venv", "--python", wanted.python, ".venv"],
+        [wanted.uv, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "-o", requirements],
+        [wanted.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--require-hashes", "-r", requirements],
+        [wanted.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--no-deps", "--editable", "."],
+        # Without an index `uv lock --check` cannot compare the lock with pyproject.toml; what came of it, this does.
+        [wanted.uv, "pip", "check", "--python", ".venv/bin/python"],
+    ]
+
+
+def _environment(wanted: Wanted) -> dict[str, str]:
+    """For the build: what the host says about indexes and certificates, no more; nothing downloads a Python."""
+    passed = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
+    cache = os.path.join(wanted.install_dir, "cache")
+    return {
+        "UV_SYSTEM_CERTS": "1",
+        "LANG": "C.UTF-8",
+        **passed,
+        "PATH": os.pathsep.join(filter(None, [os.path.dirname(wanted.uv), os.environ.get("PATH", os.defpath)])),
+        "UV_PYTHON": wanted.python,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_PROJECT_ENVIRONMENT": ".venv",
+        "UV_NO_PROGRESS": "1",
+        "UV_CACHE_DIR": os.path.join(cache, "uv"),
+        "PIP_CACHE_DIR": os.path.join(cache, "pip"),
+        # A hard link into the cache would make the cache read-only, and a change by hand poison it.
+        "UV_LINK_MODE": "copy",
+    }
+
+
+def _run(
+    wanted: Wanted,
+    command: Sequence[str],
+    path: str,
+    environment: Mapping[str, str] | None = None,
+    user: str = "",
+    within: Sequence[str] = (),
+) -> None:
+    """Run one step of a build in ``path``, ``within`` a sandbox. LoopError with the last words of what failed."""
+    program = os.path.join(path, command[0]) if command[0].startswith(".") else command[0]
+    whole = [*within, program, *command[1:]]
+    try:
+        environment = environment or _environment(wanted)
+        done = programs.run(whole, wanted.timeout, cwd=path, environment=environment, user=user)
+    except OSError as error:
+        raise LoopError(f"{[*within, *command][0]} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise LoopError(f"`{' '.join(command)}` took longer than {wanted.timeout:g} s") from None
+    if done.returncode:
+        words = programs.last_words(done.stdout + done.stderr)
+        raise LoopError(f"`{' '.join(command)}` ended with {done.returncode}: {words}")
+
+
+def _compile(wanted: Wanted, path: str) -> None:
+    """Byte code now, as nobody can write it later. Files that do not compile are none that get imported."""
+    script = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
+    python = os.path.join(path, ".venv/bin/python")
+    if not os.path.exists(python):
+        raise LoopError("the sync command made no .venv in the release; the engine is run from there")
+    _run(wanted, [python, "-I", "-S", "-c", script, "."], path)  # nothing of the release's own is run by that
+
+
+def _smoke(wanted: Wanted, path: str) -> Json:
+    """Start the engine once from the finished, read-only release, as the one who will run it.
+
+    It is shut in, as nobody has proven it yet: it sees the host's programs and itself, reaches no network and none of
+    the host's other files, and nothing that it leaves stays.
+    """
+    begun = time.monotonic()
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    _run(wanted, wanted.smoke, path, environment, wanted.user, _shut_in(path))
+    return {"command": list(wanted.smoke), "user": wanted.user, "seconds": round(time.monotonic() - begun, 2)}
+
+
+def _shut_in(path: str) -> list[str]:
+    words = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
+    words += ["--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108 - the sandbox's own
+    home = re.search(r"(?m)^home = (.+)$", (read_bytes(f"{path}/.venv/pyvenv.cfg") or b"").decode())
+    pythons = [home[1] if home else "", os.path.dirname(interpreter(path))]
+    for prefix in dict.fromkeys(["", *(os.path.dirname(place) for place in pythons)]):
+        for name in ("bin", "lib", "lib64") if not f"{prefix}/".startswith("/usr/") else ():
+            words += ["--ro-bind-try", f"{prefix.rstrip('/')}/{name}", f"{prefix.rstrip('/')}/{name}"]
+    for name in ("alternatives", "group", "ld.so.cache", "localtime", "passwd", "ssl/certs"):
+        words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return [*words, "--ro-bind", path, path, "--remount-ro", "/", "--chdir", path, "--"]
