@@ -27,9 +27,9 @@ from ..base import wire
 from ..base.errors import APPLY, LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
-from ..cell import egress, records, sandbox
+from ..cell import egress, pristine, records, sandbox
 from ..cell.cells import Cell, settings_in
-from ..gateway import audit, client, pristine
+from ..gateway import audit, client
 from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings

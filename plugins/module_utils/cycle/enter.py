@@ -25,9 +25,9 @@ from ..base import untrusted
 from ..base.errors import LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
-from ..cell import cells, egress, sandbox
+from ..cell import cells, egress, pristine, sandbox
 from ..cell.cells import PARTS, Cell
-from ..gateway import audit, pristine
+from ..gateway import audit
 from ..git.command import ANY, git
 from ..host import settings
 from ..host.settings import Settings

@@ -19,9 +19,9 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, records
+from ..cell import budget, cells, egress, pristine, records
 from ..cell.cells import Cell
-from ..gateway import audit, pristine, receive
+from ..gateway import audit, receive
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings

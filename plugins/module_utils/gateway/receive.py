@@ -25,13 +25,14 @@ from ..base.errors import LoopError, playbook
 from ..base.files import remove_tree, write_atomic
 from ..base.sizes import limits_of
 from ..base.untrusted import show
+from ..cell import pristine
+from ..cell.pristine import Clone
 from ..git.command import ANY, git, helpers, rows
 from ..host.settings import Settings, change_id
 from ..policy import document, gate
 from ..policy.gate import Violation
-from . import audit, pristine
+from . import audit
 from .forward import Forwarding
-from .pristine import Clone
 from .requests import HEADS, Asking, deployed_policy
 
 Json: TypeAlias = dict[str, Any]

@@ -20,11 +20,12 @@ from ..base.errors import APPLY, LoopError
 from ..base.files import read_bytes
 from ..base.journal import say
 from ..base.untrusted import show
+from ..cell import pristine
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
 from ..policy import document, gate
-from . import audit, pristine
+from . import audit
 from .audit import Story
 
 Json: TypeAlias = dict[str, Any]

@@ -25,11 +25,12 @@ from typing import Any, TypeAlias
 from ..base import untrusted, wire
 from ..base.errors import LoopError
 from ..base.journal import say
+from ..cell import pristine
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, pristine, receive, requests
+from . import access, audit, receive, requests
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]

@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/engineering-loop")
+from engineering_loop_core.cell import pristine
 from engineering_loop_core.cycle import engine_run
 from engineering_loop_core.forge import app_auth
-from engineering_loop_core.gateway import audit, pristine
+from engineering_loop_core.gateway import audit
 from engineering_loop_core.git import command as gitcmd
 from engineering_loop_core.host import settings, users
 from engineering_loop_core.policy import document

@@ -24,8 +24,9 @@ from typing import Any, NoReturn
 
 import coverage
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import server as gateway
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user, end_with_parent

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import number_of
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, pristine, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter, handover
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 

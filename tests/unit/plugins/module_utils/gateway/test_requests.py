@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine, requests
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, NEEDS_ROOT
 from gated import APPROVED, OTHER, REPO, Cycle, Door, commit_files

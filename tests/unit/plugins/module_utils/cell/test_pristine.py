@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, Box, box, gid, git, give, uid
 from damages import DAMAGES, SETTINGS, left_by_a_killed_git
