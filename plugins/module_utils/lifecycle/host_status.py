@@ -23,8 +23,7 @@ from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import receipts, rollout
 from ..release import agents, pypi_tools
-from . import takeover
-from .takeover import Layout
+from .older_layout import Layout, plan
 
 ROOM, ROOM_FILES = 1 << 20, 100  # with less, a disk is full: nothing can be written that an apply consists of
 
@@ -115,7 +114,7 @@ def secrets(config: Settings | None, given: Mapping[str, str] | None, layout: La
     """What is to be said of the secrets, as ``handover.look`` does; where a host is taken over, as they will be."""
     if not config:
         return {"problem": "", "notes": [], "loose": []}
-    items = takeover.plan(layout) if layout else []
+    items = plan(layout) if layout else []
     right = {item.path for item in items if item.kind in ("private", "secrets")}
     if layout and any(item.kind == "checkout" for item in items):
         right.add(layout.dotenv)  # the directory that it stands in becomes root's
@@ -223,7 +222,7 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     except LoopError as error:
         installed, proof = {}, {"matches": False, "reason": str(error)}
     return {
-        "settings": config,
+        "settings": dict(config),
         "engine": os.path.basename(release) if os.path.isdir(release) else "",
         "installed": installed,
         "proof": proof,

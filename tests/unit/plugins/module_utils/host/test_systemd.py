@@ -103,3 +103,17 @@ def test_what_root_asks_of_systemds_log_hides_nothing(monkeypatch: pytest.Monkey
 def test_a_host_without_systemd_reads_no_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert refused("lots") == []
+
+
+def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, asked = {"a.timer"}, []
+
+    def systemctl(*words: str) -> str:
+        asked.append(words)
+        (running.discard if words[0] == "stop" else running.add)(words[1])
+        return ""
+
+    monkeypatch.setattr(systemd, "systemctl", systemctl)
+    monkeypatch.setattr(systemd, "active", lambda unit: unit in running)
+    assert systemd.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
+    assert asked == [("stop", "a.timer")]
