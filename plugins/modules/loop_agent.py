@@ -76,6 +76,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     secrets_file,
     users,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
@@ -91,8 +92,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given, settings = module.params, module.params["settings"]
-    agent, install_dir = settings["agent"], settings["install_dir"]
+    given, settings = module.params, Settings(module.params["settings"])
+    agent, install_dir = settings.agent, settings.install_dir
     try:
         put_habits_aside(module.ansible_version)
         agents.check_named(agent)
@@ -100,19 +101,19 @@ def main() -> None:
         result = {"changed": installing, "program": "", "said": "", "pruned": []}
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
-            if not processes.cycle_in_progress("", settings["unit"]):  # it may have been started from any of them
+            if not processes.cycle_in_progress("", settings.unit):  # it may have been started from any of them
                 used = [agents.place(install_dir, agent), *rollout.agents_in_use(install_dir)]
                 result["pruned"] = agents.prune(install_dir, given["keep"], used)
         environment = given["environment"] or (
-            secrets_file.read(settings["env_file"]) if os.path.exists(settings["env_file"]) else {}
+            secrets_file.read(settings.env_file) if os.path.exists(settings.env_file) else {}
         )
         names = agent_check.check(settings, environment, expected=installing and module.check_mode)
         if names and not (installing and module.check_mode):
             result["program"] = agents.program(settings, names[0])
             # One that root installed and has started once is still the same. Before a first apply nobody can start it.
-            startable = os.path.exists(bubblewrap.BWRAP) and host_status.user_exists(settings["user"])
+            startable = os.path.exists(bubblewrap.BWRAP) and host_status.user_exists(settings.user)
             if startable and (installing or not agent.get("package")):
-                result["said"] = users.as_user(settings["user"], lambda: agent_check.starts(settings, names[0]))
+                result["said"] = users.as_user(settings.user, lambda: agent_check.starts(settings, names[0]))
     except LoopError as error:
         module.fail_json(msg=str(error))
     if module._diff:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 
 NPM = shutil.which("npm") or str(Path(sys.executable).with_name("npm"))
@@ -103,8 +104,8 @@ def agent(registry: Registry) -> dict[str, str]:
     return {"package": NAME, "version": "1.2.3", "integrity": wanted, "program": "pi", "lock": ""}
 
 
-def config_of(top: Path, agent: dict[str, str], **more: Any) -> dict[str, Any]:
-    return {"install_dir": str(top), "agent": agent, "agent_programs": ["pi"], **more}
+def config_of(top: Path, agent: dict[str, str], **more: Any) -> Settings:
+    return Settings(more, install_dir=str(top), agent=agent, agent_programs=["pi"])
 
 
 def below(top: Path) -> list[str]:

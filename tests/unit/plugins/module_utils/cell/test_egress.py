@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import egress, records, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-OFF: dict[str, Any] = {"unit": "u", "egress": [], "egress_local": []}
-ON: dict[str, Any] = {"unit": "u", "egress": ["example.org"], "egress_local": []}
+OFF = Settings({"unit": "u", "egress": [], "egress_local": []})
+ON = Settings({"unit": "u", "egress": ["example.org"], "egress_local": []})
 HERE = os.stat("/proc/self/ns/net").st_ino
 
 
@@ -136,7 +137,7 @@ def test_gate_commands_are_told_as_well() -> None:
 
 def test_a_person_is_in_the_same_network() -> None:
     assert egress.joined(ON)[1::2] == [f"{key}=u-egress.socket" for key in ("Requires", "After", "JoinsNamespaceOf")]
-    with_model = egress.joined({**ON, "egress_local": [11434]})
+    with_model = egress.joined(Settings(ON, egress_local=[11434]))
     assert "Requires=u-egress-local@11434.socket" in with_model and "After=u-egress-local@11434.socket" in with_model
     assert with_model[-1] == "JoinsNamespaceOf=u-egress.socket"
 
@@ -169,7 +170,7 @@ def test_a_proxy_on_the_host_itself_is_closed() -> None:
     for value in ("http://127.0.0.1:8888", "localhost:8888", "http://[::1]:8888"):
         with pytest.raises(LoopError, match=r"https_proxy names a proxy on this host.*\(8888\)"):
             egress.check_upstream(OFF, {"https_proxy": value, "no_proxy": "localhost"})
-        egress.check_upstream({**OFF, "egress_local": [8888]}, {"https_proxy": value})
+        egress.check_upstream(Settings(OFF, egress_local=[8888]), {"https_proxy": value})
         egress.check_upstream(ON, {"https_proxy": value})
     egress.check_upstream(OFF, {"https_proxy": "http://proxy.example.org:8888", "http_proxy": "http://[odd"})
 

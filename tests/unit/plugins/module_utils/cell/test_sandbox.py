@@ -24,6 +24,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NEEDS_ROOT, Box, box, git, write
+from changing import Changing
 
 TEMPLATE = Path(__file__).resolve().parents[5] / "roles/engineering_loop/templates/loop.service.j2"
 
@@ -45,11 +46,11 @@ class Inside:
         self.cell = Cell(f"{self.runs}/20260131T120000Z-1a2b3c4d")
         for part in cells.PARTS:
             os.makedirs(self.cell.part(part))
-        self.config: dict[str, Any] = {
+        self.config = Changing({
             "runs_dir": str(self.runs), "lib_dir": str(top / "lib"), "home_files": [], "caches": [],
             "egress": [],
             "agent_programs": ["pi"], "unit": "u",
-        }  # fmt: skip
+        })  # fmt: skip
         self.checkout = Path(self.cell.part("workspace"), "app")
         git(self.runs, "init", "-q", "-b", "main", str(self.checkout))
         write(self.checkout, {"docs/a.md": "a\n"})

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import egress, squid
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from celled import NEEDS_ROOT, box
 
-ON: dict[str, Any] = {"unit": "u", "egress": ["Example.org", "*.files.example.org:8443"], "egress_local": []}
+ON = Settings({"unit": "u", "egress": ["Example.org", "*.files.example.org:8443"], "egress_local": []})
 
 
 def told(upstream: egress.Upstream | None = None, **more: Any) -> list[str]:
-    return squid.squid_conf({**ON, **more}, upstream, egress.closed(["192.0.2.7"])).splitlines()
+    return squid.squid_conf(Settings(ON, **more), upstream, egress.closed(["192.0.2.7"])).splitlines()
 
 
 def through(except_for: str, *, login: str = "", tls: bool = False) -> list[str]:

@@ -81,15 +81,9 @@ def test_a_policy_without_an_agent(tmp_path: Path, text: str, says: str) -> None
 # --- is it fit
 
 
-def settings(**more: Any) -> dict[str, Any]:
-    return {
-        "install_dir": "/nowhere",
-        "agent": PI,
-        "agent_programs": ["pi"],
-        "home_files": [],
-        "env_file": "/e",
-        **more,
-    }
+def settings(**more: Any) -> Settings:
+    usual = {"install_dir": "/nowhere", "agent": PI, "agent_programs": ["pi"], "home_files": [], "env_file": "/e"}
+    return Settings(usual, **more)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import renderers
 from celled import LOOP, NEEDS_ROOT, Box, box, gid, uid, write
+from changing import Changing
 
 HANDED: dict[str, Any] = {
     "environment": {"A": "caf\u00e9"},
@@ -34,7 +35,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (tmp_path / name).mkdir()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     me = pwd.getpwuid(os.geteuid()).pw_name
-    return {"user": me, "unit": "u", "install_dir": str(tmp_path / "opt"), "max_runs_per_day": 2}
+    return Changing({"user": me, "unit": "u", "install_dir": str(tmp_path / "opt"), "max_runs_per_day": 2})
 
 
 def test_it_goes_over_once(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

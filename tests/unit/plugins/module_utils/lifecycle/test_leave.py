@@ -20,6 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, renderers, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave
+from changing import Changing
 from disks import on_a_disk_of_its_own
 
 ROOT = os.geteuid() == 0
@@ -36,22 +37,24 @@ class Host:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        self.config: dict[str, Any] = {
-            "user": "no-such-user-here",
-            "gate_user": "",  # an older layout, where cycles have no cells
-            "pristine_dir": "",
-            "group": "no-such-group-here",
-            "unit": "loop",
-            "install_dir": str(top / "opt"),
-            "config_dir": str(top / "etc"),
-            "lib_dir": str(top / "lib"),
-            "receipts_dir": str(top / "opt/receipts"),
-            "policy_file": str(top / "etc/policy.yml"),
-            "env_file": str(top / "etc/env"),
-            "state_dir": str(top / "var"),
-            "daemon_state_dir": str(top / "var/state"),
-            **{f"{name}_dir": str(top / "var" / name) for name in ("workspace", "runs", "memory", "cycles")},
-        }
+        self.config = Changing(
+            {
+                "user": "no-such-user-here",
+                "gate_user": "",  # an older layout, where cycles have no cells
+                "pristine_dir": "",
+                "group": "no-such-group-here",
+                "unit": "loop",
+                "install_dir": str(top / "opt"),
+                "config_dir": str(top / "etc"),
+                "lib_dir": str(top / "lib"),
+                "receipts_dir": str(top / "opt/receipts"),
+                "policy_file": str(top / "etc/policy.yml"),
+                "env_file": str(top / "etc/env"),
+                "state_dir": str(top / "var"),
+                "daemon_state_dir": str(top / "var/state"),
+                **{f"{name}_dir": str(top / "var" / name) for name in ("workspace", "runs", "memory", "cycles")},
+            }
+        )
         self.put("systemd/loop.timer", MARK)
         self.put("systemd/loop.service", MARK)
         self.put("systemd/loop.service.d/own.conf", "[Service]\n")

@@ -62,7 +62,7 @@ backend-path = ["."]
 ENGINE = """
 import pathlib
 def main():
-    print((pathlib.Path(__file__).resolve().parents[3] / "skills" / "one.md").read_text())
+    print((pathlib.Path(__file__).resolve().parents[2] / "skills" / "one.md").read_text())
 """
 
 
