@@ -423,27 +423,35 @@ def place_for(config: Settings, name: str, branch: str) -> str:
     return home
 
 
-def hand_out(
-    config: Settings, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
-) -> None:
-    """A clone of the repository ``source`` at ``place``, root's, which borrows from nothing.
+@dataclass(frozen=True)
+class Rescue:
+    """What is brought out for a person: under which name it was kept, and where it will stand as which branch."""
 
-    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as ``branch``.
+    name: str
+    place: str
+    branch: str
+
+
+def hand_out(config: Settings, one: Clone, rescue: Rescue, fill: Callable[[str], str], source: str = "") -> None:
+    """A clone of ``source`` (by default of ``one`` itself) at the rescue's place, root's, which borrows from nothing.
+
+    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as the rescue's branch.
     """
-    making = f"{config.pristine_dir}/.bringing-{name}"
+    making, branch = f"{config.pristine_dir}/.bringing-{rescue.name}", rescue.branch
 
     def work() -> None:
         words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
-        git("/", [*words, "--", source, making], config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
-        git(making, ["remote", "set-url", "origin", one.url], timeout=60)
-        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)], timeout=60)
+        words += ["--", source or one.path, making]
+        git("/", words, config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
+        git(making, ["remote", "set-url", "origin", one.url])
+        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)])
         git(making, ["checkout", "--quiet", branch], timeout=LOCAL_SECONDS * 5)
 
     try:
         remove_tree(making)
         as_user(config.gate_user, work)
-        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
+        os.makedirs(os.path.dirname(rescue.place), mode=0o750, exist_ok=True)
         subprocess.run(["chown", "-hR", "root:root", making], check=True)
-        os.rename(making, place)
+        os.rename(making, rescue.place)
     finally:
         remove_tree(making)

@@ -209,9 +209,8 @@ def _bring_one(
         if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
             said = next((one for one in reversed(told) if one.strip()), "it is too large")
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
-        pristine.hand_out(
-            config, clone, cell.id, place, branch, clone.path, lambda making: _received(bundle, making)
-        )  # fmt: skip
+        rescue = pristine.Rescue(cell.id, place, branch)
+        pristine.hand_out(config, clone, rescue, lambda making: _received(bundle, making))
     finally:
         _forget(bundle)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]

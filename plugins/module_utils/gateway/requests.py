@@ -21,6 +21,7 @@ from ..base.files import read_bytes
 from ..base.journal import say
 from ..base.untrusted import show
 from ..cell import pristine
+from ..cell.pristine import HEADS
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
@@ -31,7 +32,6 @@ from .audit import Story
 Json: TypeAlias = dict[str, Any]
 
 MAX_TITLE, MAX_BODY = 256, 65_536  # GitHub's own
-HEADS = "refs/heads/"
 
 # What --json may ask for, and where the forge's answer has it.
 FIELDS: dict[str, Callable[[Json], Any]] = {

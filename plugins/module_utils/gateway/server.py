@@ -30,7 +30,7 @@ from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, receive, requests
+from . import access, audit, judge, kept, receive, requests
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -57,7 +57,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         os.makedirs(f"{config.gate_dir}/{name}", mode=0o700, exist_ok=True)
     access.take(config)
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
-        receive.ready(config)
+        judge.ready(config)
     gc.freeze()  # what is here now is shared with every child, and not copied to be looked through
     server = _Server(config)
     quiet_since = time.monotonic()
@@ -208,7 +208,7 @@ def root_asks(config: Settings, asked: Json) -> Json:
     """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
     if asked.get("what") != "refresh":
         raise LoopError("nothing that root asks")
-    receive.tidy(config)
+    kept.tidy(config)
     audit.forget_old(config)
     found = access.token(config)
     refreshed = pristine.refresh(config, found.token)

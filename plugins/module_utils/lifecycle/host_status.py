@@ -18,7 +18,7 @@ from ..base.errors import LoopError
 from ..base.untrusted import show, shown
 from ..cell import cells, records
 from ..cycle import handover
-from ..gateway import receive
+from ..gateway import kept as kept_by_gateway
 from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import receipts, rollout
@@ -165,7 +165,7 @@ def kept_pushes(config: Settings) -> list[dict[str, Any]]:
             "id": one["id"], "kind": "push", "outcome": "kept by the gateway", "detail": one["why"], "made": one["at"],
             "size": 0, "files": 0, "path": one["path"], "title": "", "what": f"{one['repo']} {one['branch']}",
         }
-        for one in shown(receive.kept(config))
+        for one in shown(kept_by_gateway.listing(config))
     ]  # fmt: skip
 
 

@@ -397,6 +397,15 @@ class Cycle:
         return [one for one in audit.read(self.door.config, self.name) if what in ("", one["what"])]
 
 
+def emptied(ours: Cycle) -> bool:
+    """Whether nothing of a push stays in the inbox. It is told before that is cleared."""
+    for _unused in range(200):
+        if not os.listdir(f"{ours.door.config['gate_dir']}/inbox"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @contextmanager
 def door(forge: Running, secrets: str = "", **config: Any) -> Iterator[Door]:
     """A host as the role leaves it, whose gateway leads to this forge; ``secrets`` are more lines for its env file."""

@@ -334,9 +334,8 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
     making, place = f"{host.config['pristine_dir']}/.bringing-x", f"{host.top}/restored/x/app"
 
     def receive() -> None:
-        pristine.hand_out(
-            host.config, clone, "x", place, "rescue/7", clone.path, lambda made: enter._received(path, made)
-        )  # fmt: skip
+        rescue = pristine.Rescue("x", place, "rescue/7")
+        pristine.hand_out(host.config, clone, rescue, lambda made: enter._received(path, made))
 
     if make == "good":
         receive()
