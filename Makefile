@@ -65,7 +65,7 @@ fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 build: setup ## the artifact that ansible-galaxy installs, in .cache/build
 	@$(BIN)/ansible-galaxy collection build --force --output-path .cache/build
 
-docs: setup ## the reference of every module, lookup and of the role, in .cache/docs
+docs: setup ## the reference of every module, lookup and of the role, in .cache/docs, and the README of the role
 	@$(BIN)/python tests/tools/reference.py
 
 renovate: setup ## Renovate's own validator, fetched from npm, on the preset in docs/renovate.md

@@ -71,6 +71,7 @@ CHECKS = {
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
         Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
+        Check("README of the role", ["python", "tests/tools/reference.py", "--check"]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],

@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write .cache/docs/reference.md: modules, lookups and the role, as ansible-doc reads them from this checkout."""
+"""What ansible-doc reads from this checkout, as Markdown.
+
+reference.py           .cache/docs/reference.md (modules, lookups and the role) and the role's README.md
+reference.py --check   fails where the role's README.md is not what the role's argument specification says
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,21 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTION = "as215932.engineering_loop"
 TARGET = ROOT / ".cache" / "docs" / "reference.md"
+README = ROOT / "roles" / "engineering_loop" / "README.md"
+EXAMPLE = """\
+Deploy the pinned engine to the hosts of a group, as the playbook `as215932.engineering_loop.apply` does:
+
+```yaml
+- hosts: engineering_loop
+  become: true
+  roles:
+    - role: as215932.engineering_loop.engineering_loop
+      vars:
+        engineering_loop_apply: true
+        engineering_loop_repo: https://github.com/ORGANIZATION/ENGINE.git
+        engineering_loop_version: 0123456789abcdef0123456789abcdef01234567
+        engineering_loop_repos: [ORGANIZATION/REPOSITORY]
+```"""
 
 
 def ansible_doc(*arguments: str) -> dict[str, Any]:
@@ -66,14 +85,42 @@ def plugin(kind: str, name: str) -> list[str]:
     return [*lines, "Returns:", "", *fields(known.get("return") or {}, "contains"), ""]
 
 
+def role() -> dict[str, Any]:
+    """The one entry point of the role."""
+    (known,) = ansible_doc("--type", "role", f"{COLLECTION}.engineering_loop").values()
+    (entry,) = known["entry_points"].values()
+    found: dict[str, Any] = entry
+    return found
+
+
+def readme(entry: dict[str, Any]) -> str:
+    """The role's README.md."""
+    lines = ["<!-- SPDX-FileCopyrightText: AS215932 -->", "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->"]
+    lines += ["<!-- Written by `make docs` from meta/argument_specs.yml: change that file. -->", ""]
+    lines += ["# Role engineering_loop", "", f"{prose(entry['short_description'])}. {prose(entry['description'])}", ""]
+    lines += ["What a host and the forge must have is in the [README of the collection](../../README.md).", ""]
+    lines += ["## Example", "", EXAMPLE, "", "## Variables", "", *fields(entry["options"], "options"), ""]
+    return "\n".join(lines)
+
+
+def check() -> int:
+    """Whether the role's README.md is as it would be written."""
+    written = README.read_text(encoding="utf-8") if README.exists() else ""
+    if written != readme(role()):
+        print(f"{README.relative_to(ROOT)} is not what meta/argument_specs.yml says: run make docs and commit it")
+        return 1
+    return 0
+
+
 def main() -> int:
     lines = [f"# {COLLECTION}: reference", ""]
     for kind in ("module", "lookup"):
         for name in sorted(ansible_doc("--type", kind, "--list", COLLECTION)):
             lines += plugin(kind, name)
-    for name, role in ansible_doc("--type", "role", f"{COLLECTION}.engineering_loop").items():
-        for entry in role["entry_points"].values():
-            lines += [f"## Role {name}", "", prose(entry["description"]), "", *fields(entry["options"], "options"), ""]
+    entry = role()
+    lines += [f"## Role {COLLECTION}.engineering_loop", "", prose(entry["description"]), ""]
+    lines += [*fields(entry["options"], "options"), ""]
+    README.write_text(readme(entry), encoding="utf-8")
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_text("\n".join(lines), encoding="utf-8")
     print(f"reference: {TARGET.relative_to(ROOT)}")
@@ -81,4 +128,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check() if sys.argv[1:] == ["--check"] else main())

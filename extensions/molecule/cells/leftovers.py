@@ -116,6 +116,7 @@ def start() -> dict[str, Any]:
 
 
 def journal_sentence() -> str:
+    sh("journalctl", "--sync")  # the last words may still be on their way
     said = sh("journalctl", "-o", "cat", "-n", "400", "-u", UNIT).stdout.splitlines()
     return next((line for line in reversed(said) if line.startswith("cycle ")), "")
 

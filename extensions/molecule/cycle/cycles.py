@@ -92,6 +92,7 @@ def show(name: str) -> str:
 
 
 def journal() -> str:
+    sh("journalctl", "--sync")  # the last words may still be on their way
     return sh("journalctl", "-o", "cat", f"_SYSTEMD_INVOCATION_ID={account()['invocation_id']}").stdout
 
 

@@ -33,7 +33,7 @@ DIRECT = (
 def fetched(url: str) -> str:
     try:
         context = ssl.create_default_context(cafile=PEM)
-        with urllib.request.urlopen(url, timeout=10, context=context) as answer:  # noqa: S310 - PAGES alone
+        with urllib.request.urlopen(url, timeout=60, context=context) as answer:  # noqa: S310 - PAGES alone
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return f"{error} ({error.headers['Refused']})"
@@ -44,7 +44,7 @@ def fetched(url: str) -> str:
 def connected(place: str, port: str) -> bool:
     host, _colon, number = place.replace("PORT", port).rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(number)), timeout=2):
+        with socket.create_connection((host.strip("[]"), int(number)), timeout=5):
             return True
     except OSError:
         return False

@@ -47,7 +47,7 @@ NO_OTHER = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.25
 NO_OTHER_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 # An address of the loopback that nobody listens on: allowing 127.0.0.1 for a port of the host leaves it closed.
 NOBODYS = "127.0.0.2"
-SECONDS = 15.0
+SECONDS = 60.0  # on a busy host squid takes its time to start, and the journal to be written
 
 
 # --- what stands in the settings ----------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
@@ -14,6 +15,9 @@ class Changing(Settings):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.__dict__[key] = value
+
+    def update(self, other: Mapping[str, Any] | None = None, **more: Any) -> None:
+        self.__dict__.update(other or {}, **more)
 
     def __delitem__(self, key: str) -> None:
         del self.__dict__[key]

@@ -220,7 +220,10 @@ def test_what_no_agent_gets() -> None:
 
 
 def test_path_without_our_programs() -> None:
-    assert sandbox.plain_path({"lib_dir": "/lib/loop"}, "/lib/loop/bin:/usr/bin::/bin:/lib/loop/bin") == "/usr/bin:/bin"
+    assert (
+        sandbox.plain_path(Settings({"lib_dir": "/lib/loop"}), "/lib/loop/bin:/usr/bin::/bin:/lib/loop/bin")
+        == "/usr/bin:/bin"
+    )
 
 
 # --- what shuts a person in
