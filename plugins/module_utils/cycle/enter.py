@@ -27,7 +27,7 @@ from ..base.files import write_atomic
 from ..base.journal import say
 from ..cell import cells, egress, pristine, sandbox
 from ..cell.cells import PARTS, Cell
-from ..gateway import audit
+from ..gateway import sessions
 from ..git.command import ANY, git
 from ..host import settings
 from ..host.settings import Settings
@@ -88,8 +88,8 @@ def opened(
         write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
         unit = f"{config.unit}-enter-{cell.id}-{os.urandom(3).hex()}.service"
         if as_engine:
-            stack.callback(audit.close_session, config, unit)
-            audit.open_session(config, unit, cell.id, bound=False)
+            stack.callback(sessions.close_session, config, unit)
+            sessions.open_session(config, unit, cell.id, bound=False)
         yield [
             "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
             "--expand-environment=no",

@@ -21,7 +21,7 @@ from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..cell import budget, cells, egress, pristine, records
 from ..cell.cells import Cell
-from ..gateway import audit, kept
+from ..gateway import audit, kept, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
@@ -57,8 +57,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
 
 def close_gateway(config: Settings) -> None:
     """Nobody asks any more; what is on its way to the forge gets there, or not, before anybody judges."""
-    audit.close_session(config, f"{config.unit}.service")
-    if not audit.quiet(config, PUSH_SECONDS):
+    sessions.close_session(config, f"{config.unit}.service")
+    if not sessions.quiet(config, PUSH_SECONDS):
         say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
 
 

@@ -20,7 +20,7 @@ from ..base.untrusted import show
 from ..cell import pristine
 from ..cell.pristine import HEADS, Clone
 from ..host.settings import Settings
-from . import audit, inbox
+from . import inbox, sessions
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -79,7 +79,7 @@ def restore(config: Settings, name: str, branch: str, *, check: bool = False) ->
 
 def tidy(config: Settings) -> None:
     """As the gateway, before a cycle: half-received pushes go, and what was kept long enough."""
-    with audit.turn(config):
+    with sessions.turn(config):
         for name in os.listdir(f"{config.gate_dir}/inbox"):
             remove_tree(f"{config.gate_dir}/inbox/{name}")
     limits = limits_of(config.quarantine_keep)

@@ -26,7 +26,7 @@ from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
 from ..policy import document, gate
-from . import audit
+from . import audit, sessions
 from .audit import Story
 
 Json: TypeAlias = dict[str, Any]
@@ -70,7 +70,7 @@ class Asking:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """One at a time reaches the forge, and nobody whose cycle has ended while it waited: its record is closed."""
-        with audit.turn(self.config):
+        with sessions.turn(self.config):
             if not self.still():
                 raise LoopError("the cycle has ended")
             yield

@@ -30,7 +30,7 @@ from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, judge, kept, receive, requests
+from . import access, audit, judge, kept, receive, requests, sessions
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -64,7 +64,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     while time.monotonic() - quiet_since < IDLE_SECONDS:
         server.asked = False
         server.handle_request()
-        if server.asked or server.active_children or audit.sessions(config):
+        if server.asked or server.active_children or sessions.listing(config):
             quiet_since = time.monotonic()
     return 0
 
@@ -152,10 +152,10 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
     if peer.uid != account(config.user).pw_uid:
         raise LoopError(f"uid {peer.uid} is not {config.user}, and nobody else may ask")
     unit = unit_of(peer.pid)
-    session = audit.session_of(config, unit)
+    session = sessions.session_of(config, unit)
 
     def still() -> bool:
-        return audit.session_of(config, unit) == session
+        return sessions.session_of(config, unit) == session
 
     cycle, bound = str(session.get("cycle")), session.get("bound") is not False
     return Asking(config, cycle, bound, lambda: access.token(config).token, still)

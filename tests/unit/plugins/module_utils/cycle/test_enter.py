@@ -20,7 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.siz
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, pristine, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter, handover
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 
@@ -62,7 +62,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert given == {"environment": {}, "model_policy": "", "cell": cell.path, "network": NETWORK}
-        assert audit.sessions(host.config) == [] and "gate.socket" not in "".join(words)
+        assert sessions.listing(host.config) == [] and "gate.socket" not in "".join(words)
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
     assert words[:1] + words[2:6] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
@@ -85,15 +85,15 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
     with enter.opened(host.config, cell, [], as_engine=True) as words:
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert "t" not in words and "k" not in words
-        assert audit.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
+        assert sessions.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
         assert f"Wants={host.config['unit']}-gate.socket" in options(words)
     policy = f"{host.release}/{handover.OWN_POLICY}"
     assert given == {
         "environment": {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}, "model_policy": "",
         "hidden": [f"{host.top}/etc/env"], "cell": cell.path, "network": NETWORK,
     }  # fmt: skip
-    assert audit.sessions(host.config) == []  # nobody asks after the end
-    subprocess.run(["rm", "-r", audit.directory(host.config)], check=True)
+    assert sessions.listing(host.config) == []  # nobody asks after the end
+    subprocess.run(["rm", "-r", sessions.directory(host.config)], check=True)
     secrets(host).rmdir()
 
 

@@ -15,11 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
-    audit,
-    kept,
-    receive,
-)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, kept, receive, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import command
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT
@@ -95,7 +91,7 @@ def framed(*lines: bytes) -> bytes:
 def raw(ours: Cycle, content: bytes, new: str = "", *, said: bytes = b"", cut: bool = False) -> str:
     """Speak git's protocol by hand; all that is answered."""
     asked_for = said or framed(f"{NOTHING} {new} refs/heads/{ours.branch}\0report-status side-band-64k".encode())
-    place = audit.socket_of(ours.door.config)
+    place = sessions.socket_of(ours.door.config)
 
     def work() -> str:
         with socket.socket(socket.AF_UNIX) as peer:
