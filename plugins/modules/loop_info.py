@@ -307,6 +307,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, older_layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -337,7 +338,7 @@ def main() -> None:
     wanted = module.params
     try:
         put_habits_aside(module.ansible_version)
-        layout = older_layout.layout_from(wanted["takeover"]) if wanted["takeover"] else None
+        layout = layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
             system=host_status.system(),

@@ -188,11 +188,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import (
-    older_layout,
-    put_back,
-    takeover,
-)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import put_back, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 LAYOUT = {
     "install_dir": {"type": "path", "required": True},
@@ -236,7 +233,7 @@ def main() -> None:
     wait = module.params["wait"]
     try:
         put_habits_aside(module.ansible_version)
-        layout = older_layout.layout_from(module.params["layout"])
+        layout = layout_from(module.params["layout"])
         if module.params["state"] == "taken":
             result = {
                 "beside": True,

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -221,15 +221,8 @@ def mark_damaged(config: Settings, dest: str) -> None:
     as_user(config.gate_user, work)
 
 
-def tip_of(path: str, version: str) -> str:
-    """The commit of the branch; empty where it has none."""
-    asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
-    found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
-    return found if SHA.fullmatch(found) else ""
-
-
 def read_tip(path: str, branch: str) -> str:
-    """The commit of the branch, read as git keeps it: for who has no time for a git. Empty where it has none."""
+    """The commit of the branch, read as git keeps it, which takes no git. Empty where it has none."""
     name = HEADS + branch
     found = ""
     with contextlib.suppress(LoopError):  # a directory: other branches lie below this name
@@ -371,35 +364,39 @@ def _skeleton(config: Settings, one: Clone, path: str) -> None:
     trust = {"safe.directory": one.path}
     listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
     refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
-    pairs = (row.split(" ", 1) for row in rows(refs))
-    branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
+    branches = {name.removeprefix(HEADS): commit for commit, name in (row.split(" ", 1) for row in rows(refs))}
     tip = branches.get(one.version)
     if tip is None:
         raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
-    packed = [f"{tip} {HEADS}{one.version}", *(f"{at} refs/remotes/origin/{name}" for name, at in branches.items())]
-    sha256 = len(tip) == 64
     settings = [
-        "[core]", f"\trepositoryformatversion = {int(sha256)}", "\tfilemode = true", "\tbare = false",
-        "\tlogallrefupdates = true",
-        *(["[extensions]", "\tobjectformat = sha256"] if sha256 else []),
+        "\tfilemode = true", "\tbare = false", "\tlogallrefupdates = true",
         '[remote "origin"]', f"\turl = {one.url}", "\tfetch = +refs/heads/*:refs/remotes/origin/*",
         f'[branch "{one.version}"]', "\tremote = origin", f"\tmerge = {HEADS}{one.version}",
         "[user]", f"\tname = {_quoted(config.git_user_name)}", f"\temail = {_quoted(config.git_user_email)}",
     ]  # fmt: skip
-    inner = f"{path}/.git"
-    for directory in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
-        os.makedirs(f"{inner}/{directory}", mode=0o750)
-    _put(f"{inner}/objects/info/alternates", f"{one.path}/objects\n")
-    # git wants it sorted by name: it looks names up by halves.
-    lines = sorted(packed, key=lambda line: line.split(" ", 1)[1])
-    _put(f"{inner}/packed-refs", "# pack-refs with: sorted \n" + "".join(f"{line}\n" for line in lines))
-    _put(f"{inner}/config", "\n".join(settings) + "\n")
-    _put(f"{inner}/HEAD", f"ref: {HEADS}{one.version}\n")
+    found = {f"refs/remotes/origin/{name}": commit for name, commit in branches.items()}
+    lay_out(f"{path}/.git", one, {f"{HEADS}{one.version}": tip, **found}, settings)
 
 
-def _put(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
-        handle.write(text)
+def lay_out(home: str, one: Clone, refs: Mapping[str, str], settings: Sequence[str]) -> None:
+    """The files of a repository at ``home`` that borrows all objects of the clone and has these refs (name: commit).
+
+    ``settings`` are lines of its configuration, the first ones of [core].
+    """
+    for directory in ("info", "objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        os.makedirs(f"{home}/{directory}", mode=0o750)
+    sha256 = any(len(commit) == 64 for commit in refs.values())
+    extensions = ["[extensions]", "\tobjectformat = sha256"] if sha256 else []
+    # git wants the refs sorted by name: it looks names up by halves.
+    files = {
+        "objects/info/alternates": [f"{one.path}/objects"],
+        "packed-refs": ["# pack-refs with: sorted ", *(f"{refs[name]} {name}" for name in sorted(refs))],
+        "config": [*extensions, "[core]", f"\trepositoryformatversion = {int(sha256)}", *settings],
+        "HEAD": [f"ref: {HEADS}{one.version}"],
+    }
+    for name, lines in files.items():
+        with open(f"{home}/{name}", "w", encoding="utf-8", errors="surrogateescape") as handle:
+            handle.writelines(f"{line}\n" for line in lines)
 
 
 def _quoted(value: str) -> str:

@@ -199,7 +199,7 @@ def _bring_one(
 ) -> list[str]:
     """Bring one worktree's work out; what could not come along."""
     bundle = f"{config.pristine_dir}/.bundle-{cell.id}"
-    known = as_user(config.gate_user, lambda: pristine.tip_of(clone.path, clone.version))
+    known = as_user(config.gate_user, lambda: pristine.read_tip(clone.path, clone.version))
     command = [f"{config.lib_dir}/loop", "pack", f"{config.config_dir}/loop.json", worktree, known]
     try:
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:

@@ -58,17 +58,5 @@ def make(config: Settings, clone: Clone, start: str = "") -> Inbox:
     refs = {f"{HEADS}{clone.version}": tip}
     if start and start != tip:
         refs["refs/start"] = start
-    for name in ("objects/info", "refs"):
-        os.makedirs(f"{home}/{name}", mode=0o700)
-    sha256 = len(tip) == 64
-    files = {
-        "HEAD": f"ref: {HEADS}{clone.version}\n",
-        "objects/info/alternates": f"{clone.path}/objects\n",
-        "packed-refs": "# pack-refs with: sorted \n" + "".join(f"{refs[name]} {name}\n" for name in sorted(refs)),
-        "config": f"[core]\n\trepositoryformatversion = {int(sha256)}\n\tbare = true\n"
-        + "[extensions]\n\tobjectformat = sha256\n" * sha256,
-    }
-    for name, text in files.items():
-        with open(f"{home}/{name}", "w", encoding="utf-8") as handle:
-            handle.write(text)
+    pristine.lay_out(home, clone, refs, ["\tbare = true"])
     return Inbox(home, clone)

@@ -32,7 +32,6 @@ def keep(asking: Asking, clone: Clone, branch: str, commit: str, why: str, packs
     name = f"{stamp()}-{os.urandom(4).hex()}"
     making = inbox.make(config, clone)
     try:
-        os.makedirs(f"{making.home}/objects/pack", mode=0o700)
         for path in packs:
             os.link(path, f"{making.home}/objects/pack/{os.path.basename(path)}")
             with open(path, "rb") as handle:

@@ -23,7 +23,8 @@ from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import receipts, rollout
 from ..release import agents, pypi_tools
-from .older_layout import Layout, plan
+from .layout import Layout
+from .older_layout import plan
 
 ROOM, ROOM_FILES = 1 << 20, 100  # with less, a disk is full: nothing can be written that an apply consists of
 

@@ -126,15 +126,14 @@ def _plan(config: Settings, remove: Sequence[str], key_file: str, unit_dir: str)
     else:
         _keep_work(plan, config)
     _leave_secrets(plan, config, "secrets" in remove, key_file, [unit_dir, *renderers.UNIT_DIRS[1:]])
-    _leave_directory(plan, "receipts" in remove, config.receipts_dir, "receipts")
-    _leave_directory(plan, "taken_over" in remove, f"{config.install_dir}/{ASIDE}", "taken_over")
+    for name, path in (("receipts", config.receipts_dir), ("taken_over", f"{config.install_dir}/{ASIDE}")):
+        _leave_as_asked(plan, name in remove, name, [_doomed(path), path])
     if "user" in remove:
         _leave_user(plan, config, "work" in remove)
     else:
         plan.kept += [f"the user {name} (user)" for name in _users(config)]
     # The settings last: they say what was deployed to whoever has to go on.
-    ours = [config.policy_file, f"{config.config_dir}/loop.json"]
-    _leave_files(plan, "config" in remove, ours, "config")
+    _leave_as_asked(plan, "config" in remove, "config", [config.policy_file, f"{config.config_dir}/loop.json"])
     for directory in _homes(config):
         if os.path.isdir(directory) and not os.listdir(directory):
             plan.go(f"{directory}, which is empty", partial(_rmdir, directory))
@@ -353,12 +352,10 @@ def _check_nesting(config: Settings, remove: Sequence[str], key_file: str) -> No
                 raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
 
 
-def _leave_files(plan: Leaving, asked: bool, paths: Sequence[str], name: str) -> None:
-    for path in paths:
-        if not path or not os.path.lexists(path):
-            continue
+def _leave_as_asked(plan: Leaving, asked: bool, name: str, paths: Sequence[str]) -> None:
+    for path in filter(os.path.lexists, paths):
         if asked:
-            plan.go(path, partial(_unlink, path))
+            plan.go(f"{path} ({_size(path)})" if os.path.isdir(path) else path, partial(_remove, path))
         else:
             plan.kept.append(f"{path} ({name})")
 
@@ -384,16 +381,6 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
             plan.kept.append(f"{path} (secrets)" + (f", written by {writers}" if writers else ""))
         elif writers:
             plan.kept.append(f"{path} is not there, and comes as soon as {writers} writes it")
-
-
-def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
-    for each in (_doomed(path), path):
-        if not os.path.lexists(each):
-            continue
-        if not asked:
-            plan.kept.append(f"{each} ({name})")
-            continue
-        plan.go(f"{each} ({_size(each)})", partial(_remove, each))
 
 
 def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from ..base.errors import LoopError
 from ..host import systemd
 from ..release import releases
 from . import adopt, takeover_manifest
+from .layout import Layout
 from .takeover_manifest import ASIDE, Manifest
 
 # One of these in the install directory is an engine that was checked out there. They go last, so that
@@ -28,62 +26,6 @@ CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
 OURS = (*releases.OURS, "budget.json", "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things are on this host, in the role's words."""
-
-    install_dir: str
-    config_dir: str
-    lib_dir: str
-    memory_dir: str
-    env_file: str
-    unit: str
-    user: str
-    group: str
-    run_lock: str = ""
-    state_dir: str = ""  # with the next four: where its work is; without them it is left alone
-    workspace_dir: str = ""
-    runs_dir: str = ""
-    daemon_state_dir: str = ""
-    cycles_dir: str = ""
-    key_file: str = ""
-    legacy_memory_dir: str = ""
-    wrappers: Sequence[str] = ()
-    daemon_args: Sequence[str] = ()  # what ours gives the engine
-    author: str = ""  # NAME <EMAIL> of ours
-    homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
-    env_rendered: bool = False  # the role writes the secrets itself
-    forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
-    unit_dir: str = systemd.UNIT_DIR
-
-    @property
-    def dotenv(self) -> str:
-        return f"{self.install_dir}/.env"
-
-    @property
-    def places(self) -> adopt.Places | None:
-        """Where its work is, if we were told."""
-        given = (self.state_dir, self.workspace_dir, self.runs_dir, self.daemon_state_dir, self.cycles_dir)
-        if not all(given):
-            return None
-        stays = (self.install_dir, self.config_dir, self.lib_dir, self.env_file, self.key_file)
-        paths = [path for path in stays if path]
-        return adopt.Places(*given, self.memory_dir, self.user, self.group, paths, self.homed)
-
-
-def layout_from(given: Mapping[str, Any]) -> Layout:
-    """A Layout from a module's option, where what is not set may be None."""
-    values = {key: value for key, value in given.items() if value is not None}
-    known = {field.name for field in fields(Layout)}
-    missing = {"install_dir", "config_dir", "lib_dir", "memory_dir", "env_file", "unit", "user", "group"}
-    if set(values) - known or missing - set(values):
-        raise LoopError(f"a layout has the keys {', '.join(sorted(known))}; {', '.join(sorted(missing))} must be set")
-    for key, value in values.items():
-        if key.endswith(("_dir", "_file", "run_lock")) and value and os.path.normpath(value) != value:
-            raise LoopError(f"engineering_loop_{key} {value!r} is not a plain path: write {os.path.normpath(value)}")
-    return Layout(**values)
 
 
 @dataclass(frozen=True)
@@ -119,7 +61,7 @@ def plan(layout: Layout) -> list[Item]:
 
 def work(layout: Layout, known: Manifest) -> list[adopt.Part]:
     """The parts of its work that are still where it had them; none where we were not told where that is."""
-    return adopt.plan(layout.places, known.work) if layout.places else []
+    return adopt.plan(layout, known.work) if layout.tells_of_work else []
 
 
 def deployed(layout: Layout) -> bool:

@@ -18,8 +18,8 @@ from ..host import privileges, systemd
 from ..host.processes import cycle_in_progress
 from ..host.users import account, as_user
 from . import adopt
+from .layout import Layout
 from .moves import move
-from .older_layout import Layout
 from .takeover import home_and_shell
 from .takeover_manifest import MANIFEST, Manifest, Moved, Owner, listing, read
 
@@ -72,7 +72,7 @@ def _undo(layout: Layout, known: Manifest, item: Moved) -> list[str]:
         as_user(layout.user, lambda: _lessons_back(there, back, known.owners.get(back)))
     elif item.kind == "work" and os.path.lexists(back):
         # The old home has room for what is mounted there in its cell.
-        rooms = adopt.no_home(layout.places) if layout.places and back == layout.state_dir else set()
+        rooms = adopt.no_home(layout) if layout.tells_of_work and back == layout.state_dir else set()
         names = sorted(set(os.listdir(there)) - rooms)
         told = [_undo(layout, known, Moved("", f"{back}/{name}", f"{there}/{name}")) for name in names]
         return [line for lines in told for line in lines]

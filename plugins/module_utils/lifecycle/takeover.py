@@ -29,8 +29,9 @@ from ..host.processes import cycle_in_progress
 from ..host.users import as_user
 from ..proof import rollout
 from . import adopt, older_layout, takeover_report
+from .layout import Layout
 from .moves import move
-from .older_layout import Item, Layout, plan
+from .older_layout import Item, plan
 from .takeover_manifest import ASIDE, Manifest, Moved, Owner, is_roots_directory, unfinished
 
 Json = dict[str, Any]
@@ -162,7 +163,7 @@ def _with_work(layout: Layout, known: Manifest, ident: str) -> Manifest:
     if known.work:
         return known
     ident, work = known.cell or ident, older_layout.work(layout, known)
-    found = adopt.told(layout.places, work, ident) if layout.places else []
+    found = adopt.told(layout, work, ident) if layout.tells_of_work else []
     return replace(known, cell=ident, work=work, found=found)
 
 
@@ -309,9 +310,9 @@ def _move_memory(layout: Layout, item: Item) -> None:
 
 def _adopt(layout: Layout, known: Manifest) -> Manifest:
     """Move the work; the manifest that says where it is."""
-    if not (layout.places and known.work):
+    if not (layout.tells_of_work and known.work):
         return known
-    binds, lines = adopt.adopt(layout.places, known.work, known.cell)
+    binds, lines = adopt.adopt(layout, known.work, known.cell)
     actual = {seen: place for place, seen in binds if seen != layout.memory_dir}
     items = [replace(one, to=actual.get(one.path, one.to)) if one.kind == "work" else one for one in known.items]
     return replace(known, items=items, found=[*known.found, *lines])

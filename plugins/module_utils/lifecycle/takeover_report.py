@@ -13,7 +13,8 @@ from ..base import untrusted
 from ..base.errors import LoopError, playbook
 from ..host import systemd
 from ..host.renderers import UNIT_DIRS, renderers_of
-from .older_layout import Item, Layout, wrapper_scripts
+from .layout import Layout
+from .older_layout import Item, wrapper_scripts
 from .takeover_manifest import MANIFEST, Manifest
 
 # Of the old engine's flags those that say where things are, or what it works on: the role's variables still do.

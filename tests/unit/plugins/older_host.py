@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import takeover_manifest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
 
 ROOT = os.geteuid() == 0
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import WRAPPERS, Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import WRAPPERS
 from older_host import GROUP, ME, OTHER, ROOT, SECRET, put
 
 

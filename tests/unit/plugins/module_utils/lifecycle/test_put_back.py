@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.put_back import put_back
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import take
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_manifest import listing

@@ -22,7 +22,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import Layout, plan
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import plan
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import prepare, take
 from older_host import ME, OTHER, ROOT, SECRET, content, everything_is_there, killed_at, put, top_of
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import take
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_report import changes
 from older_host import put

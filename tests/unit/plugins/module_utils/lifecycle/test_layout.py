@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an older layout is: what is asked of it, and what is known as ours."""
+"""Where things are on a host: what is asked of that, and which units are known as ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import layout_from
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 
 def test_the_units_that_the_role_writes_are_known_as_ours() -> None:
