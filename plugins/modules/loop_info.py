@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_info
-short_description: Give one structured account of a loop host
+short_description: Gather facts about a loop host
 version_added: "0.1.0"
 description:
   - What the host is (system, missing packages, uv) and what was deployed on it

@@ -36,7 +36,7 @@ Json: TypeAlias = dict[str, Any]
 JOBS = 8
 NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
-LOCAL_SECONDS = 120.0
+CHECKOUT_SECONDS = 600.0
 PACKS = 40  # this many packs, and they are put together
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HEADS = "refs/heads/"
@@ -349,7 +349,7 @@ def check_out(config: Settings, workspace: str) -> list[Json]:
 def _check_out(config: Settings, one: Clone, path: str) -> Json:
     try:
         _skeleton(config, one, path)
-        git(path, ["reset", "--hard", "--quiet"], timeout=LOCAL_SECONDS * 5)
+        git(path, ["reset", "--hard", "--quiet"], timeout=CHECKOUT_SECONDS)
     except (LoopError, OSError) as error:
         shutil.rmtree(path, ignore_errors=True)
         return {"dest": one.dest, "status": "failed", "detail": str(error)}
@@ -363,7 +363,7 @@ def _skeleton(config: Settings, one: Clone, path: str) -> None:
     """
     trust = {"safe.directory": one.path}
     listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
-    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
+    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust)[1]
     branches = {name.removeprefix(HEADS): commit for commit, name in (row.split(" ", 1) for row in rows(refs))}
     tip = branches.get(one.version)
     if tip is None:
@@ -439,10 +439,10 @@ def hand_out(config: Settings, one: Clone, rescue: Rescue, fill: Callable[[str],
     def work() -> None:
         words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
         words += ["--", source or one.path, making]
-        git("/", words, config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
+        git("/", words, config=LENDERS_ARE_MUTE, timeout=CHECKOUT_SECONDS)
         git(making, ["remote", "set-url", "origin", one.url])
         git(making, ["update-ref", f"{HEADS}{branch}", fill(making)])
-        git(making, ["checkout", "--quiet", branch], timeout=LOCAL_SECONDS * 5)
+        git(making, ["checkout", "--quiet", branch], timeout=CHECKOUT_SECONDS)
 
     try:
         remove_tree(making)

@@ -38,6 +38,7 @@ Json: TypeAlias = dict[str, Any]
 # Without a session and a question for so long it ends; the socket starts it again.
 IDLE_SECONDS = 20.0
 SERVE_SECONDS = 600.0
+SLOW_SECONDS = 10.0  # an answer that takes longer is told
 FIRST_SOCKET = 3  # systemd's
 GIT_REQUEST = re.compile(
     rb"(git-upload-pack|git-receive-pack) /([\w.-]{1,200})\.git\0host=[^\0]*\0(?:\0version=([12])\0)?"
@@ -118,7 +119,8 @@ def serve(config: Settings, connection: socket.socket) -> None:
             began = time.monotonic()
             answer = requests.answer(asking, words)
             connection.sendall(json.dumps(answer).encode())
-            _tell_slow(words, time.monotonic() - began)
+            if (seconds := time.monotonic() - began) > SLOW_SECONDS:
+                say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
         else:
             _git(asking, connection, first)
     except (LoopError, OSError) as error:
@@ -126,11 +128,6 @@ def serve(config: Settings, connection: socket.socket) -> None:
     except Exception:  # noqa: BLE001 - whoever waits must hear something
         traceback.print_exc()
         refuse(connection, first, "the gateway failed, see its journal")
-
-
-def _tell_slow(words: list[Any], seconds: float) -> None:
-    if seconds > 10:
-        say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
 
 
 def refuse(connection: socket.socket, first: bytes, why: str) -> None:

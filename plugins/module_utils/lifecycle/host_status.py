@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host is right now, in one structured account. Reads only."""
+"""What a host is right now, as plain data. Reads only."""
 
 from __future__ import annotations
 
@@ -29,18 +29,10 @@ from .older_layout import plan
 ROOM, ROOM_FILES = 1 << 20, 100  # with less, a disk is full: nothing can be written that an apply consists of
 
 
-def _run(command: Sequence[str]) -> str:
-    """stdout of a command, times in UTC; empty where it is missing or fails."""
+def _run(*command: str) -> str:
+    """stdout of a command; empty where it is missing or fails."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=False,
-            env={**os.environ, "TZ": "UTC"},
-        ).stdout
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False).stdout
     return ""
 
 
@@ -81,7 +73,7 @@ def missing_packages(names: Sequence[str]) -> list[str]:
     """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
     if not names:
         return []
-    lines = _run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]).splitlines()
+    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names).splitlines()
     states = dict(line.split() for line in lines if len(line.split()) == 2)
     missing = {name for name in names if states.get(name) != "installed"}
     half = [
@@ -101,7 +93,7 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
 
 def uv_version(path: str) -> str:
     """The version of the uv program at ``path``; empty where there is none that everybody may run."""
-    words = _run([path, "--version"]).split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
+    words = _run(path, "--version").split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
     return words[1] if len(words) > 1 else ""
 
 

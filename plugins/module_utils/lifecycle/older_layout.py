@@ -45,7 +45,10 @@ def plan(layout: Layout) -> list[Item]:
     secrets, entries = _secrets(layout, entries, bool(begun_at))
     scripts = [Item("wrapper", path, f"lib/{os.path.basename(path)}") for path in wrapper_scripts(layout)]
     # Units first: they are found by the programs that they start.
-    items = [*_units(layout, bool(entries or scripts)), *scripts, *secrets, *_policy(layout, entries)]
+    items = [*_units(layout, bool(entries or scripts)), *scripts, *secrets]
+    policy = f"{layout.config_dir}/policy.yml"
+    if entries and os.path.isfile(policy) and not deployed(layout):
+        items.append(Item("copy", policy, "config/policy.yml"))
     if layout.key_file:  # once the host is ours, who may read it is for the program that renders it anew to say
         items += _private(layout.key_file, 0o077 if entries or begun_at else 0o022)
     items += [Item("checkout", f"{layout.install_dir}/{name}", f"checkout/{name}") for name in entries]
@@ -98,12 +101,6 @@ def _secrets(layout: Layout, entries: list[str], resumed: bool) -> tuple[list[It
     if not (os.path.lexists(layout.env_file) or layout.env_rendered or os.path.islink(dotenv)):
         return [Item("secrets", dotenv, layout.env_file)], rest
     return [], entries
-
-
-def _policy(layout: Layout, entries: list[str]) -> list[Item]:
-    path = f"{layout.config_dir}/policy.yml"
-    theirs = entries and os.path.isfile(path) and not deployed(layout)
-    return [Item("copy", path, "config/policy.yml")] if theirs else []
 
 
 def _private(path: str, others: int = 0o077) -> list[Item]:

@@ -74,7 +74,7 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         who = _cycle(layout) or _others(layout, items)
         lines = [f"a run is in progress ({who}): it would be waited for"] if who else []
         return _told(layout, aside, _with_work(layout, known, "<id>"), items, [*lines, *told])
-    daemons = [name for name in _services(items) if systemd.state(name).get("ActiveState") == "active"]
+    daemons = [name for name in _units(items, ".service") if systemd.state(name).get("ActiveState") == "active"]
     systemd.rest(
         lambda: _cycle(layout), _timers(layout, items) + daemons, wait, "nothing of it was touched",
         lambda: _others(layout, items),
@@ -209,10 +209,6 @@ def _units(items: Sequence[Item], suffix: str) -> list[str]:
     return [os.path.basename(item.path) for item in items if item.kind == "unit" and item.path.endswith(suffix)]
 
 
-def _services(items: Sequence[Item]) -> list[str]:
-    return _units(items, ".service")
-
-
 def _timers(layout: Layout, items: Sequence[Item]) -> list[str]:
     """Timers that are put aside, and the loop's own where its work is moved."""
     found, ours = _units(items, ".timer"), f"{layout.unit}.timer"
@@ -226,7 +222,7 @@ def _cycle(layout: Layout) -> str:
 
 def _others(layout: Layout, items: Sequence[Item]) -> str:
     """Who else is at work on what is about to move."""
-    busy = [name for name in _services(items) if systemd.state(name).get("ActiveState") == "activating"]
+    busy = [name for name in _units(items, ".service") if systemd.state(name).get("ActiveState") == "activating"]
     if busy:
         return f"{busy[0]} is running"
     return (_at_work(layout) if _has(items, "checkout") else "") or (
@@ -265,7 +261,7 @@ def _disarm(layout: Layout, items: Sequence[Item]) -> None:
         if systemd.state(timer).get("UnitFileState") in ENABLED:
             systemd.systemctl("disable", "--now", timer)
         privileges.quiet(layout.user)
-    for name in [*_units(items, ".timer"), *_services(items)]:
+    for name in [*_units(items, ".timer"), *_units(items, ".service")]:
         found = systemd.state(name)
         if found.get("UnitFileState") in ENABLED or found.get("ActiveState") == "active":
             systemd.systemctl("disable", "--now", name)
