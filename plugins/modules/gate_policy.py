@@ -154,6 +154,7 @@ backup_file:
 import grp
 import os
 import pwd
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
@@ -161,7 +162,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes, write_atomic
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema, strict_yaml
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 # The digest ends up in settings that check mode shows.
@@ -174,16 +175,16 @@ NOTHING_YET: dict[str, Any] = {
 }
 
 
-def read_base(module: AnsibleModule) -> core.Policy | None:
+def read_base(module: AnsibleModule) -> schema.Policy | None:
     """The base, or None where check mode meets a host that does not have it yet."""
     path, content = module.params["base"], module.params["base_content"]
     if path is None:
         if not isinstance(content, dict):
             content = str(content).encode("utf-8", "surrogateescape")
-        return core.load(content, "base_content", complete=False)
-    found = read_bytes(path, core.MAX_BYTES)
+        return schema.load(content, "base_content", complete=False)
+    found = read_bytes(path, schema.MAX_BYTES)
     if found is not None:
-        return core.load(found, path, complete=False)
+        return schema.load(found, path, complete=False)
     if module.check_mode:
         return None
     raise LoopError(f"there is no policy at {path} (base); it comes with the engine's release")
@@ -191,8 +192,10 @@ def read_base(module: AnsibleModule) -> core.Policy | None:
 
 def number(name: str | None, database: Any, what: str) -> int | None:
     """A user or group as a number; None where nobody asked or it does not exist."""
-    if name is None or name.isdigit():
-        return None if name is None else int(name)
+    if name is None:
+        return None
+    if name.isdigit():
+        return int(name)
     try:
         entry = database(name)
     except KeyError as error:
@@ -224,52 +227,69 @@ def wanted_ids(module: AnsibleModule) -> tuple[int | None, int | None]:
         raise
 
 
-def apply(module: AnsibleModule) -> dict[str, Any]:
-    """Compose, compare with what is there, write if it differs."""
-    dest, mode = module.params["dest"], permissions(module.params["mode"])
-    base = read_base(module)
-    if base is None:
-        message = f"would compose {dest} from {module.params['base']}, which comes with the release"
-        return {**NOTHING_YET, "changed": True, "msg": message}
-    composed = core.compose(base, module.params["overlay"], module.params["handoff_dirs"], module.params["widen"])
-    result: dict[str, Any] = {**composed._asdict(), "sha256": core.digest(composed.policy)}
-    content = result.pop("text").encode()
+@dataclass(frozen=True)
+class PolicyFile:
+    """The policy file as it stands, or as it is to stand."""
 
-    directory = os.path.dirname(dest)
-    if not os.path.isdir(directory) and not module.check_mode:
-        raise LoopError(f"{directory} (the directory of dest) does not exist")
-    before = read_bytes(dest)
-    status = os.lstat(dest) if before is not None else None
-    uid, gid = wanted_ids(module)
-    if status:
-        uid, gid = status.st_uid if uid is None else uid, status.st_gid if gid is None else gid
-    has = (status.st_uid, status.st_gid, status.st_mode & 0o7777) if status else None
-    wants = (uid or 0, gid or 0, mode)
-    result["changed"] = before != content or has != wants
-    if module._diff:
-        result["diff"] = {
-            "before": (before or b"").decode("utf-8", "replace") + attributes(has),
-            "after": content.decode() + attributes(wants),
-            "before_header": dest,
-            "after_header": dest,
-        }
-    if result["changed"] and not module.check_mode:
-        if before not in (None, content):
-            who = (module.params["run_lock"] or "", module.params["unit"], module.params["wait"])
-            processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
-        if module.params["hold"]:
-            rollout.begin(module.params["hold"], [dest])
-        if before is not None and module.params["backup"]:
-            result["backup_file"] = module.backup_local(dest)
-        write_atomic(dest, content, mode, uid or 0, gid or 0)
-        if core.digest(core.load_file(dest)) != result["sha256"]:
-            raise LoopError(f"{dest} does not read back as it was written")
+    content: bytes
+    uid: int
+    gid: int
+    mode: int
+
+    def shown(self) -> str:
+        """The content, with owner, group and mode in a line of their own: one side of the diff."""
+        return f"{self.content.decode('utf-8', 'replace')}# uid {self.uid} gid {self.gid} mode {self.mode:04o}\n"
+
+
+def standing(dest: str) -> PolicyFile | None:
+    """The policy in force; None where there is none."""
+    content = read_bytes(dest)
+    if content is None:
+        return None
+    status = os.lstat(dest)
+    return PolicyFile(content, status.st_uid, status.st_gid, status.st_mode & 0o7777)
+
+
+def install(module: AnsibleModule, now: PolicyFile | None, then: PolicyFile) -> dict[str, str]:
+    """Replace ``now`` by ``then`` when no cycle needs it any more; the name of its copy, where one is wanted."""
+    wanted, result = module.params, {}
+    dest = wanted["dest"]
+    if now and now.content != then.content:
+        who = (wanted["run_lock"] or "", wanted["unit"], wanted["wait"])
+        processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+    if wanted["hold"]:
+        rollout.begin(wanted["hold"], [dest])
+    if now and wanted["backup"]:
+        result["backup_file"] = module.backup_local(dest)
+    write_atomic(dest, then.content, then.mode, then.uid, then.gid)
     return result
 
 
-def attributes(has: tuple[int, int, int] | None) -> str:
-    """Owner, group and mode as a line of the diff."""
-    return "" if has is None else f"# uid {has[0]} gid {has[1]} mode {has[2]:04o}\n"
+def apply(module: AnsibleModule) -> dict[str, Any]:
+    """Compose, compare with what is there, write if it differs."""
+    wanted, mode = module.params, permissions(module.params["mode"])
+    dest, base = wanted["dest"], read_base(module)
+    if base is None:
+        message = f"would compose {dest} from {wanted['base']}, which comes with the release"
+        return {**NOTHING_YET, "changed": True, "msg": message}
+    composed = compose.compose(base, wanted["overlay"], wanted["handoff_dirs"], wanted["widen"])
+    result: dict[str, Any] = {**composed._asdict(), "sha256": schema.digest(composed.policy)}
+    directory = os.path.dirname(dest)
+    if not os.path.isdir(directory) and not module.check_mode:
+        raise LoopError(f"{directory} (the directory of dest) does not exist")
+    now, (uid, gid) = standing(dest), wanted_ids(module)
+    uid = uid if uid is not None else now.uid if now else 0
+    gid = gid if gid is not None else now.gid if now else 0
+    then = PolicyFile(result.pop("text").encode(), uid, gid, mode)
+    result["changed"] = now != then
+    if module._diff:
+        sides = {"before": now.shown() if now else "", "after": then.shown()}
+        result["diff"] = {**sides, "before_header": dest, "after_header": dest}
+    if result["changed"] and not module.check_mode:
+        result.update(install(module, now, then))
+        if schema.digest(schema.load_file(dest)) != result["sha256"]:
+            raise LoopError(f"{dest} does not read back as it was written")
+    return result
 
 
 def main() -> None:
@@ -294,7 +314,7 @@ def main() -> None:
         required_one_of=[("base", "base_content")],
         supports_check_mode=True,
     )
-    if not core.HAS_YAML:
+    if not strict_yaml.HAS_YAML:
         if module.check_mode:
             message = f"would compose {module.params['dest']} once PyYAML (python3-yaml) is installed"
             module.exit_json(**NOTHING_YET, changed=True, msg=message)

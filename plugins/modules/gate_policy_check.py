@@ -121,8 +121,12 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import gate as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import rules, schema
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.change import Change, Violation
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.commits import work_between
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.strict_yaml import HAS_YAML
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.uncommitted import changes_in_worktree
 
 MAX_DIFF = 256 * 1024 * 1024
 QUESTIONS = (
@@ -138,38 +142,38 @@ QUESTIONS = (
 )
 
 
-def read_policy(params: dict[str, Any]) -> document.Policy:
+def read_policy(params: dict[str, Any]) -> schema.Policy:
     """The policy that is asked: a file's, or the one that is given."""
     if params["policy"] is not None:
-        return document.load_file(params["policy"])
+        return schema.load_file(params["policy"])
     content = params["policy_content"]
-    return document.load(content if isinstance(content, dict) else str(content).encode(), "policy_content")
+    return schema.load(content if isinstance(content, dict) else str(content).encode(), "policy_content")
 
 
-def read_diff(params: dict[str, Any]) -> list[core.Change]:
+def read_diff(params: dict[str, Any]) -> list[Change]:
     """The changes of the diffs and paths that were given."""
-    changes = [core.Change(path) for path in params["paths"] or ()]
+    changes = [Change(path) for path in params["paths"] or ()]
     if params["diff"] is not None:
-        changes += core.changes_in_diff(params["diff"].encode("utf-8", "surrogateescape"))
+        changes += changes_in_diff(params["diff"].encode("utf-8", "surrogateescape"))
     if params["diff_file"] is not None:
         content = read_bytes(params["diff_file"], MAX_DIFF)
         if content is None:
             raise LoopError(f"there is no file {params['diff_file']} (diff_file)")
-        changes += core.changes_in_diff(content)
+        changes += changes_in_diff(content)
     return changes
 
 
-def judge_worktree(policy: document.Policy, params: dict[str, Any]) -> list[str]:
+def judge_worktree(policy: schema.Policy, params: dict[str, Any]) -> list[str]:
     """Everything in the worktree, judged by a process of its owner's."""
     directory = params["worktree"]
     if not os.path.isdir(directory):
         raise LoopError(f"{directory} (worktree) is not a directory")
 
     def judge() -> list[str]:
-        work = core.work_between(directory, params["base"])
-        changes = work.changes + core.changes_in_worktree(directory)
-        found = core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
-        found += core.judge_text(policy, params["repo"], "a commit", work.commits)
+        work = work_between(directory, params["base"])
+        changes = work.changes + changes_in_worktree(directory)
+        found = rules.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
+        found += rules.judge_text(policy, params["repo"], "a commit", work.commits)
         return list(map(str, found))
 
     owner = os.stat(directory).st_uid
@@ -184,20 +188,20 @@ def judge_worktree(policy: document.Policy, params: dict[str, Any]) -> list[str]
 def ask(params: dict[str, Any]) -> list[str]:
     """The reasons against everything that was asked about."""
     policy = read_policy(params)
-    found: list[core.Violation] = []
+    found: list[Violation] = []
     changes = read_diff(params)
     if changes:
-        found += core.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
+        found += rules.judge_changes(policy, params["repo"], changes, params["allowed_paths"])
     if params["handoff_dir"] is not None:
-        found += core.judge_handoff(policy, params["handoff_dir"])
+        found += rules.judge_handoff(policy, params["handoff_dir"])
     for command in params["gate_commands"] or ():
-        found += core.judge_gate_command(policy, command)
+        found += rules.judge_gate_command(policy, command)
     if params["branch_prefix"] is not None:
-        found += core.judge_branch(policy, params["branch_prefix"], params["repo"])
+        found += rules.judge_branch(policy, params["branch_prefix"], params["repo"])
     if params["remote"] is not None:
-        found += core.judge_remote(policy, params["remote"], params["remote_url"], params["expected_url"])
+        found += rules.judge_remote(policy, params["remote"], params["remote_url"], params["expected_url"])
     if params["repo_root"] is not None:
-        found += core.judge_repo_root(policy, params["repo"], params["repo_root"])
+        found += rules.judge_repo_root(policy, params["repo"], params["repo_root"])
     lines = list(map(str, found))
     if params["worktree"] is not None:
         lines += judge_worktree(policy, params)
@@ -230,7 +234,7 @@ def main() -> None:
         required_by={"remote_url": "remote", "expected_url": "remote"},
         supports_check_mode=True,
     )
-    if not document.HAS_YAML:
+    if not HAS_YAML:
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
         put_habits_aside(module.ansible_version)

@@ -136,7 +136,7 @@ expectations:
       description: What was seen.
       type: str
 evidence:
-  description: The cycle's account, its journal, the new pull requests and their files.
+  description: The cycle's record (as C(account)), its journal, the new pull requests and their files.
   returned: when a cycle was run
   type: dict
 receipt:
@@ -174,7 +174,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.fil
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, cleanup, timer_hold
 
 
 def prove(module: AnsibleModule) -> None:
@@ -182,7 +182,7 @@ def prove(module: AnsibleModule) -> None:
     wanted = module.params
     deployed = os.path.lexists(wanted["config"])
     if module.check_mode and (wanted["foreseen"] or not deployed):
-        why = receipts.UNSEEN if deployed else "this host is not deployed yet"
+        why = timer_hold.UNSEEN if deployed else "this host is not deployed yet"
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {why}")
     if wanted["timeout"] < 1:
         raise LoopError("timeout must be at least one second")
@@ -203,30 +203,28 @@ def prove(module: AnsibleModule) -> None:
 def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object]) -> None:
     """Run a cycle, unless what is installed is proven, and leave the module."""
     wanted = module.params
-    receipt, reason = receipts.matching(config, receipts.duration(wanted["max_age"]), wanted["mode"])
+    receipt, reason = timer_hold.matching(config, timer_hold.max_age(wanted["max_age"]), wanted["mode"])
     if receipt is not None and not wanted["force"]:
         told: dict[str, list[str]] = {"cleanup": [], "left": []}
         if wanted["cleanup"] and wanted["mode"] == "docs":
             token, _identity = acting(wanted, config)
-            told = canary.clean_up(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
+            told = cleanup.after_proof(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
         changed = bool(told["cleanup"] or (module.check_mode and told["left"]))
         module.exit_json(changed=changed, passed=True, reason=reason, receipt=None, **told)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
     token, identity = acting(wanted, config)
-    result = canary.run(
-        config,
-        wanted["mode"],
-        wanted["repo"] or "",
-        wanted["issue"] or 0,
-        token=token,
+    asked = canary.Request(
+        mode=wanted["mode"],
+        repo=wanted["repo"] or "",
+        issue=wanted["issue"] or 0,
         identity=wanted["identity"] or identity,
         timeout=wanted["timeout"],
         cleanup=wanted["cleanup"],
         applied_by=wanted["applied_by"],
         overrides=wanted["overrides"],
-        say=say,
     )
+    result = canary.run(config, asked, token, say)
     failed = result.pop("failed")
     if not result["passed"]:
         module.fail_json(msg=f"the {wanted['mode']} canary failed at {failed}", changed=True, **result)

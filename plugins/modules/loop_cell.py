@@ -113,7 +113,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import untrusted
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, playbook
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import kept
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
@@ -161,7 +161,7 @@ def main() -> None:
 def act(config: Settings, given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Look, run, or bring."""
     if given["what"] == "memory":
-        return {"changed": True, "id": "memory", "lines": [cells.swap_memory(config, check=check)]}
+        return {"changed": True, "id": "memory", "lines": [memory.swap(config, check=check)]}
     if cells.EARLIER.fullmatch(given["what"]):
         if check:
             return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}

@@ -140,11 +140,14 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
 def go_back(module: AnsibleModule) -> dict[str, Any]:
     """Do as told; what came of it."""
     wanted = module.params
-    build = {key: wanted[key] for key in ("keep", "python", "uv", "wait")}
-    common = {"wanted": wanted["timer_enabled"], "reason": wanted["reason"], "check": module.check_mode}
+    order = rollout.Order(
+        timer=wanted["timer_enabled"],
+        check=module.check_mode,
+        **{key: wanted[key] for key in ("reason", "keep", "python", "uv", "wait")},
+    )
     if wanted["state"] == "previous":
-        return rollout.previous(wanted["config"], build, to=wanted["to"], **common)
-    return rollout.undo(wanted["config"], build, failed=wanted["failed"], **common)
+        return rollout.previous(wanted["config"], order, to=wanted["to"])
+    return rollout.undo(wanted["config"], order, failed=wanted["failed"])
 
 
 def words(sha: str, timer: dict[str, Any]) -> str:

@@ -119,20 +119,20 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout, timer_hold
 
 
-def settle(module: AnsibleModule) -> dict[str, Any]:
+def bring(module: AnsibleModule) -> dict[str, Any]:
     """Bring the timer where it belongs and say where it is."""
     params = module.params
-    max_age = receipts.duration(params["canary_max_age"])
+    max_age = timer_hold.max_age(params["canary_max_age"])
     deployed = os.path.lexists(params["config"])
     if not deployed and not params["enabled"]:
         return result(Timer(), False, False, "this host is not deployed yet", "")
     if module.check_mode and (params["foreseen"] or not deployed):
         return foreseen(module, params["foreseen"] == "proven")
     config = settings.load(params["config"], keys=settings.LASTING)  # check mode meets those of an earlier version
-    proof = receipts.matching(config, max_age, params["canary_mode"])
+    proof = timer_hold.matching(config, max_age, params["canary_mode"])
     proven = proof.receipt is not None
     run = params["enabled"] and (proven or not params["required"])
     held = proof.reason if params["enabled"] and not run else ""
@@ -152,7 +152,7 @@ def settle(module: AnsibleModule) -> dict[str, Any]:
         )
         changed = noted or changed
     if proven or run:
-        changed = rollout.settle(params["config"], proof.receipt, check=module.check_mode) or changed
+        changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)
 
 
@@ -162,8 +162,9 @@ def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
     run = params["enabled"] and (proven or not params["required"])
     before, why = Timer(), "this host is not deployed yet"
     if os.path.lexists(params["config"]):
-        before, why = systemd.timer_of(settings.load(params["config"], keys=settings.LASTING)["unit"]), receipts.UNSEEN
-    reason = "once the canary has passed" if proven else f"{why}; {receipts.PROVE_AGAIN}"
+        config = settings.load(params["config"], keys=settings.LASTING)
+        before, why = systemd.timer_of(config.unit), timer_hold.UNSEEN
+    reason = "once the canary has passed" if proven else f"{why}; {timer_hold.PROVE_AGAIN}"
     after = before._replace(enabled=run, active=run, next="")
     held = reason if params["enabled"] and not run else ""
     changed = proven or systemd.timer_differs(before, run)
@@ -209,7 +210,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        module.exit_json(**settle(module))
+        module.exit_json(**bring(module))
     except LoopError as error:
         module.fail_json(msg=str(error))
 

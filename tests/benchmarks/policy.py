@@ -28,7 +28,9 @@ from typing import Any
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import command  # noqa: E402
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document, gate  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import rules, schema  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.commits import work_between  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff  # noqa: E402
 
 RUNS = 5
 FILES = 10_000
@@ -94,7 +96,7 @@ def make_diff(files: int) -> bytes:
     return "".join(parts).encode()
 
 
-def make_policy() -> document.Policy:
+def make_policy() -> schema.Policy:
     defaults: dict[str, Any] = {
         "max_changed_files": FILES,
         "max_file_bytes": MB,
@@ -106,7 +108,7 @@ def make_policy() -> document.Policy:
         "allowed_handoff_dirs": ["/srv/runs"],
     }
     policy = {"version": 1, "defaults": defaults, "guards": {"defaults": {"max_patch_bytes": 10 * FILES * FILE_BYTES}}}
-    document.validate(policy, "the benchmark's policy")
+    schema.validate(policy, "the benchmark's policy")
     return policy
 
 
@@ -145,14 +147,14 @@ def judge_push(directory: str, base: str, head: str) -> None:
         return run(*arguments, **options)
 
     def judge() -> None:
-        work = gate.work_between(directory, base, head)
-        found = gate.judge_branch(policy, "hyrule-feature/ISSUE_APP_1/app")
-        found += gate.judge_changes(policy, "app", work.changes, ["docs"])
-        found += gate.judge_text(policy, "app", "a commit", work.commits)
+        work = work_between(directory, base, head)
+        found = rules.judge_branch(policy, "hyrule-feature/ISSUE_APP_1/app")
+        found += rules.judge_changes(policy, "app", work.changes, ["docs"])
+        found += rules.judge_text(policy, "app", "a commit", work.commits)
         if found or not work.changes:
             raise RuntimeError("the benchmark's push is meant to be allowed")
 
-    vars(gate)["git"] = counted
+    vars(command)["git"] = counted
     began = time.perf_counter()
     own = seconds(judge)
     print(json.dumps([time.perf_counter() - began, own, started]))
@@ -171,11 +173,11 @@ def measure_push() -> dict[str, Any]:
 
 def main() -> int:
     policy = make_policy()
-    document.try_patterns(policy, "the benchmark's policy")
+    schema.try_patterns(policy, "the benchmark's policy")
     joined = re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS), re.MULTILINE)
 
     def judge(file: Path) -> None:
-        if gate.judge_changes(policy, "app", gate.changes_in_diff(file.read_bytes()), ["docs"]):
+        if rules.judge_changes(policy, "app", changes_in_diff(file.read_bytes()), ["docs"]):
             raise RuntimeError("the benchmark's diff is meant to be allowed")
 
     def search(file: Path) -> None:

@@ -38,7 +38,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import worktree_admin  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status  # noqa: E402
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document, gate  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, rules, schema  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import quarantine  # noqa: E402
 
 SECONDS = 1.0
@@ -46,7 +47,7 @@ STUCK_SECONDS = 20.0  # of wall time: nothing in Python answers the signal any m
 MEBIBYTES = 200
 slowest = 0.0  # what one input took at most so far
 
-KEYS = [*document.DEFAULT_KEYS, *document.REPO_KEYS, *document.GUARD_KEYS]
+KEYS = [*schema.DEFAULT_KEYS, *schema.REPO_KEYS, *schema.GUARD_KEYS]
 POLICY: dict[str, Any] = {
     "version": 1,
     "defaults": {
@@ -80,7 +81,7 @@ def _one_line(error: LoopError, beginning: str) -> None:
 def policy(content: bytes) -> None:
     """A policy is refused in one line, or valid, and then it renders to what means the same."""
     try:
-        read = document.load(content, "fuzz", complete=False)
+        read = schema.load(content, "fuzz", complete=False)
     except LoopError as error:
         _one_line(error, "fuzz")
         return
@@ -92,18 +93,18 @@ def policy(content: bytes) -> None:
     for section in (base["defaults"], *base["repos"].values()):
         if "denied_content_patterns" in section:
             section["denied_content_patterns"] = ["x"]
-    document.compose(base, {})
-    document.digest(read)
+    compose.compose(base, {})
+    schema.digest(read)
 
 
 def diff(content: bytes) -> None:
     """A diff is refused in one line, or judged, and each reason can be printed."""
     try:
-        changes = gate.changes_in_diff(content)
+        changes = changes_in_diff(content)
     except LoopError as error:
         _one_line(error, "the diff cannot be read")
         return
-    for violation in gate.judge_changes(POLICY, "app", changes, ["docs"]):
+    for violation in rules.judge_changes(POLICY, "app", changes, ["docs"]):
         if not str(violation).isprintable():
             raise Finding(f"a reason that cannot be printed: {violation!r}")
 

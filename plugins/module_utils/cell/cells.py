@@ -27,7 +27,8 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
 from ..base.journal import say
 from ..host.settings import Settings
-from ..host.users import account, as_user
+from ..host.users import account
+from . import memory
 
 Manifest: TypeAlias = dict[str, Any]
 
@@ -48,8 +49,6 @@ KINDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
-# Of memory, which is the one thing that goes from cell to cell.
-MEMORY_FILES, MEMORY_BYTES, MEMORY_DEPTH = 2_000, 64 * 1024 * 1024, 8
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def make(config: Settings, name: str, manifest: Manifest) -> Cell:
             os.chown(f"{making}/{part}", user.pw_uid, user.pw_gid)
         os.chmod(making, OPEN)
         _give_home_files(config, f"{making}/home")
-        copy_memory(config.user, config.memory_dir, f"{making}/memory")
+        memory.copy(config.user, config.memory_dir, f"{making}/memory")
         write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **manifest})
         os.rename(making, cell.path)
     except (LoopError, OSError) as error:
@@ -174,64 +173,6 @@ def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mappin
                 f"the cache {seed['src']} must be a directory that only its owner can write: make it so, or take it out"
                 " of engineering_loop_caches"
             )
-
-
-def copy_memory(user: str, source: str, target: str) -> dict[str, Any]:
-    """Copy what memory has, as the loop's user, into the empty directory ``target``; ``{files, bytes, left_out}``.
-
-    Regular files and directories only, no link is followed, and only as much as is allowed. What cannot be read is left
-    out like what may not be.
-    """
-    if not os.path.isdir(source):
-        return {"files": 0, "bytes": 0, "left_out": []}
-    answer: dict[str, Any] = as_user(user, lambda: _copy_bounded(source, target))
-    return answer
-
-
-def _copy_bounded(source: str, target: str) -> dict[str, Any]:
-    left_out: list[str] = []
-    seen = total = 0
-    waiting = [("", 0)]
-    while waiting:
-        relative, depth = waiting.pop()
-        for name, status in _entries(source, relative):
-            inner = f"{relative}/{name}".lstrip("/")
-            seen += 1
-            if seen > MEMORY_FILES:
-                left_out = [*left_out[:20], f"everything after {MEMORY_FILES} files"]
-                return {"files": seen - 1, "bytes": total, "left_out": left_out}
-            try:
-                if stat.S_ISDIR(status.st_mode) and depth < MEMORY_DEPTH and _entries(source, inner) is not None:
-                    os.mkdir(f"{target}/{inner}", 0o750)
-                    waiting.append((inner, depth + 1))
-                elif stat.S_ISREG(status.st_mode):
-                    content = untrusted.read(f"{source}/{inner}", source, MEMORY_BYTES - total) or b""
-                    total += len(content)
-                    _put(f"{target}/{inner}", content, status)
-                else:
-                    left_out.append(untrusted.show(inner))
-            except LoopError:
-                left_out.append(untrusted.show(inner))
-    return {"files": seen, "bytes": total, "left_out": left_out[:20]}
-
-
-def _entries(source: str, relative: str) -> list[tuple[str, os.stat_result]]:
-    """What is in a directory of memory, by name; LoopError where it cannot be entered or read."""
-    with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
-        try:
-            names = sorted(os.listdir(directory))
-            return [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names]
-        except OSError as error:
-            raise LoopError(f"{untrusted.show(relative or source)} cannot be read: {error.strerror}") from error
-
-
-def _put(path: str, content: bytes, status: os.stat_result) -> None:
-    """A copy with the time of the original."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    with open(descriptor, "wb", buffering=0) as handle:
-        while content:
-            content = content[handle.write(content) :]
-        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 # --- the manifest -----------------------------------------------------------------------------
@@ -337,63 +278,13 @@ def runs_in(cell: Cell) -> list[str]:
     return []
 
 
-def take_memory_back(config: Settings, cell: Cell) -> dict[str, Any]:
-    """What the cycle learned becomes the memory of the next; the one before is kept beside it.
-
-    Copied by a process of the loop's user, file by file, with bounds. ``{changed, files, bytes, left_out}``.
-    """
-    memory, fresh, previous = config.memory_dir, f"{config.memory_dir}.new", f"{config.memory_dir}.previous"
-    user = account(config.user)
-    if os.path.islink(cell.part("memory")) or not os.path.isdir(cell.part("memory")):
-        raise LoopError(f"{cell.part('memory')} is no directory any more")
-    remove_tree(fresh)
-    os.mkdir(fresh, 0o700)
-    os.chown(fresh, user.pw_uid, user.pw_gid)
-    copied = copy_memory(config.user, cell.part("memory"), fresh)
-    os.chown(fresh, 0, user.pw_gid)
-    os.chmod(fresh, 0o750)
-    if _same(fresh, memory):
-        remove_tree(fresh)
-        return {"changed": False, **copied}
-    remove_tree(previous)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(memory, previous)
-    os.rename(fresh, memory)
-    return {"changed": True, **copied}
-
-
-def swap_memory(config: Settings, *, check: bool = False) -> str:
-    """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
-    memory, previous = config.memory_dir, f"{config.memory_dir}.previous"
-    if not os.path.isdir(previous):
-        raise LoopError(f"there is no earlier memory: {previous} is missing")
-    if check:
-        return "the memory of before would be brought back"
-    aside = f"{memory}.swap"
-    os.rename(memory, aside)
-    os.rename(previous, memory)
-    os.rename(aside, previous)
-    return f"{memory} is the memory of before again; the other one is {previous}, and the same command swaps them back"
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two directories have the same files with the same content. ``diff`` follows no link with this."""
-    command = ["diff", "--recursive", "--brief", "--no-dereference", one, other]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
 def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     """Cells whose cycle was cut off (a power cut, a killed root): closed now. And what was half made or half gone goes.
 
     Called with the lock held, when no cycle runs.
     """
     runs, found = config.runs_dir, []
-    if os.path.isdir(f"{config.memory_dir}.swap") or not os.path.isdir(config.memory_dir):
-        _recover_memory(config.memory_dir)
+    memory.recover(config.memory_dir)
     for name in sorted(os.listdir(runs)):
         if name.startswith((MAKING, GOING)):
             try:
@@ -406,15 +297,6 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
             manifest.update(outcome="interrupted", detail="the host stopped, or was stopped, in the middle of it")
             found.append((cell, close(cell, manifest)))
     return found
-
-
-def _recover_memory(memory: str) -> None:
-    """Killed between two renames, memory stands beside its place."""
-    for beside in (".swap", ".previous"):
-        if not os.path.lexists(memory) and os.path.isdir(memory + beside):
-            os.rename(memory + beside, memory)
-    if os.path.isdir(f"{memory}.swap") and not os.path.lexists(f"{memory}.previous"):
-        os.rename(f"{memory}.swap", f"{memory}.previous")
 
 
 # --- sizes and the end --------------------------------------------------------------------------

@@ -151,8 +151,8 @@ def upstream(given: Mapping[str, str]) -> Upstream | None:
 
 def check_upstream(config: Settings, given: Mapping[str, str]) -> None:
     """Refuse a proxy that could not be used: of a kind we do not speak, or on the host itself, which is closed."""
-    found = upstream(given) if config.egress else None
-    if found or config.egress:
+    if config.egress:
+        upstream(given)
         return
     for name, value in sorted(given.items()):
         if PROXY.fullmatch(name) and name.lower() != "no_proxy":
@@ -337,7 +337,3 @@ def advice(hosts: Sequence[str]) -> str:
         return ""
     shown, more = ", ".join(hosts[:5]), f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
     return f"refused on the network: {shown}{more}; what it needs of that, add to engineering_loop_egress"
-
-
-def rules(texts: Iterable[str]) -> list[Rule]:
-    return [rule(text) for text in texts]

@@ -88,7 +88,7 @@ def prepare(config_path: str = settings.DEFAULT_PATH) -> int:
 def squid_conf(config: Settings, upstream: egress.Upstream | None, closed: Iterable[egress.Network]) -> str:
     """What may be reached, and by which way, as squid reads it."""
     named: list[str] = []
-    for number, rule in enumerate(egress.rules(config.egress)):
+    for number, rule in enumerate(map(egress.rule, config.egress)):
         named += [
             f"acl host{number} dstdom_regex -n -i {rule.pattern}",
             f"acl port{number} port {' '.join(map(str, rule.ports))}",

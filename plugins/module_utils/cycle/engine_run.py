@@ -35,6 +35,7 @@ from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings
 from ..policy import paths as gate_paths
 from . import agent_check, handover
+from .handover import Handover
 
 ENGINE = "hyrule-engineering-loop"
 
@@ -88,13 +89,13 @@ def _flags(help_text: str) -> set[str]:
     return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
-def engine_environment(config: Settings, handed: Mapping[str, Any]) -> dict[str, str]:
+def engine_environment(config: Settings, handed: Handover) -> dict[str, str]:
     """The unit's environment and the provider's keys, plus the way to the gateway.
 
     Programs that the engine starts by name are found in ``lib_dir/bin`` first: agent and gate commands are shut in
     there (see sandbox.py), and gh is the gateway's. HOME is a directory that they cannot write.
     """
-    environment = egress.over(config, {**os.environ, **handed["environment"], **way_out(config)})
+    environment = egress.over(config, {**os.environ, **handed.environment, **way_out(config)})
     state = config.daemon_state_dir
     environment.update(
         HOME=state,
@@ -108,9 +109,9 @@ def engine_environment(config: Settings, handed: Mapping[str, Any]) -> dict[str,
     )
     if handover.TRACE in environment:  # a cycle writes nowhere but in its cell
         environment[handover.TRACE] = f"{state}/agent-core-trace.jsonl"
-    if handed["model_policy"]:
+    if handed.model_policy:
         environment[handover.MODEL_POLICY] = f"{state}/model-policy.yml"
-        write_atomic(environment[handover.MODEL_POLICY], handed["model_policy"].encode(), mode=0o400)
+        write_atomic(environment[handover.MODEL_POLICY], handed.model_policy.encode(), mode=0o400)
     return environment
 
 
@@ -255,21 +256,21 @@ def parse_report(output: str) -> dict[str, Any]:
 # --- the whole ------------------------------------------------------------------------------
 
 
-def run(config: Settings, cell: Cell, handed: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: Settings, cell: Cell, handed: Handover) -> dict[str, Any]:
     """The cycle from its checkouts to the engine's end; what it reports of itself."""
     begun = time.monotonic()
     inside = settings_in(config, cell)
     claim: dict[str, Any] = {"outcome": "error", "detail": "", "engine_ended": False}
     try:
         wire.tell(config.unit, {"what": "here"})
-        check_hidden(handed["hidden"])
-        claim["network"] = egress.check(config, handed["network"])
+        check_hidden(handed.hidden)
+        claim["network"] = egress.check(config, handed.network)
         if claim["network"]:
             say(f"{claim['network']}\n")
         sandbox.bound_files(config)
         sandbox.check(config, cell)
         environment = engine_environment(inside, handed)
-        check_agent(inside, cell, environment, probe=handed["probe"])
+        check_agent(inside, cell, environment, probe=handed.probe)
         made = pristine.check_out(inside, cell.part("workspace"))
         claim["checkouts"] = [one for one in made if one["status"] != "made"]
         for one in claim["checkouts"]:
@@ -305,11 +306,11 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     try:
         config = settings.load(config_path)
         handed = handover.take(config)
-        if handed["over_budget"]:
+        if handed.over_budget:
             return records.NOTHING_DONE
-        if handed["refused"]:
+        if handed.refused:
             return records.REFUSED
-        claim = run(config, Cell(handed["cell"]), handed)
+        claim = run(config, Cell(handed.cell), handed)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         wire.tell(config.unit, {"what": "report", **records.fitting(claim, wire.MAX_MESSAGE // 2)})
     except Stopped as error:

@@ -10,7 +10,6 @@ left.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -19,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..base import untrusted
+from ..base import documents, untrusted
 from ..base.errors import LoopError
-from ..base.files import write_atomic
+from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
 from ..cell import cells, egress, pristine, sandbox
 from ..cell.cells import PARTS, Cell
@@ -35,6 +35,7 @@ from ..host.systemd import systemctl
 from ..host.users import as_user
 from ..worktrees import quarantine
 from . import engine_run, handover
+from .handover import Handover
 
 USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
 BRINGING = "refs/loop-bring/work"
@@ -85,7 +86,7 @@ def opened(
         os.makedirs(directory, mode=0o700, exist_ok=True)
         secrets = f"{directory}/{cell.id}.json"
         stack.callback(_forget, secrets)
-        write_atomic(secrets, json.dumps(_handed(config, cell, as_engine)).encode(), mode=0o600)
+        write_atomic(secrets, _handed(config, cell, as_engine).content.encode(), mode=0o600)
         unit = f"{config.unit}-enter-{cell.id}-{os.urandom(3).hex()}.service"
         if as_engine:
             stack.callback(sessions.close_session, config, unit)
@@ -113,10 +114,9 @@ def _forget(path: str) -> None:
         os.unlink(path)
 
 
-def _handed(config: Settings, cell: Cell, as_engine: bool) -> dict[str, Any]:
-    none: handover.Handed = {"environment": {}, "model_policy": ""}
-    given = handover.for_cycle(config, handover.secrets(config)) if as_engine else none
-    return {**given, "cell": cell.path, "network": egress.host_namespace()}
+def _handed(config: Settings, cell: Cell, as_engine: bool) -> Handover:
+    given = handover.for_cycle(config, handover.secrets(config)) if as_engine else Handover()
+    return replace(given, cell=cell.path, network=egress.host_namespace())
 
 
 def _places(config: Settings, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
@@ -240,10 +240,9 @@ def inside(config_path: str, path: str, *command: str) -> int:
     config = settings.load(config_path)
     cell = Cell(path)
     credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    with open(f"{credentials}/{HANDED}", encoding="utf-8") as handle:
-        handed = json.load(handle)
     try:
-        egress.check(config, handed["network"])
+        handed = documents.load(Handover, read_bytes(f"{credentials}/{HANDED}") or b"")
+        egress.check(config, handed.network)
     except LoopError as error:
         sys.stderr.write(f"loop: {error}\n")
         return 1
@@ -294,13 +293,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     What git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
     """
     config = settings.load(config_path)
-    home = tempfile.mkdtemp(prefix="pack-")
-    git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
-    lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
-    lenders += [f"{place}/.git/objects" for place in _checkout(worktree) if _lends_only(place, lenders)]
-    os.makedirs(f"{home}/objects/info", exist_ok=True)
-    with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
-        handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
+    home = _borrowing_repository(config, worktree)
     environment = {"GIT_DIR": home, "GIT_WORK_TREE": worktree}
     quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
 
@@ -317,7 +310,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     try:
         ask("rev-list", "--objects", "--quiet", head, "--not", known)
     except LoopError as error:
-        sys.stderr.write(f"left out: the commits of its repository ({untrusted.show(str(error))})\n")
+        _left_out(f"the commits of its repository ({error})")
         head = known
     ask("read-tree", head)
     words = ["add", "--update", "--ignore-errors", "--", "."]
@@ -325,10 +318,10 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     words = ["ls-files", "--others", "--exclude-standard", "-z"]
     _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
     for line in warned.splitlines():  # of directories that are closed
-        sys.stderr.write(f"left out: {untrusted.show(line.removeprefix('warning: '))}\n")
+        _left_out(line.removeprefix("warning: "))
     fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
     for name in unfit:
-        sys.stderr.write(f"left out: {untrusted.show(name)}\n")
+        _left_out(name)
     names = b"".join(os.fsencode(name) + b"\0" for name in fit)
     ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=names)
     tree = ask("write-tree")
@@ -338,6 +331,22 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     # git itself writes to our stdout, which may be long.
     words = ["git", f"--git-dir={home}", "bundle", "create", "--quiet", "-", BRINGING, "--not", known]
     os.execv("/usr/bin/git", words)  # noqa: S606 - a shell has no part in this
+
+
+def _borrowing_repository(config: Settings, worktree: str) -> str:
+    """A fresh repository that borrows the objects of the pristine clones and of the worktree's own repository."""
+    home = tempfile.mkdtemp(prefix="pack-")
+    git("/", ["init", "--quiet", "--bare", "--template=", home], timeout=60)
+    lenders = [f"{one.path}/objects" for one in pristine.clones(config)]
+    lenders += [f"{place}/.git/objects" for place in _checkout(worktree) if _lends_only(place, lenders)]
+    os.makedirs(f"{home}/objects/info", exist_ok=True)
+    with open(f"{home}/objects/info/alternates", "w", encoding="utf-8", errors="surrogateescape") as handle:
+        handle.write("".join(f"{path}\n" for path in lenders if os.path.isdir(path)))
+    return home
+
+
+def _left_out(what: str) -> None:
+    sys.stderr.write(f"left out: {untrusted.show(what)}\n")
 
 
 def _head(worktree: str) -> str:

@@ -14,8 +14,10 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from ..base import documents
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes
 from ..forge import app_auth
@@ -24,8 +26,6 @@ from ..host.renderers import renderers_of
 from ..host.settings import Settings
 from ..host.users import account, as_user
 
-Handed: TypeAlias = dict[str, Any]
-
 NAME = "handover.json"
 OWN_POLICY = "configs/loop/model-policy.production.yml"  # of a release
 MODEL_POLICY, TRACE = "HYRULE_MODEL_POLICY_FILE", "HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"
@@ -33,6 +33,25 @@ MODEL_POLICY, TRACE = "HYRULE_MODEL_POLICY_FILE", "HYRULE_ENGINEERING_AGENT_CORE
 PLACES = re.compile(r"(?i)(.*_)?(file|files|path|dir|bundle|certs?|cainfo|capath)")
 # Of the host nothing below these is in a cycle, beside what is the cycle's own, nor in the gateway.
 NOT_THERE = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What goes from root to a cycle: why it must not start, or all that it needs."""
+
+    refused: str = ""
+    over_budget: str = ""
+    cell: str = ""
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    model_policy: str = ""  # its content, where the cycle cannot see its file
+    hidden: list[str] = field(default_factory=list)  # files that the cycle must not be able to read
+    network: int = 0  # the host's network namespace
+    probe: bool = False  # whether the agent's model is asked for a word first
+
+    @property
+    def content(self) -> str:
+        """As it is written."""
+        return json.dumps(asdict(self))
 
 
 # --- the secrets of the host ------------------------------------------------------------------
@@ -95,7 +114,7 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
 
 def _access(config: Settings, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
     """Refuse where nothing would let the gateway in at the forge; what is worth saying where the spare token would."""
-    spare = app_auth.spare_token(environment)
+    spare = app_auth.break_glass_token(environment)
     try:
         app = app_auth.app_of(config.github_app, environment, config.api_url)
         if app is not None:
@@ -197,18 +216,16 @@ def model_policy(config: Settings, environment: Mapping[str, str]) -> str:
     return path
 
 
-def for_cycle(config: Settings, environment: Mapping[str, str]) -> Handed:
+def for_cycle(config: Settings, environment: Mapping[str, str]) -> Handover:
     """What of the host's secrets a cycle gets, and which files it must not be able to read."""
     policy = model_policy(config, environment)
     engines = app_auth.without_credentials(secrets_file.without_ours(environment))
-    handed = {
-        "environment": {**engines, MODEL_POLICY: policy},
-        "model_policy": "",
-        "hidden": files(config, environment),
-    }
-    if not _of_a_release(config, policy):  # no cycle sees it there
-        handed["model_policy"] = (read_bytes(policy) or b"").decode("utf-8", "replace")
-    return handed
+    content = b"" if _of_a_release(config, policy) else read_bytes(policy) or b""  # elsewhere no cycle sees it
+    return Handover(
+        environment={**engines, MODEL_POLICY: policy},
+        model_policy=content.decode("utf-8", "replace"),
+        hidden=files(config, environment),
+    )
 
 
 # --- what goes over ---------------------------------------------------------------------------
@@ -220,7 +237,7 @@ def place(config: Settings) -> str:
     return f"{directory}/{NAME}"
 
 
-def give(config: Settings, handed: Handed) -> None:
+def give(config: Settings, handed: Handover) -> None:
     """As root: leave it for the cycle."""
     path, user = place(config), account(config.user)
     try:
@@ -229,17 +246,16 @@ def give(config: Settings, handed: Handed) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             os.fchown(descriptor, user.pw_uid, user.pw_gid)
-            json.dump(handed, handle)
+            handle.write(handed.content)
     except OSError as error:
         raise LoopError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def take(config: Settings) -> Handed:
+def take(config: Settings) -> Handover:
     """As the cycle: what root has left, once."""
     path = place(config)
     content = read_bytes(path)
     if content is None:
         raise LoopError(f"a cycle gets its secrets from its unit: start it with systemctl start {config.unit}")
     os.unlink(path)
-    handed: Handed = json.loads(content)
-    return handed
+    return documents.load(Handover, content)

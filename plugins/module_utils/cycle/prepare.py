@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import traceback
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from ..base import wire
@@ -27,9 +28,10 @@ from ..gateway import sessions
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
-from ..policy import document
-from ..proof import receipts
+from ..policy import rules, schema
+from ..proof import installed, timer_hold
 from . import handover, watch
+from .handover import Handover
 
 Record: TypeAlias = dict[str, Any]
 
@@ -65,7 +67,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     return 0
 
 
-def _prepare(config: Settings, invocation: str) -> handover.Handed:
+def _prepare(config: Settings, invocation: str) -> Handover:
     record: Record = {
         "cycle": cells.new_id(invocation),
         "invocation_id": invocation,
@@ -75,26 +77,26 @@ def _prepare(config: Settings, invocation: str) -> handover.Handed:
         "trigger": trigger(),
     }
     records.write(config.cycles_dir, record)
-    handed: handover.Handed = {"refused": "", "over_budget": "", "cell": "", "environment": {}}
     try:
-        _fill(config, record, handed)
+        handed = _fill(config, record)
     except OverBudget as error:
-        handed["over_budget"] = str(error)
+        handed = Handover(over_budget=str(error))
         record = records.ended(record, "over_budget", str(error))
     except LoopError as error:
-        handed["refused"] = str(error)
+        handed = Handover(refused=str(error))
         record = records.ended(record, "refused", str(error))
     except Exception as error:  # noqa: BLE001 - the record must tell of anything
         traceback.print_exc()
-        handed["refused"] = f"the cycle could not be prepared ({type(error).__name__}), see the journal"
-        record = records.ended(record, "refused", handed["refused"])
+        handed = Handover(refused=f"the cycle could not be prepared ({type(error).__name__}), see the journal")
+        record = records.ended(record, "refused", handed.refused)
     records.write(config.cycles_dir, record)
     if record["outcome"] != records.RUNNING:
         say(f"{records.sentence(record)}\n")
     return handed
 
 
-def _fill(config: Settings, record: Record, handed: handover.Handed) -> None:
+def _fill(config: Settings, record: Record) -> Handover:
+    """Look at everything, make the cell, and tell of it in ``record``; what is handed over."""
     cells.check_place(config)
     close_what_was_cut_off(config, record["cycle"])
     budget.start(config)
@@ -107,8 +109,6 @@ def _fill(config: Settings, record: Record, handed: handover.Handed) -> None:
     check_upstream(config, environment)
     given = handover.for_cycle(config, environment)
     shut(config)
-    handed["network"] = host_namespace()
-    handed["probe"] = config.agent_probe and record["trigger"] != "timer"
     check_proven(config, record["trigger"])
     record["purged"] = make_room(config)
     refreshed = refresh(config, record)
@@ -125,7 +125,8 @@ def _fill(config: Settings, record: Record, handed: handover.Handed) -> None:
     watch.point_at(config, cell)
     sessions.open_session(config, f"{config.unit}.service", cell.id)
     record["cell"] = cell.path
-    handed.update(given, cell=cell.path)
+    probe = config.agent_probe and record["trigger"] != "timer"
+    return replace(given, cell=cell.path, network=host_namespace(), probe=probe)
 
 
 def refresh(config: Settings, record: Record) -> list[dict[str, Any]]:
@@ -168,7 +169,7 @@ def check_host(config: Settings) -> None:
     check_policy(config)
     cells.check_given(config.home_files, config.caches)
     release = os.path.realpath(f"{config.install_dir}/current")
-    receipts.active_release(config)
+    installed.active_release(config)
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
@@ -189,23 +190,23 @@ def check_policy(config: Settings) -> None:
         raise LoopError(f"the directory of the policy {path} must be one that only root can write; {APPLY}")
     if file.st_gid != account(config.user).pw_gid or not file.st_mode & 0o040:
         raise LoopError(f"the policy {path} cannot be read by {config.user}; {APPLY}")
-    policy = document.load_file(path)
-    if document.digest(policy) != config.policy_sha256:
+    policy = schema.load_file(path)
+    if schema.digest(policy) != config.policy_sha256:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
-    if not document.admits_handoff(policy, config.runs_dir):
+    if not rules.admits_handoff(policy, config.runs_dir):
         raise LoopError(f"the policy {path} does not admit handoffs under {config.runs_dir}; {APPLY}")
 
 
 def check_proven(config: Settings, started_by: str) -> None:
     """What the timer starts must have been proven as it stands; a person may start anything."""
     if started_by == "timer" and config.canary_required:
-        proof = receipts.unprivileged(config)
-        if not proof["matches"]:
-            raise LoopError(f"not proven, so not run on the timer: {proof['reason']}")
+        proof = timer_hold.by_settings(config)
+        if proof.receipt is None:
+            raise LoopError(f"not proven, so not run on the timer: {proof.reason}")
 
 
 def make_room(config: Settings) -> list[dict[str, Any]]:
-    """Refuse to start where the disk would run full half-way; before that, let go of what was kept long enough.
+    """Refuse to start where the disk would run full half-way; before that, remove what was kept long enough.
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
     """

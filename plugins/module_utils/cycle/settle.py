@@ -19,7 +19,7 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, pristine, records
+from ..cell import budget, cells, egress, memory, pristine, records
 from ..cell.cells import Cell
 from ..gateway import audit, kept, sessions
 from ..gateway.audit import Story
@@ -46,7 +46,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         with cells.alone(config):
             running = [one for one in records.running(config.cycles_dir) if one.get("invocation_id") == invocation]
             ended = [_settle(config, record) for record in running]
-            let_go(config)
+            retention(config)
     except LoopError as error:
         say(f"the cycle was not settled: {error}\n")
         return 1
@@ -216,7 +216,7 @@ def told_by(story: Story) -> Json:
 def _memory_back(config: Settings, cell: Cell) -> Json:
     """A failure is told and changes no outcome: the memory of before stays."""
     try:
-        return cells.take_memory_back(config, cell)
+        return memory.take_back(config, cell.part("memory"))
     except (LoopError, OSError) as error:
         say(f"memory stays as it was: {error}\n")
         return {"changed": False, "error": str(error)}
@@ -239,7 +239,7 @@ def _remove(cell: Cell) -> None:
         say(f"{error}\n")
 
 
-def let_go(config: Settings) -> None:
+def retention(config: Settings) -> None:
     """Remove what was kept long enough."""
     limits = limits_of(config.quarantine_keep)
     gone = cells.retire(config.runs_dir, limits["age"], limits["size"], limits["min_age"] or 0)

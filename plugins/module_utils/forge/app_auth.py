@@ -32,7 +32,7 @@ TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
 PREFIX = "ENGINEERING_LOOP_GITHUB_"
 GITHUB = "https://api.github.com"
 KEY_LIMIT = 1 << 16
-SECONDS = 540  # GitHub takes no longer than ten minutes, and its clock may be another
+SECONDS = 540  # that a signature holds: GitHub takes no longer than ten minutes, and its clock may be another
 
 # The option of a module that talks to the forge.
 OPTION = {
@@ -90,17 +90,20 @@ def app_of(settings: Mapping[str, Any], environment: Mapping[str, str], api_url:
 
 
 def forge_token(settings: Mapping[str, Any], environment: Mapping[str, str], api_url: str, path: str) -> Token:
-    """A token for the forge: the App's, else the break-glass one of the file at ``path``, which is said aloud."""
-    return choose(lambda: app_of(settings, environment, api_url), mint, spare_token(environment), path)
+    """A token for the forge: the App's, else the break-glass one of the file at ``path``, with a note that says so."""
+    return choose(lambda: app_of(settings, environment, api_url), mint, break_glass_token(environment), path)
 
 
-def spare_token(environment: Mapping[str, str]) -> str:
+def break_glass_token(environment: Mapping[str, str]) -> str:
     """The break-glass token of the file with the secrets; empty where it has none."""
     return next((environment[key] for key in TOKEN_KEYS if environment.get(key)), "")
 
 
 def choose(find: Callable[[], App | None], ask: Callable[[App], Token], spare: str, path: str) -> Token:
-    """What the App that ``find`` gives is given when ``ask`` asks; where there is none, or it fails, ``spare``."""
+    """The token that ``ask`` gets for the App of ``find``; else the break-glass one, ``spare``.
+
+    LoopError where there is neither; ``path`` is the file that should have the break-glass one.
+    """
     try:
         app = find()
         if app is not None:
@@ -127,13 +130,13 @@ def token_for(path: str | None, settings: Mapping[str, Any] | None) -> str:
     environment = secrets_file.read(path) if path and os.path.lexists(path) else {}
     given = settings or {}
     api_url = str(given.get("api_url") or GITHUB)
-    if app_of(given, environment, api_url) is None and not any(environment.get(key) for key in TOKEN_KEYS):
+    if app_of(given, environment, api_url) is None and not break_glass_token(environment):
         return ""
 
     def ask(app: App) -> Token:
         return mint(app, read_bytes(os.path.realpath(app.private_key_file), KEY_LIMIT))
 
-    return choose(lambda: app_of(given, environment, api_url), ask, spare_token(environment), str(path)).token
+    return choose(lambda: app_of(given, environment, api_url), ask, break_glass_token(environment), str(path)).token
 
 
 def acting(config: Settings, path: str) -> tuple[str, str]:

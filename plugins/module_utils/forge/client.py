@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import email.utils
 import random
 import re
 import time
@@ -14,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
-from ..base.clock import written
 from ..base.errors import LoopError, MissingLibrary, certificate
 from ..base.untrusted import show
 from ..git.command import LOOPBACK, origin_of
+from .refusals import advice_on, limited_for
 
 try:
     import requests
@@ -29,9 +27,7 @@ Json: TypeAlias = dict[str, Any]
 APPROVED = "loop:approved"
 TRIES = 5
 MAX_PAGES = 200
-UNNAMED_LIMIT = 60.0  # seconds that GitHub asks to wait where it names no time
 REDIRECTS = 3
-CLOCK_SKEW = 30  # seconds; below that it is not the clocks
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -84,9 +80,6 @@ class Forge:
             }
         )
 
-    def __repr__(self) -> str:
-        return f"Forge({self.api_url!r})"
-
     def _authorize(self, request: Any) -> Any:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
@@ -137,14 +130,6 @@ class Forge:
         """Every branch and the commit at its tip."""
         return {str(item["name"]): str(item["commit"]["sha"]) for item in self._all(f"{_repo(repo)}/branches")}
 
-    def labels(self, repo: str) -> list[str]:
-        """The names of the labels that the repository has."""
-        return [str(label["name"]) for label in self._all(f"{_repo(repo)}/labels")]
-
-    def comments(self, repo: str, number: int) -> list[Json]:
-        """The comments on an issue or pull request, the oldest first, with ``user`` and ``body``."""
-        return self._all(f"{_repo(repo)}/issues/{number}/comments")
-
     def compare(self, repo: str, base: str, head: str) -> Json:
         """How ``head`` stands to ``base``: ``status`` (ahead, behind, identical, diverged), ``total_commits``."""
         return self._get(f"{_repo(repo)}/compare/{quote(base, safe='')}...{quote(head, safe='')}")
@@ -153,14 +138,10 @@ class Forge:
         """What ran on a commit, by name: ``success neutral skipped pending failure`` and the like."""
         found: dict[str, str] = {}
         for path, key in ((f"/commits/{sha}/status", "statuses"), (f"/commits/{sha}/check-runs", "check_runs")):
-            for page in range(1, MAX_PAGES + 1):
-                query = {"per_page": "100", "page": str(page)}
-                part = self._json(self._request("GET", f"{_repo(repo)}{path}", params=query))
-                for one in part[key]:
+            for page in self._pages(f"{_repo(repo)}{path}", key=key):
+                for one in page:
                     name = str(one.get("context") or one["name"])
                     found[name] = str(one.get("state") or one["conclusion"] or "pending")
-                if len(part[key]) < 100:
-                    break
         return found
 
     # --- what the identity may do
@@ -184,7 +165,7 @@ class Forge:
         try:
             answer = self._session.get(
                 url,
-                auth=_no_auth,
+                auth=lambda request: request,  # else a .netrc entry would replace the header below
                 headers={"Authorization": f"Basic {basic}", "Accept": "*/*"},
                 timeout=self._timeout,
                 allow_redirects=False,
@@ -230,9 +211,9 @@ class Forge:
 
     # --- writing
 
-    def create_pull(self, repo: str, *, title: str, body: str, head: str, base: str, draft: bool) -> Json:
-        """Open a pull request; the forge's account of it."""
-        wanted = {"title": title, "body": body, "head": head, "base": base, "draft": draft}
+    def create_draft_pull(self, repo: str, *, title: str, body: str, head: str, base: str) -> Json:
+        """Open a pull request as a draft; what the forge has of it then."""
+        wanted = {"title": title, "body": body, "head": head, "base": base, "draft": True}
         made: Json = self._json(self._request("POST", f"{_repo(repo)}/pulls", body=wanted))
         return made
 
@@ -243,12 +224,6 @@ class Forge:
     def request_reviewers(self, repo: str, number: int, reviewers: Sequence[str]) -> None:
         """Ask these users to review a pull request. Refused (422) where one of them is no collaborator."""
         self._request("POST", f"{_repo(repo)}/pulls/{number}/requested_reviewers", body={"reviewers": [*reviewers]})
-
-    def comment(self, repo: str, number: int, body: str) -> Json:
-        """Comment on an issue or pull request; the forge's account of the comment."""
-        path = f"{_repo(repo)}/issues/{number}/comments"
-        made: Json = self._json(self._request("POST", path, body={"body": body}))
-        return made
 
     def add_labels(self, repo: str, number: int, labels: Sequence[str]) -> None:
         """Put labels on an issue or pull request. One that the repository does not have is made by the forge."""
@@ -282,16 +257,19 @@ class Forge:
                 " https://HOST/api/v3)?"
             ) from error
 
-    def _pages(self, path: str, query: dict[str, str] | None = None) -> Iterator[list[Json]]:
+    def _pages(self, path: str, query: dict[str, str] | None = None, *, key: str = "") -> Iterator[list[Json]]:
+        """The pages of a list, or of the list that an object has under ``key``."""
         url: str | None = path
         params: dict[str, str] | None = {**(query or {}), "per_page": "100"}
         for _page in range(MAX_PAGES):
             answer = self._request("GET", url or "", params=params)
             found = self._json(answer)
+            if key and isinstance(found, dict):
+                found = found.get(key)
             if not isinstance(found, list):
                 raise LoopError(f"GET {self.api_url}{path} gave {type(found).__name__} where a list was expected")
             yield found
-            following = answer.links.get("next", {}).get("url") if answer is not None else None
+            following = answer.links.get("next", {}).get("url")
             if not following:
                 return
             if not self._is_own(following):
@@ -325,42 +303,37 @@ class Forge:
         """The answer, or None where its status is in ``absent``; LoopError for every other failure."""
         what = f"{method} {self.api_url}{path.partition('?')[0]}"
         give_up = time.monotonic() + self._patience
-        key = f"{path} {sorted((params or {}).items())}"
-        known = self._read.get(key) if method == "GET" else None
         for attempt in range(1, TRIES + 1):
-            answer, problem, again = None, "", method == "GET"
+            answer, again = None, method == "GET"
             try:
-                headers = {"If-None-Match": known.headers["ETag"]} if known is not None else {}
-                answer = self._send(method, path, params, body, headers)
+                answer = self._send(method, path, params, body)
             except requests.RequestException as error:
                 problem = _why(error)
                 if not isinstance(error, (requests.ConnectionError, requests.Timeout)):
                     raise LoopError(f"{what}: {problem}") from None
-            if answer is not None:
+            else:
                 if answer.status_code < 300:
-                    if method == "GET" and "ETag" in answer.headers:
-                        self._read[key] = answer
                     return answer
-                if answer.status_code == 304 and known is not None:
-                    return known
                 if answer.status_code in absent:
                     return None
                 problem = self._problem(answer)
-                limited = _limited_for(answer) is not None
-                again = limited or (again and answer.status_code in (502, 503, 504))
+                again = limited_for(answer) is not None or (again and answer.status_code in (502, 503, 504))
             pause = _pause(attempt, answer)
             if not again or attempt == TRIES or time.monotonic() + pause > give_up:
-                if answer is None:
-                    raise LoopError(f"{what}: {problem}")
-                raise Refused(f"{what}: {problem}", answer.status_code)
+                break
             time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+        if answer is None:
+            raise LoopError(f"{what}: {problem}")
+        raise Refused(f"{what}: {problem}", answer.status_code)
 
-    def _send(
-        self, method: str, path: str, params: dict[str, str] | None, body: Json | None, headers: dict[str, str]
-    ) -> Any:
-        """One request. A GET follows where the forge leads within its own API, as for a repository that was renamed."""
-        url = self.api_url + path
+    def _send(self, method: str, path: str, params: dict[str, str] | None, body: Json | None) -> Any:
+        """One request; of what was read before, only whether it has changed.
+
+        A GET follows where the forge leads within its own API, as for a repository that was renamed.
+        """
+        url, key = self.api_url + path, f"{path} {sorted((params or {}).items())}"
+        known = self._read.get(key) if method == "GET" else None
+        headers = {"If-None-Match": known.headers["ETag"]} if known is not None else {}
         for _hop in range(REDIRECTS):
             answer = self._session.request(
                 method, url, params=params, json=body, headers=headers, timeout=self._timeout, allow_redirects=False
@@ -369,6 +342,10 @@ class Forge:
             if method != "GET" or not self._is_own(following):
                 break
             url, params = following, None
+        if answer.status_code == 304 and known is not None:
+            return known
+        if method == "GET" and answer.status_code < 300 and "ETag" in answer.headers:
+            self._read[key] = answer
         return answer
 
     def _is_own(self, url: str) -> bool:
@@ -382,79 +359,7 @@ class Forge:
         except (ValueError, AttributeError):
             said = ""
         words = f" ({show(said)})" if said else ""
-        return redact(f"HTTP {answer.status_code}{words}; {_advice(answer, said)}", [self._token])
-
-
-# Pages of GitHub that a person goes to.
-APP_PAGE = "the App's own page (Settings > Developer settings > GitHub Apps)"
-INSTALLATION_PAGE = "its page (the organization's Settings > GitHub Apps > Configure)"
-
-
-def _advice(answer: Any, said: str) -> str:
-    """What a refusal means and what to do about it. GitHub tells apart by words what has the same status."""
-    status = answer.status_code
-    wait = _limited_for(answer)
-    if wait is not None:
-        until = datetime.datetime.fromtimestamp(time.time() + wait, datetime.UTC)
-        return f"the rate limit is used up: try again after {written(until)}"
-    for part, advice in (
-        ("claim ('exp')", _clock_advice(answer)),
-        ("claim ('iat')", _clock_advice(answer)),
-        (
-            "JSON web token could not be decoded",
-            "the private key is not one of the App with the id engineering_loop_github_app_id: correct the id, or make "
-            f"a new key on {APP_PAGE} and put it into engineering_loop_github_app_private_key_file",
-        ),
-        ("Integration not found", f"no App has the id engineering_loop_github_app_id: copy it from {APP_PAGE}"),
-        ("claim ('iss')", f"engineering_loop_github_app_id is not the id of an App: copy it from {APP_PAGE}"),
-        (
-            "installation has been suspended",
-            f"the App's installation is suspended: its owner can lift that on {INSTALLATION_PAGE}",
-        ),
-        ("Resource not accessible by integration", _permission_advice(answer)),
-        ("Resource not accessible by personal access token", _permission_advice(answer)),
-        ("SAML", "the organization wants single sign-on: authorize the token for it on the page of your tokens"),
-    ):
-        if part in said:
-            return advice
-    if status == 404 and "/app/installations/" in answer.url:
-        return (
-            "the App has no installation of this number: engineering_loop_github_app_installation_id is the number at "
-            f"the end of the address of {INSTALLATION_PAGE}"
-        )
-    if status == 401:
-        return "the token is wrong or has expired: put a valid one into the env file"
-    if status == 403:
-        return "the token may not do this: give it the permission"
-    if status == 404:
-        return "it does not exist, or the token may not see it"
-    if status >= 500:
-        return "the forge has a problem of its own: try again later"
-    if 300 <= status < 400:
-        return f"it has moved to {show(answer.headers.get('Location', 'another address'))}: write that one"
-    return "the forge refuses the request"
-
-
-def _clock_advice(answer: Any) -> str:
-    """By how much this host's clock and the forge's differ: an App's signature holds for minutes only."""
-    try:
-        theirs = email.utils.parsedate_to_datetime(answer.headers["Date"])
-    except (KeyError, ValueError):
-        return "the clock of this host is wrong, or the forge's: see timedatectl"
-    off = round(time.time() - theirs.timestamp())
-    if abs(off) < CLOCK_SKEW:
-        return "the forge does not accept the time in the App's signature, though the clocks agree: try again"
-    way = "ahead of" if off > 0 else "behind"
-    return f"the clock of this host is {abs(off)} s {way} the forge's: set it right with timedatectl set-ntp true"
-
-
-def _permission_advice(answer: Any) -> str:
-    """Which permission is missing; GitHub names it in a header."""
-    needed = show(answer.headers.get("X-Accepted-GitHub-Permissions", ""))
-    return (
-        f"the token may not do this: give it the permission{f' {needed}' if needed else ''} (to an App on {APP_PAGE}, "
-        f"under Permissions; then it waits to be accepted on {INSTALLATION_PAGE})"
-    )
+        return redact(f"HTTP {answer.status_code}{words}; {advice_on(answer, said)}", [self._token])
 
 
 def _check_address(name: str, url: str, like: str) -> None:
@@ -479,29 +384,9 @@ def _branch(name: str) -> str:
     return quote(name, safe="/")
 
 
-def _limited_for(answer: Any) -> float | None:
-    """Seconds until a rate limit passes; None where the answer is no rate limit."""
-    if answer.status_code not in (403, 429):
-        return None
-    headers = answer.headers
-    try:
-        if "Retry-After" in headers:
-            return max(0.0, float(headers["Retry-After"]))
-        if headers.get("x-ratelimit-remaining") == "0":
-            return max(0.0, float(headers["x-ratelimit-reset"]) - time.time())
-    except (KeyError, ValueError):
-        return UNNAMED_LIMIT
-    return UNNAMED_LIMIT if answer.status_code == 429 or b"secondary rate limit" in answer.content else None
-
-
-def _no_auth(request: Any) -> Any:
-    """For a request that brings its own credentials: without it, a .netrc entry would replace them."""
-    return request
-
-
 def _pause(attempt: int, answer: Any) -> float:
     """How long to wait before the next attempt: as told, else growing, with jitter against stampedes."""
-    told = _limited_for(answer) if answer is not None else None
+    told = limited_for(answer) if answer is not None else None
     if told is not None:
         return told + random.uniform(0.0, 1.0)  # noqa: S311 - jitter, no secret
     return random.uniform(0.5, 1.0) * min(8.0, 0.5 * 2.0**attempt)  # noqa: S311 - jitter, no secret

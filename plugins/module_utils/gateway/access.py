@@ -48,7 +48,7 @@ def bring(config_path: str = settings.DEFAULT_PATH) -> int:
             handed["app"] = {**dataclasses.asdict(app), "key": app_auth.key_of(app).decode("ascii", "replace")}
     except LoopError as error:
         handed["problem"] = str(error)
-    handed["token"] = app_auth.spare_token(environment)
+    handed["token"] = app_auth.break_glass_token(environment)
     owner = account(config.gate_user)
     content = json.dumps(handed).encode()
     write_atomic(f"{directory(config)}/{HANDED}", content, mode=0o400, uid=owner.pw_uid, gid=owner.pw_gid)

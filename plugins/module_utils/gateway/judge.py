@@ -13,8 +13,8 @@ from ..cell import pristine
 from ..cell.pristine import HEADS, Clone
 from ..git.command import helpers, rows
 from ..host.settings import Settings
-from ..policy import document, gate
-from ..policy.gate import Violation
+from ..policy import commits, rules, schema
+from ..policy.change import Change, Violation
 from .inbox import Inbox
 from .requests import deployed_policy
 
@@ -35,9 +35,9 @@ def ready(config: Settings) -> None:
     """Read the policy, compile its patterns and look for git once, before there is a process for each connection."""
     helpers()
     policy = deployed_policy(config)
-    page = [gate.Change("docs/page.md", mode="100644", added=("A page",))]
+    page = [Change("docs/page.md", mode="100644", added=("A page",))]
     for clone in pristine.clones(config):
-        gate.judge_changes(policy, clone.dest, page, _allowed(config, clone))
+        rules.judge_changes(policy, clone.dest, page, _allowed(config, clone))
 
 
 def judge(config: Settings, inbox: Inbox, new: str, ref: str) -> tuple[list[Violation], Sequence[str]]:
@@ -46,21 +46,21 @@ def judge(config: Settings, inbox: Inbox, new: str, ref: str) -> tuple[list[Viol
     NotAllowed where it is too much to be looked at, or does not start from what the forge has.
     """
     policy, clone = deployed_policy(config), inbox.clone
-    found = gate.judge_branch(policy, ref.removeprefix(HEADS), clone.dest)
+    found = rules.judge_branch(policy, ref.removeprefix(HEADS), clone.dest)
     if found:
         return found, ()
-    most = int(document.guards(policy, clone.dest)["max_patch_bytes"])
+    most = int(schema.guards(policy, clone.dest)["max_patch_bytes"])
     if sum(os.path.getsize(path) for path in inbox.packs()) > SMALL:
         _check_size(inbox, new, most * BOMB)
     try:
-        work = gate.work_between(inbox.home, inbox.base(), new, {"GIT_DIR": inbox.home})
+        work = commits.work_between(inbox.home, inbox.base(), new, {"GIT_DIR": inbox.home})
     except LoopError:  # of a small pack that is large after all: say what is
         _check_size(inbox, new, most * BOMB)
         raise
     if new not in work.names:
         raise NotAllowed(f"{new[:12]} is no commit on top of what {clone.repo} has")
-    found += gate.judge_changes(policy, clone.dest, work.changes, _allowed(config, clone))
-    found += gate.judge_text(policy, clone.dest, "a commit", work.commits)
+    found += rules.judge_changes(policy, clone.dest, work.changes, _allowed(config, clone))
+    found += rules.judge_text(policy, clone.dest, "a commit", work.commits)
     if len(work.commits) > most:
         reason = f"are {len(work.commits)} letters, allowed: {most}"
         found.append(Violation("guards.max_patch_bytes", "the commits", reason))
@@ -96,14 +96,14 @@ def _check_size(inbox: Inbox, new: str, most: int) -> None:
         )
 
 
-def _written_out(inbox: Inbox, commits: Sequence[str]) -> tuple[int, int]:
+def _written_out(inbox: Inbox, names: Sequence[str]) -> tuple[int, int]:
     """How many bytes of files these commits bring, and take away, when they are written out.
 
     A few trees can name a file a million times. git lists what changes in memory first, which is bounded.
     """
     words = ["diff-tree", "--stdin", "-r", "-c", "--root", "--raw", "--no-abbrev", "--no-renames"]
     try:
-        listed = inbox.git(words, stdin=_lines(commits), most=MAX_LISTED)[1]
+        listed = inbox.git(words, stdin=_lines(names), most=MAX_LISTED)[1]
     except LoopError as error:
         raise NotAllowed(f"more files would be changed in {inbox.clone.repo} than git can list: {error}") from error
     new, old = [], []

@@ -25,7 +25,7 @@ from ..cell import pristine
 from ..cell.pristine import HEADS, Clone
 from ..git.command import ANY
 from ..host.settings import change_id
-from ..policy.gate import Violation
+from ..policy.change import Violation
 from . import inbox
 from .forward import Forwarding
 from .inbox import Inbox

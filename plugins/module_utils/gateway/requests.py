@@ -25,7 +25,7 @@ from ..cell.pristine import HEADS
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
-from ..policy import document, gate
+from ..policy import rules, schema
 from . import audit, sessions
 from .audit import Story
 
@@ -87,21 +87,21 @@ class Asking:
         return told
 
 
-def deployed_policy(config: Settings) -> document.Policy:
+def deployed_policy(config: Settings) -> schema.Policy:
     """The policy in force. LoopError where it is not the one that was deployed, to the digest."""
     path = config.policy_file
-    content = read_bytes(path, document.MAX_BYTES)
-    policy, digest = _loaded(content, path) if content is not None else (document.load_file(path), "")
+    content = read_bytes(path, schema.MAX_BYTES)
+    policy, digest = _loaded(content, path) if content is not None else (schema.load_file(path), "")
     if digest != config.policy_sha256:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY}")
     return policy
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(content: bytes, path: str) -> tuple[document.Policy, str]:
+def _loaded(content: bytes, path: str) -> tuple[schema.Policy, str]:
     """Read once: the gateway loads it before it answers anybody."""
-    policy = document.load(content, path)
-    return policy, document.digest(policy)
+    policy = schema.load(content, path)
+    return policy, schema.digest(policy)
 
 
 # --- the words ----------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
         raise LoopError(f"this cycle has opened its pull request already: {story.own_pull.get('url')}")
     policy = deployed_policy(asking.config)
     text = f"{asked.title}\n{asked.body}"
-    found = gate.judge_text(policy, clone.dest, "the pull request", text)
+    found = rules.judge_text(policy, clone.dest, "the pull request", text)
     if len(asked.title) > MAX_TITLE or len(asked.body) > MAX_BODY:
         raise LoopError(f"the pull request's title or body is longer than {MAX_TITLE} or {MAX_BODY} characters")
     if found or not asked.title.isprintable():
@@ -324,7 +324,7 @@ def open_pull(asking: Asking, clone: pristine.Clone, branch: str, title: str, bo
     asking.note("opening", repo=clone.repo, branch=branch)
     forge = asking.forge
     try:
-        return forge.create_pull(clone.repo, title=title, body=body, head=branch, base=clone.version, draft=True)
+        return forge.create_draft_pull(clone.repo, title=title, body=body, head=branch, base=clone.version)
     except Refused as error:
         there = [one for one in forge.pulls(clone.repo, state="open", head=branch) if _from(one, clone.repo)]
         if error.status == 422 and there:

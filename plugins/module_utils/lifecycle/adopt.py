@@ -30,6 +30,7 @@ from ..base.errors import LoopError
 from ..base.files import inside, remove_tree
 from ..cell import cells
 from ..cell.cells import ID, PARTS, Cell
+from ..cell.memory import copy as copy_memory
 from .layout import Layout
 
 Json = dict[str, Any]
@@ -334,7 +335,7 @@ def _copy_memory(layout: Layout, target: str) -> list[str]:
         _own(target, 0o700, entry.pw_uid, _gid(layout.group, entry.pw_gid))
         os.chmod(os.path.dirname(target), cells.OPEN)  # nothing else of that user runs
         try:
-            left_out = cells.copy_memory(layout.user, memory, target)["left_out"]
+            left_out = copy_memory(layout.user, memory, target)["left_out"]
         finally:
             os.chmod(os.path.dirname(target), cells.CLOSED)
         if left_out:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ..base.errors import LoopError
@@ -21,7 +22,7 @@ from ..cycle import handover
 from ..gateway import kept as kept_by_gateway
 from ..host import settings, systemd
 from ..host.settings import Settings
-from ..proof import receipts, rollout
+from ..proof import installed, rollout, rollout_ledger, timer_hold
 from ..release import agents, pypi_tools
 from .layout import Layout
 from .older_layout import plan
@@ -141,7 +142,8 @@ def rollouts(config_path: str) -> dict[str, Any]:
         install_dir = settings.load(config_path, keys=["install_dir"])["install_dir"]
     except LoopError:
         return {"under_way": None, "doubts": {}}  # nothing deployed, or nothing that could be read; apply mends it
-    return {"under_way": rollout.under_way(install_dir), "doubts": rollout.doubts(install_dir)}
+    begun = rollout_ledger.read(install_dir).under_way
+    return {"under_way": begun.document() if begun else None, "doubts": rollout_ledger.rejected(install_dir)}
 
 
 def _timer(unit: str) -> dict[str, Any]:
@@ -210,14 +212,14 @@ def loop(config_path: str, last: int = 5) -> dict[str, Any] | None:
     config = settings.load(config_path)
     release = os.path.realpath(f"{config.install_dir}/current")
     try:
-        installed: dict[str, Any] = receipts.installed(config)
-        proof: dict[str, Any] = receipts.unprivileged(config)
+        there: dict[str, Any] = asdict(installed.now(config))
+        proof: dict[str, Any] = timer_hold.by_settings(config).shown()
     except LoopError as error:
-        installed, proof = {}, {"matches": False, "reason": str(error)}
+        there, proof = {}, {"matches": False, "reason": str(error)}
     return {
         "settings": dict(config),
         "engine": os.path.basename(release) if os.path.isdir(release) else "",
-        "installed": installed,
+        "installed": there,
         "proof": proof,
         "secrets": handover.look(config),
         "back": rollout.back(config),

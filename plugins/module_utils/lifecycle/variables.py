@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..base.errors import LoopError, printable, without_passwords
 from ..git.remotes import check_engine, remote_of
 from ..host import secrets_file
-from ..policy import document, paths
+from ..policy import compose, paths
 from ..release import agents
 
 PREFIX = "engineering_loop_"
@@ -320,7 +320,7 @@ def _ports(ports: Sequence[Any]) -> None:
 
 
 def _policy(overlay: Mapping[str, Any], widen: Sequence[str]) -> None:
-    document.check_overlay(overlay, widen)
+    compose.check_overlay(overlay, widen)
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

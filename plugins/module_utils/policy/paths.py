@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a path is: below what may be changed, one of the files that a guard protects, or something in disguise.
+"""Which paths a change may touch: what a guard protects, what lies below the allowed prefixes, what is in disguise.
 
 docs/gate-policy.md says where the lists come from.
 """
@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import pathlib
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..base.errors import LoopError
+from ..base.files import inside
+from ..base.untrusted import show
+from .change import Change, Violation, encoded
+from .diff import ESCAPES
+from .schema import Policy
 
 MAX_PATH = 4096  # no host could check a longer one out
 
@@ -117,19 +123,40 @@ def protector(guard: str) -> Callable[[str], bool]:
     def match(path: str) -> bool:
         low = path.casefold()
         parts = low.split("/")
-        return is_name(parts[-1]) or not folders.isdisjoint(parts) or is_path(low)
+        return bool(is_name(parts[-1])) or not folders.isdisjoint(parts) or bool(is_path(low))
 
     return match
 
 
-def _any_of(globs: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a text matches one of the globs. To compile them all would take longer than to judge a small change."""
-    exact = {glob for glob in globs if "*" not in glob}
-    starts = tuple({glob[:-1] for glob in globs if glob.find("*") == len(glob) - 1})
-    ends = tuple({glob[1:] for glob in globs if glob.rfind("*") == 0})
-    others = {glob for glob in globs if "*" in glob[1:-1] or glob.count("*") > 1}
-    other = re.compile("|".join(map(fnmatch.translate, sorted(others))) or "(?!)").match
-    return lambda text: text in exact or text.startswith(starts) or text.endswith(ends) or other(text) is not None
+Matcher = Callable[[str], str]
+SPECIAL = re.compile(r"[*?\[]")
+
+
+def _any_of(globs: Iterable[str]) -> Matcher:
+    """A function from a text to the first of the globs that it matches, '' for none.
+
+    Most are names with a star at one end at most: to compile them all would take longer than to judge a small change.
+    """
+    rules = [glob for glob in globs if glob]
+    exact, starts, ends, others = set(), [], [], []
+    for glob in rules:
+        if not SPECIAL.search(glob):
+            exact.add(glob)
+        elif glob[-1] == "*" and not SPECIAL.search(glob[:-1]):
+            starts.append(glob[:-1])
+        elif glob[0] == "*" and not SPECIAL.search(glob[1:]):
+            ends.append(glob[1:])
+        else:
+            others.append(glob)
+    heads, tails = tuple(starts), tuple(ends)
+    other = re.compile("|".join(map(fnmatch.translate, others)) or "(?!)").match
+
+    def match(text: str) -> str:
+        if text in exact or text.startswith(heads) or text.endswith(tails) or other(text):
+            return next(glob for glob in rules if fnmatch.fnmatchcase(text, glob))
+        return ""
+
+    return match
 
 
 # --- what may be changed at all --------------------------------------------------------------------------
@@ -145,8 +172,7 @@ def normal_prefix(prefix: str) -> str:
 
 def is_below(path: str, prefixes: Sequence[str]) -> bool:
     """Whether a path is one of the allowed ``prefixes`` or lies below one."""
-    tops = map(normal_prefix, prefixes)
-    return any(top in (".", path) or path.startswith(f"{top}/") for top in tops)
+    return any(top == "." or inside(path, top) for top in map(normal_prefix, prefixes))
 
 
 # --- disguises -------------------------------------------------------------------------------------------
@@ -187,3 +213,86 @@ def is_git_itself(path: str) -> bool:
     seen = "".join(char for char in path if char.isprintable() and not UNSEEN.match(char))
     plain = unicodedata.normalize("NFKC", seen)
     return any(GIT_ITSELF.fullmatch(part) for part in on_windows(plain).split("/"))
+
+
+# --- the judgement -------------------------------------------------------------------------------------
+
+
+def _denier(globs: Sequence[str]) -> Matcher:
+    """A function from a path to the first of the denied globs that matches it, '' for none.
+
+    Like the engine, a star crosses slashes. Beyond it case is ignored as well, and a glob without a slash also matches
+    a name in any directory.
+    """
+    whole = _any_of(globs)
+    folded = _any_of(glob.casefold() for glob in globs)
+    bare = _any_of(glob.casefold() for glob in globs if "/" not in glob)
+
+    def match(path: str) -> str:
+        low = path.casefold()
+        return whole(path) or folded(low) or bare(posixpath.basename(low))
+
+    return functools.lru_cache(maxsize=1024)(match)
+
+
+def spares(switch: bool | list[str], path: str) -> bool:
+    """Whether a guard leaves a path alone."""
+    if isinstance(switch, bool):
+        return not switch
+    return any(fnmatch.fnmatchcase(path, glob) for glob in switch)
+
+
+def _readings(path: str) -> list[str]:
+    """The path, and what the engine makes of it: it reads git's quoted form and takes it apart by hand."""
+    if re.fullmatch(r"[!#-\[\]-~]+", path):
+        return [path]
+    names = {code: letter for letter, code in ESCAPES.items()}
+    quoted = "".join(
+        f"\\{names[byte]}" if byte in names else chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"
+        for byte in encoded(path)
+    )
+    status = f'"{quoted}"'.split(" -> ", 1)[-1].strip().strip('"')
+    return [path, str(pathlib.PurePosixPath(status))]
+
+
+def _oddities(path: str) -> list[Violation]:
+    """What no honest name has."""
+    name = show(path)
+    found: list[Violation] = []
+    if not is_inside(path):
+        found.append(Violation("paths", name, "not a path inside the repository"))
+    if is_git_itself(path):
+        found.append(Violation("paths", name, "git's own directory"))
+    odd = odd_character(path)
+    if odd:
+        found.append(Violation("names", name, f"has {odd}"))
+    if len(path) > MAX_PATH:
+        found.append(Violation("names", name, f"has {len(path)} characters, allowed: {MAX_PATH}"))
+    return found
+
+
+def path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> Callable[[Change], list[Violation]]:
+    """A function that finds what is wrong with the names of a change. ``prefixes`` of None ask nothing."""
+    denied = _denier(engine.get("denied_path_globs", []))
+    protectors = {guard: protector(guard) for guard in PROTECTED if ours[guard] is not False}
+
+    def judge(change: Change) -> list[Violation]:
+        found: list[Violation] = []
+        for path in (change.path, change.origin):
+            if not path:
+                continue
+            found += _oddities(path)
+            name, disguised = show(path), on_windows(path)
+            for reading in dict.fromkeys((*_readings(path), disguised)):
+                glob = denied(reading)
+                if glob:
+                    found.append(Violation("denied_path_globs", name, f"denied by {glob}"))
+                if prefixes is not None and not is_below(reading, prefixes):
+                    allowed = ", ".join(prefixes) or "nothing"
+                    found.append(Violation("allowed_paths", name, f"outside of what may be changed ({allowed})"))
+            for guard, match in protectors.items():
+                if (match(path) or (disguised != path and match(disguised))) and not spares(ours[guard], path):
+                    found.append(Violation(f"guards.{guard}", name, f"is protected ({guard.replace('_', ' ')})"))
+        return found
+
+    return judge

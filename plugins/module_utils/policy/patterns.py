@@ -26,6 +26,7 @@ PUMPED = 4096
 
 # Only the parser knows what a pattern may match. It is private to re, and the same from Python 3.11 on.
 PARSER: Any = importlib.import_module("re._parser")
+REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 
 
 @contextlib.contextmanager
@@ -83,16 +84,10 @@ def _sample_one(operation: str, argument: Any) -> str:
         return "a"
     if operation == "IN":
         return _member(argument)
-    if operation == "BRANCH":
-        return _sample(argument[1][0])
-    if operation == "SUBPATTERN":
-        return _sample(argument[-1])
-    if operation == "ATOMIC_GROUP":
-        return _sample(argument)
-    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        times: int = min(max(argument[0], 1), 64)
-        return _sample(argument[2]) * times
-    return ""
+    inner = _children(operation, argument)
+    if not inner or operation in ("ASSERT", "ASSERT_NOT"):
+        return ""
+    return _sample(inner[0]) * (min(max(argument[0], 1), 64) if operation in REPEATS else 1)
 
 
 CATEGORY = {"CATEGORY_DIGIT": "0", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}
@@ -116,7 +111,7 @@ def _children(operation: str, argument: Any) -> list[Any]:
         return [argument[-1]]
     if operation == "ATOMIC_GROUP":
         return [argument]
-    if operation in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+    if operation in REPEATS:
         return [argument[2]]
     return []
 
@@ -171,12 +166,8 @@ def _required(tree: Any) -> tuple[str, ...]:
             run += chr(argument)
             continue
         best, run = better(best, (run,) if run else ()), ""
-        if name == "SUBPATTERN":
-            best = better(best, _required(argument[-1]))
-        elif name == "ATOMIC_GROUP":
-            best = better(best, _required(argument))
-        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT") and argument[0] > 0:
-            best = better(best, _required(argument[2]))
+        if name in ("SUBPATTERN", "ATOMIC_GROUP") or (name in REPEATS and argument[0] > 0):
+            best = better(best, _required(_children(name, argument)[0]))
         elif name == "BRANCH":
             each = [_required(branch) for branch in argument[1]]
             if all(each):

@@ -158,7 +158,7 @@ def open_pull(forge: Forge, repo: str, base: Base, sha: str, title: str, body: s
             return str(pull["html_url"]), False
     if there:
         raise LoopError(f"{there[0]['html_url']} proposed the same and is closed: reopen it, or delete {branch}")
-    made = forge.create_pull(repo, title=title, body=body, head=branch, base=base.branch, draft=True)
+    made = forge.create_draft_pull(repo, title=title, body=body, head=branch, base=base.branch)
     return str(made["html_url"]), True
 
 

@@ -334,16 +334,16 @@ def _check_policy(settings: Settings, sha: str) -> None:
     """Compose the policy that will judge this release, before it is switched to: a refused one must cost nothing."""
     if settings.policy is None:
         return
-    from ..policy import document  # here: it needs PyYAML, which a fresh host lacks
+    from ..policy import compose, schema  # here: it needs PyYAML, which a fresh host lacks
 
     wanted = {"overlay": {}, "handoff_dirs": (), "widen": (), **settings.policy}
     path = os.path.join(_path(settings.install_dir, sha), wanted["base"])
     try:
-        base = read_bytes(path, document.MAX_BYTES)
+        base = read_bytes(path, schema.MAX_BYTES)
         if base is None:
             raise LoopError(f"there is no policy at {path}")
-        document.compose(
-            document.load(base, path, complete=False), wanted["overlay"], wanted["handoff_dirs"], wanted["widen"]
+        compose.compose(
+            schema.load(base, path, complete=False), wanted["overlay"], wanted["handoff_dirs"], wanted["widen"]
         )
     except LoopError as error:
         raise LoopError(f"{sha} is built but not active, for its gate policy is refused: {error}") from error

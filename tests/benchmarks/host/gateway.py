@@ -25,7 +25,7 @@ from engineering_loop_core.forge import app_auth
 from engineering_loop_core.gateway import audit, sessions
 from engineering_loop_core.git import command as gitcmd
 from engineering_loop_core.host import settings, users
-from engineering_loop_core.policy import document
+from engineering_loop_core.policy import schema
 
 RUNS = 11
 UNIT = "bench-gateway.service"
@@ -87,8 +87,8 @@ def push() -> None:
 
 def read_and_search(config: dict[str, object], top: str) -> None:
     """One pass: read every file and look for every pattern in it."""
-    policy = document.load_file(str(config["policy_file"]))
-    patterns = [re.compile(text) for text in document.effective(policy, DEST)["denied_content_patterns"]]
+    policy = schema.load_file(str(config["policy_file"]))
+    patterns = [re.compile(text) for text in schema.effective(policy, DEST)["denied_content_patterns"]]
     for place in Path(top).rglob("*.md"):
         for line in place.read_text(encoding="utf-8").splitlines():
             for pattern in patterns:

@@ -24,7 +24,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import write_atomic
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from changing import Changing
 
 ROOT = os.geteuid() == 0
@@ -109,7 +109,7 @@ class Box:
         policy.write_text(POLICY.replace("RUNS", str(self.runs)))
         policy.chmod(0o640)
         os.chown(policy, 0, gid(LOOP))
-        self.config["policy_sha256"] = document.digest(document.load_file(str(policy)))
+        self.config["policy_sha256"] = schema.digest(schema.load_file(str(policy)))
         write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
         (self.top / "etc/env").chmod(0o600)
         release = {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})}

@@ -18,7 +18,13 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
     systemd as units,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    installed,
+    receipts,
+    rollout,
+    timer_hold,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 from deployed import SEED, SHA, Host, Running, deployed, running
 
@@ -37,7 +43,7 @@ class Systemd:
         self.commands.append(arguments[0])
         if arguments[0] in ("enable", "disable"):
             self.on = arguments[0] == "enable"
-            assert not self.on or receipts.matching(json.loads(self.host.config_file.read_text())).receipt
+            assert not self.on or timer_hold.matching(as_written(self.host)).receipt
         if arguments[0] == "show":
             state = ("enabled", "active") if self.on else ("disabled", "inactive")
             return f"LoadState=loaded\nUnitFileState={state[0]}\nActiveState={state[1]}\nNextElapseUSecRealtime=\n"
@@ -92,10 +98,15 @@ def activate(host: Host, sha: str) -> None:
 
 def prove(host: Host, systemd: Systemd, *, on: bool = True) -> None:
     """What loop_canary and loop_timer do when a cycle was as it should be."""
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
-    releases.mark(host.config["install_dir"], receipts.installed(host.config)["engine_sha"], "proven")
-    assert rollout.settle(str(host.config_file), receipts.matching(host.config).receipt)
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
+    releases.mark(host.config["install_dir"], installed.now(host.config).engine_sha, "proven")
+    assert rollout.end(str(host.config_file), timer_hold.matching(host.config).receipt)
     systemd.on = on
+
+
+def as_written(host: Host) -> Settings:
+    """The host's settings as they stand in their file."""
+    return Settings(json.loads(host.config_file.read_text()))
 
 
 def new_policy(host: Host, number: int = 19) -> None:
@@ -133,11 +144,14 @@ def everything(host: Host) -> dict[str, tuple[bytes, int]]:
 
 
 def undo(host: Host, **options: Any) -> dict[str, Any]:
-    return rollout.undo(str(host.config_file), BUILD, **{"wanted": True, "failed": True, "reason": "two", **options})
+    order = {"timer": options.pop("wanted", True), "reason": options.pop("reason", "two")}
+    failed = options.pop("failed", True)
+    return rollout.undo(str(host.config_file), rollout.Order(**order, **BUILD, **options), failed=failed)
 
 
 def previous(host: Host, **options: Any) -> dict[str, Any]:
-    return rollout.previous(str(host.config_file), BUILD, **{"wanted": True, **options})
+    to, wanted = options.pop("to", ""), options.pop("wanted", True)
+    return rollout.previous(str(host.config_file), rollout.Order(wanted, **BUILD, **options), to=to)
 
 
 def ledger(host: Host) -> dict[str, Any]:

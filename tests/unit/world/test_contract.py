@@ -108,7 +108,7 @@ def test_every_answer_of_the_local_forge_is_one_of_githubs(tmp_path: Path) -> No
 
 def everything(forge: Forge, url: str) -> None:
     """Every method of the client."""
-    assert forge.create_pull(REPO, title="Walk", body="b", head=BRANCH, base="main", draft=True)["draft"]
+    assert forge.create_draft_pull(REPO, title="Walk", body="b", head=BRANCH, base="main")["draft"]
     number = forge.newest_number(REPO)
     assert forge.identity() and forge.may_push(REPO, url) and forge.may_open_pulls(REPO, "main")
     assert forge.repository(REPO) and forge.issue(REPO, number) and forge.issue(REPO, 999) is None
@@ -118,9 +118,7 @@ def everything(forge: Forge, url: str) -> None:
     (pull,) = forge.pulls(REPO, state="open", head=BRANCH)
     assert pull["draft"] and forge.pull_files(REPO, pull["number"])
     forge.request_reviewers(REPO, number, ["AS215932"])
-    assert forge.comment(REPO, number, "seen")["id"] and [one["body"] for one in forge.comments(REPO, number)]
     forge.add_labels(REPO, number, ["docs"])
-    assert "docs" in forge.labels(REPO)
     forge.close_pull(REPO, pull["number"])
     forge.delete_branch(REPO, BRANCH)
     forge.delete_branch(REPO, BRANCH)

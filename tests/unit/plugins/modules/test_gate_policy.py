@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema, strict_yaml
 from ansible_collections.as215932.engineering_loop.plugins.modules import gate_policy
 
 BASE = """\
@@ -61,9 +61,9 @@ def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
 def test_it_writes_once_and_tells_what_it_wrote(host: Host) -> None:
     first = host.run()
     assert first["changed"] is True
-    policy = core.load_file(str(host.dest))
+    policy = schema.load_file(str(host.dest))
     assert first["policy"] == policy
-    assert first["sha256"] == core.digest(policy)
+    assert first["sha256"] == schema.digest(policy)
     assert first["admitted"] == ["/srv/runs"]
     assert first["widened"] == []
     assert first["tightened"] == ["defaults.allowed_handoff_dirs"]
@@ -120,7 +120,7 @@ def test_check_mode_on_a_fresh_host(host: Host) -> None:
 
 
 def test_check_mode_before_the_yaml_library_is_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "HAS_YAML", False)
+    monkeypatch.setattr(strict_yaml, "HAS_YAML", False)
     answer = host.run(_ansible_check_mode=True)
     assert answer["changed"] is True
     assert "PyYAML" in answer["msg"]
@@ -167,7 +167,7 @@ def test_a_widening_is_told_at_every_run(host: Host) -> None:
 def test_an_inline_base_as_data_and_as_text(host: Host) -> None:
     as_file = host.run()["sha256"]
     assert host.run(base_content=BASE)["sha256"] == as_file
-    assert host.run(base_content=core.load(BASE.encode(), "x"))["sha256"] == as_file
+    assert host.run(base_content=schema.load(BASE.encode(), "x"))["sha256"] == as_file
 
 
 def test_backup(host: Host) -> None:
@@ -191,4 +191,4 @@ def test_a_cycle_in_progress_keeps_the_policy_that_it_began_with(host: Host, tmp
     timer = threading.Timer(0.5, lock.unlink)
     timer.start()
     assert host.run(run_lock=str(lock), overlay=tighter, wait=20)["changed"]
-    assert core.load_file(str(host.dest))["defaults"]["max_changed_files"] == 3
+    assert schema.load_file(str(host.dest))["defaults"]["max_changed_files"] == 3

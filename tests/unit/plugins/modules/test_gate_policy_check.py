@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document as core
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose
 from ansible_collections.as215932.engineering_loop.plugins.modules import gate_policy_check
 
 POLICY = {
@@ -75,7 +75,7 @@ def test_each_question(capsys: pytest.CaptureFixture[str], question: dict[str, A
 
 def test_all_at_once_from_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     policy, diff = tmp_path / "policy.yml", tmp_path / "x.diff"
-    policy.write_text(core.compose(POLICY, {}).text)
+    policy.write_text(compose.compose(POLICY, {}).text)
     diff.write_bytes(
         DIFF.encode()
         + b"diff --git a/docs/y b/docs/y\nnew file mode 100644\n--- /dev/null\n+++ b/docs/y\n@@ -0,0 +1 @@\n+\xff\n"

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, installed, receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, published, running
 from forge_store import branches
@@ -33,7 +33,8 @@ def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
     host = deployed(tmp_path, forge)
     monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
-    monkeypatch.setattr(canary, "systemd", host.systemd)
+    monkeypatch.setattr(cycle_run, "systemctl", partial(host.systemd, "systemctl"))
+    monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
     return host
 
 
@@ -71,7 +72,7 @@ def test_what_is_left_is_told_and_tidied_up_later(run: Any, host: Host) -> None:
     assert told["changed"] and told["left"] == first["left"] and told["passed"]
     done = run(cleanup=True)
     assert done["changed"] and done["passed"] and done["left"] == [] and done["cleanup"][0] == f"closed {pull}"
-    forge = canary.Forge(host.config["api_url"], host.forge.token)
+    forge = Forge(host.config["api_url"], host.forge.token)
     assert forge.pulls(REPO, state="open") == [] and forge.approved_issues(REPO) == []
     assert list(forge.branches(REPO)) == ["main"]
     again = run(cleanup=True)
@@ -141,7 +142,7 @@ def closed(host: Host) -> None:
 
 
 def unlabelled(host: Host) -> None:
-    canary.Forge(host.config["api_url"], host.forge.token).remove_label(REPO, ISSUE, "loop:approved")
+    Forge(host.config["api_url"], host.forge.token).remove_label(REPO, ISSUE, "loop:approved")
 
 
 def has_pull(host: Host) -> None:
@@ -178,7 +179,7 @@ def nothing(host: Host) -> None:
         (nothing, {"issue": 999}, f"there is no issue {REPO}#999, or the token may not see it"),
         (nothing, {"issue": -1}, "the docs canary needs the number of its issue"),
         (nothing, {"identity": "mallory"}, f"the token acts as {BOT}, not as mallory"),
-        (nothing, {"max_age": "soon"}, "'soon' is not an age"),
+        (nothing, {"max_age": "soon"}, "'soon' is not a time"),
         (nothing, {"timeout": 0}, "timeout must be at least one second"),
     ],
 )
@@ -222,8 +223,7 @@ def test_one_that_goes_on_without_its_playbook_is_waited_for(run: Any, host: Hos
     def end() -> None:
         while not progress.exists() or "waiting for its end" not in progress.read_text(encoding="utf-8"):
             time.sleep(0.01)
-        installed = receipts.installed(host.config)
-        receipts.write(host.config, "docs", installed, {}, applied_by="ops", overrides=[])
+        receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
         held.__exit__(None, None, None)
 
     other = threading.Thread(target=end)

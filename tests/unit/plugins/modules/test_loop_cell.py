@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_cell
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, git, give, shape, write
@@ -65,7 +65,7 @@ def test_memory_is_swapped(host: Box, run: Run) -> None:
     cell = host.cell()
     write(Path(cell.part("memory")), {"a.md": "new"})
     give(cell.part("memory"), LOOP)
-    cells.take_memory_back(host.config, cell)
+    memory.take_back(host.config, cell.part("memory"))
     foretold = run(what="memory", _ansible_check_mode=True)
     assert foretold["changed"] and shape(host.memory) == {"a.md": "new"}
     answer = run(what="memory")

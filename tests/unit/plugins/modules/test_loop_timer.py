@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts, timer_hold
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
 from deployed import SEED, Host, Running, deployed, running
 
@@ -72,7 +73,7 @@ def apply(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 def prove(host: Host) -> None:
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
 
 
 def test_without_a_proof_the_timer_is_held_and_the_apply_succeeds(apply: Any) -> None:
@@ -218,10 +219,10 @@ def test_a_timer_that_systemd_cannot_read_keeps_nothing_from_being_mended(apply:
 
 def test_an_old_proof_holds_the_timer(apply: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     prove(host)
-    later = receipts._now() + receipts.datetime.timedelta(days=91)
-    monkeypatch.setattr(receipts, "_now", lambda: later)
+    later = receipts.utc_now() + receipts.datetime.timedelta(days=91)
+    monkeypatch.setattr(receipts, "utc_now", lambda: later)
     assert "is older than" in apply(Systemd(), enabled=True, canary_max_age="90d")["held"]
-    assert "is not an age" in apply(Systemd(), enabled=True, canary_max_age="soon")["msg"]
+    assert "canary_max_age 'soon' is not a time" in apply(Systemd(), enabled=True, canary_max_age="soon")["msg"]
 
 
 def test_an_unproven_timer_is_recorded_once_by_whom(apply: Any, host: Host) -> None:
@@ -238,9 +239,9 @@ def test_an_unproven_timer_is_recorded_once_by_whom(apply: Any, host: Host) -> N
     (note,) = Path(host.config["receipts_dir"]).glob("*.note")
     record = json.loads(note.read_text(encoding="utf-8"))
     assert (record["mode"], record["applied_by"], record["overrides"]) == ("unproven", "ops", wanted["overrides"])
-    assert record["proven"] == receipts.installed(host.config) and record["hmac"]
+    assert record["proven"] == asdict(installed.now(host.config)) and record["hmac"]
     again = apply(systemd, **wanted)
     assert not again["changed"] and again["warned"] and not again["proven"]
-    assert receipts.matching(host.config).reason.startswith("nothing was proven")  # a note is no receipt
+    assert timer_hold.matching(host.config).reason.startswith("nothing was proven")  # a note is no receipt
     assert apply(systemd, **{**wanted, "applied_by": "another"})["changed"]
     assert len(list(Path(host.config["receipts_dir"]).glob("*.note"))) == 2

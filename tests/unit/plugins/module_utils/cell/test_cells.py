@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, give, shape, uid, write
@@ -105,12 +104,14 @@ def test_a_full_disk_leaves_nothing_half_made(host: Box, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("when", ["home", "memory", "manifest"])
 def test_whatever_fails_nothing_half_made_stays(host: Box, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    step = {"home": "_give_home_files", "memory": "copy_memory", "manifest": "write_manifest"}[when]
+    step = {"home": (cells, "_give_home_files"), "memory": (memory, "copy"), "manifest": (cells, "write_manifest")}[
+        when
+    ]
 
     def fail(*_words: Any, **_more: Any) -> None:
         raise LoopError("no space left on device")
 
-    monkeypatch.setattr(cells, step, fail)
+    monkeypatch.setattr(*step, fail)
     with pytest.raises(LoopError, match="no space left"):
         host.cell()
     assert os.listdir(host.runs) == []
@@ -185,197 +186,6 @@ def test_a_name_is_when_and_by_whom() -> None:
     for invocation in ("0123456789abcdef", ""):
         assert cells.ID.fullmatch(cells.new_id(invocation))
     assert cells.new_id("0123456789abcdef").endswith("Z-01234567")
-
-
-# --- memory
-
-
-def test_memory_is_copied_with_bounds_and_follows_nothing(host: Box) -> None:
-    outside = host.top / "etc" / "secret"
-    outside.write_text("root's")
-    outside.chmod(0o644)
-    host.remember({"plain.md": "plain\n", "d/e/f.md": "f\n"})
-    memory = host.memory
-    (memory / "link.md").symlink_to(outside)
-    (memory / "linked").symlink_to(host.top / "etc")
-    os.mkfifo(memory / "pipe")
-    (memory / "closed").write_text("root's own")
-    (memory / "closed").chmod(0o600)
-    (memory / "\x1b[2J").symlink_to("x")
-    os.utime(memory / "plain.md", (1e9, 1e9))
-    (memory / "large.bin").touch()
-    os.truncate(memory / "large.bin", cells.MEMORY_BYTES + 1)
-    deep = memory
-    for _unused in range(cells.MEMORY_DEPTH + 3):
-        deep = deep / "x"
-    write(deep, {"deep.md": "deep"})
-    target = host.top / "target"
-    target.mkdir()
-    give(target, LOOP)
-    os.chown(memory / "closed", uid(LOOP), -1)
-    told = cells.copy_memory(LOOP, str(memory), str(target))
-    assert shape(target) == {"plain.md": "plain\n", "d/e/f.md": "f\n", "closed": "root's own"}
-    assert os.stat(target / "plain.md").st_mtime == 1e9
-    assert sorted(told["left_out"]) == ["\\x1b[2J", "large.bin", "link.md", "linked", "pipe", "/".join("x" * 9)]
-    assert told["bytes"] == len("plain\nf\nroot's own")
-    assert {os.lstat(base).st_uid for base, _folders, _names in os.walk(target)} == {uid(LOOP)}
-
-
-def test_who_is_already_that_user_copies_the_same(host: Box) -> None:
-    host.config.update(user="root", group="root")
-    write(host.memory, {"a.md": "a\n", "b/c.md": "c\n"})
-    (host.memory / "link").symlink_to("a.md")
-    os.mkfifo(host.memory / "pipe")
-    cell = host.cell()
-    assert shape(cell.part("memory")) == {"a.md": "a\n", "b/c.md": "c\n"}
-    write(Path(cell.part("memory")), {"a.md": "new\n"})
-    told = cells.take_memory_back(host.config, cell)
-    assert told == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
-    assert shape(host.memory) == {"a.md": "new\n", "b/c.md": "c\n"}
-
-
-def test_many_files_of_memory_are_cut(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MEMORY_FILES", 20)
-    host.remember({f"{number:03}": "x" for number in range(30)})
-    told = cells.copy_memory(LOOP, str(host.memory), host.cell().part("home"))
-    assert (told["files"], told["bytes"]) == (20, 20)
-    assert told["left_out"] == ["everything after 20 files"]
-
-
-def test_all_of_memory_together_is_bounded(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MEMORY_BYTES", 100)
-    host.remember({"a": "x" * 60, "b": "x" * 60, "c": "x" * 40})
-    told = cells.copy_memory(LOOP, str(host.memory), host.cell().part("home"))
-    assert (told["bytes"], told["left_out"]) == (100, ["b"])
-
-
-def test_a_file_that_the_loops_user_cannot_read_stops_nothing(host: Box) -> None:
-    host.remember({"mine.md": "mine\n", "roots.md": "root's\n"})
-    os.chown(host.memory / "roots.md", 0, 0)
-    (host.memory / "roots.md").chmod(0o600)
-    cell = host.cell()
-    assert shape(cell.part("memory")) == {"mine.md": "mine\n"}
-
-
-def test_without_a_memory_a_cell_begins_with_none(host: Box) -> None:
-    host.memory.rmdir()
-    assert shape(host.cell().part("memory")) == {}
-    assert cells.copy_memory(LOOP, str(host.memory), "/nowhere") == {"files": 0, "bytes": 0, "left_out": []}
-
-
-def learned(cell: Cell, files: dict[str, str]) -> None:
-    write(Path(cell.part("memory")), files)
-    give(cell.part("memory"), LOOP)
-
-
-def test_what_was_learned_is_the_next_ones_memory(host: Box) -> None:
-    host.remember({"a.md": "old\n"})
-    cell = host.cell()
-    assert cells.take_memory_back(host.config, cell)["changed"] is False
-    assert not os.path.exists(f"{host.memory}.previous")
-    learned(cell, {"a.md": "new\n", "b/c.md": "c\n"})
-    assert cells.take_memory_back(host.config, cell) == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
-    assert shape(host.memory) == {"a.md": "new\n", "b/c.md": "c\n"}
-    assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
-    assert (os.lstat(host.memory).st_uid, os.lstat(host.memory).st_gid, mode(host.memory)) == (0, gid(LOOP), 0o750)
-    assert not may(LOOP, host.memory, os.W_OK) and may(LOOP, host.memory, os.R_OK | os.X_OK)
-    # Unchanged, so the one before the last change stays to be had.
-    assert cells.take_memory_back(host.config, host.cell("20260131T120001Z-1a2b3c4d"))["changed"] is False
-    assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
-    assert sorted(os.listdir(host.memory.parent)) == ["cycles", "gate", "memory", "memory.previous", "pristine", "runs"]
-
-
-def test_a_hostile_memory_brings_no_link_and_no_pipe(host: Box) -> None:
-    cell = host.cell()
-    memory = Path(cell.part("memory"))
-    (memory / "passwd").symlink_to("/etc/shadow")
-    (memory / "up").symlink_to(host.top)
-    os.mkfifo(memory / "pipe")
-    (memory / "sh").write_text("#!/bin/sh\n")
-    (memory / "sh").chmod(0o6777)
-    give(memory, LOOP)
-    (memory / "sh").chmod(0o6777)
-    told = cells.take_memory_back(host.config, cell)
-    assert sorted(told["left_out"]) == ["passwd", "pipe", "up"]
-    assert shape(host.memory) == {"sh": "#!/bin/sh\n"}
-    assert mode(host.memory / "sh") & 0o7111 == 0
-
-
-@pytest.mark.parametrize("how", ["link", "file", "closed", "gone", "pipe"])
-def test_a_memory_that_is_no_directory_keeps_the_one_before(host: Box, how: str) -> None:
-    host.remember({"a.md": "old\n"})
-    cell = host.cell()
-    memory = Path(cell.part("memory"))
-    subprocess.run(["rm", "-rf", memory], check=True)
-    if how == "link":
-        memory.symlink_to(host.top / "etc")
-    elif how == "file":
-        memory.write_text("x")
-    elif how == "pipe":
-        os.mkfifo(memory)
-    elif how == "closed":
-        memory.mkdir(mode=0)
-        os.chown(memory, uid(LOOP), -1)
-        memory.chmod(0)
-    if how == "closed":
-        with pytest.raises(LoopError, match=r"memory is no directory to enter .Permission denied."):
-            cells.take_memory_back(host.config, cell)
-    else:
-        with pytest.raises(LoopError, match="memory is no directory any more"):
-            cells.take_memory_back(host.config, cell)
-    assert shape(host.memory) == {"a.md": "old\n"}
-
-
-def test_memory_is_swapped_and_swapped_back(host: Box) -> None:
-    with pytest.raises(LoopError, match=r"there is no earlier memory: .*memory.previous is missing"):
-        cells.swap_memory(host.config)
-    host.remember({"a.md": "old\n"})
-    cell = host.cell()
-    learned(cell, {"a.md": "new\n"})
-    cells.take_memory_back(host.config, cell)
-    assert "is the memory of before again" in cells.swap_memory(host.config)
-    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "old\n"}, {"a.md": "new\n"})
-    cells.swap_memory(host.config)
-    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "new\n"}, {"a.md": "old\n"})
-
-
-@pytest.mark.parametrize("renames", range(3))
-@pytest.mark.parametrize("what", ["take", "swap"])
-def test_killed_between_two_renames_no_memory_is_lost(
-    host: Box, monkeypatch: pytest.MonkeyPatch, what: str, renames: int
-) -> None:
-    host.remember({"a.md": "1\n"})
-    first = host.cell()
-    learned(first, {"a.md": "2\n"})
-    cells.take_memory_back(host.config, first)
-    second = host.cell("20260131T120001Z-1a2b3c4d")
-    learned(second, {"a.md": "3\n"})
-    real, done = os.rename, 0
-
-    class Killed(BaseException):
-        pass
-
-    def rename(one: str, other: str, **more: Any) -> None:
-        nonlocal done
-        if done == renames:
-            raise Killed
-        done += 1
-        real(one, other, **more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "rename", rename)
-        with contextlib.suppress(Killed):
-            cells.take_memory_back(host.config, second) if what == "take" else cells.swap_memory(host.config)
-    cells.recover(host.config)
-    now, before = shape(host.memory).get("a.md"), shape(f"{host.memory}.previous").get("a.md")
-    assert now in ("1\n", "2\n", "3\n")
-    assert not os.path.exists(f"{host.memory}.swap")
-    if what == "swap":
-        assert {now, before} == {"1\n", "2\n"}
-    third = host.cell("20260131T120002Z-1a2b3c4d")
-    learned(third, {"a.md": "4\n"})
-    assert cells.take_memory_back(host.config, third)["changed"]
-    assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "4\n"}, {"a.md": now})
 
 
 # --- the manifest

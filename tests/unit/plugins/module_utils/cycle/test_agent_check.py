@@ -114,7 +114,7 @@ def test_as_root_sees_it(tmp_path: Path) -> None:
     config = settings(install_dir=str(tmp_path), agent_programs=["pi", "other"])
     assert agent_check.check(config, KEY) == ["pi"]  # there is no engine yet
     wanted = {"package": "p", "version": "1", "integrity": "i", "lock": "", "program": "other"}
-    assert agent_check.check({**config, "agent": wanted}, {}, expected=True) == ["other"]
+    assert agent_check.check(Settings(config, agent=wanted), {}, expected=True) == ["other"]
     (tmp_path / "current" / handover.OWN_POLICY).parent.mkdir(parents=True)
     policy(tmp_path / "current" / handover.OWN_POLICY, "backends: {default: claude-code}")
     with pytest.raises(LoopError, match="starts claude as the agent, which would not be shut in"):

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,23 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, prepare, settle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import (
+    engine_run,
+    handover,
+    prepare,
+    settle,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import document
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from celled import LOOP, NEEDS_ROOT, Box, box
 from deployed import OTHER, REPO, SEED, SHA, Host, Running, deployed, running
 from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
 COLLECTIONS = Path(__file__).resolve().parents[5] / ".collections"
-HANDED: dict[str, Any] = {
-    "environment": {"OPENAI_API_KEY": "k"}, "model_policy": "", "hidden": [], "network": 0, "probe": False,
-}  # fmt: skip
+HANDED = handover.Handover(environment={"OPENAI_API_KEY": "k"})
 HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] [--max-runs-per-day=N]
                                       [--max-cost-usd-per-day N]
   --repo OWNER/NAME     repeatable
@@ -63,7 +68,7 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
     host = deployed(tmp_path, forge)
-    host.config["policy_sha256"] = document.digest(document.load_file(host.config["policy_file"]))
+    host.config["policy_sha256"] = schema.digest(schema.load_file(host.config["policy_file"]))
     host.config["user"] = pwd.getpwuid(os.geteuid()).pw_name
     host.write_config()
     return host
@@ -100,7 +105,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def command(host: Host, help_text: str = HELP, **config: Any) -> list[str]:
-    return engine_run.engine_command({**inside(host), **config}, "/engine", help_text)
+    return engine_run.engine_command(Settings(inside(host), **config), "/engine", help_text)
 
 
 def test_the_command_line(host: Host) -> None:
@@ -139,7 +144,7 @@ def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
 
 def test_the_engines_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"OPENAI_API_KEY": "k", "HTTPS_PROXY": "http://proxy:3128"}
-    handed = {**HANDED, "environment": secrets}
+    handed = replace(HANDED, environment=secrets)
     seen = engine_run.engine_environment(inside(host), handed)
     assert seen["OPENAI_API_KEY"] == "k" and "GH_TOKEN" not in seen
     assert seen["HYRULE_POLICY_FILE"] == host.config["policy_file"]
@@ -156,7 +161,7 @@ def test_a_model_policy_that_no_cycle_could_see_and_a_trace_are_in_the_cell(host
     Path(config["daemon_state_dir"]).mkdir(parents=True)
     names = {"HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH": "/var/log/trace", "HYRULE_MODEL_POLICY_FILE": "/etc/mine.yml"}
     for _again in range(2):
-        seen = engine_run.engine_environment(config, {**HANDED, "environment": names, "model_policy": "version: 1\n"})
+        seen = engine_run.engine_environment(config, replace(HANDED, environment=names, model_policy="version: 1\n"))
     policy, state = Path(seen["HYRULE_MODEL_POLICY_FILE"]), config["daemon_state_dir"]
     assert (str(policy.parent), policy.read_text()) == (state, "version: 1\n")
     assert seen["HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"] == f"{state}/agent-core-trace.jsonl"
@@ -294,13 +299,14 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         echo $$ > {host.top}/engine; while true; do sleep {long}; done""",
     )
     script = """if True:
-        import json, signal, sys
-        from ansible_collections.as215932.engineering_loop.plugins.module_utils import cycle
-        signal.signal(signal.SIGTERM, cycle._stop)
+        import signal, sys
+        from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, handover
+        from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+        signal.signal(signal.SIGTERM, engine_run._stop)
         try:
-            config = {**json.load(open(sys.argv[1])), "daemon_state_dir": "/s", "workspace_dir": "/w"}
-            cycle.run_engine(config, cycle.engine_environment(config, {"environment": {}, "model_policy": ""}))
-        except cycle.LoopError as error:
+            config = settings.Settings(settings.load(sys.argv[1]), daemon_state_dir="/s", workspace_dir="/w")
+            engine_run.run_engine(config, engine_run.engine_environment(config, handover.Handover()))
+        except engine_run.LoopError as error:
             print(error)
     """
     runner = subprocess.Popen(
@@ -357,7 +363,8 @@ def test_many_lines_that_look_like_one_cost_little() -> None:
 
 WATCH = """if True:
     import sys
-    from ansible_collections.as215932.engineering_loop.plugins.module_utils import watch, wire
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import watch
     place, pid, config = sys.argv[1:]
     wire.place = lambda _config: place
     watch.systemctl = lambda *words: open(pid).read() if words[0] == "show" else ""

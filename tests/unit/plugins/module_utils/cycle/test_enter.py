@@ -61,7 +61,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
     with enter.opened(host.config, cell, ["git", "log"]) as words:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
-        assert given == {"environment": {}, "model_policy": "", "cell": cell.path, "network": NETWORK}
+        assert handover.Handover(**given) == handover.Handover(cell=cell.path, network=NETWORK)
         assert sessions.listing(host.config) == [] and "gate.socket" not in "".join(words)
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
@@ -88,10 +88,12 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
         assert sessions.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
         assert f"Wants={host.config['unit']}-gate.socket" in options(words)
     policy = f"{host.release}/{handover.OWN_POLICY}"
-    assert given == {
-        "environment": {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}, "model_policy": "",
-        "hidden": [f"{host.top}/etc/env"], "cell": cell.path, "network": NETWORK,
-    }  # fmt: skip
+    assert handover.Handover(**given) == handover.Handover(
+        environment={"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy},
+        hidden=[f"{host.top}/etc/env"],
+        cell=cell.path,
+        network=NETWORK,
+    )
     assert sessions.listing(host.config) == []  # nobody asks after the end
     subprocess.run(["rm", "-r", sessions.directory(host.config)], check=True)
     secrets(host).rmdir()

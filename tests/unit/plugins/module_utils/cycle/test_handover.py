@@ -21,12 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from celled import LOOP, NEEDS_ROOT, Box, box, gid, uid, write
 from changing import Changing
 
-HANDED: dict[str, Any] = {
-    "environment": {"A": "caf\u00e9"},
-    "cell": "/c",
-    "refused": "",
-    "over_budget": "",
-}
+HANDED = handover.Handover(environment={"A": "caf\u00e9"}, cell="/c")
 
 
 @pytest.fixture
@@ -153,11 +148,11 @@ def test_all_of_their_variables_at_once_are_acted_on_or_named(host: Box) -> None
         assert f"chown root:root {path}; chmod 0600 {path}" in note
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
     policy = f"{host.release}/{handover.OWN_POLICY}"
-    assert (handed["environment"][handover.MODEL_POLICY], handed["model_policy"]) == (policy, "")
+    assert (handed.environment[handover.MODEL_POLICY], handed.model_policy) == (policy, "")
     names = {line.split("=")[0] for line in THEIRS.splitlines()}
     gone = {name for name in names if name.startswith(("GIT_", "ENGINEERING_LOOP_GITHUB_"))}
-    assert set(handed["environment"]) == names - gone
-    assert handed["hidden"] == [f"{host.top}/etc/env", f"{host.top}/etc/key.pem"]
+    assert set(handed.environment) == names - gone
+    assert handed.hidden == [f"{host.top}/etc/env", f"{host.top}/etc/key.pem"]
 
 
 @NEEDS_ROOT
@@ -286,7 +281,7 @@ def test_a_model_policy_of_the_hosts_own_goes_over_as_it_is(host: Box) -> None:
     render(host, "GH_TOKEN=t\nHYRULE_MODEL_POLICY_FILE=TOP/mine.yml\n", mode=0o600)
     assert handover.look(host.config) == {"problem": "", "notes": [], "loose": []}
     handed = handover.for_cycle(host.config, handover.secrets(host.config))
-    assert handed["model_policy"] == "version: 1\n"
+    assert handed.model_policy == "version: 1\n"
     for inner in ("current", f"releases/{'0' * 40}"):  # what is meant is the release of today
         told = {handover.MODEL_POLICY: f"{host.top}/opt/{inner}/{handover.OWN_POLICY}"}
         assert handover.model_policy(host.config, told) == f"{host.release}/{handover.OWN_POLICY}"

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
 from gated import gateway_of
 
@@ -48,7 +49,7 @@ def refusal(host: Box) -> str:
     return str(caught.value)
 
 
-def handed(host: Box) -> dict[str, Any]:
+def handed(host: Box) -> handover.Handover:
     host.write_config()
     assert prepare.main(host.config_file) == 0
     return handover.take(host.config)
@@ -138,7 +139,7 @@ def test_a_policy_has_to_admit_the_handoffs(host: Box) -> None:
 
 def test_a_place_for_cells_that_is_not_roots(host: Box) -> None:
     host.runs.chmod(0o777)
-    assert "must be a directory of root's that nobody else can write" in handed(host)["refused"]
+    assert "must be a directory of root's that nobody else can write" in handed(host).refused
 
 
 def test_a_file_for_the_home_or_a_cache_that_is_missing(host: Box) -> None:
@@ -188,7 +189,7 @@ def test_the_timer_starts_only_what_was_proven(host: Box, monkeypatch: pytest.Mo
         prepare.check_proven(host.config, "timer")
     prepare.check_proven(Settings(host.config, canary_required=False), "timer")
     how = {"cycle": "20260101T000000Z-00000000"}
-    receipts.write(host.config, "docs", receipts.installed(host.config), how, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), how, applied_by="ops", overrides=[])
     prepare.check_proven(host.config, "timer")
     (host.top / f"systemd/{host.config['unit']}-watch.service").write_text("[Service]\nNice=1\n")
     with pytest.raises(LoopError, match="not proven"):  # the watch is part of what was proven
@@ -235,15 +236,15 @@ def test_what_a_cycle_gets(host: Box, capfd: pytest.CaptureFixture[str]) -> None
     assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o400, uid(LOOP))
     found = handover.take(host.config)
     policy = f"{host.release}/{handover.OWN_POLICY}"
-    assert found["environment"] == {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}
-    assert (found["refused"], found["model_policy"]) == ("", "") and "token" not in found
+    assert found.environment == {"OPENAI_API_KEY": "k", "HYRULE_MODEL_POLICY_FILE": policy}
+    assert (found.refused, found.model_policy) == ("", "") and "token" not in asdict(found)
     assert audit.read(host.config, last(host)["cycle"])[0]["what"] == "refresh"
     record = last(host)
-    assert (record["outcome"], record["cell"], record["trigger"]) == ("running", found["cell"], "manual")
+    assert (record["outcome"], record["cell"], record["trigger"]) == ("running", found.cell, "manual")
     assert (record["engine"], record["token"]["kind"]) == ({"sha": SHA}, "break-glass")
     assert [(one["dest"], one["status"]) for one in record["clones"]] == [("app", "cloned"), ("none", "failed")]
     assert "clone none failed: " in capfd.readouterr().out
-    cell = cells.Cell(found["cell"])
+    cell = cells.Cell(found.cell)
     manifest = cells.manifest_of(cell)
     assert (manifest["engine"], manifest["agents"], manifest["trigger"]) == (SHA, 0, "manual")
     assert manifest["invocation"] == os.environ["INVOCATION_ID"]
@@ -289,8 +290,8 @@ def test_secrets_that_are_not_fit_are_a_refusal_and_no_run(host: Box, text: str 
         file.write_text(text)
         file.chmod(mode)
     found = handed(host)
-    assert reason in found["refused"] and (found["environment"], found["cell"]) == ({}, "")
-    assert "hunter2" not in json.dumps([found, last(host)])
+    assert reason in found.refused and (found.environment, found.cell) == ({}, "")
+    assert "hunter2" not in json.dumps([asdict(found), last(host)])
     assert (last(host)["outcome"], budget.today(host.config)["runs"], os.listdir(host.runs)) == ("refused", [], [])
 
 
@@ -305,26 +306,26 @@ def test_a_gateway_that_the_forge_would_not_let_in(host: Box, text: str, reason:
     (host.top / "etc/env").write_text(text)
     with gateway_of(host):
         found = handed(host)
-    assert reason in found["refused"] and found["cell"] == "" and last(host)["outcome"] == "refused"
+    assert reason in found.refused and found.cell == "" and last(host)["outcome"] == "refused"
     assert sessions.listing(host.config) == [] and budget.today(host.config)["runs"] == []
 
 
 def test_without_a_gateway_there_is_no_cycle(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "REFRESH_SECONDS", 0.2)
     found = handed(host)
-    assert "the gateway to the forge does not answer" in found["refused"] and os.listdir(host.runs) == []
+    assert "the gateway to the forge does not answer" in found.refused and os.listdir(host.runs) == []
 
 
 def test_secrets_in_a_directory_of_anothers_could_be_anothers(host: Box) -> None:
     (host.top / "etc").chmod(0o777)
-    assert "may be written by others: root does not work below it" in handed(host)["refused"]
+    assert "may be written by others: root does not work below it" in handed(host).refused
 
 
 def test_the_day_is_used_up(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
     for invocation in ("a", "b"):
         budget.take(host.config, invocation, "manual")
     found = handed(host)
-    assert found["over_budget"].startswith("2 of 2 runs were started today") and found["environment"] == {}
+    assert found.over_budget.startswith("2 of 2 runs were started today") and found.environment == {}
     assert last(host)["outcome"] == "over_budget" and os.listdir(host.runs) == []
     assert capfd.readouterr().out.startswith("cycle over_budget after 0 s: 2 of 2 runs were started today")
 
@@ -346,7 +347,7 @@ def test_every_refusal_is_a_record_and_one_line(
         host.config["home_files"] = [{"src": "/none", "dest": "x"}]
     found = handed(host)
     record = last(host)
-    assert found["refused"] == record["detail"] != "" and record["outcome"] == "refused"
+    assert found.refused == record["detail"] != "" and record["outcome"] == "refused"
     assert record["trigger"] == ("timer" if spoil == "proof" else "manual")
     assert capfd.readouterr().out.count("\n") == 1 and os.listdir(host.runs) == []
 
@@ -356,7 +357,7 @@ def test_a_crash_of_our_own_is_a_refusal(
 ) -> None:
     host.config["home_files"] = [5]  # settings that no role would write
     found = handed(host)
-    assert found["refused"] == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
+    assert found.refused == "the cycle could not be prepared (TypeError), see the journal" == last(host)["detail"]
     assert "Traceback" in capfd.readouterr().err and os.listdir(host.runs) == []
 
 

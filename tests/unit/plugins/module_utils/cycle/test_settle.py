@@ -415,15 +415,15 @@ def test_a_clone_that_was_replaced_is_let_go_after_all_that_borrowed_from_it(
     give(host.config["pristine_dir"], GATE)
     cell = host.kept("20200201T000000Z-1a2b3c4d")
     host.config["quarantine_keep"].update(age="36500d")
-    settle.let_go(host.config)
+    settle.retention(host.config)
     assert replaced.exists()
     cells.remove(cell)
     host.kept("20200401T000000Z-1a2b3c4d")
     host.config["quarantine_keep"].update(min_age="36500d")
-    settle.let_go(host.config)
+    settle.retention(host.config)
     assert replaced.exists()
     host.config["quarantine_keep"].update(min_age="7d")
-    settle.let_go(host.config)
+    settle.retention(host.config)
     assert not replaced.exists()
     assert f"{replaced.name} in {replaced.parent}, which was damaged, let go" in capfd.readouterr().out
 

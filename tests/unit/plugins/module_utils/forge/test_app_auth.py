@@ -251,20 +251,20 @@ def test_a_minted_token_that_ends_or_may_too_little_says_so(host: Host) -> None:
         return
     change(host, permissions={"contents": "read", "issues": "write", "metadata": "read"}, token_seconds=3600)
     minted = Forge(host.forge.api_url, token(host).token)
-    minted.comment(REPO, ISSUE, "may")
+    minted.add_labels(REPO, ISSUE, ["docs"])
     needed = r"HTTP 403 \(Resource not accessible by integration\); .*the permission pull_requests=write \(to an"
     with pytest.raises(LoopError, match=needed):
         minted.request_reviewers(REPO, ISSUE, [BOT])
     assert not minted.may_open_pulls(REPO, "main")
     change(host, suspended=True)
     with pytest.raises(LoopError, match="the App's installation is suspended"):
-        minted.labels(REPO)
+        minted.branches(REPO)
     change(host, suspended=False, token_seconds=1)
     short = Forge(host.forge.api_url, token(host).token)
     time.sleep(1.2)
     with pytest.raises(LoopError, match=r"HTTP 401 \(Bad credentials\); the token is wrong or has expired"):
-        short.labels(REPO)
-    assert minted.labels(REPO)  # the older one lives for an hour
+        short.branches(REPO)
+    assert minted.branches(REPO)  # the older one lives for an hour
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])

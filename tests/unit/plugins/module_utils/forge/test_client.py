@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import pytest
 import requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import client as client
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import client
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge, Refused, redact
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.refusals import UNNAMED_LIMIT
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git.command import git
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
 from forge import over_tls
@@ -95,21 +96,9 @@ def test_a_branch_that_cannot_be_one(forge: Forge, host: Host, branch: str) -> N
     assert len(host.forge.store.requests()) == before
 
 
-def test_talking_on_an_issue(forge: Forge, host: Host) -> None:
-    for number in range(120):
-        with host.forge.store.lock:
-            issue = host.forge.store.state["repos"][REPO]["issues"][str(ISSUE)]
-            entry = {"id": number + 1, "body": f"text {number}", "user": "AS215932", "created_at": issue["created_at"]}
-            issue["comments"].append(entry)
-    made = forge.comment(REPO, ISSUE, "seen, *thank* you")
-    assert made["user"]["login"] == BOT
-    found = forge.comments(REPO, ISSUE)
-    assert [one["body"] for one in found] == [*(f"text {number}" for number in range(120)), "seen, *thank* you"]
+def test_labels_are_put_on_beside_those_that_are_there(forge: Forge) -> None:
     forge.add_labels(REPO, ISSUE, ["loop:held", "loop:approved"])
     assert [label["name"] for label in (forge.issue(REPO, ISSUE) or {})["labels"]] == ["loop:approved", "loop:held"]
-    assert forge.labels(REPO) == ["loop:approved", "loop:candidate", "loop:held"]
-    with pytest.raises(LoopError, match="HTTP 422"):
-        forge.comment(REPO, ISSUE, "")
 
 
 def test_reviewers_are_asked_for(forge: Forge, host: Host) -> None:
@@ -234,7 +223,7 @@ def test_a_secondary_limit_without_a_time_is_waited_for(
 
     monkeypatch.setattr(requests.Session, "request", without_header)
     assert forge.identity() == BOT
-    assert len(pauses) == 1 and client.UNNAMED_LIMIT <= pauses[0] <= client.UNNAMED_LIMIT + 1
+    assert len(pauses) == 1 and UNNAMED_LIMIT <= pauses[0] <= UNNAMED_LIMIT + 1
 
 
 def statuses(host: Host) -> list[int]:
@@ -407,7 +396,7 @@ def test_nothing_goes_where_a_redirect_leads_to_another_host(
 ) -> None:
     monkeypatch.setattr(Leading, "to", f"{host.forge.api_url}/user\x1b[2J")
     forge = Forge(leading, host.forge.token)
-    for call in (forge.identity, lambda: forge.comment(REPO, ISSUE, "x"), lambda: forge.issues(REPO)):
+    for call in (forge.identity, lambda: forge.add_labels(REPO, ISSUE, ["x"]), lambda: forge.issues(REPO)):
         with pytest.raises(LoopError, match=r"HTTP 30[27]; it has moved to http://127.0.0.1:\d+/api/v3/user") as error:
             call()
         assert "\x1b" not in str(error.value)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import adopt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.adopt import plan
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
@@ -226,7 +226,7 @@ def check_disk(layout: Layout, name: str) -> None:
 
 
 def test_lessons_beyond_all_bounds_are_told_and_stay(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "MEMORY_FILES", 1)
+    monkeypatch.setattr(memory, "MAX_FILES", 1)
     assert "everything after 1 files" in done(layout)[0]
     assert len(files(Path(layout.memory_dir))) == 2
 

@@ -21,10 +21,29 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
     systemd as units,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, releases
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    installed,
+    kept_sets,
+    receipts,
+    rollout,
+    rollout_ledger,
+    timer_hold,
+)
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 from deployed import SHA, Host
-from rolled import BAD, THIRD, Systemd, everything, ledger, new_everything, new_policy, previous, prove, undo
+from rolled import (
+    BAD,
+    THIRD,
+    Systemd,
+    as_written,
+    everything,
+    ledger,
+    new_everything,
+    new_policy,
+    previous,
+    prove,
+    undo,
+)
 
 # pytest finds fixtures by their names in this module.
 forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
@@ -47,12 +66,12 @@ def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: H
 
 def test_the_way_out_is_part_of_what_is_proven(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
-    before = receipts.installed(host.config)["unit_digest"]
+    before = installed.now(host.config).unit_digest
     socket = host.top / "systemd" / "hyrule-engineering-loop-egress.socket"
     rollout.begin(str(host.config_file), [str(socket)])
     assert not systemd.on
     socket.write_text("[Socket]\nListenStream=1\n")
-    assert receipts.installed(host.config)["unit_digest"] != before and not receipts.matching(host.config).receipt
+    assert installed.now(host.config).unit_digest != before and not timer_hold.matching(host.config).receipt
 
 
 def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd) -> None:
@@ -79,8 +98,7 @@ def test_what_voids_a_proof_is_foretold_as_it_comes(host: Host, systemd: Systemd
         entry = managed_files.Entry(str(path), content=content.encode(), mode=change.get("mode", 0o644), **who)
         foretold = rollout.voids(str(host.config_file), managed_files.converge([entry], check=True))
         assert managed_files.converge([entry]), what
-        config = json.loads(host.config_file.read_text())
-        assert foretold == (receipts.matching(config).receipt is None), what
+        assert foretold == (timer_hold.matching(as_written(host)).receipt is None), what
         voided += [what] if foretold else []
         if before is None:
             path.unlink()
@@ -117,17 +135,17 @@ def test_settings_of_an_earlier_version_are_enough_to_hold_and_to_return(host: H
 
 def test_settling_twice_changes_nothing(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
-    receipt = receipts.matching(host.config).receipt
-    assert not rollout.settle(str(host.config_file), receipt)
-    assert not rollout.settle(str(host.config_file), receipt, check=True)
+    receipt = timer_hold.matching(host.config).receipt
+    assert not rollout.end(str(host.config_file), receipt)
+    assert not rollout.end(str(host.config_file), receipt, check=True)
     shutil.rmtree(host.top / "opt" / "proven")  # a host that was proven by an earlier version
-    assert rollout.settle(str(host.config_file), receipt, check=True)
+    assert rollout.end(str(host.config_file), receipt, check=True)
     assert not (host.top / "opt" / "proven").exists()
-    assert rollout.settle(str(host.config_file), receipt)
+    assert rollout.end(str(host.config_file), receipt)
 
 
 def test_what_was_proven_by_an_earlier_version_is_kept_before_it_changes(host: Host, systemd: Systemd) -> None:
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     systemd.on = True
     before = everything(host)
     new_everything(host)
@@ -151,7 +169,7 @@ def test_everything_comes_back(host: Host, systemd: Systemd) -> None:
     assert "stop" in systemd.commands and "daemon-reload" in systemd.commands
     assert releases.ledger(host.config["install_dir"])["marks"][BAD]["verdict"] == "failed"
     assert ledger(host)["open"] is None
-    assert rollout.doubts(host.config["install_dir"])[BAD].startswith("failed at 20")
+    assert rollout_ledger.rejected(host.config["install_dir"])[BAD].startswith("failed at 20")
     again = undo(host, failed=False)
     assert not again["changed"] and not again["returned"]
 
@@ -178,7 +196,7 @@ def test_a_failure_before_the_canary_is_not_the_engine_s_fault(host: Host, syste
     new_everything(host)
     assert undo(host, failed=False)["returned"]
     assert BAD not in releases.ledger(host.config["install_dir"])["marks"]
-    assert "was returned from at 20" in rollout.doubts(host.config["install_dir"])[BAD]
+    assert "was returned from at 20" in rollout_ledger.rejected(host.config["install_dir"])[BAD]
 
 
 def test_with_nothing_proven_the_timer_is_held(host: Host, systemd: Systemd) -> None:
@@ -221,56 +239,6 @@ def test_what_ran_before_is_gone_back_to_not_what_was_proven_last(host: Host, sy
     assert undo(host)["to"]["sha"] == SHA and everything(host) == first
 
 
-# --- what does not count
-
-
-def no_receipt(host: Host, key: str) -> None:
-    shutil.rmtree(host.config["receipts_dir"])
-
-
-def edited_receipt(host: Host, key: str) -> None:
-    for path in Path(host.config["receipts_dir"]).glob("*.json"):
-        path.write_text(path.read_text().replace('"ops"', '"me"'))
-
-
-def edited_set(host: Host, key: str) -> None:
-    path = Path(f"{host.top}/opt/proven/{key}/files{host.config['policy_file']}")
-    path.write_text(path.read_text().replace("main, master", "main"))
-
-
-def half_a_set(host: Host, key: str) -> None:
-    Path(f"{host.top}/opt/proven/{key}/files{host.config_file}").unlink()
-
-
-def no_release(host: Host, key: str) -> None:
-    (host.top / "opt" / "releases" / SHA / releases.RECORD).unlink()
-
-
-def failed_release(host: Host, key: str) -> None:
-    releases.mark(host.config["install_dir"], SHA, "failed")
-
-
-def garbage(host: Host, key: str) -> None:
-    Path(f"{host.top}/opt/proven/{key}/set.json").write_text("[]")
-
-
-@pytest.mark.parametrize(
-    "spoil", [no_receipt, edited_receipt, edited_set, half_a_set, no_release, failed_release, garbage]
-)
-def test_what_does_not_count_is_not_gone_back_to(
-    host: Host, systemd: Systemd, spoil: Callable[[Host, str], None]
-) -> None:
-    prove(host, systemd)
-    new_everything(host)
-    before = everything(host)
-    spoil(host, ledger(host)["open"]["from"])
-    told = undo(host)
-    assert not told["returned"] and told["reason"] == rollout.NOTHING_PROVEN
-    assert everything(host) == before and not systemd.on
-    with pytest.raises(LoopError, match="there is no other proven release to go back to"):
-        previous(host)
-
-
 def test_a_ledger_that_nobody_understands(host: Host, systemd: Systemd) -> None:
     prove(host, systemd)
     for text in ("[1]", "{"):
@@ -305,7 +273,8 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
         return call
 
     monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
-    monkeypatch.setattr(rollout, "write_atomic", fatal(rollout.write_atomic))
+    for module in (kept_sets, rollout_ledger):
+        monkeypatch.setattr(module, "write_atomic", fatal(module.write_atomic))
     monkeypatch.setattr(releases, "write_atomic", fatal(releases.write_atomic))
     monkeypatch.setattr(releases, "_switch", fatal(releases._switch))
     monkeypatch.setattr(units, "systemctl", fatal(systemd))
@@ -320,7 +289,7 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
             break
         except Killed:
             left = 10**6
-            assert not systemd.on or receipts.matching(json.loads(host.config_file.read_text())).receipt
+            assert not systemd.on or timer_hold.matching(as_written(host)).receipt
             assert undo(host)["timer"]["active"]
         assert everything(host) == before and systemd.on
         steps += 1
@@ -328,9 +297,9 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
 
 
 def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
-    receipts.write(host.config, "docs", receipts.installed(host.config), {}, applied_by="ops", overrides=[])
+    receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     systemd.on = True
-    real, left, steps = rollout.write_atomic, 0, 0
+    real, left, steps = rollout_ledger.write_atomic, 0, 0
 
     def write(*arguments: Any, **options: Any) -> None:
         nonlocal left
@@ -339,7 +308,8 @@ def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypa
             raise Killed
         real(*arguments, **options)
 
-    monkeypatch.setattr(rollout, "write_atomic", write)
+    for module in (kept_sets, rollout_ledger):
+        monkeypatch.setattr(module, "write_atomic", write)
     while True:
         left = steps
         try:
@@ -370,14 +340,13 @@ def test_the_previous_release(host: Host, systemd: Systemd) -> None:
     assert "stop" not in systemd.commands  # a cycle in progress is waited for
     again = previous(host)
     assert not again["changed"] and "is in force already" in again["reason"]
-    assert rollout.doubts(host.config["install_dir"]) == {
+    assert rollout_ledger.rejected(host.config["install_dir"]) == {
         BAD: f"was rolled back from at {ledger(host)['history'][-1]['at']} (empty pages)"
     }
-    config = json.loads(host.config_file.read_text())
-    assert rollout.back(config) is None  # never to one that was gone back from
+    assert rollout.back(as_written(host)) is None  # never to one that was gone back from
     told = previous(host, to=BAD[:7])  # unless somebody names it
     assert told["to"]["sha"] == BAD and everything(host) == second
-    assert rollout.doubts(host.config["install_dir"]).keys() == {SHA}
+    assert rollout_ledger.rejected(host.config["install_dir"]).keys() == {SHA}
 
 
 def test_another_engine_rather_than_another_policy(host: Host, systemd: Systemd) -> None:
@@ -427,91 +396,7 @@ def test_an_old_proof_is_gone_back_to_and_holds_the_timer(
     host.write_config()
     prove(host, systemd)
     new_everything(host)
-    later = receipts._now() + receipts.datetime.timedelta(days=2)
-    monkeypatch.setattr(receipts, "_now", lambda: later)
+    later = receipts.utc_now() + receipts.datetime.timedelta(days=2)
+    monkeypatch.setattr(receipts, "utc_now", lambda: later)
     told = undo(host)
     assert told["returned"] and "is older than" in told["held"] and not systemd.on
-
-
-def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "KEPT", 2)
-    for number in (20, 19, 18, 17):
-        new_policy(host, number)
-        path = Path(host.config["policy_file"])
-        path.write_text(path.read_text().replace(f"max_changed_files: {number}", "max_changed_files: 20"))
-        host.config["daemon_args"] = [str(number)]
-        host.write_config()
-        prove(host, systemd)
-    assert len(os.listdir(host.top / "opt" / "proven")) == 2
-    assert releases.absent(releases.Settings(install_dir=host.config["install_dir"]))["changed"]
-    assert not (host.top / "opt" / "proven").exists() and not (host.top / "opt" / "rollout.json").exists()
-
-
-def test_what_was_proven_where_cycles_had_no_cells_is_not_gone_back_to(host: Host, systemd: Systemd) -> None:
-    """Its cycles would work in directories that became a kept cell."""
-    gate_user = host.config.pop("gate_user")
-    host.write_config()
-    prove(host, systemd)
-    assert rollout.load(host.config["install_dir"], rollout._names(host.config["install_dir"])[0]) is None
-    host.config["gate_user"] = gate_user
-    new_everything(host)
-    assert rollout.back(host.config) is None
-    told = undo(host, failed=True)
-    assert not told["returned"]
-    assert told["reason"].startswith(rollout.NOTHING_PROVEN)
-    assert f"{SHA} ran where cycles had no cells" in told["reason"]
-    with pytest.raises(LoopError, match=rf"{SHA} ran where cycles had no cells, .*: pin it and apply"):
-        previous(host)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
-def test_where_the_older_layout_still_stands_it_is_gone_back_to(host: Host, systemd: Systemd) -> None:
-    host.config.pop("gate_user")
-    host.write_config()
-    os.chown(host.config["runs_dir"], 65534, -1)
-    prove(host, systemd)
-    new_everything(host)
-    assert undo(host, failed=True)["to"]["sha"] == SHA
-
-
-# --- the agent that a proof was of
-
-
-def new_agent(host: Host, number: int) -> Path:
-    """Another version of the agent, installed and in force."""
-    wanted = {"package": "p", "version": f"{number}.0.0", "integrity": "i", "program": "pi", "lock": ""}
-    place = Path(agents.place(host.config["install_dir"], wanted))
-    (place / "node_modules/.bin").mkdir(parents=True)
-    (place / agents.LOCKFILE).write_text(f"{number}")
-    rollout.begin(str(host.config_file))
-    host.config["agent"] = wanted
-    host.write_config()
-    return place
-
-
-def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: Systemd) -> None:
-    first = new_agent(host, 1)
-    prove(host, systemd)
-    before = everything(host)
-    new_agent(host, 2)
-    assert receipts.matching(host.config).reason.startswith("the agent changed after the proof of ")
-    assert not systemd.on
-    assert undo(host)["returned"] and everything(host) == before
-    assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
-    assert rollout.agents_in_use(host.config["install_dir"]) == [str(first)]
-
-
-def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
-    first = new_agent(host, 1)
-    prove(host, systemd)
-    new_agent(host, 2)
-    shutil.rmtree(first)
-    back = undo(host)
-    assert not back["returned"] and back["reason"] == rollout.NOTHING_PROVEN and not systemd.on
-
-
-def test_an_agent_that_was_changed_in_its_place_is_not_the_proven_one(host: Host, systemd: Systemd) -> None:
-    first = new_agent(host, 1)
-    prove(host, systemd)
-    (first / agents.LOCKFILE).write_text("something else")
-    assert receipts.matching(host.config).receipt is None

@@ -15,7 +15,7 @@ from typing import Any
 import npm_registry
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, playbook
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from npm_registry import NAME, PROGRAM, Registry, below, config_of, integrity, packed
 
@@ -251,4 +251,4 @@ def test_a_host_where_nobody_named_one(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_settings_of_before_there_was_one_prove_what_they_did(tmp_path: Path) -> None:
     assert agents.digest({"install_dir": str(tmp_path)}) == ""
-    assert "agent_digest" in receipts.BOUND
+    assert "agent_digest" in installed.BOUND

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Memory: the one thing that goes from cell to cell, copied into each with bounds, and back after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+from typing import Any, TypeAlias
+
+from ..base import untrusted
+from ..base.errors import LoopError
+from ..base.files import remove_tree
+from ..host.settings import Settings
+from ..host.users import account, as_user
+
+Copied: TypeAlias = dict[str, Any]
+
+MAX_FILES, MAX_BYTES, MAX_DEPTH = 2_000, 64 * 1024 * 1024, 8
+
+
+def copy(user: str, source: str, target: str) -> Copied:
+    """Copy what memory has, as the loop's user, into the empty directory ``target``; ``{files, bytes, left_out}``.
+
+    Regular files and directories only, no link is followed, and only as much as is allowed. What cannot be read is left
+    out like what may not be.
+    """
+    if not os.path.isdir(source):
+        return {"files": 0, "bytes": 0, "left_out": []}
+    answer: Copied = as_user(user, lambda: _copy_bounded(source, target))
+    return answer
+
+
+def _copy_bounded(source: str, target: str) -> Copied:
+    left_out: list[str] = []
+    seen = total = 0
+    waiting = [("", 0)]
+    while waiting:
+        relative, depth = waiting.pop()
+        for name, status in _entries(source, relative):
+            inner = f"{relative}/{name}".lstrip("/")
+            seen += 1
+            if seen > MAX_FILES:
+                left_out = [*left_out[:20], f"everything after {MAX_FILES} files"]
+                return {"files": seen - 1, "bytes": total, "left_out": left_out}
+            try:
+                if stat.S_ISDIR(status.st_mode) and depth < MAX_DEPTH and _entries(source, inner) is not None:
+                    os.mkdir(f"{target}/{inner}", 0o750)
+                    waiting.append((inner, depth + 1))
+                elif stat.S_ISREG(status.st_mode):
+                    content = untrusted.read(f"{source}/{inner}", source, MAX_BYTES - total) or b""
+                    total += len(content)
+                    _put(f"{target}/{inner}", content, status)
+                else:
+                    left_out.append(untrusted.show(inner))
+            except LoopError:
+                left_out.append(untrusted.show(inner))
+    return {"files": seen, "bytes": total, "left_out": left_out[:20]}
+
+
+def _entries(source: str, relative: str) -> list[tuple[str, os.stat_result]]:
+    """What is in a directory of memory, by name; LoopError where it cannot be entered or read."""
+    with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
+        try:
+            names = sorted(os.listdir(directory))
+            return [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names]
+        except OSError as error:
+            raise LoopError(f"{untrusted.show(relative or source)} cannot be read: {error.strerror}") from error
+
+
+def _put(path: str, content: bytes, status: os.stat_result) -> None:
+    """A copy with the time of the original."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    with open(descriptor, "wb", buffering=0) as handle:
+        while content:
+            content = content[handle.write(content) :]
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def take_back(config: Settings, learned: str) -> Copied:
+    """What the cycle ``learned``, a directory of its cell, is the memory of the next; the one before is kept beside it.
+
+    Copied by a process of the loop's user, file by file, with bounds. ``{changed, files, bytes, left_out}``.
+    """
+    memory, fresh, previous = config.memory_dir, f"{config.memory_dir}.new", f"{config.memory_dir}.previous"
+    user = account(config.user)
+    if os.path.islink(learned) or not os.path.isdir(learned):
+        raise LoopError(f"{learned} is no directory any more")
+    remove_tree(fresh)
+    os.mkdir(fresh, 0o700)
+    os.chown(fresh, user.pw_uid, user.pw_gid)
+    copied = copy(config.user, learned, fresh)
+    os.chown(fresh, 0, user.pw_gid)
+    os.chmod(fresh, 0o750)
+    if _same(fresh, memory):
+        remove_tree(fresh)
+        return {"changed": False, **copied}
+    remove_tree(previous)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(memory, previous)
+    os.rename(fresh, memory)
+    return {"changed": True, **copied}
+
+
+def swap(config: Settings, *, check: bool = False) -> str:
+    """Bring the memory before the last change back, and keep the present one in its place; what to tell."""
+    memory, previous = config.memory_dir, f"{config.memory_dir}.previous"
+    if not os.path.isdir(previous):
+        raise LoopError(f"there is no earlier memory: {previous} is missing")
+    if check:
+        return "the memory of before would be brought back"
+    aside = f"{memory}.swap"
+    os.rename(memory, aside)
+    os.rename(previous, memory)
+    os.rename(aside, previous)
+    return f"{memory} is the memory of before again; the other one is {previous}, and the same command swaps them back"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two directories have the same files with the same content. ``diff`` follows no link with this."""
+    command = ["diff", "--recursive", "--brief", "--no-dereference", one, other]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def recover(memory: str) -> None:
+    """Bring memory back to its place: killed between two renames, it stands beside that."""
+    for beside in (".swap", ".previous"):
+        if not os.path.lexists(memory) and os.path.isdir(memory + beside):
+            os.rename(memory + beside, memory)
+    if os.path.isdir(f"{memory}.swap") and not os.path.lexists(f"{memory}.previous"):
+        os.rename(f"{memory}.swap", f"{memory}.previous")
