@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_info
-short_description: Give one structured account of a loop host
+short_description: Gather facts about a loop host
 version_added: "0.1.0"
 description:
   - What the host is (system, missing packages, uv) and what was deployed on it
@@ -306,7 +306,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, older_layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -337,7 +338,7 @@ def main() -> None:
     wanted = module.params
     try:
         put_habits_aside(module.ansible_version)
-        layout = takeover.layout_from(wanted["takeover"]) if wanted["takeover"] else None
+        layout = layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
             system=host_status.system(),
@@ -347,7 +348,7 @@ def main() -> None:
             uv_version=host_status.uv_version(wanted["uv"]) if wanted["uv"] else "",
             user_exists=host_status.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
-            takeover=shown([item.path for item in takeover.plan(layout)]) if layout else [],
+            takeover=shown([item.path for item in older_layout.plan(layout)]) if layout else [],
             rollout=host_status.rollouts(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
             secrets=shown(host_status.secrets(wanted["secrets"], wanted["environment"], layout)),

@@ -188,7 +188,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import put_back, takeover
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 LAYOUT = {
     "install_dir": {"type": "path", "required": True},
@@ -232,7 +233,7 @@ def main() -> None:
     wait = module.params["wait"]
     try:
         put_habits_aside(module.ansible_version)
-        layout = takeover.layout_from(module.params["layout"])
+        layout = layout_from(module.params["layout"])
         if module.params["state"] == "taken":
             result = {
                 "beside": True,
@@ -240,7 +241,7 @@ def main() -> None:
                 **takeover.take(layout, wait, check=module.check_mode),
             }
         elif module.params["state"] == "put_back":
-            result = takeover.put_back(layout, wait, check=module.check_mode)
+            result = put_back.put_back(layout, wait, check=module.check_mode)
         else:
             made = takeover.prepare(layout, wait, check=module.check_mode)
             result = {"lines": [], "aside": "", "items": [], **made}

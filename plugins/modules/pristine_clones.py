@@ -114,8 +114,8 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 OPTIONS = {

@@ -20,7 +20,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
 
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine  # noqa: E402
 
 FILES, RUNS = 50, 5
 BOUNDS = {8: 0.5, 100: 5.0}  # seconds

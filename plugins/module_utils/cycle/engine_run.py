@@ -27,9 +27,9 @@ from ..base import wire
 from ..base.errors import APPLY, LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
-from ..cell import egress, records, sandbox
+from ..cell import egress, pristine, records, sandbox
 from ..cell.cells import Cell, settings_in
-from ..gateway import audit, client, pristine
+from ..gateway import client, sessions
 from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings
@@ -141,7 +141,7 @@ def way_out(config: Settings) -> dict[str, str]:
     """How git reaches the gateway: whatever address a repository's origin has, and no other way is open."""
     places = {f"url.git://gateway/{one.dest}.git.insteadOf": one.url for one in pristine.clones(config)}
     extra = {
-        client.SOCKET: audit.socket_of(config),
+        client.SOCKET: sessions.socket_of(config),
         sandbox.SETTINGS: f"{config.config_dir}/loop.json",
         "GIT_PROXY_COMMAND": f"{config.lib_dir}/gateway-client",
         "GIT_ALLOW_PROTOCOL": "git",

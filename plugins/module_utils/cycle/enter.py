@@ -25,9 +25,9 @@ from ..base import documents, untrusted
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
-from ..cell import cells, egress, sandbox
+from ..cell import cells, egress, pristine, sandbox
 from ..cell.cells import PARTS, Cell
-from ..gateway import audit, pristine
+from ..gateway import sessions
 from ..git.command import ANY, git
 from ..host import settings
 from ..host.settings import Settings
@@ -89,8 +89,8 @@ def opened(
         write_atomic(secrets, _handed(config, cell, as_engine).content.encode(), mode=0o600)
         unit = f"{config.unit}-enter-{cell.id}-{os.urandom(3).hex()}.service"
         if as_engine:
-            stack.callback(audit.close_session, config, unit)
-            audit.open_session(config, unit, cell.id, bound=False)
+            stack.callback(sessions.close_session, config, unit)
+            sessions.open_session(config, unit, cell.id, bound=False)
         yield [
             "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
             "--expand-environment=no",
@@ -199,7 +199,7 @@ def _bring_one(
 ) -> list[str]:
     """Bring one worktree's work out; what could not come along."""
     bundle = f"{config.pristine_dir}/.bundle-{cell.id}"
-    known = as_user(config.gate_user, lambda: pristine.tip_of(clone.path, clone.version))
+    known = as_user(config.gate_user, lambda: pristine.read_tip(clone.path, clone.version))
     command = [f"{config.lib_dir}/loop", "pack", f"{config.config_dir}/loop.json", worktree, known]
     try:
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:
@@ -209,9 +209,8 @@ def _bring_one(
         if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
             said = next((one for one in reversed(told) if one.strip()), "it is too large")
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
-        pristine.hand_out(
-            config, clone, cell.id, place, branch, clone.path, lambda making: _received(bundle, making)
-        )  # fmt: skip
+        rescue = pristine.Rescue(cell.id, place, branch)
+        pristine.hand_out(config, clone, rescue, lambda making: _received(bundle, making))
     finally:
         _forget(bundle)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]

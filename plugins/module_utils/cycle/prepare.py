@@ -24,7 +24,7 @@ from ..base.sizes import number_of
 from ..cell import budget, cells, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
-from ..gateway import audit
+from ..gateway import sessions
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
@@ -123,7 +123,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     cell = cells.make(config, record["cycle"], manifest)
     write_ledger(config, cell)
     watch.point_at(config, cell)
-    audit.open_session(config, f"{config.unit}.service", cell.id)
+    sessions.open_session(config, f"{config.unit}.service", cell.id)
     record["cell"] = cell.path
     probe = config.agent_probe and record["trigger"] != "timer"
     return replace(given, cell=cell.path, network=host_namespace(), probe=probe)
@@ -132,7 +132,7 @@ def _fill(config: Settings, record: Record) -> Handover:
 def refresh(config: Settings, record: Record) -> list[dict[str, Any]]:
     """Have the gateway bring all clones to what the forge has: it finds out whether the forge lets it in."""
     asked = {"what": "refresh", "cycle": record["cycle"]}
-    answer = wire.ask(audit.socket_of(config), asked, "the gateway to the forge", REFRESH_SECONDS)
+    answer = wire.ask(sessions.socket_of(config), asked, "the gateway to the forge", REFRESH_SECONDS)
     token = answer["token"]
     if token["note"]:
         say(f"{token['note']}\n")

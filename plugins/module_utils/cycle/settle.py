@@ -19,9 +19,9 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, memory, records
+from ..cell import budget, cells, egress, memory, pristine, records
 from ..cell.cells import Cell
-from ..gateway import audit, pristine, receive
+from ..gateway import audit, kept, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
@@ -57,8 +57,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
 
 def close_gateway(config: Settings) -> None:
     """Nobody asks any more; what is on its way to the forge gets there, or not, before anybody judges."""
-    audit.close_session(config, f"{config.unit}.service")
-    if not audit.quiet(config, PUSH_SECONDS):
+    sessions.close_session(config, f"{config.unit}.service")
+    if not sessions.quiet(config, PUSH_SECONDS):
         say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
 
 
@@ -248,7 +248,7 @@ def retention(config: Settings) -> None:
         say(f"cell {one['id']} {words}\n")
     # Cells borrow from the clones of their time, and so does what the gateway keeps.
     borrowers = [one["id"] for one in cells.listing(config.runs_dir) if one["kind"] != "adopted"]
-    borrowers += [one["id"] for one in receive.kept(config)]
+    borrowers += [one["id"] for one in kept.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
         say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the gateway was asked in a cycle and what it answered: the one account of what left the host.
+"""The gateway's audit log: what it was asked in each cycle and what it answered, the one word on what left the host.
 
-Root opens a session for the unit that may ask (a cycle's, or that of a person in a kept cell) and the gateway, as its
-own user, writes down each request under the cycle's name. Nothing that a cycle says is in here but what it asked for.
+The gateway, as its own user, writes down each request under the cycle's name, in ``gate_dir/records/<cycle>.jsonl``,
+before anybody hears of it. Nothing that a cycle says is in here but what it asked for.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..base import untrusted
 from ..base.clock import utc_now
 from ..base.errors import LoopError
-from ..base.files import flocked, read_bytes, write_atomic
+from ..base.files import flocked
 from ..cell.cells import ID
 from ..host.settings import Settings
 
@@ -31,86 +29,6 @@ KEEP = 200
 MAX_ENTRIES, MAX_BYTES = 5000, 4 * 1024 * 1024
 # What has reached the forge is written down also where all else finds no room any more.
 SPARE, DONE = 256 * 1024, ("push", "open")
-
-
-# --- who may ask: root's word -------------------------------------------------------------------
-
-
-def directory(config: Settings) -> str:
-    """Where socket and sessions are: root's."""
-    return f"/run/{config.unit}-gate"
-
-
-def socket_of(config: Settings) -> str:
-    """The gateway's socket."""
-    return f"{directory(config)}/socket"
-
-
-def _session(config: Settings, unit: str) -> str:
-    return f"{directory(config)}/sessions/{unit}.json"
-
-
-def open_session(config: Settings, unit: str, cycle: str, *, bound: bool = True) -> None:
-    """As root: from now on the processes of ``unit`` may ask, as the cycle of that name.
-
-    ``bound`` is whether it may only work on the issue that it took; a person decides that for themselves.
-    """
-    path = _session(config, unit)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.chmod(os.path.dirname(path), 0o755)  # whatever the umask
-    except OSError as error:
-        raise LoopError(f"{path} cannot be made: {error.strerror}") from error
-    write_atomic(path, json.dumps({"cycle": cycle, "bound": bound}).encode(), mode=0o644)
-
-
-def close_session(config: Settings, unit: str) -> None:
-    """As root: nobody in ``unit`` may ask any more."""
-    with contextlib.suppress(OSError):
-        os.unlink(_session(config, unit))
-
-
-def session_of(config: Settings, unit: str) -> Json:
-    """The session of ``unit``: ``{cycle, bound}``. LoopError where it has none."""
-    content = read_bytes(_session(config, unit), 4096) if re.fullmatch(r"[\w@.:-]+\.service", unit) else None
-    if content is None:
-        raise LoopError("no cycle is running")
-    return untrusted.parse(content, "the session")
-
-
-def sessions(config: Settings) -> list[str]:
-    """The units that may ask now."""
-    with contextlib.suppress(OSError):
-        names = os.listdir(f"{directory(config)}/sessions")
-        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-    return []
-
-
-@contextlib.contextmanager
-def turn(config: Settings) -> Iterator[None]:
-    """As the gateway: one push at a time."""
-    with flocked(_turn(config)):
-        yield
-
-
-def quiet(config: Settings, seconds: float) -> bool:
-    """As root: wait for the end of a push that is on its way; whether it has ended."""
-    deadline = time.monotonic() + seconds
-    while os.path.lexists(_turn(config)):
-        with flocked(_turn(config), wait=False) as ours:
-            if ours:
-                break
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def _turn(config: Settings) -> str:
-    return f"{config.gate_dir}/.turn"
-
-
-# --- what was asked: the gateway's word ---------------------------------------------------------
 
 
 def path_of(config: Settings, cycle: str) -> str:

@@ -17,8 +17,8 @@ from typing import IO, cast
 
 from ..base.errors import LoopError, without_passwords
 from ..base.untrusted import show
+from ..cell.pristine import LENDERS_ARE_MUTE, Clone
 from ..git.command import begun, credentials, end, ended_after, helpers, origin_of, whole_environment
-from .pristine import LENDERS_ARE_MUTE, Clone
 
 SECONDS = 300.0
 SETTINGS = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60", **LENDERS_ARE_MUTE}

@@ -20,17 +20,18 @@ from ..base.errors import APPLY, LoopError
 from ..base.files import read_bytes
 from ..base.journal import say
 from ..base.untrusted import show
+from ..cell import pristine
+from ..cell.pristine import HEADS
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
 from ..policy import rules, schema
-from . import audit, pristine
+from . import audit, sessions
 from .audit import Story
 
 Json: TypeAlias = dict[str, Any]
 
 MAX_TITLE, MAX_BODY = 256, 65_536  # GitHub's own
-HEADS = "refs/heads/"
 
 # What --json may ask for, and where the forge's answer has it.
 FIELDS: dict[str, Callable[[Json], Any]] = {
@@ -69,7 +70,7 @@ class Asking:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """One at a time reaches the forge, and nobody whose cycle has ended while it waited: its record is closed."""
-        with audit.turn(self.config):
+        with sessions.turn(self.config):
             if not self.still():
                 raise LoopError("the cycle has ended")
             yield

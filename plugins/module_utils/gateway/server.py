@@ -25,11 +25,12 @@ from typing import Any, TypeAlias
 from ..base import untrusted, wire
 from ..base.errors import LoopError
 from ..base.journal import say
+from ..cell import pristine
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, pristine, receive, requests
+from . import access, audit, judge, kept, receive, requests, sessions
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -37,6 +38,7 @@ Json: TypeAlias = dict[str, Any]
 # Without a session and a question for so long it ends; the socket starts it again.
 IDLE_SECONDS = 20.0
 SERVE_SECONDS = 600.0
+SLOW_SECONDS = 10.0  # an answer that takes longer is told
 FIRST_SOCKET = 3  # systemd's
 GIT_REQUEST = re.compile(
     rb"(git-upload-pack|git-receive-pack) /([\w.-]{1,200})\.git\0host=[^\0]*\0(?:\0version=([12])\0)?"
@@ -56,14 +58,14 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         os.makedirs(f"{config.gate_dir}/{name}", mode=0o700, exist_ok=True)
     access.take(config)
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
-        receive.ready(config)
+        judge.ready(config)
     gc.freeze()  # what is here now is shared with every child, and not copied to be looked through
     server = _Server(config)
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < IDLE_SECONDS:
         server.asked = False
         server.handle_request()
-        if server.asked or server.active_children or audit.sessions(config):
+        if server.asked or server.active_children or sessions.listing(config):
             quiet_since = time.monotonic()
     return 0
 
@@ -117,7 +119,8 @@ def serve(config: Settings, connection: socket.socket) -> None:
             began = time.monotonic()
             answer = requests.answer(asking, words)
             connection.sendall(json.dumps(answer).encode())
-            _tell_slow(words, time.monotonic() - began)
+            if (seconds := time.monotonic() - began) > SLOW_SECONDS:
+                say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
         else:
             _git(asking, connection, first)
     except (LoopError, OSError) as error:
@@ -125,11 +128,6 @@ def serve(config: Settings, connection: socket.socket) -> None:
     except Exception:  # noqa: BLE001 - whoever waits must hear something
         traceback.print_exc()
         refuse(connection, first, "the gateway failed, see its journal")
-
-
-def _tell_slow(words: list[Any], seconds: float) -> None:
-    if seconds > 10:
-        say(f"gh {untrusted.show(' '.join(map(str, words[:2])))} took {seconds:.0f} s\n")
 
 
 def refuse(connection: socket.socket, first: bytes, why: str) -> None:
@@ -151,10 +149,10 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
     if peer.uid != account(config.user).pw_uid:
         raise LoopError(f"uid {peer.uid} is not {config.user}, and nobody else may ask")
     unit = unit_of(peer.pid)
-    session = audit.session_of(config, unit)
+    session = sessions.session_of(config, unit)
 
     def still() -> bool:
-        return audit.session_of(config, unit) == session
+        return sessions.session_of(config, unit) == session
 
     cycle, bound = str(session.get("cycle")), session.get("bound") is not False
     return Asking(config, cycle, bound, lambda: access.token(config).token, still)
@@ -207,7 +205,7 @@ def root_asks(config: Settings, asked: Json) -> Json:
     """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
     if asked.get("what") != "refresh":
         raise LoopError("nothing that root asks")
-    receive.tidy(config)
+    kept.tidy(config)
     audit.forget_old(config)
     found = access.token(config)
     refreshed = pristine.refresh(config, found.token)

@@ -31,6 +31,7 @@ from ..base.files import inside, remove_tree
 from ..cell import cells
 from ..cell.cells import ID, PARTS, Cell
 from ..cell.memory import copy as copy_memory
+from .layout import Layout
 
 Json = dict[str, Any]
 
@@ -38,22 +39,6 @@ OURS_IN_RUNS = re.compile(rf"(\.(making|gone|adopted)-)?{ID.pattern}|lost\+found
 # Where agents keep their configuration, in a home.
 AGENTS = (".aider.conf.yml", ".claude", ".claude.json", ".codex", ".config", ".gemini", ".gitconfig", ".pi")
 MEASURED = 20.0  # seconds to learn the size of a cell
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where an older layout has its work, and a new one its cells (``runs_dir``)."""
-
-    state_dir: str
-    workspace_dir: str
-    runs_dir: str
-    daemon_state_dir: str
-    cycles_dir: str
-    memory_dir: str
-    user: str
-    group: str
-    stays: Sequence[str] = ()  # what else may stand in state_dir and is no work
-    homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
 
 
 @dataclass(frozen=True)
@@ -66,26 +51,26 @@ class Part:
 # --- looking ------------------------------------------------------------------------------
 
 
-def plan(places: Places, begun: Sequence[Part] = ()) -> list[Part]:
+def plan(layout: Layout, begun: Sequence[Part] = ()) -> list[Part]:
     """The parts that an older layout left; none on a host where cycles have cells.
 
     ``begun`` are those whose moving was begun, so that directories which are root's already are theirs as well.
     """
     every = {
-        "workspace": places.workspace_dir, "state": places.daemon_state_dir, "cycles": places.cycles_dir,
-        "runs": places.runs_dir, "memory": places.memory_dir, "home": places.state_dir,
+        "workspace": layout.workspace_dir, "state": layout.daemon_state_dir, "cycles": layout.cycles_dir,
+        "runs": layout.runs_dir, "memory": layout.memory_dir, "home": layout.state_dir,
     }  # fmt: skip
     known = {part.name: part for part in begun}
     found = [
         part
         for name, path in every.items()
-        if (part := _pending(places, known.get(name) or Part(name, path, _whole(name, path)), name in known))
+        if (part := _pending(layout, known.get(name) or Part(name, path, _whole(name, path)), name in known))
     ]
     # What stands in another part goes with it.
     outer = [part.path for part in found if part.name != "home"]
-    inner = [part for part in found if part.path == places.state_dir or any(_below(part.path, path) for path in outer)]
+    inner = [part for part in found if part.path == layout.state_dir or any(_below(part.path, path) for path in outer)]
     if found:
-        _check_nesting(places)
+        _check_nesting(layout)
     return [part for part in found if part.name == "home" or part not in inner]
 
 
@@ -93,42 +78,43 @@ def _whole(name: str, path: str) -> bool:
     return name in ("workspace", "state") or bool((real := _real(path)) and not _mine(os.lstat(real)))
 
 
-def _pending(places: Places, part: Part, begun: bool) -> Part | None:
+def _pending(layout: Layout, part: Part, begun: bool) -> Part | None:
     path = _real(part.path)
     if not path:
         return None
     if _mine(os.lstat(path)):
         if part.name == "memory" or (part.name == "cycles" and not begun):
             return None  # root's, and what is in it is known
-        if not any(_goes(places, part, entry) for entry in _entries(path)):
+        if not any(_goes(layout, part, entry) for entry in _entries(path)):
             return None
     return part
 
 
-def _goes(places: Places, part: Part, entry: os.DirEntry[str]) -> bool:
+def _goes(layout: Layout, part: Part, entry: os.DirEntry[str]) -> bool:
     """Whether an entry of a part's directory is of the older layout."""
-    if part.name == "home" and entry.name in no_home(places):
+    if part.name == "home" and entry.name in no_home(layout):
         return False
     status = entry.stat(follow_symlinks=False)
     if not part.whole:
-        return status.st_uid == _uid(places.user)
+        return status.st_uid == _uid(layout.user)
     return not (_mine(status) and OURS_IN_RUNS.fullmatch(entry.name))
 
 
-def no_home(places: Places) -> set[str]:
+def no_home(layout: Layout) -> set[str]:
     """The names in the state directory that are no part of a home."""
-    memory = places.memory_dir
-    paths = [places.workspace_dir, places.runs_dir, places.daemon_state_dir, places.cycles_dir, memory]
+    memory = layout.memory_dir
+    paths = [layout.workspace_dir, layout.runs_dir, layout.daemon_state_dir, layout.cycles_dir, memory]
     paths += [memory + beside for beside in ("-legacy", ".previous", ".new", ".swap")]
-    paths += [f"{places.state_dir}/{name}" for name in ("pristine", "gate")] + [*places.stays]
-    return {os.path.relpath(path, places.state_dir).split("/")[0] for path in paths if _below(path, places.state_dir)}
+    paths += [f"{layout.state_dir}/{name}" for name in ("pristine", "gate")]
+    paths += [layout.install_dir, layout.config_dir, layout.lib_dir, layout.env_file, layout.key_file]
+    return {os.path.relpath(path, layout.state_dir).split("/")[0] for path in paths if _below(path, layout.state_dir)}
 
 
-def _check_nesting(places: Places) -> None:
+def _check_nesting(layout: Layout) -> None:
     """What stays cannot stand in what is moved away."""
-    for path in (places.runs_dir, places.cycles_dir, places.memory_dir, places.state_dir):
-        for moved in (places.workspace_dir, places.daemon_state_dir):
-            if moved != places.state_dir and inside(path, moved):
+    for path in (layout.runs_dir, layout.cycles_dir, layout.memory_dir, layout.state_dir):
+        for moved in (layout.workspace_dir, layout.daemon_state_dir):
+            if moved != layout.state_dir and inside(path, moved):
                 raise LoopError(
                     f"{path} stands in {moved}, which an older layout has and which becomes a kept cell: name another"
                     " directory (lessons come along with engineering_loop_legacy_memory_dir)"
@@ -146,17 +132,17 @@ def _real(path: str) -> str:
     return ""
 
 
-def told(places: Places, parts: Sequence[Part], cell: str) -> list[str]:
+def told(layout: Layout, parts: Sequence[Part], cell: str) -> list[str]:
     """What is worth a person's eye about what is adopted, a line each."""
     lines, names = [], {part.name for part in parts}
     if names - {"memory"}:
         counts = [
-            _count(len(_names(places.workspace_dir, hidden=False)), "checkout") if "workspace" in names else "",
-            _count(len([name for name in _names(places.runs_dir) if not name.startswith(".")]), "run")
+            _count(len(_names(layout.workspace_dir, hidden=False)), "checkout") if "workspace" in names else "",
+            _count(len([name for name in _names(layout.runs_dir) if not name.startswith(".")]), "run")
             if "runs" in names
             else "",
-            _count(len(_names(f"{places.runs_dir}/.quarantine", hidden=False)), "quarantined thing"),
-            _count(len(_names(places.cycles_dir)), "record") + " of cycles" if "cycles" in names else "",
+            _count(len(_names(f"{layout.runs_dir}/.quarantine", hidden=False)), "quarantined thing"),
+            _count(len(_names(layout.cycles_dir)), "record") + " of cycles" if "cycles" in names else "",
         ]
         what = ", ".join(filter(None, counts)) or "state"
         lines.append(f"what the older layout worked on is kept as the cell {cell}: {what}")
@@ -165,15 +151,15 @@ def told(places: Places, parts: Sequence[Part], cell: str) -> list[str]:
             " opened in the sandbox only"
         )
     if "home" in names:
-        homed = {path.split("/")[0] for path in places.homed}
-        found = [name for name in AGENTS if name not in homed and os.path.lexists(f"{places.state_dir}/{name}")]
+        homed = {path.split("/")[0] for path in layout.homed}
+        found = [name for name in AGENTS if name not in homed and os.path.lexists(f"{layout.state_dir}/{name}")]
         if found:
             lines.append(
-                f"AGENT CONFIGURATION in the old home {places.state_dir} ({', '.join(found)}): it is not brought into"
+                f"AGENT CONFIGURATION in the old home {layout.state_dir} ({', '.join(found)}): it is not brought into"
                 " cells, so name what agents need in engineering_loop_home_files"
             )
     if "memory" in names:
-        lines.append(f"the lessons in {places.memory_dir} stay, and every cycle gets a copy of them")
+        lines.append(f"the lessons in {layout.memory_dir} stay, and every cycle gets a copy of them")
     return lines
 
 
@@ -193,30 +179,30 @@ def _names(path: str, *, hidden: bool = True) -> list[str]:
 # --- doing --------------------------------------------------------------------------------
 
 
-def adopt(places: Places, begun: Sequence[Part], ident: str) -> tuple[list[list[str]], list[str]]:
+def adopt(layout: Layout, begun: Sequence[Part], ident: str) -> tuple[list[list[str]], list[str]]:
     """Move what is left of the parts into the cell ``ident`` and seal it.
 
     Returns its ``binds``, and lines about what could not be moved.
     """
-    parts, lines, cell = plan(places, begun), [], f"{places.runs_dir}/{ident}"
-    if _real(places.state_dir):
-        _own(_real(places.state_dir), 0o755)  # from now on nobody else puts or renames anything there
-    _make(places, ident)
+    parts, lines, cell = plan(layout, begun), [], f"{layout.runs_dir}/{ident}"
+    if _real(layout.state_dir):
+        _own(_real(layout.state_dir), 0o755)  # from now on nobody else puts or renames anything there
+    _make(layout, ident)
     for part in parts:
         if part.name == "memory":
-            lines += _copy_memory(places, f"{cell}/memory")
+            lines += _copy_memory(layout, f"{cell}/memory")
         elif path := _real(part.path):
-            lines += _move(places, part, path, cell, ident)
+            lines += _move(layout, part, path, cell, ident)
     known = {part.name for part in begun}
-    return _seal(places, [*begun, *(part for part in parts if part.name not in known)], ident), lines
+    return _seal(layout, [*begun, *(part for part in parts if part.name not in known)], ident), lines
 
 
-def _make(places: Places, ident: str) -> None:
+def _make(layout: Layout, ident: str) -> None:
     """The cell appears with what says of it that it is one."""
-    os.makedirs(places.runs_dir, mode=cells.OPEN, exist_ok=True)
-    runs = _real(places.runs_dir)
+    os.makedirs(layout.runs_dir, mode=cells.OPEN, exist_ok=True)
+    runs = _real(layout.runs_dir)
     if not runs:
-        raise LoopError(f"{places.runs_dir} is no directory and no link of root's to one: move it away and run again")
+        raise LoopError(f"{layout.runs_dir} is no directory and no link of root's to one: move it away and run again")
     _own(runs, cells.OPEN)
     if os.path.lexists(f"{runs}/{ident}"):
         return
@@ -236,7 +222,7 @@ def _manifest(ident: str, binds: list[list[str]], sealed: str) -> Json:
     }  # fmt: skip
 
 
-def _move(places: Places, part: Part, path: str, cell: str, ident: str) -> list[str]:
+def _move(layout: Layout, part: Part, path: str, cell: str, ident: str) -> list[str]:
     """Whole by one rename where that can be, else entry by entry. Lines about what stays."""
     target = f"{cell}/{part.name}"
     if part.name not in ("runs", "home") and path == part.path and not os.path.lexists(target):
@@ -250,7 +236,7 @@ def _move(places: Places, part: Part, path: str, cell: str, ident: str) -> list[
     _own(path, modes.get(part.name, 0o700))
     told = []
     for entry in _entries(path):
-        if _goes(places, part, entry):
+        if _goes(layout, part, entry):
             told += _move_entry(path, entry.name, target, f"{path}/.adopted-{ident}/{part.name}")
     if part.name not in ("runs", "home", "cycles"):
         with contextlib.suppress(OSError):  # a mount point stays, and what is closed in it
@@ -290,9 +276,9 @@ def _free(path: str) -> str:
     return path
 
 
-def _seal(places: Places, parts: Sequence[Part], ident: str) -> list[list[str]]:
+def _seal(layout: Layout, parts: Sequence[Part], ident: str) -> list[list[str]]:
     """Everything is in its place: the parts belong to the loop's user, the cell to root, and its manifest is true."""
-    cell = f"{places.runs_dir}/{ident}"
+    cell = f"{layout.runs_dir}/{ident}"
     binds = []
     for part in sorted(parts, key=lambda part: part.path):
         beside = f"{_real(part.path) or part.path}/.adopted-{ident}/{part.name}"
@@ -301,12 +287,12 @@ def _seal(places: Places, parts: Sequence[Part], ident: str) -> list[list[str]]:
             seen = dict.fromkeys([part.path, os.path.realpath(part.path)])
             binds += [[actual, path] for path in seen]
     with contextlib.suppress(KeyError):  # a user that is gone: the number of its files is all there is
-        entry = pwd.getpwnam(places.user)
+        entry = pwd.getpwnam(layout.user)
         for path in {*(f"{cell}/{name}" for name in PARTS), *(actual for actual, _seen in binds)}:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            _own(path, 0o700, entry.pw_uid, _gid(places.group, entry.pw_gid))
-        _make_room(f"{cell}/home", [seen for _actual, seen in binds], places.state_dir, entry)
+            _own(path, 0o700, entry.pw_uid, _gid(layout.group, entry.pw_gid))
+        _make_room(f"{cell}/home", [seen for _actual, seen in binds], layout.state_dir, entry)
     _own(cell, 0o700)
     size, files = cells.measure(cell, MEASURED)
     cells.write_manifest(Cell(cell), {**_manifest(ident, binds, utc_now()), "size": size, "files": files})
@@ -337,27 +323,27 @@ def _make_room(home: str, seen: Sequence[str], top: str, entry: pwd.struct_passw
 # --- lessons ------------------------------------------------------------------------------
 
 
-def _copy_memory(places: Places, target: str) -> list[str]:
+def _copy_memory(layout: Layout, target: str) -> list[str]:
     """A copy for the cell, made by the loop's user, and the lessons in a directory of root's."""
-    memory, lines = _real(places.memory_dir), []
+    memory, lines = _real(layout.memory_dir), []
     if not memory:
         return []
     remove_tree(target)
     with contextlib.suppress(KeyError):
-        entry = pwd.getpwnam(places.user)
+        entry = pwd.getpwnam(layout.user)
         os.mkdir(target, 0o700)
-        _own(target, 0o700, entry.pw_uid, _gid(places.group, entry.pw_gid))
+        _own(target, 0o700, entry.pw_uid, _gid(layout.group, entry.pw_gid))
         os.chmod(os.path.dirname(target), cells.OPEN)  # nothing else of that user runs
         try:
-            left_out = copy_memory(places.user, memory, target)["left_out"]
+            left_out = copy_memory(layout.user, memory, target)["left_out"]
         finally:
             os.chmod(os.path.dirname(target), cells.CLOSED)
         if left_out:
-            lines.append(f"of the lessons in {places.memory_dir} the cell has no copy of {', '.join(left_out)}")
-    _own(memory, 0o750, 0, _gid(places.group, 0))
-    legacy = f"{places.memory_dir}-legacy"
+            lines.append(f"of the lessons in {layout.memory_dir} the cell has no copy of {', '.join(left_out)}")
+    _own(memory, 0o750, 0, _gid(layout.group, 0))
+    legacy = f"{layout.memory_dir}-legacy"
     if _real(legacy) and not _mine(os.lstat(_real(legacy))):
-        _own(_real(legacy), 0o750, 0, _gid(places.group, 0))
+        _own(_real(legacy), 0o750, 0, _gid(layout.group, 0))
     return lines
 
 

@@ -28,20 +28,7 @@ PACKAGE = "engineering_loop_core"
 CORE = str(__package__).rpartition(".")[0]
 
 # What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
-PROGRAMS = (
-    canary,
-    engine_run,
-    squid,
-    enter,
-    server,
-    access,
-    gateway_client,
-    habits,
-    prepare,
-    sandbox,
-    settle,
-    watch,
-)
+PROGRAMS = (canary, engine_run, squid, enter, server, access, gateway_client, habits, prepare, sandbox, settle, watch)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I

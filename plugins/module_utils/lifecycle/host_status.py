@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host is right now, in one structured account. Reads only."""
+"""What a host is right now, as plain data. Reads only."""
 
 from __future__ import annotations
 
@@ -19,29 +19,21 @@ from ..base.errors import LoopError
 from ..base.untrusted import show, shown
 from ..cell import cells, records
 from ..cycle import handover
-from ..gateway import receive
+from ..gateway import kept as kept_by_gateway
 from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import installed, rollout, rollout_ledger, timer_hold
 from ..release import agents, pypi_tools
-from . import takeover
-from .takeover import Layout
+from .layout import Layout
+from .older_layout import plan
 
 ROOM, ROOM_FILES = 1 << 20, 100  # with less, a disk is full: nothing can be written that an apply consists of
 
 
-def _run(command: Sequence[str]) -> str:
-    """stdout of a command, times in UTC; empty where it is missing or fails."""
+def _run(*command: str) -> str:
+    """stdout of a command; empty where it is missing or fails."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=False,
-            env={**os.environ, "TZ": "UTC"},
-        ).stdout
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False).stdout
     return ""
 
 
@@ -82,7 +74,7 @@ def missing_packages(names: Sequence[str]) -> list[str]:
     """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
     if not names:
         return []
-    lines = _run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names]).splitlines()
+    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names).splitlines()
     states = dict(line.split() for line in lines if len(line.split()) == 2)
     missing = {name for name in names if states.get(name) != "installed"}
     half = [
@@ -102,7 +94,7 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
 
 def uv_version(path: str) -> str:
     """The version of the uv program at ``path``; empty where there is none that everybody may run."""
-    words = _run([path, "--version"]).split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
+    words = _run(path, "--version").split() if pypi_tools.open_to_all(os.path.dirname(path)) else []
     return words[1] if len(words) > 1 else ""
 
 
@@ -116,7 +108,7 @@ def secrets(config: Settings | None, given: Mapping[str, str] | None, layout: La
     """What is to be said of the secrets, as ``handover.look`` does; where a host is taken over, as they will be."""
     if not config:
         return {"problem": "", "notes": [], "loose": []}
-    items = takeover.plan(layout) if layout else []
+    items = plan(layout) if layout else []
     right = {item.path for item in items if item.kind in ("private", "secrets")}
     if layout and any(item.kind == "checkout" for item in items):
         right.add(layout.dotenv)  # the directory that it stands in becomes root's
@@ -168,7 +160,7 @@ def kept_pushes(config: Settings) -> list[dict[str, Any]]:
             "id": one["id"], "kind": "push", "outcome": "kept by the gateway", "detail": one["why"], "made": one["at"],
             "size": 0, "files": 0, "path": one["path"], "title": "", "what": f"{one['repo']} {one['branch']}",
         }
-        for one in shown(receive.kept(config))
+        for one in shown(kept_by_gateway.listing(config))
     ]  # fmt: skip
 
 

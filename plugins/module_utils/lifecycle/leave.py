@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from ..base.errors import LoopError
-from ..base.files import inside, read_bytes, remove_tree
+from ..base.files import inside, read_bytes, remove_tree, size_of
 from ..cell import budget, cells
 from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
@@ -31,7 +31,8 @@ from ..host.settings import Settings
 from ..release import releases
 from ..release.wanted import Wanted
 from ..worktrees.manifests import listing
-from . import adopt, core_files, takeover
+from . import adopt, core_files, older_layout
+from .takeover_manifest import ASIDE
 
 Json = dict[str, Any]
 
@@ -58,10 +59,11 @@ STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 class Leaving:
     """What would go, in order, with how; and what stays, with why."""
 
-    steps: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    steps: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
-    def go(self, line: str, how: Callable[[], None]) -> None:
+    def go(self, line: str, how: Callable[[], object] = lambda: None) -> None:
+        """A line for a person, and how it is done; without that, of a part of what another step removes."""
         self.steps.append((line, how))
 
 
@@ -125,15 +127,14 @@ def _plan(config: Settings, remove: Sequence[str], key_file: str, unit_dir: str)
     else:
         _keep_work(plan, config)
     _leave_secrets(plan, config, "secrets" in remove, key_file, [unit_dir, *renderers.UNIT_DIRS[1:]])
-    _leave_directory(plan, "receipts" in remove, config.receipts_dir, "receipts")
-    _leave_directory(plan, "taken_over" in remove, f"{config.install_dir}/{takeover.ASIDE}", "taken_over")
+    for name, path in (("receipts", config.receipts_dir), ("taken_over", f"{config.install_dir}/{ASIDE}")):
+        _leave_as_asked(plan, name in remove, name, [_doomed(path), path])
     if "user" in remove:
         _leave_user(plan, config, "work" in remove)
     else:
         plan.kept += [f"the user {name} (user)" for name in _users(config)]
     # The settings last: they say what was deployed to whoever has to go on.
-    ours = [config.policy_file, f"{config.config_dir}/loop.json"]
-    _leave_files(plan, "config" in remove, ours, "config")
+    _leave_as_asked(plan, "config" in remove, "config", [config.policy_file, f"{config.config_dir}/loop.json"])
     for directory in _homes(config):
         if os.path.isdir(directory) and not os.listdir(directory):
             plan.go(f"{directory}, which is empty", partial(_rmdir, directory))
@@ -213,17 +214,13 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
     known = releases.absent(wanted, check=True)
     if known["changed"]:
         count = len(known["pruned"])
-        plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(_absent, wanted))
+        plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(releases.absent, wanted))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
         # What another owns is of an engine that is checked out there, such as its uv.lock.
         ours = os.path.basename(path).startswith(("uv", ".uv", ".trash-", *locks))
         if ours and os.lstat(path).st_uid == os.geteuid():
             plan.go(path, partial(_remove, path))
-
-
-def _absent(wanted: Wanted) -> None:
-    releases.absent(wanted)
 
 
 # --- what goes as asked -------------------------------------------------------------------
@@ -282,18 +279,16 @@ def _leave_work(plan: Leaving, config: Settings) -> None:
     plan.kept += [f"{path}: {why}" for path, why in refused.items()]
     for thing in _kept_aside(config):
         if not any(inside(thing["to"], path) for path in refused):
-            plan.go(
-                f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}", _nothing
-            )
+            plan.go(f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}")
     for cell in _cells(config):
         if not any(inside(config.runs_dir, path) for path in refused):
             words = ", ".join(str(cell[key]) for key in ("outcome", "change_id", "detail") if cell.get(key))
-            plan.go(f"for good: the kept cell {cell['id']}: {words}", _nothing)
+            plan.go(f"for good: the kept cell {cell['id']}: {words}")
     for path in work:
         if path in refused:
             continue
         for part in _parts(path, config):
-            plan.go(f"{part} ({_size(part)})", _nothing)
+            plan.go(f"{part} ({_size(part)})")
         plan.go(path, partial(_remove, path))
         if os.path.basename(path).startswith(".adopted-"):
             plan.go(f"{os.path.dirname(path)}, where nothing else is in it", partial(_rmdir, os.path.dirname(path)))
@@ -338,7 +333,7 @@ def _made(path: str, config: Settings) -> bool:
     if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
         return True
     if path in [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
-        return _group(config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
+        return _exists(grp.getgrnam, config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
     if path == config.cycles_dir:
         return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.json(\.new)?", name) for name in names)
     # Cells, and what an older layout has left closed.
@@ -358,12 +353,10 @@ def _check_nesting(config: Settings, remove: Sequence[str], key_file: str) -> No
                 raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
 
 
-def _leave_files(plan: Leaving, asked: bool, paths: Sequence[str], name: str) -> None:
-    for path in paths:
-        if not path or not os.path.lexists(path):
-            continue
+def _leave_as_asked(plan: Leaving, asked: bool, name: str, paths: Sequence[str]) -> None:
+    for path in filter(os.path.lexists, paths):
         if asked:
-            plan.go(path, partial(_unlink, path))
+            plan.go(f"{path} ({_size(path)})" if os.path.isdir(path) else path, partial(_remove, path))
         else:
             plan.kept.append(f"{path} ({name})")
 
@@ -372,7 +365,7 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
     """With who writes them again, and what such a renderer brings beside them. What else is there is not ours."""
     install_dir, config_dir = config.install_dir, config.config_dir
     usual = [path for path in (config.env_file, key_file, f"{install_dir}/.env") if path]
-    known = {*(f"{install_dir}/{name}" for name in takeover.OURS), config.receipts_dir}
+    known = {*(f"{install_dir}/{name}" for name in older_layout.OURS), config.receipts_dir}
     known |= {config.policy_file, f"{config_dir}/loop.json"}
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]
     others = [path for path in beside if path not in known and not OURS_BESIDE.fullmatch(os.path.basename(path))]
@@ -389,16 +382,6 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
             plan.kept.append(f"{path} (secrets)" + (f", written by {writers}" if writers else ""))
         elif writers:
             plan.kept.append(f"{path} is not there, and comes as soon as {writers} writes it")
-
-
-def _leave_directory(plan: Leaving, asked: bool, path: str, name: str) -> None:
-    for each in (_doomed(path), path):
-        if not os.path.lexists(each):
-            continue
-        if not asked:
-            plan.kept.append(f"{each} ({name})")
-            continue
-        plan.go(f"{each} ({_size(each)})", partial(_remove, each))
 
 
 def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:
@@ -418,13 +401,13 @@ def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:
             plan.go(f"{crontab}, which it would run as whoever gets its number", partial(_unlink, crontab))
         plan.go(f"the user {name}", partial(_delete_account, "userdel", name))
     for group in dict.fromkeys((config.group, config.gate_user)):
-        if group and _group(group):
+        if group and _exists(grp.getgrnam, group):
             plan.go(f"the group {group}", partial(_delete_account, "groupdel", group))
 
 
 def _users(config: Settings) -> list[str]:
     """Those of the loop's users that exist."""
-    return [name for name in dict.fromkeys((config.user, config.gate_user)) if name and _account(name)]
+    return [name for name in dict.fromkeys((config.user, config.gate_user)) if name and _exists(pwd.getpwnam, name)]
 
 
 def _at_work(config: Settings) -> str:
@@ -434,7 +417,7 @@ def _at_work(config: Settings) -> str:
 
 
 def _delete_account(program: str, name: str) -> None:
-    if program == "groupdel" and not _group(name):
+    if program == "groupdel" and not _exists(grp.getgrnam, name):
         return  # it went with its user
     done = subprocess.run([program, name], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -445,19 +428,10 @@ def _delete_account(program: str, name: str) -> None:
 # --- small things -------------------------------------------------------------------------
 
 
-def _nothing() -> None:
-    """The line tells of a part of what another step removes."""
-
-
-def _account(name: str) -> bool:
+def _exists(look: Callable[[str], object], name: str) -> bool:
+    """Whether ``pwd.getpwnam`` or ``grp.getgrnam`` knows of one."""
     with contextlib.suppress(KeyError):
-        return bool(pwd.getpwnam(name))
-    return False
-
-
-def _group(name: str) -> bool:
-    with contextlib.suppress(KeyError):
-        return bool(grp.getgrnam(name))
+        return bool(look(name))
     return False
 
 
@@ -469,9 +443,7 @@ def _roots(path: str) -> bool:
 
 
 def _size(path: str) -> str:
-    """As du has it, which is not led astray by the depth and the names of what somebody made."""
-    done = subprocess.run(["du", "-skx", "--", path], capture_output=True, check=False)
-    return f"{done.stdout.split()[0].decode() if done.stdout.split() else '?'} KiB"
+    return f"{-(-size_of(path) // 1024)} KiB"
 
 
 def _below(path: str) -> list[str]:
@@ -498,30 +470,18 @@ def _rmdir(path: str) -> None:
 
 def _remove(path: str) -> None:
     """A tree: out of the way by one rename, then whole; of a link to another disk the tree there first."""
-    if not os.path.lexists(path):
-        return
     if os.path.islink(path):
         if os.path.isdir(path):
             _remove(os.path.realpath(path))
-        _unlink(path)
-    elif not os.path.isdir(path):
-        _unlink(path)
-    else:
-        doomed = path if path.endswith(".leaving") else _doomed(path)
+    elif os.path.isdir(path) and not path.endswith(".leaving"):
         try:
-            if doomed != path:
-                os.rename(path, doomed)
+            os.rename(path, _doomed(path))
+            path = _doomed(path)
         except OSError as error:
             if error.errno != errno.EBUSY:  # a mount point is emptied in its place
                 raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
-            doomed = path
-        _delete(doomed)
-
-
-def _delete(tree: str) -> None:
-    """Whatever its depth, modes and names: generated code may have made it. A mount point stays, empty."""
     try:
-        remove_tree(tree)
+        remove_tree(path)
     except LoopError:
-        if not os.path.ismount(tree) or os.listdir(tree):
+        if not os.path.ismount(path) or os.listdir(path):
             raise

@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, "/usr/local/lib/engineering-loop")
+from engineering_loop_core.cell import pristine
 from engineering_loop_core.cycle import engine_run
 from engineering_loop_core.forge import app_auth
-from engineering_loop_core.gateway import audit, pristine
+from engineering_loop_core.gateway import audit, sessions
 from engineering_loop_core.git import command as gitcmd
 from engineering_loop_core.host import settings, users
 from engineering_loop_core.policy import schema
@@ -134,7 +135,7 @@ def main() -> None:
         {"what": "list", "repo": REPO, "offered": [{"number": NUMBER, "title": "Bench"}], "held": []},
         {"what": "view", "repo": REPO, "number": NUMBER, "body": True},
     ]
-    audit.open_session(config, UNIT, CYCLE)
+    sessions.open_session(config, UNIT, CYCLE)
     memory = Memory(users.account(config["gate_user"]).pw_uid)
     memory.start()
     try:
@@ -144,7 +145,7 @@ def main() -> None:
         command += ["-p", f"After={socket}", "-p", f"User={config['user']}", "python3", __file__, "push", str(NUMBER)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
-        audit.close_session(config, UNIT)
+        sessions.close_session(config, UNIT)
         given.unlink()
     if done.returncode:
         sys.exit(done.stderr or done.stdout)

@@ -24,8 +24,9 @@ from typing import Any, NoReturn
 
 import coverage
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import server as gateway
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user, end_with_parent
@@ -112,7 +113,7 @@ def gateway_of(host: Box) -> Iterator[int]:
     host.write_config()
     install(host)
     bring_access(host)
-    place = Path(audit.socket_of(host.config))
+    place = Path(sessions.socket_of(host.config))
     place.parent.mkdir(mode=0o755)
     spot = host.top / "run/ran"
     spot.mkdir(exist_ok=True)
@@ -124,7 +125,7 @@ def gateway_of(host: Box) -> Iterator[int]:
             os.chown(place, 0, gid(LOOP))
             place.chmod(0o660)
             server.listen(BACKLOG)
-            audit.open_session(host.config, "somebody.service", "none")  # else it would end after a while
+            sessions.open_session(host.config, "somebody.service", "none")  # else it would end after a while
             pid = start(host, server)
         yield pid
     finally:
@@ -264,7 +265,7 @@ class Door:
         return self.forge.store.requests()[since:]
 
     def refresh(self, name: str) -> dict[str, Any]:
-        return wire.ask(audit.socket_of(self.config), {"what": "refresh", "cycle": name}, "the gateway", 60)
+        return wire.ask(sessions.socket_of(self.config), {"what": "refresh", "cycle": name}, "the gateway", 60)
 
     @contextmanager
     def cycle(self, number: int = 0, *, bound: bool = True, sub: str = "") -> Iterator[Cycle]:
@@ -277,14 +278,14 @@ class Door:
         give(workspace, LOOP)
         made = as_user(LOOP, lambda: pristine.check_out(self.config, str(workspace)))
         assert all(one["status"] == "made" for one in made), made
-        audit.open_session(self.config, unit, name, bound=bound)
+        sessions.open_session(self.config, unit, name, bound=bound)
         try:
             ours = Cycle(self, name, unit, workspace, number)
             if number:
                 ours.take(number)
             yield ours
         finally:
-            audit.close_session(self.config, unit)
+            sessions.close_session(self.config, unit)
 
 
 @dataclass
@@ -394,6 +395,15 @@ class Cycle:
     def entries(self, what: str = "") -> list[dict[str, Any]]:
         """What the gateway wrote down."""
         return [one for one in audit.read(self.door.config, self.name) if what in ("", one["what"])]
+
+
+def emptied(ours: Cycle) -> bool:
+    """Whether nothing of a push stays in the inbox. It is told before that is cleared."""
+    for _unused in range(200):
+        if not os.listdir(f"{ours.door.config['gate_dir']}/inbox"):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @contextmanager

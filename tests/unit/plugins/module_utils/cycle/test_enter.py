@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.sizes import number_of
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, sandbox
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, pristine, sandbox
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter, handover
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 
@@ -62,7 +62,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
         assert cells.in_use(cell)
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert handover.Handover(**given) == handover.Handover(cell=cell.path, network=NETWORK)
-        assert audit.sessions(host.config) == [] and "gate.socket" not in "".join(words)
+        assert sessions.listing(host.config) == [] and "gate.socket" not in "".join(words)
         assert (secrets(host) / f"{NAME}.json").stat().st_mode & 0o777 == 0o600
     assert not cells.in_use(cell) and not (secrets(host) / f"{NAME}.json").exists()
     assert words[:1] + words[2:6] == ["systemd-run", "--quiet", "--wait", "--collect", "--pipe"]
@@ -85,7 +85,7 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
     with enter.opened(host.config, cell, [], as_engine=True) as words:
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert "t" not in words and "k" not in words
-        assert audit.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
+        assert sessions.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
         assert f"Wants={host.config['unit']}-gate.socket" in options(words)
     policy = f"{host.release}/{handover.OWN_POLICY}"
     assert handover.Handover(**given) == handover.Handover(
@@ -94,8 +94,8 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
         cell=cell.path,
         network=NETWORK,
     )
-    assert audit.sessions(host.config) == []  # nobody asks after the end
-    subprocess.run(["rm", "-r", audit.directory(host.config)], check=True)
+    assert sessions.listing(host.config) == []  # nobody asks after the end
+    subprocess.run(["rm", "-r", sessions.directory(host.config)], check=True)
     secrets(host).rmdir()
 
 
@@ -336,9 +336,8 @@ def test_objects_are_checked_one_by_one(host: Box, make: str) -> None:
     making, place = f"{host.config['pristine_dir']}/.bringing-x", f"{host.top}/restored/x/app"
 
     def receive() -> None:
-        pristine.hand_out(
-            host.config, clone, "x", place, "rescue/7", clone.path, lambda made: enter._received(path, made)
-        )  # fmt: skip
+        rescue = pristine.Rescue("x", place, "rescue/7")
+        pristine.hand_out(host.config, clone, rescue, lambda made: enter._received(path, made))
 
     if make == "good":
         receive()

@@ -18,7 +18,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts
@@ -231,7 +231,7 @@ def test_what_a_cycle_gets(host: Box, capfd: pytest.CaptureFixture[str]) -> None
     host.config["workspace_repositories"].append({"repo": f"{host.top}/remotes/none.git", "dest": "none"})
     with gateway_of(host):
         assert prepare.main(host.config_file) == 0
-        assert audit.session_of(host.config, f"{host.config['unit']}.service")["bound"] is True
+        assert sessions.session_of(host.config, f"{host.config['unit']}.service")["bound"] is True
     file = Path(handover.place(host.config))
     assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o400, uid(LOOP))
     found = handover.take(host.config)
@@ -307,7 +307,7 @@ def test_a_gateway_that_the_forge_would_not_let_in(host: Box, text: str, reason:
     with gateway_of(host):
         found = handed(host)
     assert reason in found.refused and found.cell == "" and last(host)["outcome"] == "refused"
-    assert audit.sessions(host.config) == [] and budget.today(host.config)["runs"] == []
+    assert sessions.listing(host.config) == [] and budget.today(host.config)["runs"] == []
 
 
 def test_without_a_gateway_there_is_no_cycle(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:

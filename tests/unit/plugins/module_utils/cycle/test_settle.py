@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import utc_now
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, pristine, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import settle
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.audit import Story
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write

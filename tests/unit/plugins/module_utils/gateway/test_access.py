@@ -15,6 +15,7 @@ import pytest
 import requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, Box, box, give, uid
 from gated import SEED, Running, door, journal, running
@@ -207,7 +208,7 @@ def test_a_gateway_that_was_given_nothing(host: Box) -> None:
 
 def test_where_it_is_without_a_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    assert access.directory({"unit": "u"}) == "/run/u-gate-secrets"
+    assert access.directory(Settings({"unit": "u"})) == "/run/u-gate-secrets"
 
 
 def test_a_cycle_whose_gateway_has_an_app(forge: Running) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box
+from celled import GATE, NAME, NEEDS_ROOT, Box, box
 
 pytestmark = NEEDS_ROOT
 
@@ -28,7 +27,7 @@ def host() -> Iterator[Box]:
     with box() as found:
         as_user(GATE, lambda: os.mkdir(f"{found.config['gate_dir']}/records"))
         yield found
-        subprocess.run(["rm", "-rf", audit.directory(found.config)], check=True)
+        subprocess.run(["rm", "-rf", sessions.directory(found.config)], check=True)
 
 
 def note(host: Box, *entries: dict[str, Any], name: str = NAME) -> None:
@@ -37,72 +36,6 @@ def note(host: Box, *entries: dict[str, Any], name: str = NAME) -> None:
 
 def file_of(host: Box, name: str = NAME) -> Path:
     return Path(audit.path_of(host.config, name))
-
-
-# --- sessions
-
-
-def test_a_session_is_roots_word(host: Box) -> None:
-    assert audit.sessions(host.config) == []
-    with pytest.raises(LoopError, match="no cycle is running"):
-        audit.session_of(host.config, "a.service")
-    os.mkdir(audit.directory(host.config))  # the socket's
-    os.umask(0o077)
-    audit.open_session(host.config, "a.service", NAME)
-    audit.open_session(host.config, "b.service", NAME, bound=False)
-    assert audit.sessions(host.config) == ["a.service", "b.service"]
-
-    def seen() -> list[Any]:
-        return [audit.session_of(host.config, f"{name}.service") for name in "ab"]
-
-    assert as_user(GATE, seen) == [{"cycle": NAME, "bound": True}, {"cycle": NAME, "bound": False}]
-    with pytest.raises(LoopError, match="Operation not permitted"):
-        as_user(LOOP, lambda: audit.open_session(host.config, "c.service", NAME))
-    audit.close_session(host.config, "a.service")
-    audit.close_session(host.config, "a.service")
-    assert audit.sessions(host.config) == ["b.service"]
-
-
-@pytest.mark.parametrize("unit", ["", "../../x.service", "a.socket", "a.service/x", "a.service\n", "/a.service"])
-def test_what_is_no_unit_has_no_session(host: Box, unit: str) -> None:
-    audit.open_session(host.config, "a.service", NAME)
-    with pytest.raises(LoopError, match="no cycle is running"):
-        audit.session_of(host.config, unit)
-
-
-def test_a_place_for_sessions_that_cannot_be_made(host: Box) -> None:
-    Path(audit.directory(host.config)).write_text("")
-    try:
-        with pytest.raises(LoopError, match=r"cannot be made: (Not a directory|File exists)"):
-            audit.open_session(host.config, "a.service", NAME)
-        assert audit.sessions(host.config) == []
-    finally:
-        os.unlink(audit.directory(host.config))
-
-
-# --- turns
-
-
-def test_one_push_at_a_time_and_root_waits_for_its_end(host: Box) -> None:
-    assert audit.quiet(host.config, 0)  # nobody has pushed yet
-    place = f"{host.config['gate_dir']}/.turn"
-    with flocked(place):
-        began = time.monotonic()
-        assert not audit.quiet(host.config, 0.3) and time.monotonic() - began >= 0.3
-        ends = threading.Event()
-
-        def hold() -> None:
-            with audit.turn(host.config):
-                ends.set()
-
-        other = threading.Thread(target=hold)
-        other.start()
-        assert not ends.wait(0.2)
-    other.join(5)
-    assert ends.is_set() and audit.quiet(host.config, 5)
-
-
-# --- what is written
 
 
 def test_what_was_asked_is_written_down(host: Box) -> None:

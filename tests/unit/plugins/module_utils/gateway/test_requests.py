@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, pristine, requests
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import requests, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, NEEDS_ROOT
 from gated import APPROVED, OTHER, REPO, Cycle, Door, commit_files
@@ -225,7 +226,7 @@ def test_whose_cycle_ended_while_it_waited_opens_nothing(published: Cycle) -> No
         thread = threading.Thread(target=lambda: waiting.append(published.open("--draft")))
         thread.start()
         time.sleep(1)
-        audit.close_session(config, published.unit)
+        sessions.close_session(config, published.unit)
     thread.join(60)
     assert waiting[0].returncode == 1 and "no cycle is running" in waiting[0].stderr
     assert published.door.pulls(published.branch) == []

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, receive, server
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, kept, server, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
 from forge import over_ipv6, over_tls
@@ -37,7 +37,7 @@ def ours(gate: Door) -> Iterator[Cycle]:
 
 def said(gate: Door, content: bytes, user: str, unit: str, *, end: bool = True) -> str:
     """Send this as that user in that unit; the whole answer."""
-    place = audit.socket_of(gate.config)
+    place = sessions.socket_of(gate.config)
 
     def work() -> str:
         with socket.socket(socket.AF_UNIX) as peer:
@@ -79,7 +79,7 @@ def test_a_process_in_a_unit_without_a_session(ours: Cycle, unit: str) -> None:
 
 def test_when_the_session_is_closed_nobody_asks_any_more(ours: Cycle) -> None:
     assert ours.gh(*LIST).returncode == 0
-    audit.close_session(ours.door.config, ours.unit)
+    sessions.close_session(ours.door.config, ours.unit)
     assert ours.gh(*LIST).stderr == "the gateway: no cycle is running\n"
     before = ours.door.branches()
     ours.commit()
@@ -97,7 +97,7 @@ def test_two_sessions_do_not_mix(gate: Door) -> None:
 
 def test_another_user_may_not_even_ask(ours: Cycle) -> None:
     """The socket's mode does not let them; where it would, the gateway does not."""
-    place = audit.socket_of(ours.door.config)
+    place = sessions.socket_of(ours.door.config)
     with pytest.raises(RuntimeError, match="Permission denied"):
         said(ours.door, ASKED, "man", ours.unit)
     os.chmod(place, 0o666)
@@ -135,7 +135,7 @@ def test_root_has_the_clones_refreshed(gate: Door) -> None:
 )  # fmt: skip
 def test_nothing_else_that_root_asks(gate: Door, asked: dict[str, Any], why: str) -> None:
     with pytest.raises(LoopError, match=f"the gateway says: the gateway: .*{why}|the gateway says: .*{why}"):
-        wire.ask(audit.socket_of(gate.config), asked, "the gateway", 20)
+        wire.ask(sessions.socket_of(gate.config), asked, "the gateway", 20)
 
 
 # --- what
@@ -241,7 +241,7 @@ CROWD = """if True:
 
 def test_two_hundred_at_once_are_all_answered(ours: Cycle) -> None:
     asked = json.dumps({"what": "gh", "words": ["issue", "close"]})
-    place = audit.socket_of(ours.door.config)
+    place = sessions.socket_of(ours.door.config)
     done = ours.run("/usr/bin/python3", "-c", CROWD, place, asked, "200")
     assert done.stdout == "200\n", done.stderr
     assert len(ours.entries("refused")) == 200
@@ -268,7 +268,7 @@ def test_who_is_refused_and_speaks_on_is_heard_out_for_a_moment(
 
     def work() -> float:
         with socket.socket(socket.AF_UNIX) as peer:
-            peer.connect(audit.socket_of(gate.config))
+            peer.connect(sessions.socket_of(gate.config))
             peer.sendall(b"0009junk!")
             began = time.monotonic()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -289,7 +289,7 @@ def test_it_ends_when_nobody_asks_any_more(forge: Running, monkeypatch: pytest.M
     with door(forge) as gate:
         time.sleep(1)
         assert os.waitpid(gate.pid, os.WNOHANG) == (0, 0)  # a session is open
-        audit.close_session(gate.config, "somebody.service")
+        sessions.close_session(gate.config, "somebody.service")
         for _unused in range(100):
             pid, status = os.waitpid(gate.pid, os.WNOHANG)
             if pid:
@@ -322,8 +322,8 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
                 break
             time.sleep(0.05)
         assert left == [] and ours.branch not in gate.branches()
-        assert audit.quiet(gate.config, 1)  # nobody waits for it
-        as_user(GATE, lambda: receive.tidy(gate.config))
+        assert sessions.quiet(gate.config, 1)  # nobody waits for it
+        as_user(GATE, lambda: kept.tidy(gate.config))
         assert os.listdir(f"{gate.config['gate_dir']}/inbox") == []
         gate.close_all()
 

@@ -167,3 +167,17 @@ def test_without_systemd_there_is_no_timer(played: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(systemd, "RUNNING_SYSTEMD", str(played / "nothing"))
     assert systemd.timer_of("loop") == Timer()
     assert not (played / "asked").exists()
+
+
+def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, asked = {"a.timer"}, []
+
+    def systemctl(*words: str) -> str:
+        asked.append(words)
+        (running.discard if words[0] == "stop" else running.add)(words[1])
+        return ""
+
+    monkeypatch.setattr(systemd, "systemctl", systemctl)
+    monkeypatch.setattr(systemd, "active", lambda unit: unit in running)
+    assert systemd.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
+    assert asked == [("stop", "a.timer")]

@@ -100,17 +100,18 @@ def test_a_door_that_nobody_asks_for_any_more_goes(tmp_path: Path) -> None:
 def test_what_was_changed_or_is_no_longer_ours_is_put_right(tmp_path: Path) -> None:
     lib = tmp_path / "lib"
     package = lib / core_files.PACKAGE
-    package.mkdir(parents=True)
-    (package / "gone.py").write_text("old")
+    (package / "base").mkdir(parents=True)
+    (package / "files.py").write_text("of a version that had no rooms")
+    (package / "base/gone.py").write_text("old")
     (package / "notes.txt").write_text("an operator's")
-    (package / "files.py").write_text("changed by hand")
+    (package / "base/files.py").write_text("changed by hand")
     changes = {change.path: change.what for change in install(str(lib), check=True)}
-    assert changes[f"{package}/gone.py"] == "removed"
-    assert changes[f"{package}/files.py"] == "content"
+    assert changes[f"{package}/files.py"] == changes[f"{package}/base/gone.py"] == "removed"
+    assert changes[f"{package}/base/files.py"] == "content"
     if ROOT:
         install(str(lib))
-        assert not (package / "gone.py").exists()
-        assert (package / "files.py").read_bytes() == (CORE / "files.py").read_bytes()
+        assert not (package / "files.py").exists() and not (package / "base/gone.py").exists()
+        assert (package / "base/files.py").read_bytes() == (CORE / "base/files.py").read_bytes()
         assert (package / "notes.txt").read_text() == "an operator's"
 
 

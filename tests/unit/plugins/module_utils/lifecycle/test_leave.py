@@ -134,8 +134,8 @@ class Celled(Host):
     def __init__(self, top: Path) -> None:
         super().__init__(top)
         subprocess.run(["rm", "-rf", str(top / "var")], check=True)
-        self.config |= {"gate_user": "no-such-gate-here", "group": _group(GID)}
-        self.config |= {"pristine_dir": str(top / "var/pristine"), "workspace_dir": "", "daemon_state_dir": ""}
+        self.config.update(gate_user="no-such-gate-here", group=_group(GID))
+        self.config.update(pristine_dir=str(top / "var/pristine"), workspace_dir="", daemon_state_dir="")
         self.cell(CELL, "needs_triage", change_id="ISSUE_X_1")
         self.cell("20260102T040405Z-0123abcd", "published")
         beside = top / "disk/.adopted-20260102T050405Z-0123abcd/state"
@@ -236,7 +236,7 @@ def test_a_host_where_nothing_is_deployed_and_one_of_the_older_layout_are_left_a
 ) -> None:
     host = Host(tmp_path / "other")
     host.top = tmp_path
-    host.config = {key: value.replace("/other", "") for key, value in host.config.items()}
+    host.config = Changing({key: value.replace("/other", "") for key, value in host.config.items()})
     assert host.leave() == {"changed": False, "removed": [], "kept": []}
     host.put("lib/git-askpass", '#!/bin/sh\necho "$GH_TOKEN"\n')
     host.put("lib/run-daemon", "#!/bin/sh\n")
@@ -305,7 +305,8 @@ def test_cells_go_by_name_and_what_is_not_ours_stays(celled: Celled) -> None:
 
 
 def test_roots_directories_that_the_role_did_not_make_stay(celled: Celled) -> None:
-    celled.config |= {f"{name}_dir": str(celled.put(f"precious/{name}/x", "x").parent) for name in ("runs", "memory")}
+    for name in ("runs", "memory"):
+        celled.config[f"{name}_dir"] = str(celled.put(f"precious/{name}/x", "x").parent)
     celled.config["cycles_dir"] = str(celled.put("precious/cycles/x", "x").parent)
     celled.config["state_dir"] = str(celled.top / "precious")
     done = celled.leave("work")
@@ -343,7 +344,7 @@ def test_both_users_go_with_what_they_had(celled: Celled, tmp_path: Path, monkey
             monkeypatch.setattr(privileges, name, str(celled.put(f"{name}/loop-gone", "x").parent))
         for name in ("loop-gone", "gate-gone"):
             subprocess.run(["useradd", "--system", "--user-group", name], check=True)
-        celled.config |= {"user": "loop-gone", "group": "loop-gone", "gate_user": "gate-gone"}
+        celled.config.update(user="loop-gone", group="loop-gone", gate_user="gate-gone")
         for name in ("memory", "memory.previous"):
             shutil.chown(celled.top / "var" / name, group="loop-gone")
         with pytest.raises(LoopError, match="the user loop-gone cannot go while its files stay"):

@@ -5,17 +5,12 @@
 from __future__ import annotations
 
 import errno
-import grp
 import json
 import os
-import pwd
-import re
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,144 +20,18 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, takeover
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import (
-    Layout,
-    plan,
-    prepare,
-    take,
-)
-
-ROOT = os.geteuid() == 0
-ME = pwd.getpwuid(os.geteuid()).pw_name
-GROUP = grp.getgrgid(os.getegid()).gr_name
-# Somebody else, as whom a checkout can be given away; only root can.
-OTHER = pwd.getpwnam("nobody").pw_uid if ROOT else os.geteuid()
-SECRET = "GH_TOKEN=not-a-token\n"
-
-
-def put(path: Path, text: str, mode: int = 0o644) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return path
-
-
-def content(top: Path) -> dict[str, tuple[str, int]]:
-    """Every file and link below ``top`` with what it holds and its mode."""
-    found = {}
-    for path in sorted(top.rglob("*")):
-        if path.is_symlink():
-            found[str(path.relative_to(top))] = (os.readlink(path), 0)
-        elif path.is_file():
-            found[str(path.relative_to(top))] = (path.read_text("latin-1"), path.stat().st_mode & 0o7777)
-    return found
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """Where the owner of the checkout may look as well; pytest's own is for one user only."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a hundred kills wait for no disk
-    with tempfile.TemporaryDirectory(dir=memory) as directory:
-        os.chmod(directory, 0o755)
-        yield Path(directory, "host")
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    """A host with everything that the older role and a few years bring about."""
-    home, units_dir = tmp_path / "opt/loop", tmp_path / "systemd"
-    for name in ("README.md", "src/engine.py", ".venv/bin/engine", "scripts/run"):
-        put(home / name, f"{name}\n")
-    (home / "docs").symlink_to("/nowhere")
-    put(home / ".env", SECRET, 0o640)
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-C", str(home)]
-    for command in (["init", "-q"], ["add", "README.md", "src"], ["commit", "-qm", "engine"]):
-        subprocess.run([*git, *command], check=True)
-    put(home / "src/engine.py", "a hotfix\n")
-    for name in takeover.WRAPPERS:
-        put(tmp_path / "lib" / name, f"#!/bin/sh\n# {name}\n", 0o750)
-    put(tmp_path / "etc/key.pem", "key\n", 0o640)
-    put(units_dir / "loop.service", f"[Service]\nExecStart={tmp_path}/lib/run-daemon\n")
-    put(units_dir / "loop.timer", "[Timer]\nOnCalendar=hourly\n")
-    put(units_dir / "loop.service.d/memory.conf", "[Service]\nMemoryMax=4G\n")
-    put(units_dir / "governor.service", f"[Service]\nExecStart={home}/.venv/bin/engine govern\n")
-    put(units_dir / "often.timer", "[Timer]\nUnit=governor.service\n")
-    put(units_dir / "ssh.service", "[Service]\nExecStart=/usr/sbin/sshd\n")
-    put(tmp_path / "var/workspace/infra/memory/lessons.md", "learned\n", 0o600)
-    put(tmp_path / "var/workspace/infra/memory/2026/one.md", "one\n")
-    put(tmp_path / "var/state/ledger.json", "{}\n")
-    put(tmp_path / "var/runs/issue_1/request.md", "please\n")
-    put(tmp_path / "var/runs/.quarantine/one/tree/file", "kept\n")
-    put(tmp_path / "var/.pi/agent/settings.json", "{}\n")
-    if ROOT:
-        subprocess.run(["chown", "-Rh", f"{OTHER}", str(home), str(tmp_path / "var")], check=True)
-    return Layout(
-        install_dir=str(home),
-        config_dir=str(tmp_path / "etc"),
-        lib_dir=str(tmp_path / "lib"),
-        memory_dir=str(tmp_path / "var/memory"),
-        legacy_memory_dir=str(tmp_path / "var/workspace/infra/memory"),
-        env_file=str(tmp_path / "etc/env"),
-        run_lock=str(tmp_path / "var/state/daemon.lock"),
-        state_dir=str(tmp_path / "var"),
-        workspace_dir=str(tmp_path / "var/workspace"),
-        runs_dir=str(tmp_path / "var/runs"),
-        daemon_state_dir=str(tmp_path / "var/state"),
-        cycles_dir=str(tmp_path / "var/cycles"),
-        unit="loop",
-        user=ME,
-        group=GROUP,
-        key_file=str(tmp_path / "etc/key.pem"),
-        unit_dir=str(units_dir),
-    )
-
-
-@pytest.fixture(autouse=True)
-def systemd(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """No systemd but this one; what it was asked."""
-    asked: list[tuple[str, ...]] = []
-
-    def systemctl(*arguments: str) -> str:
-        asked.append(arguments)
-        if arguments[0] != "show":
-            return ""
-        return f"ActiveState={'active' if arguments[-1] == 'loop.timer' else 'inactive'}\nUnitFileState=enabled\n"
-
-    monkeypatch.setattr(units, "systemctl", systemctl)
-    monkeypatch.setattr(units, "active", lambda unit: ("stop", unit) not in asked and unit == "loop.timer")
-    return asked
-
-
-def top_of(layout: Layout) -> Path:
-    return Path(layout.config_dir).parent
-
-
-def everything_is_there(before: dict[str, tuple[str, int]], layout: Layout) -> None:
-    """Each file of ``before`` is where it was, or where a manifest says that it went, byte for byte."""
-    top = top_of(layout)
-    now = content(top)
-    moved = {}
-    for aside in takeover.listing(layout.install_dir):
-        for item in json.loads(Path(aside, "manifest.json").read_text())["items"]:
-            moved[item["path"]] = item["to"]
-    for name, (text, _mode) in before.items():
-        places = [f"{to}{str(top / name)[len(path) :]}" for path, to in moved.items() if under(str(top / name), path)]
-        assert any(now.get(os.path.relpath(place, top), ("", 0))[0] == text for place in [*places, str(top / name)]), (
-            name
-        )
-
-
-def under(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
-
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import plan
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import prepare, take
+from older_host import ME, OTHER, ROOT, SECRET, content, everything_is_there, killed_at, put, top_of
 
 # --- nothing to do
 
 
-def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(tmp_path: Path, layout: Layout) -> None:
-    empty = tmp_path / "empty"
+def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(layout: Layout) -> None:
+    empty = top_of(layout) / "empty"
     fresh = replace(
         layout, install_dir=str(empty), lib_dir=str(empty), key_file="", legacy_memory_dir="", unit_dir=str(empty),
         state_dir="",
@@ -175,12 +44,6 @@ def test_a_fresh_host_and_one_of_ours_have_nothing_to_take(tmp_path: Path, layou
     put(empty / ".env", SECRET)
     assert plan(fresh) == []
     assert prepare(fresh)["changed"] is False
-
-
-def test_the_units_that_the_role_writes_are_known_as_ours() -> None:
-    templates = Path(__file__).parents[5] / "roles/engineering_loop/templates"
-    for name in ("loop.service.j2", "loop.timer.j2"):
-        assert systemd.ours(str(templates / name))
 
 
 # --- the whole
@@ -293,8 +156,8 @@ def test_a_policy_that_ours_will_replace_is_kept_aside(layout: Layout) -> None:
     assert Path(layout.config_dir, "policy.yml").read_text() == "version: 1\n"
 
 
-def test_links_are_not_followed_and_are_told(layout: Layout, tmp_path: Path) -> None:
-    outside = put(tmp_path / "outside", SECRET, 0o644)
+def test_links_are_not_followed_and_are_told(layout: Layout) -> None:
+    outside = put(top_of(layout) / "outside", SECRET, 0o644)
     for path in (layout.dotenv, layout.key_file):
         os.unlink(path)
         os.symlink(outside, path)
@@ -364,11 +227,11 @@ APP = (
 def test_what_is_said_of_the_secrets_before_a_take_over_is_what_is_true_after_it(layout: Layout, same: bool) -> None:
     key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True).stdout
     layout = replace(layout, env_file=layout.dotenv) if same else layout
-    config = {
+    config = Settings({
         "env_file": layout.env_file, "forbidden_environment": ["VAULT_*"], "api_url": "http://forge", "user": ME,
         "gate_user": ME, "github_app": {"private_key_file": layout.key_file}, "install_dir": layout.install_dir,
         "config_dir": layout.config_dir,
-    }  # fmt: skip
+    })  # fmt: skip
 
     def said() -> dict[str, Any]:
         return host_status.secrets(config, None, layout)
@@ -389,54 +252,6 @@ def test_what_is_said_of_the_secrets_before_a_take_over_is_what_is_true_after_it
     os.chown(layout.key_file, 0, OTHER)  # it is rendered again
     os.chmod(layout.key_file, 0o640)
     assert plan(layout) == [] and "key.pem can be read by others than root" in handover.look(config)["notes"][0]
-
-
-# --- what was set by default
-
-DAEMON = """#!/bin/sh
-exec /opt/engineering-loop/.venv/bin/hyrule-engineering-loop daemon --once \\
-    --repo A/b \\
-    --workspace-root /w --allow infra=docs \\
-    --knowledge-context \\
-    --knowledge-mcp-url=http://127.0.0.1:8767/mcp \\
-    --max-runs-per-day 20 \\
-    --max-cost-usd-per-day 10
-echo --not-a-flag-of-it
-"""
-GOVERNOR = "exec x reliability-governor --once --limit 20\n"
-
-
-def test_what_the_old_role_set_by_default_and_ours_does_not_is_told(layout: Layout) -> None:
-    put(Path(layout.lib_dir) / "run-daemon", DAEMON)
-    put(Path(layout.lib_dir) / "run-reliability-governor", GOVERNOR)
-    put(
-        Path(layout.state_dir) / ".gitconfig",
-        '[core]\n\tx = y\n[user]\n\tname = "old[bot]"\n\temail = old@x\n[z]\nname = z\n',
-    )
-    given = replace(
-        layout, daemon_args=["--max-runs-per-day", "2", "--max-cost-usd-per-day", "10"], author="new[bot] <new@x>"
-    )
-    told = takeover.changes(given)
-    assert told == [
-        "the old loop gave its engine --knowledge-context, ours does not",
-        "the old loop gave its engine --knowledge-mcp-url http://127.0.0.1:8767/mcp, ours does not",
-        "the old loop gave its engine --max-runs-per-day 20, ours gives 2",
-        "the old loop's commits were by old[bot] <old@x>, ours are by new[bot] <new@x>: engineering_loop_git_user_name"
-        " and engineering_loop_git_user_email say whose",
-    ]
-    assert set(told) <= set(take(given, check=True)["lines"]) and set(told) <= set(take(given)["lines"])
-    assert takeover.changes(given) == []  # they are told once
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[user]\n", "[user]\nname = a\n", "[user\nname = a\nemail = b\n", "\0", "\x1b" * 9]
-)
-def test_whose_commits_it_made_is_input(layout: Layout, text: str) -> None:
-    put(Path(layout.state_dir) / ".gitconfig", text)
-    assert takeover.changes(replace(layout, author="new <new@x>")) == []
-    os.unlink(Path(layout.state_dir) / ".gitconfig")
-    os.symlink("/etc/passwd", Path(layout.state_dir) / ".gitconfig")
-    assert takeover.changes(replace(layout, author="new <new@x>")) == []
 
 
 # --- memory
@@ -536,32 +351,6 @@ def test_two_at_once_do_not_meet(layout: Layout) -> None:
     assert take(layout)["changed"]
 
 
-def killed_at(number: int, work: Callable[[], Any]) -> bool:
-    """Run ``work`` in a process that is killed at its n-th change of the disk; False where it ended before."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any, **options: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*arguments, **options)
-
-            return call
-
-        for name in ("rename", "unlink", "mkdir", "rmdir", "fsync", "symlink", "fchown"):
-            setattr(os, name, counted(getattr(os, name)))
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _pid, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where what is moved comes from another file system."""
@@ -595,93 +384,6 @@ def test_killed_anywhere_the_next_one_ends_it(layout: Layout, elsewhere: bool, m
     assert number > 20
 
 
-# --- the way back
-
-
-def exactly(top: Path) -> dict[str, tuple[str, int, int, int]]:
-    """Everything below ``top``, directories included: what it holds, mode and owner."""
-    found = {}
-    for path in [top, *sorted(top.rglob("*"))]:
-        status = path.lstat()
-        text = os.readlink(path) if path.is_symlink() else path.read_text("latin-1") if path.is_file() else ""
-        found[str(path.relative_to(top))] = (text, status.st_mode, status.st_uid, status.st_gid)
-    return found
-
-
-def leave(layout: Layout) -> None:
-    """What ours put there in the meantime is gone, but for what a cycle learned."""
-    put(Path(layout.memory_dir, "new.md"), "learned by a cycle\n", 0o640)
-    put(Path(layout.runs_dir, "20270101T000000Z-0000abcd/cell.json"), "{}\n")
-
-
-def is_back(before: dict[str, tuple[str, int, int, int]], layout: Layout) -> None:
-    now = exactly(top_of(layout))
-    lost = {path: (was, now.get(path)) for path, was in before.items() if now.get(path) != was}
-    assert lost == {}
-    # The lessons of ours are where the old engine looks, as its own; beside them there are cells, closed, and rooms.
-    learned = "var/workspace/infra/memory/new.md"
-    assert now[learned][0] == "learned by a cycle\n" and now[learned][2] == before["var/state"][2]
-    added = {path for path in now if path not in before and not re.match(r"var/runs/[0-9TZ]+-[0-9a-f]+(/|$)", path)}
-    assert added <= {learned, "var/memory", "var/cycles", "opt/loop/taken-over", "opt/loop/taken-over/.lock"}, added
-    assert not takeover.listing(layout.install_dir)
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_what_was_taken_over_is_put_back_as_it_was(
-    layout: Layout, elsewhere: bool, systemd: list[tuple[str, ...]]
-) -> None:
-    layout = replace(layout, env_file=layout.dotenv) if not elsewhere else layout
-    os.chmod(layout.install_dir, 0o750)
-    before = exactly(top_of(layout))
-    take(layout)
-    leave(layout)
-    systemd.clear()
-    told = takeover.put_back(layout, check=True)
-    assert told["changed"] and systemd == []
-    done = takeover.put_back(layout)
-    assert done["items"] == told["items"] and done["lines"] == told["lines"]
-    is_back(before, layout)
-    asked = [each for each in systemd if each[0] != "show"]
-    assert asked == [("daemon-reload",), ("enable", "--now", "loop.timer"), ("enable", "often.timer")]
-    assert takeover.put_back(layout) == {"changed": False, "aside": "", "items": [], "lines": []}
-    assert take(layout)["changed"]  # and there it goes again
-
-
-def test_the_way_back_that_is_killed_anywhere_is_gone_on_with(layout: Layout) -> None:
-    top = top_of(layout)
-    before = exactly(top)
-    take(layout)
-    leave(layout)
-    saved = top.with_name(f"{top.name}-saved")
-    subprocess.run(["cp", "-a", str(top), str(saved)], check=True)
-    number = 0
-    while killed_at(number, lambda: takeover.put_back(layout)):
-        takeover.put_back(layout)
-        is_back(before, layout)
-        subprocess.run(["rm", "-rf", str(top)], check=True)
-        subprocess.run(["cp", "-a", str(saved), str(top)], check=True)
-        number += 1
-    assert number > 20
-
-
-def test_nothing_is_written_over_on_the_way_back(layout: Layout) -> None:
-    take(layout)
-    wrapper = put(Path(layout.lib_dir, "run-daemon"), "somebody's\n")
-    told = takeover.put_back(layout)["lines"]
-    assert wrapper.read_text() == "somebody's\n"
-    assert Path(f"{wrapper}~").read_text() == "#!/bin/sh\n# run-daemon\n"
-    assert f"{wrapper} is there already: what was taken over stands beside it, as {wrapper}~" in told
-
-
-def test_a_loop_that_is_still_deployed_is_left_first(layout: Layout) -> None:
-    take(layout)
-    put(Path(layout.unit_dir, "loop.service"), "# Written by the role as215932.engineering_loop.engineering_loop\n")
-    before = exactly(top_of(layout))
-    with pytest.raises(LoopError, match=r"the loop is still deployed, and nothing was put back: .*\.leave -l"):
-        takeover.put_back(layout)
-    assert exactly(top_of(layout)) == before
-
-
 def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.rename
 
@@ -695,33 +397,3 @@ def test_a_mount_point_in_the_checkout_is_one_line(layout: Layout, monkeypatch: 
         take(layout)
     monkeypatch.undo()
     assert plan(layout)[0].path.endswith(".venv")
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "a layout has the keys"),
-        ({"color": "red"}, "a layout has the keys"),
-        ({"install_dir": "/opt/../etc"}, "install_dir '/opt/../etc' is not a plain path: write /etc"),
-    ],
-)
-def test_a_layout_that_cannot_be_is_one_line(given: dict[str, str], said: str) -> None:
-    whole = {"config_dir": "/c", "lib_dir": "/l", "memory_dir": "/m", "env_file": "/e"}
-    whole |= {"unit": "u", "user": "x", "group": "x", "install_dir": "/i"} if "color" not in given else {}
-    whole |= given
-    with pytest.raises(LoopError, match=said):
-        takeover.layout_from(whole if given else {})
-
-
-def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    running, asked = {"a.timer"}, []
-
-    def systemctl(*words: str) -> str:
-        asked.append(words)
-        (running.discard if words[0] == "stop" else running.add)(words[1])
-        return ""
-
-    monkeypatch.setattr(units, "systemctl", systemctl)
-    monkeypatch.setattr(units, "active", lambda unit: unit in running)
-    assert systemd.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
-    assert asked == [("stop", "a.timer")]

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -35,7 +35,7 @@ Json: TypeAlias = dict[str, Any]
 JOBS = 8
 NETWORK_SECONDS = 300.0
 REFRESH_SECONDS = 900.0  # for all of them before a cycle: a remote that hangs must not cost the cycle its time
-LOCAL_SECONDS = 120.0
+CHECKOUT_SECONDS = 600.0
 PACKS = 40  # this many packs, and they are put together
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 HEADS = "refs/heads/"
@@ -220,15 +220,8 @@ def mark_damaged(config: Settings, dest: str) -> None:
     as_user(config.gate_user, work)
 
 
-def tip_of(path: str, version: str) -> str:
-    """The commit of the branch; empty where it has none."""
-    asked = ["rev-parse", "--verify", "--quiet", f"{HEADS}{version}^{{commit}}"]
-    found = git(path, asked, environment={"GIT_DIR": path}, ok=ANY, timeout=LOCAL_SECONDS)[1].strip()
-    return found if SHA.fullmatch(found) else ""
-
-
 def read_tip(path: str, branch: str) -> str:
-    """The commit of the branch, read as git keeps it: for who has no time for a git. Empty where it has none."""
+    """The commit of the branch, read as git keeps it, which takes no git. Empty where it has none."""
     name = HEADS + branch
     found = ""
     with contextlib.suppress(LoopError):  # a directory: other branches lie below this name
@@ -355,7 +348,7 @@ def check_out(config: Settings, workspace: str) -> list[Json]:
 def _check_out(config: Settings, one: Clone, path: str) -> Json:
     try:
         _skeleton(config, one, path)
-        git(path, ["reset", "--hard", "--quiet"], timeout=LOCAL_SECONDS * 5)
+        git(path, ["reset", "--hard", "--quiet"], timeout=CHECKOUT_SECONDS)
     except (LoopError, OSError) as error:
         shutil.rmtree(path, ignore_errors=True)
         return {"dest": one.dest, "status": "failed", "detail": str(error)}
@@ -369,36 +362,40 @@ def _skeleton(config: Settings, one: Clone, path: str) -> None:
     """
     trust = {"safe.directory": one.path}
     listed = ["for-each-ref", "--format=%(objectname) %(refname)", HEADS]
-    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust, timeout=LOCAL_SECONDS)[1]
-    pairs = (row.split(" ", 1) for row in rows(refs))
-    branches = {name.removeprefix(HEADS): commit for commit, name in pairs}
+    refs = git(one.path, listed, environment={"GIT_DIR": one.path}, config=trust)[1]
+    branches = {name.removeprefix(HEADS): commit for commit, name in (row.split(" ", 1) for row in rows(refs))}
     tip = branches.get(one.version)
     if tip is None:
         raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
-    packed = [f"{tip} {HEADS}{one.version}", *(f"{at} refs/remotes/origin/{name}" for name, at in branches.items())]
-    sha256 = len(tip) == 64
     settings = [
-        "[core]", f"\trepositoryformatversion = {int(sha256)}", "\tfilemode = true", "\tbare = false",
-        "\tlogallrefupdates = true",
-        *(["[extensions]", "\tobjectformat = sha256"] if sha256 else []),
+        "\tfilemode = true", "\tbare = false", "\tlogallrefupdates = true",
         '[remote "origin"]', f"\turl = {one.url}", "\tfetch = +refs/heads/*:refs/remotes/origin/*",
         f'[branch "{one.version}"]', "\tremote = origin", f"\tmerge = {HEADS}{one.version}",
         "[user]", f"\tname = {_quoted(config.git_user_name)}", f"\temail = {_quoted(config.git_user_email)}",
     ]  # fmt: skip
-    inner = f"{path}/.git"
-    for directory in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
-        os.makedirs(f"{inner}/{directory}", mode=0o750)
-    _put(f"{inner}/objects/info/alternates", f"{one.path}/objects\n")
-    # git wants it sorted by name: it looks names up by halves.
-    lines = sorted(packed, key=lambda line: line.split(" ", 1)[1])
-    _put(f"{inner}/packed-refs", "# pack-refs with: sorted \n" + "".join(f"{line}\n" for line in lines))
-    _put(f"{inner}/config", "\n".join(settings) + "\n")
-    _put(f"{inner}/HEAD", f"ref: {HEADS}{one.version}\n")
+    found = {f"refs/remotes/origin/{name}": commit for name, commit in branches.items()}
+    lay_out(f"{path}/.git", one, {f"{HEADS}{one.version}": tip, **found}, settings)
 
 
-def _put(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as handle:
-        handle.write(text)
+def lay_out(home: str, one: Clone, refs: Mapping[str, str], settings: Sequence[str]) -> None:
+    """The files of a repository at ``home`` that borrows all objects of the clone and has these refs (name: commit).
+
+    ``settings`` are lines of its configuration, the first ones of [core].
+    """
+    for directory in ("info", "objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        os.makedirs(f"{home}/{directory}", mode=0o750)
+    sha256 = any(len(commit) == 64 for commit in refs.values())
+    extensions = ["[extensions]", "\tobjectformat = sha256"] if sha256 else []
+    # git wants the refs sorted by name: it looks names up by halves.
+    files = {
+        "objects/info/alternates": [f"{one.path}/objects"],
+        "packed-refs": ["# pack-refs with: sorted ", *(f"{refs[name]} {name}" for name in sorted(refs))],
+        "config": [*extensions, "[core]", f"\trepositoryformatversion = {int(sha256)}", *settings],
+        "HEAD": [f"ref: {HEADS}{one.version}"],
+    }
+    for name, lines in files.items():
+        with open(f"{home}/{name}", "w", encoding="utf-8", errors="surrogateescape") as handle:
+            handle.writelines(f"{line}\n" for line in lines)
 
 
 def _quoted(value: str) -> str:
@@ -422,27 +419,35 @@ def place_for(config: Settings, name: str, branch: str) -> str:
     return home
 
 
-def hand_out(
-    config: Settings, one: Clone, name: str, place: str, branch: str, source: str, fill: Callable[[str], str]
-) -> None:
-    """A clone of the repository ``source`` at ``place``, root's, which borrows from nothing.
+@dataclass(frozen=True)
+class Rescue:
+    """What is brought out for a person: under which name it was kept, and where it will stand as which branch."""
 
-    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as ``branch``.
+    name: str
+    place: str
+    branch: str
+
+
+def hand_out(config: Settings, one: Clone, rescue: Rescue, fill: Callable[[str], str], source: str = "") -> None:
+    """A clone of ``source`` (by default of ``one`` itself) at the rescue's place, root's, which borrows from nothing.
+
+    The gate's user makes it; ``fill`` gets its path and names the commit that is checked out as the rescue's branch.
     """
-    making = f"{config.pristine_dir}/.bringing-{name}"
+    making, branch = f"{config.pristine_dir}/.bringing-{rescue.name}", rescue.branch
 
     def work() -> None:
         words = ["clone", "--quiet", "--no-hardlinks", "--dissociate", "--no-tags", "--template=", "--no-checkout"]
-        git("/", [*words, "--", source, making], config=LENDERS_ARE_MUTE, timeout=LOCAL_SECONDS * 5)
-        git(making, ["remote", "set-url", "origin", one.url], timeout=60)
-        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)], timeout=60)
-        git(making, ["checkout", "--quiet", branch], timeout=LOCAL_SECONDS * 5)
+        words += ["--", source or one.path, making]
+        git("/", words, config=LENDERS_ARE_MUTE, timeout=CHECKOUT_SECONDS)
+        git(making, ["remote", "set-url", "origin", one.url])
+        git(making, ["update-ref", f"{HEADS}{branch}", fill(making)])
+        git(making, ["checkout", "--quiet", branch], timeout=CHECKOUT_SECONDS)
 
     try:
         remove_tree(making)
         as_user(config.gate_user, work)
-        os.makedirs(os.path.dirname(place), mode=0o750, exist_ok=True)
+        os.makedirs(os.path.dirname(rescue.place), mode=0o750, exist_ok=True)
         subprocess.run(["chown", "-hR", "root:root", making], check=True)
-        os.rename(making, place)
+        os.rename(making, rescue.place)
     finally:
         remove_tree(making)

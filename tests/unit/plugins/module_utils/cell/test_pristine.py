@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, Box, box, gid, git, give, uid
 from damages import DAMAGES, SETTINGS, left_by_a_killed_git
@@ -23,7 +24,9 @@ from damages import DAMAGES, SETTINGS, left_by_a_killed_git
 
 
 def clones(*entries: dict[str, Any]) -> list[pristine.Clone]:
-    config = {"workspace_repositories": list(entries), "pristine_dir": "/p", "git_url": "https://forge.example/"}
+    config = Settings(
+        {"workspace_repositories": list(entries), "pristine_dir": "/p", "git_url": "https://forge.example/"}
+    )
     return pristine.clones(config)
 
 
