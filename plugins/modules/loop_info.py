@@ -306,6 +306,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, older_layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
@@ -351,7 +352,11 @@ def main() -> None:
             takeover=shown([item.path for item in older_layout.plan(layout)]) if layout else [],
             rollout=host_status.rollouts(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
-            secrets=shown(host_status.secrets(wanted["secrets"], wanted["environment"], layout)),
+            secrets=shown(
+                host_status.secrets(
+                    Settings(wanted["secrets"]) if wanted["secrets"] else None, wanted["environment"], layout
+                )
+            ),
             cell_problem=host_status.cell_problem(wanted["home_files"], wanted["caches"]),
             agent_problem=host_status.agent_problem(wanted, wanted["agent_lockfile"], layout),
             loop=host_status.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
