@@ -21,6 +21,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / ".collections"))
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings  # noqa: E402
 
 FILES, RUNS = 50, 5
 BOUNDS = {8: 0.5, 100: 5.0}  # seconds
@@ -43,12 +44,12 @@ def repository(place: Path) -> None:
     shutil.rmtree(work)
 
 
-def ours(config: dict[str, object], workspace: Path) -> None:
+def ours(config: Settings, workspace: Path) -> None:
     failed = [one for one in pristine.check_out(config, str(workspace)) if one["status"] != "made"]
     assert not failed, failed
 
 
-def shared_clones(config: dict[str, object], workspace: Path) -> None:
+def shared_clones(config: Settings, workspace: Path) -> None:
     for one in pristine.clones(config):
         git(workspace, "clone", "--quiet", "--shared", "--no-tags", "--branch=main", one.path, one.dest)
 
@@ -61,13 +62,13 @@ def main() -> int:
             for number in range(count):
                 if not (top / f"r{number}.git").exists():
                     repository(top / f"r{number}.git")
-            config = {
-                "pristine_dir": directory,
-                "workspace_repositories": [{"repo": f"o/r{number}", "dest": f"r{number}"} for number in range(count)],
-                "git_url": "https://forge.invalid",
-                "git_user_name": "x",
-                "git_user_email": "x@example.invalid",
-            }
+            repositories = [{"repo": f"o/r{number}", "dest": f"r{number}"} for number in range(count)]
+            config = Settings(
+                {"pristine_dir": directory, "git_url": "https://forge.invalid"},
+                workspace_repositories=repositories,
+                git_user_name="x",
+                git_user_email="x@example.invalid",
+            )
             taken: dict[str, list[float]] = {"a cell": [], "git clone --shared": []}
             for _run in range(RUNS):
                 for name, make in (("a cell", ours), ("git clone --shared", shared_clones)):

@@ -37,6 +37,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, settle  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import worktree_admin  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, rules, schema  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff  # noqa: E402
@@ -150,7 +151,7 @@ def claim(content: bytes) -> None:
     value = _value(content)
     given = value if isinstance(value, dict) else dict.fromkeys(("outcome", "detail", "report", "pushes"), value)
     taken = settle.claimed(given)
-    config = {"cycles_dir": "/"}
+    config = Settings({"cycles_dir": "/"})
     for agents in (0, 1):
         for code, status in (("", ""), ("exited", "4"), ("killed", "KILL")):
             systemd = {"EXIT_CODE": code, "EXIT_STATUS": status}

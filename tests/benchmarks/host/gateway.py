@@ -55,8 +55,8 @@ def push() -> None:
     way = engine_run.way_out(config)
     plain = gitcmd.safe_environment(*gitcmd.credentials(clone.url, given["token"]))
     with tempfile.TemporaryDirectory() as top:
-        wanted = [one for one in config["workspace_repositories"] if one["dest"] == DEST]
-        pristine.check_out({**config, "workspace_repositories": wanted}, top)
+        wanted = [one for one in config.workspace_repositories if one["dest"] == DEST]
+        pristine.check_out(settings.Settings(config, workspace_repositories=wanted), top)
         work = f"{top}/{DEST}"
         taken: dict[str, list[float]] = {"gateway": [], "plain": []}
         for number in range(RUNS + 1):
@@ -87,7 +87,7 @@ def push() -> None:
 
 def read_and_search(config: dict[str, object], top: str) -> None:
     """One pass: read every file and look for every pattern in it."""
-    policy = schema.load_file(str(config["policy_file"]))
+    policy = schema.load_file(str(config.policy_file))
     patterns = [re.compile(text) for text in schema.effective(policy, DEST)["denied_content_patterns"]]
     for place in Path(top).rglob("*.md"):
         for line in place.read_text(encoding="utf-8").splitlines():
@@ -96,7 +96,7 @@ def read_and_search(config: dict[str, object], top: str) -> None:
 
 
 def note(config: dict[str, object], entries: list[dict[str, object]]) -> None:
-    os.makedirs(f"{config['gate_dir']}/records", mode=0o700, exist_ok=True)
+    os.makedirs(f"{config.gate_dir}/records", mode=0o700, exist_ok=True)
     for entry in entries:
         audit.append(config, CYCLE, entry)
 
@@ -125,8 +125,8 @@ class Memory(threading.Thread):
 
 def main() -> None:
     config = settings.load()
-    token, _login = app_auth.acting(config, config["env_file"])
-    account = users.account(config["user"])
+    token, _login = app_auth.acting(config, config.env_file)
+    account = users.account(config.user)
     given = Path("/run/bench-gateway.json")
     given.write_text(json.dumps({"token": token}), encoding="utf-8")
     os.chown(given, account.pw_uid, -1)
@@ -136,13 +136,13 @@ def main() -> None:
         {"what": "view", "repo": REPO, "number": NUMBER, "body": True},
     ]
     sessions.open_session(config, UNIT, CYCLE)
-    memory = Memory(users.account(config["gate_user"]).pw_uid)
+    memory = Memory(users.account(config.gate_user).pw_uid)
     memory.start()
     try:
-        users.as_user(config["gate_user"], lambda: note(config, taken))
-        socket = f"{config['unit']}-gate.socket"
+        users.as_user(config.gate_user, lambda: note(config, taken))
+        socket = f"{config.unit}-gate.socket"
         command = ["systemd-run", f"--unit={UNIT}", "--quiet", "--wait", "--pipe", "--collect", "-p", f"Wants={socket}"]
-        command += ["-p", f"After={socket}", "-p", f"User={config['user']}", "python3", __file__, "push", str(NUMBER)]
+        command += ["-p", f"After={socket}", "-p", f"User={config.user}", "python3", __file__, "push", str(NUMBER)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         sessions.close_session(config, UNIT)
