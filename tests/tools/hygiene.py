@@ -53,9 +53,24 @@ def complaints(name: str, exempt: list[str]) -> list[str]:
     return found
 
 
+def lost_files(name: str) -> list[str]:
+    """Files of the core, and of its tests, that a page names by room, and that are not there (any more)."""
+    named = re.findall(r"`([a-z]+/[a-z_]+\.py)`", (ROOT / name).read_text(encoding="utf-8"))
+    core = ROOT / "plugins" / "module_utils"
+    rooms = {path.name for path in core.iterdir() if path.is_dir()}
+    tests = ROOT / "tests" / "unit" / "plugins" / "module_utils"
+    gone = [
+        path
+        for path in dict.fromkeys(named)
+        if path.split("/")[0] in rooms and not (core / path).is_file() and not (tests / path).is_file()
+    ]
+    return [f"{name}: names {path}, which is not there" for path in gone]
+
+
 def main() -> int:
     exempt = licensed_elsewhere()
     found = [complaint for name in tracked() for complaint in complaints(name, exempt)]
+    found += [complaint for name in tracked() if name.endswith(".md") for complaint in lost_files(name)]
     print("\n".join(found))
     return 1 if found else 0
 
