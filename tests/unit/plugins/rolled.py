@@ -126,7 +126,10 @@ def new_everything(host: Host, sha: str = BAD) -> None:
     drop_ins.mkdir(exist_ok=True)
     (drop_ins / "more.conf").write_text("[Service]\nUser=root\n")
     (host.top / "systemd" / "hyrule-engineering-loop-egress.socket").write_text("[Socket]\nListenStream=1\n")
-    (host.top / "lib" / "engineering_loop_core" / "cycle.py").write_text("# another runner\n")
+    core = host.top / "lib" / "engineering_loop_core"
+    (core / "cycle").mkdir(exist_ok=True)  # of a version that is cut otherwise: a package hides a module of its name
+    (core / "cycle" / "__init__.py").write_text("# another runner\n")
+    (core / "cycle.py").unlink(missing_ok=True)
     (host.top / "lib" / "hooks").mkdir(exist_ok=True)
     (host.top / "lib" / "hooks" / "pre-push").write_text("exit 0\n")
     host.config["daemon_args"] = ["--max-runs-per-day", sha[:1]]
