@@ -227,10 +227,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show, shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import SMOKE, Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import SMOKE, Wanted
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
@@ -264,7 +264,7 @@ OPTIONS = {
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
     "git_url": {"type": "str", "default": ""},
-    "github_app": app_auth.OPTION,
+    "github_app": tokens.OPTION,
 }
 
 
@@ -281,7 +281,7 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         env_file, app = params.pop("env_file"), params.pop("github_app")
         # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
-        secret = "" if module.check_mode else app_auth.token_for(env_file, app)
+        secret = "" if module.check_mode else tokens.token_for(env_file, app)
         given = {key: value for key, value in params.items() if value is not None}
         hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
         wanted = Wanted(token=secret, before_switch=hold, **given)

@@ -78,7 +78,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import kept_sets
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollback_sets
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         if installing and not module.check_mode:
             agents.install(install_dir, agent, given["lockfile"])
             if not processes.cycle_in_progress("", settings.unit):  # it may have been started from any of them
-                used = [agents.place(install_dir, agent), *kept_sets.agents_in_use(install_dir)]
+                used = [agents.place(install_dir, agent), *rollback_sets.agents_in_use(install_dir)]
                 result["pruned"] = agents.prune(install_dir, given["keep"], used)
         environment = given["environment"] or (
             secrets_file.read(settings.env_file) if os.path.exists(settings.env_file) else {}

@@ -171,7 +171,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, cleanup, timer_hold
@@ -237,7 +237,7 @@ def acting(wanted: dict[str, Any], config: Settings) -> tuple[str, str]:
     """Token and login by which the forge is reached, as the gateway reaches it."""
     file = wanted["env_file"] or config.env_file
     os.environ.update(secrets_file.network(secrets_file.load(file, config.forbidden_environment)))
-    return app_auth.acting(config, file)
+    return tokens.acting(config, file)
 
 
 def sayer(path: str | None) -> Callable[[str], object]:

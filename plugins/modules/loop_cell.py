@@ -115,7 +115,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import kept
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import kept_pushes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
@@ -169,7 +169,7 @@ def act(config: Settings, given: dict[str, Any], check: bool) -> dict[str, Any]:
         if done is None:
             raise LoopError(f"no cell has {given['what']}; {playbook('restore')} lists what is kept")
         return {"changed": done["exit_status"] == 0, **done}
-    push = next((one for one in kept.listing(config) if one["id"] == given["what"]), None)
+    push = next((one for one in kept_pushes.listing(config) if one["id"] == given["what"]), None)
     if push is not None:
         if given["run"]:
             raise LoopError(
@@ -179,7 +179,7 @@ def act(config: Settings, given: dict[str, Any], check: bool) -> dict[str, Any]:
             return {
                 "id": push["id"],
                 "lines": [],
-                **kept.restore(config, push["id"], given["to"], check=check),
+                **kept_pushes.restore(config, push["id"], given["to"], check=check),
             }
         told = {key: untrusted.show(str(push[key]), 1000) for key in ("repo", "branch", "commit", "cycle", "why")}
         return {

@@ -115,7 +115,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 OPTIONS = {
@@ -133,7 +133,7 @@ OPTIONS = {
     "user": {"type": "str", "default": "loop-gate"},
     "git_url": {"type": "str", "default": "https://github.com"},
     "env_file": {"type": "path"},
-    "github_app": app_auth.OPTION,
+    "github_app": tokens.OPTION,
 }
 
 
@@ -149,7 +149,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        token = app_auth.token_for(given["env_file"], given["github_app"])
+        token = tokens.token_for(given["env_file"], given["github_app"])
         found = pristine.refresh(config, token, check=module.check_mode)
     except LoopError as error:
         module.fail_json(msg=str(error))

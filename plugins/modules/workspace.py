@@ -127,7 +127,7 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import checkouts
 
 REPOSITORY = {
@@ -145,7 +145,7 @@ OPTIONS = {
     "required": {"type": "bool", "default": True},
     "run_lock": {"type": "path"},
     "env_file": {"type": "path"},
-    "github_app": app_auth.OPTION,
+    "github_app": tokens.OPTION,
     "git_user_name": {"type": "str"},
     "git_user_email": {"type": "str"},
 }
@@ -157,7 +157,7 @@ def main() -> None:
     required, env_file, app = (wanted.pop(key) for key in ("required", "env_file", "github_app"))
     try:
         put_habits_aside(module.ansible_version)
-        token = app_auth.token_for(env_file, app)
+        token = tokens.token_for(env_file, app)
         given = {key: value for key, value in wanted.items() if value is not None}
         result = checkouts.update(checkouts.Workspace(token=token, **given), check=module.check_mode)
     except LoopError as error:

@@ -20,7 +20,7 @@ from typing import Any
 from ..base import documents
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes
-from ..forge import app_auth
+from ..forge import tokens
 from ..host import secrets_file
 from ..host.renderers import renderers_of
 from ..host.settings import Settings
@@ -114,12 +114,12 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
 
 def _access(config: Settings, environment: Mapping[str, str], comes_right: Collection[str]) -> list[str]:
     """Refuse where nothing would let the gateway in at the forge; what is worth saying where the spare token would."""
-    spare = app_auth.break_glass_token(environment)
+    spare = tokens.break_glass_token(environment)
     try:
-        app = app_auth.app_of(config.github_app, environment, config.api_url)
+        app = tokens.app_of(config.github_app, environment, config.api_url)
         if app is not None:
             key = app.private_key_file
-            app_auth.check(app, read_bytes(os.path.realpath(key)) if key in comes_right else None)
+            tokens.check(app, read_bytes(os.path.realpath(key)) if key in comes_right else None)
         elif not spare:
             raise LoopError(
                 f"no forge token: put GH_TOKEN into {config.env_file}, or set engineering_loop_github_app_id"
@@ -133,7 +133,7 @@ def _access(config: Settings, environment: Mapping[str, str], comes_right: Colle
 
 def files(config: Settings, environment: Mapping[str, str]) -> list[str]:
     """The files that hold what lets somebody in at the forge."""
-    named = environment.get(f"{app_auth.PREFIX}APP_PRIVATE_KEY_FILE", "")
+    named = environment.get(f"{tokens.PREFIX}APP_PRIVATE_KEY_FILE", "")
     found = (config.env_file, named, str(config.github_app.get("private_key_file") or ""))
     return [path for path in dict.fromkeys(found) if path]
 
@@ -169,7 +169,7 @@ def _check_exposed(config: Settings, path: str) -> None:
 
 def _check_places(config: Settings, environment: Mapping[str, str]) -> None:
     """Refuse a variable that names a file which is not there, or not for who needs it."""
-    handed = app_auth.without_credentials(secrets_file.without_ours(environment))
+    handed = tokens.without_credentials(secrets_file.without_ours(environment))
     for name, value in sorted(handed.items()):
         if name in (MODEL_POLICY, TRACE) or not PLACES.fullmatch(name):
             continue
@@ -219,7 +219,7 @@ def model_policy(config: Settings, environment: Mapping[str, str]) -> str:
 def for_cycle(config: Settings, environment: Mapping[str, str]) -> Handover:
     """What of the host's secrets a cycle gets, and which files it must not be able to read."""
     policy = model_policy(config, environment)
-    engines = app_auth.without_credentials(secrets_file.without_ours(environment))
+    engines = tokens.without_credentials(secrets_file.without_ours(environment))
     content = b"" if _of_a_release(config, policy) else read_bytes(policy) or b""  # elsewhere no cycle sees it
     return Handover(
         environment={**engines, MODEL_POLICY: policy},

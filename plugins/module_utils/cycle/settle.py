@@ -21,7 +21,7 @@ from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..cell import budget, cells, egress, memory, pristine, records
 from ..cell.cells import Cell
-from ..gateway import audit, kept, sessions
+from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
@@ -248,7 +248,7 @@ def retention(config: Settings) -> None:
         say(f"cell {one['id']} {words}\n")
     # Cells borrow from the clones of their time, and so does what the gateway keeps.
     borrowers = [one["id"] for one in cells.listing(config.runs_dir) if one["kind"] != "adopted"]
-    borrowers += [one["id"] for one in kept.listing(config)]
+    borrowers += [one["id"] for one in kept_pushes.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
         say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")

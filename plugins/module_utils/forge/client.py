@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from ..base.errors import LoopError, MissingLibrary, certificate
 from ..base.untrusted import show
 from ..git.command import LOOPBACK, origin_of
-from .refusals import advice_on, limited_for
+from .api_errors import advice_on, limited_for
 
 try:
     import requests

@@ -19,7 +19,7 @@ from ..base.clock import moment_of
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
-from ..forge import app_auth
+from ..forge import tokens
 from ..host import secrets_file, settings
 from ..host.settings import Settings
 from ..host.users import account
@@ -27,7 +27,7 @@ from ..host.users import account
 HANDED, MINTED = "access.json", "minted.json"
 # A token is minted anew when it lives for less than this: longer than a push or a refresh takes.
 SPARE_SECONDS = 900.0
-NAMES = tuple(one.name for one in dataclasses.fields(app_auth.App))
+NAMES = tuple(one.name for one in dataclasses.fields(tokens.App))
 
 
 def directory(config: Settings) -> str:
@@ -43,12 +43,12 @@ def bring(config_path: str = settings.DEFAULT_PATH) -> int:
     try:
         environment = secrets_file.load(config.env_file, config.forbidden_environment)
         handed["environment"] = secrets_file.network(environment)
-        app = app_auth.app_of(config.github_app, environment, config.api_url)
+        app = tokens.app_of(config.github_app, environment, config.api_url)
         if app is not None:
-            handed["app"] = {**dataclasses.asdict(app), "key": app_auth.key_of(app).decode("ascii", "replace")}
+            handed["app"] = {**dataclasses.asdict(app), "key": tokens.key_of(app).decode("ascii", "replace")}
     except LoopError as error:
         handed["problem"] = str(error)
-    handed["token"] = app_auth.break_glass_token(environment)
+    handed["token"] = tokens.break_glass_token(environment)
     owner = account(config.gate_user)
     content = json.dumps(handed).encode()
     write_atomic(f"{directory(config)}/{HANDED}", content, mode=0o400, uid=owner.pw_uid, gid=owner.pw_gid)
@@ -68,20 +68,20 @@ def _handed(config: Settings) -> dict[str, Any]:
     return found
 
 
-def token(config: Settings) -> app_auth.Token:
+def token(config: Settings) -> tokens.Token:
     """The forge token: the App's, kept until shortly before it expires; else the break-glass one."""
     kept = _minted(config)
     if kept is not None:
         return kept
     handed = _handed(config)
 
-    def find() -> app_auth.App | None:
+    def find() -> tokens.App | None:
         if handed["problem"]:
             raise LoopError(handed["problem"])
-        return app_auth.App(**{name: handed["app"][name] for name in NAMES}) if handed["app"] else None
+        return tokens.App(**{name: handed["app"][name] for name in NAMES}) if handed["app"] else None
 
-    made = app_auth.choose(
-        find, lambda app: app_auth.mint(app, handed["app"]["key"].encode()), handed["token"], config.env_file
+    made = tokens.choose(
+        find, lambda app: tokens.mint(app, handed["app"]["key"].encode()), handed["token"], config.env_file
     )
     if made.note:
         say(f"{made.note}\n")
@@ -90,9 +90,9 @@ def token(config: Settings) -> app_auth.Token:
     return made
 
 
-def _minted(config: Settings) -> app_auth.Token | None:
+def _minted(config: Settings) -> tokens.Token | None:
     with contextlib.suppress(LoopError, ValueError, TypeError, KeyError):
-        kept = app_auth.Token(**json.loads(read_bytes(f"{directory(config)}/{MINTED}") or b""))
+        kept = tokens.Token(**json.loads(read_bytes(f"{directory(config)}/{MINTED}") or b""))
         ends = moment_of(kept.expires_at)
         if (ends - datetime.now(UTC)).total_seconds() > SPARE_SECONDS:
             return kept

@@ -30,7 +30,7 @@ from . import inbox
 from .forward import Forwarding
 from .inbox import Inbox
 from .judge import NotAllowed, judge
-from .kept import keep
+from .kept_pushes import keep
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]

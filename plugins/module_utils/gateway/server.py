@@ -30,7 +30,7 @@ from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, judge, kept, receive, requests, sessions
+from . import access, audit, judge, kept_pushes, receive, requests, sessions
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -205,7 +205,7 @@ def root_asks(config: Settings, asked: Json) -> Json:
     """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
     if asked.get("what") != "refresh":
         raise LoopError("nothing that root asks")
-    kept.tidy(config)
+    kept_pushes.tidy(config)
     audit.forget_old(config)
     found = access.token(config)
     refreshed = pristine.refresh(config, found.token)

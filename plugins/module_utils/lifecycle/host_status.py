@@ -19,7 +19,7 @@ from ..base.errors import LoopError
 from ..base.untrusted import show, shown
 from ..cell import cells, records
 from ..cycle import handover
-from ..gateway import kept as kept_by_gateway
+from ..gateway import kept_pushes as kept_by_gateway
 from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import installed, rollout, rollout_ledger, timer_hold

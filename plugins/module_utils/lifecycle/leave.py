@@ -29,7 +29,7 @@ from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
 from ..release import releases
-from ..release.wanted import Wanted
+from ..release.wanted_version import Wanted
 from ..worktrees.manifests import listing
 from . import adopt, core_files, older_layout
 from .takeover_manifest import ASIDE

@@ -19,9 +19,9 @@ from ..host.processes import cycle_in_progress
 from ..host.users import account, as_user
 from . import adopt
 from .layout import Layout
-from .moves import move
 from .takeover import home_and_shell
 from .takeover_manifest import MANIFEST, Manifest, Moved, Owner, listing, read
+from .takeover_moves import move
 
 Json = dict[str, Any]
 

@@ -30,9 +30,9 @@ from ..host.users import as_user
 from ..proof import rollout
 from . import adopt, older_layout, takeover_report
 from .layout import Layout
-from .moves import move
 from .older_layout import Item, plan
 from .takeover_manifest import ASIDE, Manifest, Moved, Owner, is_roots_directory, unfinished
+from .takeover_moves import move
 
 Json = dict[str, Any]
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rollouts: whatever comes after a proof is undone in one step, and no timer runs meanwhile.
 
-Before the first change to anything that a proof covers, ``begin`` keeps what is proven (see kept_sets.py), notes it
+Before the first change to anything that a proof covers, ``begin`` keeps what is proven (see rollback_sets.py), notes it
 (see rollout_ledger.py) and holds the timer. ``end`` closes a rollout that was proven; ``undo`` one that was not, and
 ``previous`` goes back from one that turned out bad.
 """
@@ -21,11 +21,11 @@ from ..base.errors import LoopError
 from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
 from ..release import releases, store
-from ..release.wanted import Wanted
-from . import installed, kept_sets, rollout_ledger, timer_hold
+from ..release.wanted_version import Wanted
+from . import installed, rollback_sets, rollout_ledger, timer_hold
 from .installed import Installed
-from .kept_sets import KeptSet
 from .receipts import Receipt
+from .rollback_sets import KeptSet
 from .rollout_ledger import PROVEN, RETURNED, ROLLED_BACK, Ledger, Return, UnderWay
 from .timer_hold import Proof
 
@@ -99,7 +99,7 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
     with _situation(config) as now:
         noted = now.ledger.under_way
         if now.current and now.proof.receipt:
-            kept_sets.keep(config_file, config, now.current)
+            rollback_sets.keep(config_file, config, now.current)
             ran = now.timer.runs or bool(noted and noted.timer)
             noted = UnderWay(utc_now(), config.unit, now.key, ran)
         noted = noted or UnderWay(utc_now(), config.unit, timer=now.timer.runs)
@@ -140,14 +140,14 @@ def end(config_file: str, receipt: Receipt | None, *, check: bool = False) -> bo
     with rollout_ledger.locked(install_dir, check=check) as ledger:
         now = installed.now(config) if receipt else None
         newest = ledger.newest.set if ledger.newest else ""
-        fresh = now and (newest != now.key or not os.path.isdir(kept_sets.place_of(install_dir, now.key)))
+        fresh = now and (newest != now.key or not os.path.isdir(rollback_sets.place_of(install_dir, now.key)))
         if check or not (fresh or ledger.under_way):
             return bool(fresh or ledger.under_way)
         if fresh and now:
-            kept_sets.keep(config_file, config, now)
+            rollback_sets.keep(config_file, config, now)
             ledger = ledger.ended(PROVEN, now.key, now.engine_sha)
         rollout_ledger.save(install_dir, replace(ledger, under_way=None))
-        kept_sets.prune(install_dir, ledger.newest_first())
+        rollback_sets.prune(install_dir, ledger.newest_first())
     return True
 
 
@@ -177,7 +177,7 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
             return told
         target = target or _before(config, now.ledger, now.current)
         if target is None:
-            why = NOTHING_PROVEN + kept_sets.outlived(config.install_dir)
+            why = NOTHING_PROVEN + rollback_sets.outlived(config.install_dir)
             return _stay(now, replace(order, timer=False), why)
         if failed and now.current and now.current.engine_sha != target.sha and not order.check:
             store.record_verdict(config.install_dir, now.current.engine_sha, "failed", order.reason)
@@ -203,9 +203,9 @@ def previous(config_file: str, order: Order, *, to: str = "") -> Json:
         else:
             target = _before(config, now.ledger, now.current, other=True)
         if target is None:
-            there = ", ".join(sorted({key[:40] for key in kept_sets.keys(config.install_dir)})) or "none"
+            there = ", ".join(sorted({key[:40] for key in rollback_sets.keys(config.install_dir)})) or "none"
             what = f"proven release {to}" if to else "other proven release"
-            behind = kept_sets.outlived(config.install_dir)
+            behind = rollback_sets.outlived(config.install_dir)
             raise LoopError(f"there is no {what} to go back to on this host; kept as proven are: {there}{behind}")
         return _go_back(now, order, target, ROLLED_BACK)
 
@@ -219,7 +219,7 @@ def back(config: Settings) -> Json | None:
 def _interrupted(now: Situation) -> KeptSet | None:
     """The set of a return that did not arrive."""
     going = now.ledger.back_to
-    return kept_sets.load(now.config.install_dir, going.set, despite=True) if going else None
+    return rollback_sets.load(now.config.install_dir, going.set, despite=True) if going else None
 
 
 def _before(config: Settings, ledger: Ledger, current: Installed | None, *, other: bool = False) -> KeptSet | None:
@@ -230,7 +230,7 @@ def _before(config: Settings, ledger: Ledger, current: Installed | None, *, othe
     first = ledger.under_way.before if ledger.under_way else ""
     rejected, now = ledger.rejected(), current.key if current else ""
     order = dict.fromkeys([first, *ledger.newest_first()])
-    found = [kept_sets.load(config.install_dir, key) for key in order if key not in ("", now)]
+    found = [rollback_sets.load(config.install_dir, key) for key in order if key not in ("", now)]
     usable = [kept for kept in found if kept and (kept.key == first or not {kept.key, kept.sha} & rejected)]
     if other and current:
         usable.sort(key=lambda kept: kept.sha == current.engine_sha)  # stable: the latest in force stays first
@@ -240,9 +240,9 @@ def _before(config: Settings, ledger: Ledger, current: Installed | None, *, othe
 def _named(now: Situation, to: str) -> KeptSet | None:
     """The latest set of the engine that ``to`` names. What is installed counts only for a return that did not end."""
     install_dir, installed_now = now.config.install_dir, "" if now.ledger.back_to else now.key
-    order = dict.fromkeys([*now.ledger.newest_first(), *kept_sets.keys(install_dir)])
+    order = dict.fromkeys([*now.ledger.newest_first(), *rollback_sets.keys(install_dir)])
     fitting = (key for key in order if key.startswith(to) and key != installed_now)
-    return next((kept for key in fitting if (kept := kept_sets.load(install_dir, key, despite=True))), None)
+    return next((kept for key in fitting if (kept := rollback_sets.load(install_dir, key, despite=True))), None)
 
 
 # --- back: doing it -------------------------------------------------------------------------

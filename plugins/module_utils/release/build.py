@@ -23,7 +23,7 @@ from ..base.files import read_bytes, sha256, write_atomic
 from ..host import programs
 from ..host.bubblewrap import BWRAP
 from . import frozen, source
-from .wanted import Wanted
+from .wanted_version import Wanted
 
 Json = dict[str, Any]
 

@@ -20,7 +20,7 @@ from ..base.files import discard, flocked, read_bytes
 from ..host.processes import wait_until_idle
 from . import source, store
 from .build import build, write_record
-from .wanted import Wanted, check_version
+from .wanted_version import Wanted, check_version
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from ..base.files import discard, read_bytes, sha256
 from ..base.untrusted import show
 from ..git.command import ANY, credentials, git, rows, told_branch, told_refs
 from ..host import programs
-from .wanted import Wanted
+from .wanted_version import Wanted
 
 NETWORK_SECONDS = 600.0
 

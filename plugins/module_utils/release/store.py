@@ -21,7 +21,7 @@ from ..base.files import discard, flocked, read_bytes, sha256, sync_directory, w
 from ..host.processes import cycle_in_progress
 from . import frozen
 from .build import MANIFEST, RECORD, interpreter, manifest
-from .wanted import Wanted, check_version
+from .wanted_version import Wanted, check_version
 
 Json = dict[str, Any]
 

@@ -34,8 +34,8 @@ from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks, open_repo
 from ..host.processes import cycle_in_progress, processes
 from ..host.users import account, as_user
-from .moves import move
 from .owners import LOCK_SECONDS, needs_root
+from .whole_moves import move
 
 Json = dict[str, Any]
 

@@ -20,10 +20,10 @@ from ..git.worktree_admin import check_outside
 from ..host.processes import check_run_lock, processes, user_of
 from ..host.users import whose
 from .leftovers import Inventory, healthy
-from .moves import check_apart, standing
 from .owners import LOCK_SECONDS, as_owner
 from .quarantine import Pass, check_free, clear
-from .repairs import leave_branch, repair_extensions, repair_strangers
+from .repository_repairs import leave_branch, repair_extensions, repair_strangers
+from .whole_moves import check_apart, standing
 
 
 @dataclass(frozen=True)

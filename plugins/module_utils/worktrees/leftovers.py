@@ -13,7 +13,7 @@ from ..base.errors import Denied
 from ..base.files import inside, lstat_of
 from ..git.repository import Repo, files_below, git_locks, main_branch, read_small, ref_debris, refs_below
 from ..git.worktree_admin import Admin, admins_of, adopt, last_commit
-from .moves import standing
+from .whole_moves import standing
 
 Refs = dict[str, tuple[str, str]]  # {branch: (commit, symref target)}
 DEAD = "left behind by a dead process"

@@ -18,7 +18,7 @@ from ..base.errors import Denied, LoopError
 from ..base.files import write_atomic
 from ..base.untrusted import parse, read, shown
 from ..git.repository import OBJECT
-from .moves import move
+from .whole_moves import move
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 # What is acted on; all else in a manifest is for people.

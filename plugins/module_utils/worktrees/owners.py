@@ -14,7 +14,7 @@ from ..base.errors import Denied, LoopError
 from ..base.files import inside, lstat_of
 from ..base.untrusted import opened
 from ..host.users import as_user, name_of, whose
-from .moves import mounts_below, standing, why_not
+from .whole_moves import mounts_below, standing, why_not
 
 DEEPEST = 200
 LOCK_SECONDS = 120.0  # how long another heal of the same directory is waited for

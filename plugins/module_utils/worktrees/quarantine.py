@@ -23,9 +23,9 @@ from ..git.repository import Repo, read_small
 from ..host.processes import Running, user_of
 from .leftovers import Leftover, change_of
 from .manifests import ID, new_id, write_manifest
-from .moves import move, other_file_system, standing
 from .owners import needs_root
 from .salvage import find_unreachable, free_branches, put_aside, salvage_refs
+from .whole_moves import move, other_file_system, standing
 
 MARK = "quarantined-as"  # in an admin directory: the id that a pass gave it
 

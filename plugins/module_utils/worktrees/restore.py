@@ -33,10 +33,10 @@ from ..git.worktree_admin import Admin, admins_of, check_outside, last_commit, r
 from ..host.processes import check_run_lock
 from ..host.users import whose
 from .manifests import ID, Manifest, write_manifest
-from .moves import check_apart, move, standing
 from .owners import LOCK_SECONDS, as_owner, owner_of
 from .quarantine import MARK
 from .salvage import ASIDE, SALVAGE
+from .whole_moves import check_apart, move, standing
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from ..base.untrusted import opened, show, shown
 from ..git.repository import Repo, open_repo
 from ..host.users import name_of, whose
 from .manifests import ID, Manifest, manifests, write_manifest
-from .moves import mounts_below
 from .owners import LOCK_SECONDS, as_owner, needs_root
 from .salvage import ASIDE, drop_refs
+from .whole_moves import mounts_below
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..git.repository import OBJECT, Repo, files_below, objects, read_small
 from ..git.worktree_admin import index_tree, mentioned, staged
 from ..host.processes import processes
 from .leftovers import Leftover
-from .moves import move
+from .whole_moves import move
 
 SALVAGE = "refs/loop-salvage"
 ASIDE = "loop-quarantine"

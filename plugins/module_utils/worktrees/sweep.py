@@ -21,7 +21,7 @@ from ..host.users import name_of, whose
 from .leftovers import Inventory, Leftover, change_of, strays, touched, trees_below
 from .owners import LOCK_SECONDS, as_owner
 from .quarantine import Pass, check_free, clear
-from .repairs import leave_branch, repair_extensions, repair_strangers
+from .repository_repairs import leave_branch, repair_extensions, repair_strangers
 from .retention import Retention, purge
 
 TOLD_TO_KEEP = "keep names"

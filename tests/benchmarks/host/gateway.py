@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, "/usr/local/lib/engineering-loop")
 from engineering_loop_core.cell import pristine
 from engineering_loop_core.cycle import engine_run
-from engineering_loop_core.forge import app_auth
+from engineering_loop_core.forge import tokens
 from engineering_loop_core.gateway import audit, sessions
 from engineering_loop_core.git import command as gitcmd
 from engineering_loop_core.host import settings, users
@@ -125,7 +125,7 @@ class Memory(threading.Thread):
 
 def main() -> None:
     config = settings.load()
-    token, _login = app_auth.acting(config, config.env_file)
+    token, _login = tokens.acting(config, config.env_file)
     account = users.account(config.user)
     given = Path("/run/bench-gateway.json")
     given.write_text(json.dumps({"token": token}), encoding="utf-8")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
 
 UV = str(Path(sys.executable).parent / "uv")
 

@@ -17,8 +17,8 @@ import pytest
 import requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import client
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.api_errors import UNNAMED_LIMIT
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge, Refused, redact
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.refusals import UNNAMED_LIMIT
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git.command import git
 from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SEED, Host, Running, deployed, published, running
 from forge import over_tls

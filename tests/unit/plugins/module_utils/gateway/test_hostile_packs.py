@@ -15,7 +15,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, kept, receive, sessions
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
+    audit,
+    kept_pushes,
+    receive,
+    sessions,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import command
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT
@@ -27,7 +32,7 @@ NOTHING = "0" * 40
 
 
 def kept_of(gate: Door) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = as_user(GATE, lambda: kept.listing(gate.config))
+    found: list[dict[str, Any]] = as_user(GATE, lambda: kept_pushes.listing(gate.config))
     return found
 
 

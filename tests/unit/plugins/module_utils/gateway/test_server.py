@@ -18,7 +18,12 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, kept, server, sessions
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
+    audit,
+    kept_pushes,
+    server,
+    sessions,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NEEDS_ROOT, gid, uid
 from forge import over_ipv6, over_tls
@@ -323,7 +328,7 @@ def test_what_it_started_ends_with_it(forge: Running) -> None:
             time.sleep(0.05)
         assert left == [] and ours.branch not in gate.branches()
         assert sessions.quiet(gate.config, 1)  # nobody waits for it
-        as_user(GATE, lambda: kept.tidy(gate.config))
+        as_user(GATE, lambda: kept_pushes.tidy(gate.config))
         assert os.listdir(f"{gate.config['gate_dir']}/inbox") == []
         gate.close_all()
 

@@ -23,8 +23,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     installed,
-    kept_sets,
     receipts,
+    rollback_sets,
     rollout,
     rollout_ledger,
     timer_hold,
@@ -273,7 +273,7 @@ def test_killed_anywhere_on_the_way_back_it_goes_back_the_next_time(
         return call
 
     monkeypatch.setattr(managed_files, "write_atomic", fatal(managed_files.write_atomic))
-    for module in (kept_sets, rollout_ledger):
+    for module in (rollback_sets, rollout_ledger):
         monkeypatch.setattr(module, "write_atomic", fatal(module.write_atomic))
     monkeypatch.setattr(store, "write_atomic", fatal(store.write_atomic))
     monkeypatch.setattr(store, "switch", fatal(store.switch))
@@ -308,7 +308,7 @@ def test_killed_anywhere_while_it_is_held(host: Host, systemd: Systemd, monkeypa
             raise Killed
         real(*arguments, **options)
 
-    for module in (kept_sets, rollout_ledger):
+    for module in (rollback_sets, rollout_ledger):
         monkeypatch.setattr(module, "write_atomic", write)
     while True:
         left = steps

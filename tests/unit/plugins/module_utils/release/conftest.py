@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
 from engines import PYTHON, UV, Source, memory
 
 

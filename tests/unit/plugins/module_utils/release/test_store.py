@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, releases, store
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
 from engines import now_active, says
 
 

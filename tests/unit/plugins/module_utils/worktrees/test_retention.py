@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.moves import mounts_below
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import restore
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.whole_moves import mounts_below
 from disks import on_a_disk_of_its_own
 from worlds import BRANCH, NOBODY, World, git, quarantine, sentinels, snapshot, swept
 

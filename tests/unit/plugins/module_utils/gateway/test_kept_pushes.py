@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
-    kept,
+    kept_pushes,
     receive,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
@@ -24,7 +24,7 @@ pytestmark = NEEDS_ROOT
 
 
 def kept_of(gate: Door) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = as_user(GATE, lambda: kept.listing(gate.config))
+    found: list[dict[str, Any]] = as_user(GATE, lambda: kept_pushes.listing(gate.config))
     return found
 
 
@@ -35,21 +35,21 @@ def test_what_was_refused_is_kept_and_given_back(ours: Cycle) -> None:
     one = next(one for one in kept_of(ours.door) if one["id"] == name)
     assert (one["repo"], one["branch"], one["commit"]) == (REPO, ours.branch, sha)
     assert (one["cycle"], one["why"]) == (ours.name, reason)
-    before = kept.restore(ours.door.config, name, "rescue/it", check=True)
+    before = kept_pushes.restore(ours.door.config, name, "rescue/it", check=True)
     (place,) = before["brought"]
     assert before["changed"] and not os.path.exists(place["path"])
-    assert kept.restore(ours.door.config, name, "rescue/it") == before
+    assert kept_pushes.restore(ours.door.config, name, "rescue/it") == before
     there = Path(place["path"])
     assert (there / "src/x.py").read_text() == "precious\n" and os.lstat(there / "src/x.py").st_uid == 0
     assert git(there, "rev-parse", "HEAD") == sha and git(there, "branch", "--show-current") == "rescue/it"
     assert git(there, "remote", "get-url", "origin").endswith("/AS215932/app.git")
     assert not (there / ".git/objects/info/alternates").exists() and git(there, "fsck") == ""
     with pytest.raises(LoopError, match="is there already: move it away"):
-        kept.restore(ours.door.config, name, "rescue/it")
+        kept_pushes.restore(ours.door.config, name, "rescue/it")
     with pytest.raises(LoopError, match="check-ref-format"):
-        kept.restore(ours.door.config, name, "rescue..it")
+        kept_pushes.restore(ours.door.config, name, "rescue..it")
     with pytest.raises(LoopError, match=r"keeps nothing as \.\./x"):
-        kept.restore(ours.door.config, "../x", "rescue/it")
+        kept_pushes.restore(ours.door.config, "../x", "rescue/it")
 
 
 def test_of_one_cycle_only_so_much_is_kept_and_the_same_work_once(ours: Cycle) -> None:
@@ -80,7 +80,7 @@ def test_a_branch_of_an_earlier_cycle_is_kept_and_makes_room(gate: Door) -> None
         assert told["old"] == old
     one = next(one for one in kept_of(gate) if one["id"] == told["kept"])
     assert one["commit"] == old and "an earlier cycle published it" in one["why"]
-    assert kept.restore(gate.config, one["id"], "old")["changed"]
+    assert kept_pushes.restore(gate.config, one["id"], "old")["changed"]
 
 
 def test_what_is_not_kept_by_us_is_passed_over(gate: Door) -> None:
@@ -94,7 +94,7 @@ def test_what_is_not_kept_by_us_is_passed_over(gate: Door) -> None:
     (place / "e.git").mkdir()
     os.mkfifo(place / "e.git/kept.json")
     (place / "f.git").symlink_to("/")
-    assert kept.listing(gate.config) == before
+    assert kept_pushes.listing(gate.config) == before
     for name in "abcdef":
         subprocess.run(["rm", "-rf", place / f"{name}.git"], check=True)
 
@@ -106,9 +106,9 @@ def test_what_was_kept_long_enough_goes(ours: Cycle) -> None:
     half = Path(ours.door.config["gate_dir"], "inbox", "half.git")
     as_user(GATE, half.mkdir)
     config = Settings(ours.door.config, quarantine_keep={"age": "90d"})
-    as_user(GATE, lambda: kept.tidy(config))
+    as_user(GATE, lambda: kept_pushes.tidy(config))
     assert not half.exists() and name in [one["id"] for one in kept_of(ours.door)]
     old = Path(next(one["path"] for one in kept_of(ours.door) if one["id"] == name))
     old.rename(old.with_name("20200101T000000Z-0a0b0c0d.git"))
-    as_user(GATE, lambda: kept.tidy(config))
+    as_user(GATE, lambda: kept_pushes.tidy(config))
     assert not old.with_name("20200101T000000Z-0a0b0c0d.git").exists()

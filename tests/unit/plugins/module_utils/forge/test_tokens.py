@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import app_auth
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge, Refused
 from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, running
 
@@ -51,9 +51,9 @@ def only_for_root(host: Host) -> bool:
     return not ROOT
 
 
-def token(host: Host, environment: dict[str, str] | None = None, **app: Any) -> app_auth.Token:
+def token(host: Host, environment: dict[str, str] | None = None, **app: Any) -> tokens.Token:
     settings = {**host.config["github_app"], **app}
-    return app_auth.forge_token(settings, environment or {}, host.forge.api_url, "/etc/env")
+    return tokens.forge_token(settings, environment or {}, host.forge.api_url, "/etc/env")
 
 
 def test_a_minted_token_works_and_is_the_apps(host: Host) -> None:
@@ -73,17 +73,17 @@ def test_the_file_with_the_secrets_can_name_the_app(host: Host) -> None:
     names = ("ID", "INSTALLATION_ID", "PRIVATE_KEY_FILE", "API_URL")
     values = (*host.config["github_app"].values(), host.forge.api_url)
     environment = {f"ENGINEERING_LOOP_GITHUB_APP_{name}": value for name, value in zip(names, values, strict=True)}
-    minted = app_auth.forge_token({"private_key_file": "/default.pem"}, environment, NEVER, "/etc/env")
+    minted = tokens.forge_token({"private_key_file": "/default.pem"}, environment, NEVER, "/etc/env")
     assert minted.kind == "app"
 
 
 def test_root_gets_a_token_and_the_name_it_acts_as(host: Host) -> None:
     if only_for_root(host):
         return
-    found, login = app_auth.acting(host.config, host.config["env_file"])
+    found, login = tokens.acting(host.config, host.config["env_file"])
     assert (found != host.forge.token, login) == (True, BOT)
     host.config["github_app"]["installation_id"] = "999"
-    assert app_auth.acting(host.config, host.config["env_file"]) == (host.forge.token, "")
+    assert tokens.acting(host.config, host.config["env_file"]) == (host.forge.token, "")
 
 
 def test_an_apps_token_is_for_its_own_forge_only(host: Host) -> None:
@@ -91,12 +91,12 @@ def test_an_apps_token_is_for_its_own_forge_only(host: Host) -> None:
         return
     path = Path(host.config["env_file"])
     path.write_text(f"{path.read_text()}ENGINEERING_LOOP_GITHUB_API_URL={host.forge.api_url}\n")
-    assert app_auth.acting(host.config, str(path))[1] == BOT
+    assert tokens.acting(host.config, str(path))[1] == BOT
     host.config["api_url"] = "https://github.example/api/v3"
     with pytest.raises(
         LoopError, match=r"and engineering_loop_github_api_url that the forge is https://github\.example"
     ):
-        app_auth.acting(host.config, str(path))
+        tokens.acting(host.config, str(path))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_without_a_token_of_the_app_the_spare_one_is_used_and_said(
 
 def test_without_an_app_the_token_is_nothing_special(host: Host) -> None:
     none = {"id": "", "installation_id": ""}
-    assert token(host, {"GH_TOKEN": "a", "ENGINEERING_LOOP_GITHUB_TOKEN": "b"}, **none) == app_auth.Token(
+    assert token(host, {"GH_TOKEN": "a", "ENGINEERING_LOOP_GITHUB_TOKEN": "b"}, **none) == tokens.Token(
         "a", "break-glass"
     )
     with pytest.raises(
@@ -296,7 +296,7 @@ def test_a_module_gets_what_its_options_say(host: Host, tmp_path: Path) -> None:
         return
     path = host.config["env_file"]
     app = {**host.config["github_app"], "api_url": host.forge.api_url}
-    assert app_auth.token_for(path, None) == host.forge.token
-    assert app_auth.token_for(path, app) != host.forge.token
-    assert app_auth.token_for(f"{tmp_path}/missing", {**app, "id": None, "installation_id": ""}) == ""
-    assert app_auth.token_for(None, None) == ""
+    assert tokens.token_for(path, None) == host.forge.token
+    assert tokens.token_for(path, app) != host.forge.token
+    assert tokens.token_for(f"{tmp_path}/missing", {**app, "id": None, "installation_id": ""}) == ""
+    assert tokens.token_for(None, None) == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.moves import move
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_moves import move
 from older_host import content, put
 
 

@@ -14,12 +14,12 @@ import pytest
 import rolled
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
-    kept_sets,
+    rollback_sets,
     rollout,
     timer_hold,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents, build, releases, store
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
 from deployed import SHA, Host
 from rolled import (
     Systemd,
@@ -84,7 +84,7 @@ def test_what_does_not_count_is_not_gone_back_to(
 
 
 def test_sets_that_nobody_can_use_any_more_go(host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_sets, "KEPT", 2)
+    monkeypatch.setattr(rollback_sets, "KEPT", 2)
     for number in (20, 19, 18, 17):
         new_policy(host, number)
         path = Path(host.config["policy_file"])
@@ -103,7 +103,7 @@ def test_what_was_proven_where_cycles_had_no_cells_is_not_gone_back_to(host: Hos
     del host.config["gate_user"]
     host.write_config()
     prove(host, systemd)
-    assert kept_sets.load(host.config["install_dir"], kept_sets.keys(host.config["install_dir"])[0]) is None
+    assert rollback_sets.load(host.config["install_dir"], rollback_sets.keys(host.config["install_dir"])[0]) is None
     host.config["gate_user"] = gate_user
     new_everything(host)
     assert rollout.back(host.config) is None
@@ -149,7 +149,7 @@ def test_another_agent_needs_a_proof_and_is_gone_back_from(host: Host, systemd: 
     assert not systemd.on
     assert undo(host)["returned"] and everything(host) == before
     assert json.loads(host.config_file.read_text())["agent"]["version"] == "1.0.0" and systemd.on
-    assert kept_sets.agents_in_use(host.config["install_dir"]) == [str(first)]
+    assert rollback_sets.agents_in_use(host.config["install_dir"]) == [str(first)]
 
 
 def test_a_set_whose_agent_is_gone_does_not_count(host: Host, systemd: Systemd) -> None:
