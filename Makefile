@@ -10,10 +10,10 @@ FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
 INPUTS ?= 200000
 KILLS ?= 500
 CYCLE_KILLS ?= 200
-export ENGINE FROM TO KEEP LOOP_HOST
+export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,16 +27,19 @@ demo: setup ## the main job on a throwaway loop host; ENGINE=<url or bundle> FRO
 test: setup ## every check: lint, sanity, unit, molecule
 	@$(CHECK) lint sanity unit molecule
 
+quick: setup ## what most changes need, in a minute: quick linters, and the tests of what was changed
+	@$(CHECK) quick
+
 lint: setup ## ruff, mypy, yamllint, ansible-lint, shellcheck, changelog fragments, hygiene
 	@$(CHECK) lint
 
 sanity: setup ## ansible-test sanity, in full
 	@$(CHECK) sanity
 
-unit: setup ## unit tests with coverage
+unit: setup ## unit tests with coverage; T=tests/unit/... for some of them
 	@$(CHECK) unit
 
-molecule: setup ## create, converge, idempotence, verify, destroy on a booted host
+molecule: setup ## create, converge, idempotence, verify, destroy on a booted host; S=default for one of them
 	@$(CHECK) molecule
 
 kills: setup ## healer and git killed at random moments; KILLS=500

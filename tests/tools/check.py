@@ -3,6 +3,9 @@
 """Run checks by name, every one of them even where one fails, and end with how many passed.
 
     check.py lint sanity unit molecule
+    T=tests/unit/plugins/module_utils/proof check.py unit    these tests alone
+    S="default cells" check.py molecule                      these scenarios alone
+    check.py quick                                           what most changes need, in a minute
 
 A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
 Sanity and molecule's scenarios, which wait much, run three at a time, each scenario with a directory and hosts of its
@@ -17,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +65,56 @@ def scenario(name: str) -> Check:
     return Check(f"molecule {name}", ["molecule", "test", "--scenario-name", name], aside=f"molecule/{name}")
 
 
+def scenarios() -> list[Check]:
+    """All of them, or those that S names."""
+    wanted = os.environ.get("S", "").split() or SCENARIOS
+    unknown = sorted({*wanted} - {*SCENARIOS})
+    if unknown:
+        sys.exit(f"S names {', '.join(unknown)}, which is no scenario; it can name {', '.join(sorted(SCENARIOS))}")
+    return [scenario(name) for name in wanted]
+
+
+def pytest(where: Sequence[str], *more: str) -> Check:
+    return Check("pytest", ["pytest", "--quiet", "--numprocesses=2", *more, *where], "unit.xml")
+
+
+def unit() -> Check:
+    """All tests with coverage, or those that T names without it."""
+    report = f"--junitxml={CACHE}/unit.xml"
+    if wanted := os.environ.get("T", "").split():
+        return pytest(wanted, report)
+    return pytest(["tests/unit"], "--cov", "--cov-report=term-missing", report)
+
+
+def changed() -> list[str]:
+    """Files that differ from the last commit, new ones as well; where none does, what that commit changed."""
+    asks = (["status", "--porcelain", "--untracked-files=all"], ["show", "--name-only", "--format=", "HEAD"])
+    for ask in asks:
+        lines = subprocess.run(["git", *ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        if lines:
+            return [line[3:].rpartition(" -> ")[2] if ask[0] == "status" else line for line in lines]
+    return []
+
+
+def nearest() -> list[str]:
+    """The tests of what was changed: those themselves, and of a file of the plugins those that are called like it."""
+    found = set()
+    for name in map(Path, changed()):
+        beside = Path("tests/unit") / name.parent / f"test_{name.name}"
+        mine = name.name.startswith("test_") and name.is_relative_to("tests/unit")
+        found |= {path for path in [name if mine else beside] if (ROOT / path).is_file()}
+    return sorted(map(str, found)) or ["tests/unit/plugins/module_utils/base"]
+
+
+def quick() -> list[Check]:
+    return [
+        *(check for check in CHECKS["lint"] if check.name in QUICK),
+        pytest(nearest(), f"--junitxml={CACHE}/unit.xml"),
+    ]
+
+
+# Of the linters those that take seconds.
+QUICK = ("ruff", "mypy of the collection", "arrows between the rooms", "hygiene of tracked files")
 CHECKS = {
     "lint": [
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
@@ -76,22 +129,6 @@ CHECKS = {
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],
     "sanity": [Check("ansible-test sanity", ["python", "tests/tools/sanity.py"], SANITY_REPORTS, "sanity")],
-    "unit": [
-        Check(
-            "pytest",
-            [
-                "pytest",
-                "--quiet",
-                "--numprocesses=2",
-                "--cov",
-                "--cov-report=term-missing",
-                f"--junitxml={CACHE}/unit.xml",
-                "tests/unit",
-            ],
-            "unit.xml",
-        )
-    ],
-    "molecule": [scenario(name) for name in SCENARIOS],
     "cells": [scenario("cells")],
     "attacks": [scenario("agent")],
     "migration": [scenario("migration")],
@@ -190,7 +227,8 @@ def main(names: list[str]) -> int:
     # On ctrl-C the running checks get the signal as well and must be left the time to clean up; then no other starts.
     signal.signal(signal.SIGINT, lambda number, frame: INTERRUPTS.append(number))
     results: dict[str, tuple[int, int]] = {}
-    wanted = [check for name in names for check in CHECKS[name]]
+    chosen = {"unit": lambda: [unit()], "molecule": scenarios, "quick": quick}
+    wanted = [check for name in names for check in (chosen[name]() if name in chosen else CHECKS[name])]
     for check in [check for check in wanted if not check.aside]:
         results[check.name] = run(check)
         if INTERRUPTS:
