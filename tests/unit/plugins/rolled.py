@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     timer_hold,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, store
-from deployed import SEED, SHA, Host, Running, deployed, running
+from deployed import SHA, Host
 
 BAD = "b" * 40
 THIRD = "c" * 40
@@ -50,19 +49,11 @@ class Systemd:
         return "[]"
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
 @pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
+def host(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
     for module in (processes, store):
         monkeypatch.setattr(module, "cycle_in_progress", lambda run_lock, unit: "")
-    host = deployed(tmp_path, forge)
     (host.top / "opt" / "current").unlink()
     for sha in (SHA, BAD, THIRD):
         release(host, sha)

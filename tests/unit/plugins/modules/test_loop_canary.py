@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,15 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, installed, receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
-from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, published, running
+from deployed import BOT, ISSUE, REPO, Host, published
 from forge_store import branches
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
 @pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    host = deployed(tmp_path, forge)
-    monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
+def host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Its systemctl and journalctl are the test's."""
     monkeypatch.setattr(cycle_run, "systemctl", partial(host.systemd, "systemctl"))
     monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
     return host

@@ -14,7 +14,7 @@ from rolled import BAD, SHA, Host, Systemd, everything, new_everything, prove
 
 Task = Callable[..., dict[str, Any]]
 # pytest finds fixtures by their names in this module.
-forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
+host, systemd = rolled.host, rolled.systemd
 
 
 @pytest.fixture

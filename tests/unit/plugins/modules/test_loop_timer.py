@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd as units
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts, timer_hold
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_timer
-from deployed import SEED, Host, Running, deployed, running
+from deployed import Host
 
 NEXT = "Thu 2026-01-01 12:00:00 UTC"
 NEXT_ISO = "2026-01-01T12:00:00Z"
@@ -45,17 +44,10 @@ class Systemd:
         return f"LoadState={self.load}\n{states}NextElapseUSecRealtime={self.next if self.active else ''}\n"
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
 @pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(units, "UNIT_DIR", str(tmp_path / "systemd"))
+def host(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(units, "RUNNING_SYSTEMD", str(tmp_path))
-    return deployed(tmp_path, forge)
+    return host
 
 
 @pytest.fixture

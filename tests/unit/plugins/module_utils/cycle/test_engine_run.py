@@ -33,12 +33,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
     prepare,
     settle,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from celled import LOOP, NEEDS_ROOT, Box, box
-from deployed import OTHER, REPO, SEED, SHA, Host, Running, deployed, running
+from deployed import OTHER, REPO, SHA, Host, Running, deployed
 from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
@@ -51,14 +50,8 @@ HELP = """usage: hyrule-engineering-loop daemon [-h] --once [--repo OWNER/NAME] 
 """
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
 @pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A deployed host, in the environment that systemd gives a cycle."""
     for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT", "HYRULE_MODEL_POLICY_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -66,8 +59,6 @@ def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Hos
     monkeypatch.setenv("INVOCATION_ID", "0123456789abcdef")
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
-    host = deployed(tmp_path, forge)
     host.config["policy_sha256"] = schema.digest(schema.load_file(host.config["policy_file"]))
     host.config["user"] = pwd.getpwuid(os.geteuid()).pw_name
     host.write_config()

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import requests
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge, Refused
-from deployed import BOT, ISSUE, REPO, SEED, Host, Running, deployed, running
+from deployed import BOT, ISSUE, REPO, Host
 
 ROOT = os.geteuid() == 0
 NOT_ROOTS = "must belong to root"  # whoever else runs these tests can only make such a key
@@ -25,16 +25,9 @@ BEGIN = "-----BEGIN RSA PRIVATE " + "KEY-----"  # in two, so that no scanner tak
 NEVER = "http://127.0.0.1:9/api/v3"
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
 @pytest.fixture
-def host(tmp_path: Path, forge: Running) -> Host:
+def host(host: Host, tmp_path: Path) -> Host:
     """A host that an App was installed for."""
-    host = deployed(tmp_path, forge)
     made = host.side("apps", {"app_id": 12, "installation_id": 345})
     key = tmp_path / "etc" / "key.pem"
     key.write_text(made["private_key"], encoding="utf-8")

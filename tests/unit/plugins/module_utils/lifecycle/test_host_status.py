@@ -11,32 +11,18 @@ import pwd
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, records
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from celled import NEEDS_ROOT
-from deployed import SEED, SHA, Host, Running, deployed, running
+from deployed import SHA, Host
 from disks import on_a_disk_of_its_own
 from worlds import World
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("forge") / "root", seed=SEED) as forge:
-        yield forge
-
-
-@pytest.fixture
-def host(tmp_path: Path, forge: Running, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(systemd, "UNIT_DIR", str(tmp_path / "systemd"))
-    return deployed(tmp_path, forge)
 
 
 def program(path: Path, text: str) -> str:

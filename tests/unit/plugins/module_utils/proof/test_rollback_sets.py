@@ -33,7 +33,7 @@ from rolled import (
 )
 
 # pytest finds fixtures by their names in this module.
-forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
+host, systemd = rolled.host, rolled.systemd
 
 
 def no_receipt(host: Host, key: str) -> None:

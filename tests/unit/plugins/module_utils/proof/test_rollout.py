@@ -46,7 +46,7 @@ from rolled import (
 )
 
 # pytest finds fixtures by their names in this module.
-forge, host, systemd = rolled.forge, rolled.host, rolled.systemd
+host, systemd = rolled.host, rolled.systemd
 
 
 def test_the_timer_is_held_before_the_first_change_and_what_ran_is_noted(host: Host, systemd: Systemd) -> None:
