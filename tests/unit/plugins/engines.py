@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
@@ -120,8 +120,10 @@ def mine(wanted: Wanted) -> set[str]:
     return set(os.listdir(f"{wanted.install_dir}/releases"))
 
 
-def wait_for(condition: object, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], of: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
+    """Until what a process is to do is seen. AssertionError with its last words where it has ended without it."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
+        assert of.poll() is None or of.returncode < 0, of.communicate()[1].decode()
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.02)

@@ -47,7 +47,7 @@ KILLED = """
 import sys, json
 sys.path[:0] = json.loads(sys.argv[1])
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted import Wanted
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
 releases.present(Wanted(**json.loads(sys.argv[2])), sys.argv[3])
 """
 
@@ -62,12 +62,12 @@ def test_a_build_that_was_killed_is_no_release_and_its_tools_end_with_it(wanted:
     slow = ["sh", "-c", "echo $$ > pid; exec sleep 60"]
     process = started(wanted, shas[1], sync=slow)
     pid_file = Path(wanted.install_dir, "releases", shas[1], "pid")
-    wait_for(lambda: pid_file.exists() and pid_file.read_text().strip())
+    wait_for(lambda: pid_file.exists() and pid_file.read_text().strip(), process)
     with pytest.raises(LoopError, match="another run is working"):
         releases.present(wanted, shas[1])
     process.kill()
     process.communicate()
-    wait_for(lambda: not os.path.exists(f"/proc/{pid_file.read_text().strip()}/exe"))
+    wait_for(lambda: not os.path.exists(f"/proc/{pid_file.read_text().strip()}/exe"), process)
     assert store.record(wanted.install_dir, shas[1]) is None and says(wanted) == "release 0"
     assert not releases.present(wanted, shas[0])["built"]
     assert mine(wanted) == {shas[0]}
@@ -144,7 +144,7 @@ def test_a_rebuild_that_fails_or_is_killed_gives_back_what_was_active(wanted: Wa
         releases.present(dataclasses.replace(wanted, sync=["false"]), shas[0])
     assert says(wanted) == "hot fix"
     process = started(wanted, shas[0], sync=["sh", "-c", "touch ready; sleep 60"])
-    wait_for(Path(wanted.install_dir, "releases", shas[0], "ready").exists)
+    wait_for(Path(wanted.install_dir, "releases", shas[0], "ready").exists, process)
     process.kill()
     process.communicate()
     releases.present(wanted, shas[1])
