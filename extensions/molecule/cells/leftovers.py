@@ -129,7 +129,7 @@ def ended() -> bool:
     return show("ActiveState") in ("inactive", "failed")
 
 
-def wait(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+def wait(what: str, holds: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not holds():
         must(time.monotonic() < end, f"waited in vain for {what}")

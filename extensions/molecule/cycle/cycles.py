@@ -106,7 +106,7 @@ def runs() -> int:
     return len(days[max(days)]["runs"])
 
 
-def wait(what: str, holds: Callable[[], object], seconds: float = 60) -> None:
+def wait(what: str, holds: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not holds():
         must(time.monotonic() < end, f"waited in vain for {what}")

@@ -234,7 +234,7 @@ def the_timer_runs_what_is_proven() -> None:
     sh("one", f"mkdir -p {override} && printf '{now}' > {override}/now.conf && systemctl daemon-reload")
     sh("one", f"rm -f /var/lib/engineering-loop/cycles/*.json; systemctl restart {UNIT}.timer")
     cycles = "cat /var/lib/engineering-loop/cycles/*.json"
-    wait(60, "a cycle of the timer's", lambda: '"ended": "' in sh("one", cycles))
+    wait(300, "a cycle of the timer's", lambda: '"ended": "' in sh("one", cycles))
     account = json.loads(sh("one", cycles))
     assert (account["trigger"], account["outcome"], account["engine"]["sha"]) == ("timer", "published", GOOD), account
     sh("one", f"rm -r {override}; systemctl daemon-reload; systemctl restart {UNIT}.timer")
@@ -288,8 +288,8 @@ def killed_and_rebooted() -> None:
         "one", "cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/1/stat | cut -d' ' -f22; stat -c %Y /proc/1"
     )
     sh("one", "systemctl reboot --no-block; true")
-    wait(90, "the host to be up again", lambda: sh("one", "stat -c %Y /proc/1") not in ("", boot))
-    wait(60, "systemd", lambda: "inactive" in timer())
+    wait(300, "the host to be up again", lambda: sh("one", "stat -c %Y /proc/1") not in ("", boot))
+    wait(300, "systemd", lambda: "inactive" in timer())
     assert (engine(), timer()) == (BAD, OFF)
     arrange(approved=False)
     said = play("apply.yml", "-l", "one", "-e", CANARY, fails=True)
