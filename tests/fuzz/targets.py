@@ -155,14 +155,15 @@ def claim(content: bytes) -> None:
     for agents in (0, 1):
         for code, status in (("", ""), ("exited", "4"), ("killed", "KILL")):
             systemd = {"EXIT_CODE": code, "EXIT_STATUS": status}
-            outcome, detail = settle.judge({"agents": agents}, taken, systemd)
+            outcome, detail = settle.judge(cells.Manifest("running", agents=agents), taken, systemd)
             if outcome not in records.EXIT_STATUS or (agents and outcome in cells.NOTHING_IN_IT):
                 raise Finding(f"{outcome!r} after {agents} agents")
             budget = {"runs_today": 0, "started_today": 1, "max_runs": 2}
-            begun = {"cycle": "c", "seconds": 1.0, "agents": agents, "budget": budget, "outcome": outcome}
+            begun = {"cycle": "c", "seconds": 1.0, "agents": agents, "budget": budget, "outcome": outcome,
+                     "pushed": 1, "pushes_refused": 0}  # fmt: skip
             ended = {**begun, **taken, "outcome": outcome, "detail": detail}
             _harmless(records.sentence(ended))
-            counted = settle.numbers(config, begun, taken, {})
+            counted = settle.numbers(config, begun, taken, cells.Manifest("error"))
             if not all(isinstance(one, (int, float)) and 0 <= one < 1e18 for one in counted.values()):
                 raise Finding(f"no numbers: {counted!r}")
             json.dumps(records.fitting(ended)).encode()
@@ -175,9 +176,9 @@ def cell(content: bytes) -> None:
     place = f"{runs}/20260131T120000Z-1a2b3c4d"
     os.makedirs(place, exist_ok=True)
     Path(place, cells.MANIFEST).write_bytes(content)
-    (found,) = cells.listing(runs)
-    if found["path"] != place or found["id"] != os.path.basename(place):
-        raise Finding(f"listed as {found['id']!r} in {found['path']!r}")
+    ((found, _manifest),) = cells.listing(runs)
+    if found.path != place:
+        raise Finding(f"listed as {found.path!r}")
     cells.kept_size(runs)
     for age, size in ((1.0, None), (None, 0.0), (None, None)):
         cells.retire(runs, age, size, 0.0, check=True)

@@ -47,10 +47,11 @@ def parse(kind: type[Kind], document: object, path: str = "") -> Kind:
 def _value(hint: Any, value: object, path: str) -> Any:
     if isinstance(hint, types.UnionType):  # KIND | None
         return None if value is None else _value(get_args(hint)[0], value, path)
-    if get_origin(hint) is tuple:  # tuple[KIND, ...]
-        if not isinstance(value, list):
-            raise LoopError(f"{path} is not a list")
-        return tuple(_value(get_args(hint)[0], item, f"{path}[{place}]") for place, item in enumerate(value))
+    if get_origin(hint) is tuple:  # tuple[KIND, ...], or a pair, tuple[KIND, KIND]
+        kind, more = get_args(hint)
+        if not isinstance(value, list) or (more is not Ellipsis and len(value) != 2):
+            raise LoopError(f"{path} is not a {'list' if more is Ellipsis else 'pair'}")
+        return tuple(_value(kind, item, f"{path}[{place}]") for place, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
         return parse(hint, value, path)  # type: ignore[arg-type]
     kind = get_origin(hint) or hint

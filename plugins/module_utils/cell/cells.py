@@ -19,9 +19,9 @@ import stat
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from ..base import untrusted
+from ..base import documents, untrusted
 from ..base.clock import age_of, stamp, utc_now
 from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
@@ -29,8 +29,6 @@ from ..base.journal import say
 from ..host.settings import Settings
 from ..host.users import account
 from . import memory
-
-Manifest: TypeAlias = dict[str, Any]
 
 ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 RUN = re.compile(r"[a-z][a-z0-9_.-]{0,100}")
@@ -42,11 +40,6 @@ IN_USE = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
-# What a manifest may have under the names that decide something.
-KINDS: dict[str, tuple[type, ...]] = {
-    "outcome": (str,), "kind": (str,), "size": (int,), "files": (int,), "agents": (int,), "programs": (list,),
-    "binds": (list,), "issue": (dict, type(None)),
-}  # fmt: skip
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
 
@@ -64,6 +57,32 @@ class Cell:
     def part(self, name: str) -> str:
         """One of ``PARTS``."""
         return f"{self.path}/{name}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Root's word about a cell, as far as anything is decided by it or told of it."""
+
+    outcome: str
+    kind: str = "cycle"
+    detail: str = ""
+    made: str = ""
+    trigger: str = ""
+    invocation: str = ""
+    agents: int = 0  # that were started
+    programs: tuple[str, ...] = ()  # and what they were
+    ended_by: str = ""  # why root ended the cycle
+    issue: dict[str, Any] | None = None
+    change_id: str = ""
+    runs: tuple[str, ...] = ()
+    size: int = 0  # bytes; -1 where that is not known
+    files: int = 0
+    binds: tuple[tuple[str, str], ...] = ()  # where a part is, and where it was known to be
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether work is in it that is nowhere else: it is listed, and goes by the rules of what is kept."""
+        return self.outcome not in (*NOTHING_IN_IT, "published", RUNNING)
 
 
 def settings_in(config: Settings, cell: Cell) -> Settings:
@@ -108,8 +127,8 @@ def check_place(config: Settings) -> None:
         raise LoopError(f"{path} is mounted noexec, so no gate command could run there: mount it with exec")
 
 
-def make(config: Settings, name: str, manifest: Manifest) -> Cell:
-    """A fresh cell with the memory of before, root's files for the home, and the day's ledger beside it.
+def make(config: Settings, name: str, told: Mapping[str, Any]) -> Cell:
+    """A fresh cell with the memory of before and root's files for the home; its manifest has ``told`` as well.
 
     It appears under its name when it is whole. LoopError where it exists already or cannot be made.
     """
@@ -126,7 +145,7 @@ def make(config: Settings, name: str, manifest: Manifest) -> Cell:
         os.chmod(making, OPEN)
         _give_home_files(config, f"{making}/home")
         memory.copy(config.user, config.memory_dir, f"{making}/memory")
-        write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **manifest})
+        write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **told})
         os.rename(making, cell.path)
     except (LoopError, OSError) as error:
         remove_tree(making)
@@ -178,28 +197,36 @@ def check_given(home_files: Sequence[Mapping[str, str]], caches: Sequence[Mappin
 # --- the manifest -----------------------------------------------------------------------------
 
 
-def write_manifest(cell: Cell, manifest: Manifest) -> None:
+def write_manifest(cell: Cell, document: Mapping[str, Any]) -> None:
     """Root's word about the cell."""
-    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     write_atomic(f"{cell.path}/{MANIFEST}", text.encode(), mode=0o600)
 
 
 def manifest_of(cell: Cell) -> Manifest:
     """What root wrote about the cell; LoopError where it cannot be read."""
+    return _parsed(cell, _document(cell))
+
+
+def _document(cell: Cell) -> dict[str, Any]:
     content = read_bytes(f"{cell.path}/{MANIFEST}")
     if content is None:
         raise LoopError(f"{cell.path} is no cell: it has no {MANIFEST}")
-    found = untrusted.parse(content, f"{cell.path}/{MANIFEST}")
-    wrong = [key for key, kinds in KINDS.items() if not isinstance(found.get(key, kinds[0]()), kinds)]
-    if wrong or "outcome" not in found:
-        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest of a cell: {', '.join(wrong) or 'outcome'}")
-    return {"kind": "cycle", **found}
+    return untrusted.parse(content, f"{cell.path}/{MANIFEST}")
+
+
+def _parsed(cell: Cell, document: dict[str, Any]) -> Manifest:
+    try:
+        return documents.parse(Manifest, document)
+    except LoopError as error:
+        raise LoopError(f"{cell.path}/{MANIFEST} is no manifest of a cell: {error}") from error
 
 
 def update(cell: Cell, **changed: Any) -> Manifest:
-    """Write the manifest anew with what changed."""
-    manifest = {**manifest_of(cell), **changed}
-    write_manifest(cell, manifest)
+    """Write the manifest anew with what changed; all else in it stays."""
+    document = {"kind": "cycle", **_document(cell), **changed}
+    manifest = _parsed(cell, document)
+    write_manifest(cell, document)
     return manifest
 
 
@@ -215,8 +242,8 @@ def report_of(cell: Cell) -> dict[str, Any]:
     return {}
 
 
-def listing(runs_dir: str) -> list[Manifest]:
-    """Every cell, oldest first: its manifest with ``path``. One whose manifest is damaged says so as its ``detail``."""
+def listing(runs_dir: str) -> list[tuple[Cell, Manifest]]:
+    """Every cell and its manifest, oldest first. One that cannot be read is ``damaged``; its detail says why."""
     try:
         names = sorted(name for name in os.listdir(runs_dir) if ID.fullmatch(name))
     except FileNotFoundError:
@@ -227,15 +254,15 @@ def listing(runs_dir: str) -> list[Manifest]:
     for name in names:
         cell = Cell(f"{runs_dir}/{name}")
         try:
-            found.append({**manifest_of(cell), "id": name, "path": cell.path})
+            found.append((cell, manifest_of(cell)))
         except LoopError as error:
-            found.append({"id": name, "path": cell.path, "kind": "cycle", "outcome": "damaged", "detail": str(error)})
+            found.append((cell, Manifest("damaged", detail=str(error))))
     return found
 
 
 def find(config: Settings, name: str) -> Cell:
     """The cell of that name, or of the one name that begins so. LoopError where there is none or more than one."""
-    names = [one["id"] for one in listing(config.runs_dir)]
+    names = [cell.id for cell, _manifest in listing(config.runs_dir)]
     fitting = [known for known in names if known == name] or [known for known in names if name and name in known]
     if len(fitting) != 1:
         told = f"{len(fitting)} cells fit" if fitting else "there is no such cell"
@@ -243,31 +270,23 @@ def find(config: Settings, name: str) -> Cell:
     return Cell(f"{config.runs_dir}/{fitting[0]}")
 
 
-def earlier(cell: Cell) -> list[tuple[str, str]]:
+def earlier(manifest: Manifest) -> list[tuple[str, str]]:
     """What an older layout had in its own quarantine, of an adopted cell: (id, where that layout had its runs) each."""
     found = []
-    with contextlib.suppress(LoopError):
-        for actual, seen in manifest_of(cell).get("binds", []):
-            with contextlib.suppress(LoopError, OSError), untrusted.opened(f"{actual}/.quarantine", actual) as place:
-                found += [(name, seen) for name in sorted(os.listdir(place)) if EARLIER.fullmatch(name)]
+    for actual, seen in manifest.binds:
+        with contextlib.suppress(LoopError, OSError), untrusted.opened(f"{actual}/.quarantine", actual) as place:
+            found += [(name, seen) for name in sorted(os.listdir(place)) if EARLIER.fullmatch(name)]
     return found
-
-
-def is_kept(manifest: Mapping[str, Any]) -> bool:
-    """Whether work is in it that is nowhere else: it is listed, and goes by the rules of what is kept."""
-    return manifest["outcome"] not in (*NOTHING_IN_IT, "published", RUNNING)
 
 
 # --- closing ----------------------------------------------------------------------------------
 
 
-def close(cell: Cell, manifest: Manifest) -> Manifest:
+def close(cell: Cell, **changed: Any) -> Manifest:
     """Nobody but root enters it from now on. The first step is the chmod: all others only tell of it."""
     os.chmod(cell.path, CLOSED)
     size, files = measure(cell.path)
-    whole = {**manifest, "sealed": utc_now(), "size": size, "files": files, "runs": runs_in(cell)}
-    write_manifest(cell, whole)
-    return whole
+    return update(cell, **changed, sealed=utc_now(), size=size, files=files, runs=runs_in(cell))
 
 
 def runs_in(cell: Cell) -> list[str]:
@@ -283,7 +302,7 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
 
     Called with the lock held, when no cycle runs.
     """
-    runs, found = config.runs_dir, []
+    runs = config.runs_dir
     memory.recover(config.memory_dir)
     for name in sorted(os.listdir(runs)):
         if name.startswith((MAKING, GOING)):
@@ -291,12 +310,9 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
                 remove_tree(f"{runs}/{name}")
             except LoopError as error:  # something is mounted there: it is in nobody's way
                 say(f"{error}\n")
-    for manifest in listing(runs):
-        if manifest["outcome"] == RUNNING:
-            cell = Cell(manifest.pop("path"))
-            manifest.update(outcome="interrupted", detail="the host stopped, or was stopped, in the middle of it")
-            found.append((cell, close(cell, manifest)))
-    return found
+    detail = "the host stopped, or was stopped, in the middle of it"
+    cut_off = [cell for cell, manifest in listing(runs) if manifest.outcome == RUNNING]
+    return [(cell, close(cell, outcome="interrupted", detail=detail)) for cell in cut_off]
 
 
 # --- sizes and the end --------------------------------------------------------------------------
@@ -322,7 +338,7 @@ def remove(cell: Cell) -> None:
     """For good: out of its place by one rename, then gone; before that, what an adopted one has on other disks."""
     gone = f"{os.path.dirname(cell.path)}/{GOING}{cell.id}"
     with contextlib.suppress(LoopError):  # a damaged manifest names nothing
-        for actual, _seen in manifest_of(cell).get("binds", []):
+        for actual, _seen in manifest_of(cell).binds:
             aside = os.path.dirname(actual)
             if os.path.basename(aside) == f".adopted-{cell.id}":
                 remove_tree(aside)
@@ -342,26 +358,24 @@ def retire(
     Never what a person has open. Nothing that holds work goes before ``min_age`` seconds; a published cell may, then
     before all others: its work is on the forge. Returns ``id, age, size, why, stuck`` of each.
     """
-    things = [one for one in listing(runs_dir) if one["outcome"] != RUNNING and not in_use(Cell(one["path"]))]
-    for one in things:
-        one["old"] = age_of(one["id"])
-    total = sum(max(0, int(one.get("size", 0))) for one in things)
+    things = [one for one in listing(runs_dir) if one[1].outcome != RUNNING and not in_use(one[0])]
+    total = sum(max(0, manifest.size) for _cell, manifest in things)
     gone = []
-    for one in sorted(things, key=lambda one: (is_kept(one), one["id"])):
-        kept = is_kept(one)
-        why = "older than its time" if age is not None and one["old"] > age else ""
-        why = why or ("published, and as old as anything is kept for" if not kept and one["old"] > min_age else "")
+    for cell, manifest in sorted(things, key=lambda one: (one[1].is_kept, one[0].id)):
+        kept, old = manifest.is_kept, age_of(cell.id)
+        why = "older than its time" if age is not None and old > age else ""
+        why = why or ("published, and as old as anything is kept for" if not kept and old > min_age else "")
         why = why or ("all that is kept is larger than allowed" if size is not None and total > size else "")
-        if not why or (kept and one["old"] < min_age):
+        if not why or (kept and old < min_age):
             continue
-        told = {"id": one["id"], "age": int(one["old"]), "size": int(one.get("size", 0)), "why": why, "stuck": ""}
+        told = {"id": cell.id, "age": int(old), "size": manifest.size, "why": why, "stuck": ""}
         try:
             if not check:
-                remove(Cell(one["path"]))
+                remove(cell)
         except (LoopError, OSError) as error:
             gone.append({**told, "stuck": str(error)})
             continue
-        total -= max(0, told["size"])
+        total -= max(0, manifest.size)
         gone.append(told)
     return gone
 
@@ -385,4 +399,4 @@ def in_use(cell: Cell) -> bool:
 
 def kept_size(runs_dir: str) -> int:
     """Bytes of all closed cells."""
-    return sum(max(0, int(one.get("size", 0))) for one in listing(runs_dir) if one["outcome"] != RUNNING)
+    return sum(max(0, manifest.size) for _cell, manifest in listing(runs_dir) if manifest.outcome != RUNNING)

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
 from ..cell import cells, egress, pristine, sandbox
-from ..cell.cells import PARTS, Cell
+from ..cell.cells import PARTS, Cell, Manifest
 from ..gateway import sessions
 from ..git.command import ANY, git
 from ..host import settings
@@ -79,7 +79,7 @@ def opened(
     commands on a state file.
     """
     manifest = cells.manifest_of(cell)
-    if manifest["outcome"] == cells.RUNNING:
+    if manifest.outcome == cells.RUNNING:
         raise LoopError(f"the cycle of {cell.id} is still running")
     directory = f"/run/{config.unit}-enter"
     with cells.used(cell), contextlib.ExitStack() as stack:
@@ -104,9 +104,8 @@ def opened(
             f"--description=A person in the cell {cell.id}",
             "--", f"{config.lib_dir}/loop", "inside", f"{config.config_dir}/loop.json", cell.path, *command,
         ]  # fmt: skip
-        manifest = cells.manifest_of(cell)
         size, files = cells.measure(cell.path)
-        cells.write_manifest(cell, {**manifest, "size": size, "files": files})
+        cells.update(cell, size=size, files=files)
 
 
 def _forget(path: str) -> None:
@@ -119,13 +118,13 @@ def _handed(config: Settings, cell: Cell, as_engine: bool) -> Handover:
     return replace(given, cell=cell.path, network=egress.host_namespace())
 
 
-def _places(config: Settings, cell: Cell, manifest: Mapping[str, Any]) -> list[str]:
+def _places(config: Settings, cell: Cell, manifest: Manifest) -> list[str]:
     """Mounts: the cell's parts under their own names and, of an older layout, under the names they were known by."""
     words = ["-p", f"TemporaryFileSystem={config.runs_dir}:mode=0755"]
     for part in PARTS:
         if os.path.isdir(cell.part(part)):
             words += ["-p", f"BindPaths={_escaped(cell.part(part))}"]
-    for actual, seen in manifest.get("binds", []):
+    for actual, seen in manifest.binds:
         if seen == config.runs_dir:  # its own place is taken by the cells now: what is in it stands beside them
             for name in sorted(os.listdir(actual)):
                 if not cells.ID.fullmatch(name):
@@ -155,11 +154,10 @@ def run(
 
 def restore_earlier(config: Settings, what: str) -> dict[str, Any] | None:
     """Put back, in its adopted cell, what an older layout had in quarantine; None where no cell has it."""
-    for one in cells.listing(config.runs_dir):
-        cell = Cell(one["path"])
-        for name, seen in cells.earlier(cell):
+    for cell, manifest in cells.listing(config.runs_dir):
+        for name, seen in cells.earlier(manifest):
             if name == what:
-                known = [place for _actual, place in one["binds"]]
+                known = [place for _actual, place in manifest.binds]
                 command = [f"{config.lib_dir}/loop", "earlier", f"{seen}/.quarantine", what, *known]
                 return {"id": cell.id, **run(config, cell, command)}
     return None

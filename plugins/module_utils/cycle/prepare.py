@@ -116,11 +116,11 @@ def _fill(config: Settings, record: Record) -> Handover:
     for one in refreshed:
         if one["status"] in ("failed", "replaced"):
             say(f"clone {one['dest']} {one['status']}: {one['detail']}\n")
-    manifest = {
+    told = {
         "engine": record["engine"]["sha"], "trigger": record["trigger"], "invocation": record["invocation_id"],
         "agents": 0,
     }  # fmt: skip
-    cell = cells.make(config, record["cycle"], manifest)
+    cell = cells.make(config, record["cycle"], told)
     write_ledger(config, cell)
     watch.point_at(config, cell)
     sessions.open_session(config, f"{config.unit}.service", cell.id)
@@ -152,7 +152,7 @@ def write_ledger(config: Settings, cell: Cell) -> None:
 def close_what_was_cut_off(config: Settings, ours: str) -> None:
     """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
     for cell, manifest in cells.recover(config):
-        say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest['detail']}\n")
+        say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest.detail}\n")
     for record in records.running(config.cycles_dir):
         if record["cycle"] != ours:
             ended = records.ended(record, "interrupted", "the cycle was killed before it could end")

@@ -20,7 +20,7 @@ from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..cell import budget, cells, egress, memory, pristine, records
-from ..cell.cells import Cell
+from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
 from ..host import settings
@@ -78,23 +78,22 @@ def _settle(config: Settings, record: Json) -> Json:
     outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
     record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
     record = {**records.ended(record, outcome, detail), **told_by(story)}
-    record.update(agents=manifest["agents"], programs=manifest.get("programs", []), backend=backend)
+    record.update(agents=manifest.agents, programs=list(manifest.programs), backend=backend)
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
     # An engine whose agent is none of our programs:
-    if not manifest["agents"] and (outcome in WORKED or story.pushes):
-        budget.take(config, manifest["invocation"], manifest["trigger"])
+    if not manifest.agents and (outcome in WORKED or story.pushes):
+        budget.take(config, manifest.invocation, manifest.trigger)
     record["budget"] = budget.figures(config)
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
     _mark_damaged(config, claim)
-    manifest.update(outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
-    if outcome in cells.NOTHING_IN_IT and not manifest["agents"]:
+    if outcome in cells.NOTHING_IN_IT and not manifest.agents:
         _remove(cell)
         record.pop("cell", None)
     else:
-        manifest = cells.close(cell, manifest)
-        record["kept"] = cells.is_kept(manifest)
+        manifest = cells.close(cell, outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
+        record["kept"] = manifest.is_kept
     record["numbers"] = numbers(config, record, claim, manifest)
     records.write(config.cycles_dir, record)
     for url in record["finished"]:
@@ -114,10 +113,10 @@ def claimed(report: Mapping[str, Any]) -> Json:
     return {**found, "outcome": report.get("outcome"), "detail": report.get("detail", "")}
 
 
-def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mapping[str, str]) -> tuple[str, str]:
+def judge(manifest: Manifest, claim: Mapping[str, Any], systemd: Mapping[str, str]) -> tuple[str, str]:
     """The outcome and its detail, from what root saw and, where that leaves it open, from what the cycle reported."""
-    if manifest.get("ended_by"):
-        return "interrupted", f"the cycle was ended: {manifest['ended_by']}"
+    if manifest.ended_by:
+        return "interrupted", f"the cycle was ended: {manifest.ended_by}"
     if systemd.get("SERVICE_RESULT") == "timeout":
         return "interrupted", "it took longer than engineering_loop_service_timeout"
     outcome, detail = claim.get("outcome"), str(claim.get("detail", ""))
@@ -125,12 +124,12 @@ def judge(manifest: Mapping[str, Any], claim: Mapping[str, Any], systemd: Mappin
         code, status = systemd.get("EXIT_CODE", ""), systemd.get("EXIT_STATUS", "")
         if code in ("killed", "dumped"):
             return "interrupted", f"the cycle was killed ({status})"
-        if status == str(records.REFUSED) and not manifest["agents"]:
+        if status == str(records.REFUSED) and not manifest.agents:
             return "refused", "the cycle refused to start its engine, see the journal"
         return "error", f"the cycle ended ({code or 'unknown'} {status}) without a report"
     if outcome not in records.EXIT_STATUS:
         return "error", f"the engine says {show(outcome)}, which nobody knows: {detail}"
-    if manifest["agents"] and outcome in cells.NOTHING_IN_IT:
+    if manifest.agents and outcome in cells.NOTHING_IN_IT:
         return "error", f"the cycle says {outcome}, but an agent was started: {detail}"
     return outcome, detail
 
@@ -173,14 +172,12 @@ def backend_of(cell: Cell, story: Story) -> str:
     return show(name, 50) if isinstance(name, str) else ""
 
 
-def by_an_agent(
-    config: Settings, outcome: str, detail: str, manifest: Mapping[str, Any], backend: str
-) -> tuple[str, str]:
+def by_an_agent(config: Settings, outcome: str, detail: str, manifest: Manifest, backend: str) -> tuple[str, str]:
     """An error in the place of an outcome that no agent worked for: an engine that finds none makes a stub itself."""
-    stub = backend == records.MOCK or (outcome == "published" and not manifest["agents"])
+    stub = backend == records.MOCK or (outcome == "published" and not manifest.agents)
     if outcome not in WORKED or not stub:
         return outcome, detail
-    started = "was started, but did not do it" if manifest["agents"] else "was not started"
+    started = "was started, but did not do it" if manifest.agents else "was not started"
     return "error", (
         f"no agent did the work: {' or '.join(config.agent_programs)} (engineering_loop_agent_programs) {started},"
         f" and the engine's backend was {backend or 'not named'}: see which model policy it used. What it made is none:"
@@ -247,14 +244,14 @@ def retention(config: Settings) -> None:
         words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
         say(f"cell {one['id']} {words}\n")
     # Cells borrow from the clones of their time, and so does what the gateway keeps.
-    borrowers = [one["id"] for one in cells.listing(config.runs_dir) if one["kind"] != "adopted"]
+    borrowers = [cell.id for cell, manifest in cells.listing(config.runs_dir) if manifest.kind != "adopted"]
     borrowers += [one["id"] for one in kept_pushes.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
         say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")
 
 
-def numbers(config: Settings, record: Json, claim: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, float]:
+def numbers(config: Settings, record: Json, claim: Mapping[str, Any], manifest: Manifest) -> dict[str, float]:
     """What can be counted of a cycle, flat, for whoever draws curves."""
     report, given = claim.get("report", {}), claim.get("numbers", {})
     disk = os.statvfs(config.cycles_dir)
@@ -265,7 +262,7 @@ def numbers(config: Settings, record: Json, claim: Mapping[str, Any], manifest: 
         "seconds": record["seconds"],
         "cost_usd": _number(report.get("cost_usd")),
         "agents": record["agents"],
-        "cell_bytes": manifest.get("size", 0),
+        "cell_bytes": manifest.size,
         "clones_failed": sum(one["status"] == "failed" for one in record.get("clones", [])),
         "pushes": record["pushed"],
         "pushes_refused": record["pushes_refused"],

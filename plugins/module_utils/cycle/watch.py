@@ -104,9 +104,9 @@ def heard(config: Settings, message: Mapping[str, Any], peer: wire.Peer) -> None
     if what == "agent":
         with cells.alone(config):
             manifest = cells.manifest_of(cell)
-            budget.take(config, manifest["invocation"], manifest["trigger"])
-            programs = {*manifest.get("programs", []), untrusted.show(message.get("program"), 50)}
-            cells.update(cell, agents=manifest["agents"] + 1, programs=sorted(programs)[:MOST_PROGRAMS])
+            budget.take(config, manifest.invocation, manifest.trigger)
+            programs = {*manifest.programs, untrusted.show(message.get("program"), 50)}
+            cells.update(cell, agents=manifest.agents + 1, programs=sorted(programs)[:MOST_PROGRAMS])
     elif what == "report":
         main_pid = systemctl("show", "-P", "MainPID", f"{config.unit}.service").strip()
         if main_pid != str(peer.pid):

@@ -167,18 +167,19 @@ def kept_pushes(config: Settings) -> list[dict[str, Any]]:
 def kept(runs_dir: str) -> list[dict[str, Any]]:
     """Cells with work in them, newest last: ``id what issue outcome detail made size files path``."""
     found: list[dict[str, Any]] = []
-    for one in cells.listing(runs_dir):
-        if not cells.is_kept(one):
+    for cell, manifest in cells.listing(runs_dir):
+        if not manifest.is_kept:
             continue
-        issue = one.get("issue") or {}
-        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else ", ".join(one.get("runs") or [])
-        if one["kind"] == "adopted":
+        issue = manifest.issue or {}
+        what = f"{issue.get('repo')}#{issue.get('number')}" if issue else ", ".join(manifest.runs)
+        if manifest.kind == "adopted":
             what = "what an older layout left"
-        wanted = {key: one.get(key, "") for key in ("id", "outcome", "detail", "made", "size", "files", "path", "kind")}
-        found.append({**wanted, "what": show(what), "title": show(issue.get("title", ""))})
-        for name, seen in cells.earlier(cells.Cell(one["path"])):
-            told = {"id": name, "outcome": "adopted", "detail": f"was kept below {seen}", "what": "quarantined before"}
-            found.append({**wanted, "size": 0, "files": 0, "title": "", **told})
+        told = {key: getattr(manifest, key) for key in ("outcome", "detail", "made", "size", "files", "kind")}
+        told |= {"id": cell.id, "path": cell.path, "what": show(what), "title": show(issue.get("title", ""))}
+        found.append(told)
+        for name, seen in cells.earlier(manifest):
+            one = {"id": name, "outcome": "adopted", "detail": f"was kept below {seen}", "what": "quarantined before"}
+            found.append({**told, "size": 0, "files": 0, "title": "", **one})
     return list(shown(found))
 
 

@@ -232,9 +232,9 @@ def _work(config: Settings) -> list[str]:
     keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
     paths = {config[key] for key in keys if config[key]}
     paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
-    for cell in cells.listing(config.runs_dir):  # an adopted one has closed on other file systems what was there
-        beside = [os.path.dirname(actual) for actual, _seen in cell.get("binds", []) if _roots(cell["path"])]
-        paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell['id']}"}
+    for cell, manifest in cells.listing(config.runs_dir):  # an adopted one has closed on other disks what was there
+        beside = [os.path.dirname(actual) for actual, _seen in manifest.binds if _roots(cell.path)]
+        paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell.id}"}
     if _roots(state_dir):  # and so holds what the role did not make, perhaps
         uids = {pwd.getpwnam(name).pw_uid for name in _users(config)} - {os.geteuid()}
         paths |= {path for path in _below(state_dir) if os.lstat(path).st_uid in uids}
@@ -247,9 +247,9 @@ def _work(config: Settings) -> list[str]:
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
 
 
-def _cells(config: Settings) -> list[Json]:
-    """The manifests of the kept cells, oldest first."""
-    return [cell for cell in cells.listing(config.runs_dir) if _roots(cell["path"]) and cells.is_kept(cell)]
+def _cells(config: Settings) -> list[tuple[cells.Cell, cells.Manifest]]:
+    """The kept cells with their manifests, oldest first."""
+    return [one for one in cells.listing(config.runs_dir) if _roots(one[0].path) and one[1].is_kept]
 
 
 def _kept_aside(config: Settings) -> list[Json]:
@@ -280,10 +280,10 @@ def _leave_work(plan: Leaving, config: Settings) -> None:
     for thing in _kept_aside(config):
         if not any(inside(thing["to"], path) for path in refused):
             plan.go(f"for good: {thing['id']}, {thing.get('what', 'something')} from {thing.get('from', '?')}")
-    for cell in _cells(config):
+    for cell, manifest in _cells(config):
         if not any(inside(config.runs_dir, path) for path in refused):
-            words = ", ".join(str(cell[key]) for key in ("outcome", "change_id", "detail") if cell.get(key))
-            plan.go(f"for good: the kept cell {cell['id']}: {words}")
+            words = ", ".join(filter(None, (manifest.outcome, manifest.change_id, manifest.detail)))
+            plan.go(f"for good: the kept cell {cell.id}: {words}")
     for path in work:
         if path in refused:
             continue

@@ -130,7 +130,7 @@ class Box:
     def kept(self, name: str, outcome: str = "error", size: int = 1000) -> Cell:
         """A closed one, whose manifest says that it has ``size`` bytes."""
         cell = self.cell(name, outcome=outcome)
-        cells.close(cell, cells.manifest_of(cell))
+        cells.close(cell)
         cells.update(cell, size=size)
         return cell
 

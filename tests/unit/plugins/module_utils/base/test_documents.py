@@ -24,11 +24,13 @@ class Outer:
     first: Inner | None = None
     rest: tuple[Inner, ...] = ()
     more: dict[str, str] = field(default_factory=dict)
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def test_a_document_with_all_in_it() -> None:
     content = b'{"on": true, "from": "x", "first": null, "rest": [{"name": "a", "count": 2}], "more": {}, "new": 1}'
     assert documents.load(Outer, content) == Outer(True, "x", None, (Inner("a", 2),), {})
+    assert documents.load(Outer, b'{"on": true, "pairs": [["a", "b"]]}') == Outer(True, pairs=(("a", "b"),))
     assert documents.load(Outer, b'{"on": false, "first": {"name": "b"}}') == Outer(False, first=Inner("b"))
 
 
@@ -45,6 +47,8 @@ def test_a_document_with_all_in_it() -> None:
         (b'{"on": true, "rest": {}}', "rest is not a list"),
         (b'{"on": true, "rest": [{"name": "a"}, {"name": "b", "count": true}]}', "rest[1].count is not a whole number"),
         (b'{"on": true, "more": []}', "more is not an object"),
+        (b'{"on": true, "pairs": [["a", "b"], ["c"]]}', "pairs[1] is not a pair"),
+        (b'{"on": true, "pairs": [["a", 1]]}', "pairs[0][1] is not a text"),
     ],
 )
 def test_what_is_wrong_is_named(content: bytes, words: str) -> None:

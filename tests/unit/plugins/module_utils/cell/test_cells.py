@@ -38,6 +38,10 @@ def may(user: str, path: Path | str, how: int = os.R_OK | os.W_OK | os.X_OK) -> 
     return bool(as_user(user, lambda: os.access(path, how)))
 
 
+def written(cell: Cell) -> Any:
+    return json.loads(Path(cell.path, cells.MANIFEST).read_text())
+
+
 # --- making
 
 
@@ -54,7 +58,11 @@ def test_a_fresh_cell(host: Box) -> None:
     assert shape(cell.part("memory")) == {"lessons.md": "be brief\n", "a/b.md": "b\n"}
     assert {shape(cell.part(part)) == {} for part in cells.PARTS if part != "memory"} == {True}
     manifest = cells.manifest_of(cell)
-    assert (manifest["id"], manifest["kind"], manifest["outcome"], manifest["agents"]) == (NAME, "cycle", "running", 0)
+    assert (manifest.kind, manifest.outcome, manifest.agents) == ("cycle", "running", 0)
+    assert written(cell) == {
+        "agents": 0, "engine": "e" * 40, "id": NAME, "invocation": "i" * 32, "kind": "cycle", "made": manifest.made,
+        "outcome": "running", "trigger": "manual",
+    }  # fmt: skip
     assert mode(f"{cell.path}/{cells.MANIFEST}") == 0o600
     assert os.listdir(host.runs) == [NAME]
 
@@ -215,11 +223,13 @@ def test_damaged_manifests_are_listed_and_stop_nothing(host: Box) -> None:
     (host.runs / "notes").mkdir()
     (host.runs / "20260101T000012Z-0000000g").mkdir()  # no id
     found = cells.listing(str(host.runs))
-    assert [one["id"] for one in found] == [*DAMAGED, "20260101T000011Z-0000000b"]
-    assert {one["path"] for one in found} == {f"{host.runs}/{one['id']}" for one in found}
-    assert {one["outcome"] for one in found if one["id"] not in list(DAMAGED)[-2:]} == {"damaged"}
-    assert all(one["detail"].isprintable() for one in found if one["outcome"] == "damaged")
-    assert all(cells.is_kept(one) for one in found)
+    assert [cell.path for cell, _manifest in found] == [
+        f"{host.runs}/{name}" for name in [*DAMAGED, "20260101T000011Z-0000000b"]
+    ]
+    assert {manifest.outcome for _cell, manifest in found} == {"damaged"}
+    assert all(manifest.detail.isprintable() and manifest.is_kept for _cell, manifest in found)
+    assert found[7][1].detail.endswith("cell.json is no manifest of a cell: outcome is not a text")
+    assert found[8][1].detail.endswith("cell.json is no manifest of a cell: size is not a whole number")
     assert cells.kept_size(str(host.runs)) == 0
     assert cells.recover(host.config) == []
     gone = cells.retire(str(host.runs), 1.0, 0.0, 0.0)
@@ -271,8 +281,11 @@ def test_what_a_cycle_says_of_itself_is_kept_beside(host: Box) -> None:
 def test_changes_are_written_one_by_one(host: Box) -> None:
     cell = host.cell()
     cells.update(cell, agents=1)
-    assert cells.update(cell, ended_by="x")["agents"] == 1
-    assert cells.manifest_of(cell)["ended_by"] == "x"
+    assert cells.update(cell, ended_by="x").agents == 1
+    assert cells.manifest_of(cell).ended_by == "x"
+    with pytest.raises(LoopError, match=r"cell\.json is no manifest of a cell: binds\[0\] is not a pair"):
+        cells.update(cell, binds=[["/a"]])
+    assert (written(cell)["agents"], written(cell)["ended_by"]) == (1, "x") and "binds" not in written(cell)
     os.unlink(f"{cell.path}/{cells.MANIFEST}")
     with pytest.raises(LoopError, match=r"is no cell: it has no cell\.json"):
         cells.update(cell, agents=2)
@@ -286,12 +299,15 @@ def test_closed_nobody_but_root_enters_it(host: Box) -> None:
     write(Path(cell.part("runs")), {"x/work.md": "work\n" * 1000})
     give(cell.part("runs"), LOOP)
     assert may(LOOP, f"{cell.part('runs')}/x/work.md", os.R_OK)
-    whole = cells.close(cell, {**cells.manifest_of(cell), "outcome": "error"})
+    before = written(cell)
+    whole = cells.close(cell, outcome="error")
     assert mode(cell.path) == 0o700
     for user in (LOOP, GATE):
         assert not may(user, cell.path, os.X_OK) and not may(user, f"{cell.part('runs')}/x/work.md", os.R_OK)
     assert cells.manifest_of(cell) == whole
-    assert whole["size"] >= 5000 and whole["files"] == 9 and whole["sealed"] >= whole["made"]
+    sealed = {"outcome": "error", "sealed": written(cell)["sealed"], "size": whole.size, "files": 9, "runs": ["x"]}
+    assert written(cell) == {**before, **sealed}
+    assert whole.size >= 5000 and whole.files == 9 and sealed["sealed"] >= whole.made
     assert Path(cell.part("runs"), "x/work.md").read_text() == "work\n" * 1000
 
 
@@ -307,12 +323,11 @@ def test_cut_off_while_it_is_closed_the_next_closes_it(host: Box, monkeypatch: p
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(os if step == "chmod" else cells, step, killed)
-        cells.close(cell, {**cells.manifest_of(cell), "outcome": "error"})
+        cells.close(cell, outcome="error")
     ((found, manifest),) = cells.recover(host.config)
     assert found == cell and mode(cell.path) == 0o700
-    assert (manifest["outcome"], "path" in manifest) == ("interrupted", False)
-    assert "in the middle of it" in manifest["detail"] and manifest["files"] == 7
-    assert cells.is_kept(cells.manifest_of(cell))
+    assert manifest.outcome == "interrupted" and "in the middle of it" in manifest.detail and manifest.files == 7
+    assert cells.manifest_of(cell) == manifest and manifest.is_kept
     assert cells.recover(host.config) == []
 
 
@@ -362,7 +377,7 @@ def test_a_hostile_tree_is_measured_and_goes(host: Box) -> None:
     subprocess.run(["chown", "-hR", LOOP, cell.part("runs")], check=True)
     size, files = cells.measure(cell.path)
     assert files > 3000 and size > 0
-    cells.close(cell, cells.manifest_of(cell))
+    cells.close(cell)
     cells.remove(cell)
     assert os.listdir(host.runs) == [] and shape(outside) == {"precious": "mine"}
     cells.remove_tree(cell.path)  # nothing stands there
@@ -396,6 +411,10 @@ def at(days: float, number: int = 0) -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{number:08x}"
 
 
+def listed(host: Box) -> list[str]:
+    return [cell.id for cell, _manifest in cells.listing(str(host.runs))]
+
+
 def went(
     host: Box, age: float | None, size: float | None, min_age: float, check: bool = False
 ) -> list[tuple[str, str]]:
@@ -408,7 +427,7 @@ def test_old_ones_go_and_young_ones_stay(host: Box) -> None:
     assert went(host, 90 * DAY, None, 7 * DAY, check=True) == [(old.id, "older than its time")]
     assert os.path.isdir(old.path)
     assert went(host, 90 * DAY, None, 7 * DAY) == [(old.id, "older than its time")]
-    assert [one["id"] for one in cells.listing(str(host.runs))] == [young.id]
+    assert listed(host) == [young.id]
     assert went(host, None, None, 0) == []
 
 
@@ -420,7 +439,7 @@ def test_the_oldest_go_while_all_are_too_large_but_not_the_young(host: Box) -> N
     large = "all that is kept is larger than allowed"
     assert went(host, None, 250, 7 * DAY) == [(names[0], large), (names[1], large)]
     assert went(host, None, 0, 7 * DAY) == [(names[2], large)]
-    assert [one["id"] for one in cells.listing(str(host.runs))] == [names[3]]
+    assert listed(host) == [names[3]]
 
 
 def test_what_is_published_goes_before_all_others(host: Box) -> None:
@@ -428,7 +447,7 @@ def test_what_is_published_goes_before_all_others(host: Box) -> None:
     assert went(host, None, 2500, 7 * DAY) == [(published.id, "published, and as old as anything is kept for")]
     large = "all that is kept is larger than allowed"
     assert went(host, None, 1500, 7 * DAY) == [(fresh.id, large)]  # its work is on the forge
-    assert [one["id"] for one in cells.listing(str(host.runs))] == [crashed.id]
+    assert listed(host) == [crashed.id]
 
 
 def test_what_runs_and_what_somebody_has_open_never_goes(host: Box) -> None:
@@ -463,8 +482,7 @@ def test_one_at_a_time(host: Box) -> None:
 
 def test_a_manifest_is_whole_or_the_one_before(host: Box) -> None:
     cell = host.cell()
-    before = cells.manifest_of(cell)
+    before = written(cell)
     with pytest.raises(TypeError):
         cells.update(cell, odd={1, 2})
-    assert cells.manifest_of(cell) == before
-    assert json.loads(Path(cell.path, cells.MANIFEST).read_text()) == before
+    assert written(cell) == before

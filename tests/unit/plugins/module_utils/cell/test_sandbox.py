@@ -288,7 +288,7 @@ def host() -> Iterator[Box]:
 
 def alone(host: Box, directory: str, script: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """What a script sees as the loop's user, alone."""
-    (cell,) = [Cell(one["path"]) for one in cells.listing(str(host.runs))]
+    (cell,) = [cell for cell, _manifest in cells.listing(str(host.runs))]
     words = sandbox.command(Settings(host.config, **more), cell, directory, ["/bin/sh", "-c", script])
     environment = {"PATH": "/usr/bin:/bin"}
     return subprocess.run(

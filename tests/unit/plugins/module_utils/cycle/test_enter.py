@@ -118,7 +118,7 @@ def test_it_is_measured_again_afterwards(host: Box) -> None:
     cell = host.kept(NAME, size=1)
     with enter.opened(host.config, cell, []):
         write(Path(cell.part("runs")), {"new.md": "x" * 10_000})
-    assert cells.manifest_of(cell)["size"] > 10_000
+    assert cells.manifest_of(cell).size > 10_000
     assert os.lstat(cell.path).st_mode & 0o777 == 0o700
     secrets(host).rmdir()
 
@@ -129,8 +129,8 @@ def test_an_adopted_one_is_seen_where_its_paths_say(host: Box) -> None:
     old_runs, old_home = Path(cell.path, "runs"), Path(cell.path, "home of old")
     write(old_runs, {"issue_x_1/state.json": "{}", "odd:name%/x": "", "20260101T000000Z-00000000/x": ""})
     old_home.mkdir()
-    binds = [[str(old_runs), str(host.runs)], [str(old_home), "/home/lo op"], [f"{cell.path}/none", "/none"]]
-    told = [word for word in enter._places(host.config, cell, {"binds": binds}) if word != "-p"]
+    binds = ((str(old_runs), str(host.runs)), (str(old_home), "/home/lo op"), (f"{cell.path}/none", "/none"))
+    told = [word for word in enter._places(host.config, cell, cells.Manifest("adopted", binds=binds)) if word != "-p"]
     assert f"BindPaths={cell.part('memory')}" not in told
     assert f"BindPaths={old_runs}/issue_x_1:{host.runs}/issue_x_1" in told
     assert f"BindPaths={old_runs}/odd\\:name%%:{host.runs}/odd\\:name%%" in told
@@ -193,7 +193,7 @@ def worked(host: Box) -> tuple[Cell, Path]:
     write(worktree, {"docs/new.md": "n\n", "docs/0.md": "changed\n", "noise.log": "x"})
     give(cell.part("workspace"), LOOP)
     give(cell.part("runs"), LOOP)
-    cells.close(cell, cells.manifest_of(cell))
+    cells.close(cell)
     return cell, worktree
 
 

@@ -246,8 +246,9 @@ def test_what_a_cycle_gets(host: Box, capfd: pytest.CaptureFixture[str]) -> None
     assert "clone none failed: " in capfd.readouterr().out
     cell = cells.Cell(found.cell)
     manifest = cells.manifest_of(cell)
-    assert (manifest["engine"], manifest["agents"], manifest["trigger"]) == (SHA, 0, "manual")
-    assert manifest["invocation"] == os.environ["INVOCATION_ID"]
+    assert json.loads(Path(cell.path, cells.MANIFEST).read_text())["engine"] == SHA
+    assert (manifest.agents, manifest.trigger) == (0, "manual")
+    assert manifest.invocation == os.environ["INVOCATION_ID"]
     assert watch.current(host.config) == cell
     (ledger,) = Path(cell.part("state")).iterdir()
     assert json.loads(ledger.read_text()) == {"runs": 0, "cost_usd": 0, "wall_clock_seconds": 0}
@@ -365,7 +366,7 @@ def test_what_was_cut_off_is_closed_first(host: Box, capfd: pytest.CaptureFixtur
     cell = host.cell("20260131T120000Z-0000000a")
     records.write(host.config["cycles_dir"], {"cycle": cell.id, "outcome": "running"})
     handed(host)
-    assert cells.manifest_of(cell)["outcome"] == "interrupted"
+    assert cells.manifest_of(cell).outcome == "interrupted"
     assert os.lstat(cell.path).st_mode & 0o777 == 0o700
     first = records.read(host.config["cycles_dir"])[0]
     assert (first["outcome"], first["detail"]) == ("interrupted", "the cycle was killed before it could end")

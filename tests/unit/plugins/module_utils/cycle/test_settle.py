@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, pristine, records
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell, Manifest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import settle
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.audit import Story
@@ -66,7 +66,7 @@ INVOCATION = "i" * 32
 def test_what_became_of_it(
     manifest: dict[str, Any], claim: dict[str, Any], systemd: dict[str, str], outcome: str, detail: str
 ) -> None:
-    assert settle.judge({"agents": 0, **manifest}, claim, systemd) == (outcome, detail)
+    assert settle.judge(Manifest("running", **manifest), claim, systemd) == (outcome, detail)
 
 
 def test_what_is_not_of_its_kind_is_no_claim() -> None:
@@ -197,7 +197,8 @@ def test_a_published_one(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
     assert (seen["cpu_seconds"], seen["clones_failed"], seen["runs_today"], seen["max_runs"]) == (3.5, 1, 1, 2)
     assert seen["cell_bytes"] > 0 and seen["free_bytes"] > 0
     manifest = cells.manifest_of(cell)
-    assert (manifest["outcome"], manifest["issue"]["title"]) == ("published", "\\x1b[2J")
+    assert manifest.issue is not None
+    assert (manifest.outcome, manifest.issue["title"]) == ("published", "\\x1b[2J")
     assert os.lstat(cell.path).st_mode & 0o777 == 0o700
     told = capfd.readouterr().out
     assert "o/r#7 http://forge/1 (run 1 of 2 today)" in told and told.isprintable() == (told.count("\n") == 0)
@@ -295,7 +296,7 @@ def test_a_crashed_one_is_kept_whole_and_its_memory_is_not_taken(host: Box, monk
     assert (record["outcome"], record["detail"], record["kept"]) == ("interrupted", "the cycle was killed (KILL)", True)
     assert "memory" not in record and shape(host.memory) == {"a.md": "old"}
     assert shape(cell.part("runs")) == {"x/work.md": "mine"}
-    assert [one["outcome"] for one in cells.listing(str(host.runs))] == ["interrupted"]
+    assert [manifest.outcome for _cell, manifest in cells.listing(str(host.runs))] == ["interrupted"]
 
 
 @NEEDS_ROOT
@@ -365,7 +366,7 @@ def test_only_the_cycle_of_this_invocation(host: Box) -> None:
     records.write(host.config["cycles_dir"], {"cycle": "20250101T000000Z-old", "outcome": "running"})
     assert settle.main(host.config_file) == 0
     assert {one["outcome"] for one in records.read(host.config["cycles_dir"])} == {"running"}
-    assert cells.manifest_of(other)["outcome"] == "running"
+    assert cells.manifest_of(other).outcome == "running"
 
 
 @NEEDS_ROOT

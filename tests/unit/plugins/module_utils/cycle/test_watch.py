@@ -78,7 +78,7 @@ def test_which_cell_is_the_cycles(host: Box, cell: Cell, capfd: pytest.CaptureFi
 def test_only_the_loops_user_is_heard(host: Box, cell: Cell, systemd: Systemd, user: str, what: str) -> None:
     with pytest.raises(LoopError, match=f"uid {uid(user)} is not {LOOP}"):
         says(host, {"what": what}, user=user)
-    assert cells.manifest_of(cell)["agents"] == 0 and cells.report_of(cell) == {} and not systemd
+    assert cells.manifest_of(cell).agents == 0 and cells.report_of(cell) == {} and not systemd
 
 
 @pytest.mark.parametrize("what", ["stop", "", None, ["agent"], {"agent": 1}, 3, "agent\n"])
@@ -96,7 +96,7 @@ def test_an_agent_counts_once_as_a_run_and_each_time_in_its_cell(host: Box, cell
         says(host, {"what": "agent", "program": "pi"}, pid=pid)
     says(host, {"what": "agent", "program": "\x1b[2J" * 99})
     manifest = cells.manifest_of(cell)
-    assert manifest["agents"] == 4 and manifest["programs"][1] == "pi" and len(str(manifest["programs"])) < 300
+    assert manifest.agents == 4 and manifest.programs[1] == "pi" and len(str(manifest.programs)) < 300
     (run,) = budget.today(host.config)["runs"]
     assert (run["invocation"], run["trigger"]) == ("i" * 32, "manual")
     assert not systemd
@@ -106,7 +106,7 @@ def test_a_count_that_cannot_be_kept_lets_no_agent_start(host: Box, cell: Cell) 
     Path(budget.path_of(host.config)).write_text("{")
     with pytest.raises(LoopError, match="cannot be read as the count"):
         says(host, {"what": "agent"})
-    assert cells.manifest_of(cell)["agents"] == 0
+    assert cells.manifest_of(cell).agents == 0
 
 
 def test_the_report_is_the_main_processes(host: Box, cell: Cell, systemd: Systemd) -> None:
@@ -154,7 +154,7 @@ def test_over_a_real_socket(host: Box, cell: Cell, systemd: Systemd, monkeypatch
         server.shutdown()
         server.server_close()
         thread.join()
-    assert cells.manifest_of(cell)["agents"] == 1
+    assert cells.manifest_of(cell).agents == 1
 
 
 # --- how large it is
@@ -196,7 +196,7 @@ def test_one_that_is_too_large_is_ended_once_and_says_so(
     keeper.look()
     keeper.look()
     assert systemd == [("stop", "--no-block", f"{host.config['unit']}.service")]
-    assert cells.manifest_of(cell)["ended_by"].startswith("its cell has 7 files")
+    assert cells.manifest_of(cell).ended_by.startswith("its cell has 7 files")
     assert capfd.readouterr().out.count("the cycle is ended: its cell has 7 files") == 1
     after = host.cell("20260131T120001Z-1a2b3c4d")
     watch.point_at(host.config, after)
