@@ -4,7 +4,7 @@
 
     make demo                                   with the reference engine
     make demo ENGINE=<url or bundle> FROM=<sha> TO=<sha>     with an engine from outside
-    make demo KEEP=1                            leaves host and forge up
+    make demo KEEP=1                            leaves host and forge up, also where it fails
     LOOP_HOST=user@address make demo            on that machine instead of a throwaway host
 
 Tells what it does line by line and leaves .cache/demo/summary.json.
@@ -99,12 +99,10 @@ class Forge:
 @contextlib.contextmanager
 def forge_up(keep: bool) -> Iterator[tuple[Forge, dict[str, Any]]]:
     made = stage.up(HOME, *(os.environ.get(name, "") for name in ("ENGINE", "FROM", "TO")), real_agent=True)
-    stop = True
     try:
         yield Forge(made["url"], made["token"]), made
-        stop = not keep
     finally:
-        strange = stage.down(HOME) if stop else []
+        strange = [] if keep else stage.down(HOME)
     if strange:
         raise DemoError("\n".join(["not as GitHub describes its API:", *strange]))
 
@@ -142,7 +140,6 @@ class Host:
 def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
     loophost.destroy(name)
     made = loophost.create(name)
-    stop = True
     try:
         yield Host(
             made["ssh"],
@@ -155,9 +152,8 @@ def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
             },
             sudo=False,
         )
-        stop = not keep
     finally:
-        if stop:
+        if not keep:
             loophost.destroy(name)
 
 
@@ -490,16 +486,18 @@ def main() -> int:
                     ". /etc/os-release; echo $PRETTY_NAME; systemctl is-system-running", check=False
                 ).split("\n")
                 tell(f"host up: {system[0]}, systemd says {system[1]}")
-                summary = story(host, forge, made)
-                print("\n" + table(summary) + "\n", flush=True)
-                if keep:
-                    tell(f"left up: log in with  {shlex.join(host.command)}")
-                    tell(f"the forge is at {forge.url}; `make clean` takes both down")
+                try:
+                    summary = story(host, forge, made)
+                    print("\n" + table(summary) + "\n", flush=True)
+                finally:
+                    if keep:
+                        tell(f"left up: log in with  {shlex.join(host.command)}")
+                        tell(f"the forge is at {forge.url}; `make clean` takes both down")
     except (DemoError, stage.StageError, loophost.HostError, requests.RequestException) as problem:
         print(f"\ndemo: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: stopped; host and forge are taken down", file=sys.stderr)
+        print(f"\ndemo: stopped{'' if keep else '; host and forge are taken down'}", file=sys.stderr)
         return 130
     return 0
 
