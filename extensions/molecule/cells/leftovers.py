@@ -218,13 +218,10 @@ def of_the_loop() -> str:
 
 
 def fingerprint(top: Path) -> str:
-    """Names, kinds, modes, sizes and times of all that is below."""
-    shown = "%P %y %m %U %s %T@\\0"
-    listed = subprocess.run(
-        ["find", str(top), "-mindepth", "1", "-name", "__pycache__", "-prune", "-o", "-printf", shown],
-        capture_output=True,
-        check=False,
-    ).stdout
+    """Names, kinds, modes and owners of all that is below; sizes and times of files, as Python leaves its own beside."""
+    command = ["find", str(top), "-mindepth", "1", "-name", "__pycache__", "-prune"]
+    command += ["-o", "-type", "d", "-printf", "%P %m %U\\0", "-o", "-printf", "%P %y %m %U %s %T@\\0"]
+    listed = subprocess.run(command, capture_output=True, check=False).stdout
     return hashlib.sha256(b"\0".join(sorted(listed.split(b"\0")))).hexdigest()
 
 

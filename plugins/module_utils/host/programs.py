@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
@@ -36,8 +35,9 @@ def run(
         entry = account(user)
         identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": os.getgrouplist(user, entry.pw_gid)}
     parent = os.getpid()
-    # Files, no pipes: a pipe would be waited for until the last of its children has closed it.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # Files, no pipes: a pipe would be waited for until the last of its children has closed it. In memory: a cycle may
+    # have no directory for them.
+    with open(os.memfd_create("out"), "w+b") as out, open(os.memfd_create("err"), "w+b") as err:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, umask=0o022,
             start_new_session=True, preexec_fn=lambda: end_with_parent(parent), **identity,
