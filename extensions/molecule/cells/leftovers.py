@@ -218,7 +218,7 @@ def of_the_loop() -> str:
 
 
 def fingerprint(top: Path) -> str:
-    """Names, kinds, modes and owners of all that is below; sizes and times of files, as Python leaves its own beside."""
+    """Names, kinds, modes and owners of all that is below; sizes and times of files: Python leaves its own beside."""
     command = ["find", str(top), "-mindepth", "1", "-name", "__pycache__", "-prune"]
     command += ["-o", "-type", "d", "-printf", "%P %m %U\\0", "-o", "-printf", "%P %y %m %U %s %T@\\0"]
     listed = subprocess.run(command, capture_output=True, check=False).stdout
