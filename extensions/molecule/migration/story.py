@@ -197,10 +197,16 @@ def says(said: str, *words: str) -> None:
 # --- the steps, in the order in which a user takes them ------------------------------------------
 
 
+def nothing_is_approved(scene: Scene) -> None:
+    for issue in scene.forge.ask("GET", f"/repos/{demo.CANARY_REPO}/issues?state=open&labels=loop:approved"):
+        demo.label(scene.forge, issue["number"], on=False)
+
+
 def as_it_is(scene: Scene) -> str:
     """Their play with the in-house role; its loop has worked. Then every file is written down."""
     tidy = [str(TOP / "extensions/molecule/canary/arrange.py"), str(STAGE), '{"approved": false}']
     subprocess.run([sys.executable, *tidy], check=True)
+    nothing_is_approved(scene)  # what the way before this one left
     scene.check_out()
     scene.rotate()
     world = {"loop_world_hosts": "loop", "loop_world_stage": str(STAGE)}
@@ -342,8 +348,7 @@ def back(scene: Scene) -> str:
     assert scene.sh("ls -d /var/lib/engineering-loop/runs/*-???????? | sort") == cells
     scene.sh("systemctl is-active hyrule-engineering-loop.timer hyrule-reliability-governor.timer")
     assert scene.sh("getent passwd loop | cut -d: -f6") == "/var/lib/engineering-loop"
-    for issue in scene.forge.ask("GET", f"/repos/{demo.CANARY_REPO}/issues?state=open&labels=loop:approved"):
-        demo.label(scene.forge, issue["number"], on=False)  # the old engine takes what has a pull request again
+    nothing_is_approved(scene)  # the old engine takes what has a pull request again
     number = scene.forge.approve("How a rack is cooled", "Explain the steps.\n")
     scene.host.sh(f"systemctl start {demo.UNIT}.service", check=False)
     scene.sh(f"test -d /var/lib/engineering-loop/runs/issue_network_operations_{number}")
