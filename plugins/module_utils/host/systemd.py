@@ -52,10 +52,11 @@ def systemctl(*arguments: str) -> str:
 
 def state(unit: str) -> dict[str, str]:
     """``ActiveState`` and ``UnitFileState`` of a unit; empty where systemd does not run."""
-    return _properties(unit, "ActiveState,UnitFileState")
+    return properties(unit, "ActiveState,UnitFileState")
 
 
-def _properties(unit: str, names: str) -> dict[str, str]:
+def properties(unit: str, names: str) -> dict[str, str]:
+    """What systemd says of a unit, of these properties (separated by commas); empty where it does not run."""
     text = systemctl("show", f"--property={names}", unit)
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
@@ -212,7 +213,7 @@ def timer_of(unit: str) -> Timer:
     if not running():
         return Timer()
     name = f"{unit}.timer"
-    state = _properties(name, "LoadState,UnitFileState,ActiveState,NextElapseUSecRealtime")
+    state = properties(name, "LoadState,UnitFileState,ActiveState,NextElapseUSecRealtime")
     if state.get("LoadState") == "masked":
         raise LoopError(f"{name} is masked: look with 'systemctl status {name}' and repair it")
     active = state.get("ActiveState") == "active"

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ..base import untrusted
 from ..base.errors import APPLY, LoopError
 from ..cell import records
-from ..host.systemd import systemctl
+from ..host import systemd
 
 Json: TypeAlias = dict[str, Any]
 Say: TypeAlias = Callable[[str], object]
@@ -51,7 +51,7 @@ def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:
     known, earlier = set(records.names(cycles_dir)), state["InvocationID"]
     began, clock = time.time(), time.monotonic()
     tail = _Tail(unit, began, say)
-    systemctl("start", "--no-block", f"{unit}.service")
+    systemd.systemctl("start", "--no-block", f"{unit}.service")
     invocation, result = "", ""
     while True:
         state = unit_state(unit)
@@ -72,9 +72,7 @@ def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:
 
 def unit_state(unit: str) -> dict[str, str]:
     """What systemd says of the service."""
-    wanted = "LoadState,ActiveState,Result,InvocationID,Job"
-    text = systemctl("show", f"{unit}.service", f"--property={wanted}")
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return systemd.properties(f"{unit}.service", "LoadState,ActiveState,Result,InvocationID,Job")
 
 
 class _Tail:

@@ -160,7 +160,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> KeptSet | None
         receipt = timer_hold.covering(config, found, mode=timer_hold.wanted_mode(config)).receipt
     except DAMAGED:
         return None
-    failed = store.ledger(install_dir)["marks"].get(sha, {}).get("verdict") == "failed"
+    failed = store.verdict(store.ledger(install_dir), sha) == "failed"
     if receipt is None or (failed and not despite):
         return None
     return KeptSet(key, sha, path, about.config, config, receipt.proved_at)

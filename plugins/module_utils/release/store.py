@@ -113,7 +113,7 @@ def last_proven(install_dir: str) -> str | None:
             withdrawn.add(entry["left"])
     for entry in reversed(known["history"]):
         sha = entry["sha"]
-        if sha in withdrawn or (now and sha == now["sha"]) or _verdict(known, sha) != "proven":
+        if sha in withdrawn or (now and sha == now["sha"]) or verdict(known, sha) != "proven":
             continue
         if record(install_dir, sha):
             return str(sha)
@@ -125,11 +125,11 @@ def proven_before(install_dir: str) -> str:
     now, known = active(install_dir), ledger(install_dir)
     newest = known["history"][-1] if known["history"] else {}
     back_already = now and newest.get("by") == "previous" and newest["sha"] == now["sha"]
-    if now and back_already and _verdict(known, now["sha"]) != "failed":
+    if now and back_already and verdict(known, now["sha"]) != "failed":
         return str(now["sha"])
     if sha := last_proven(install_dir):
         return sha
-    on_disk = ", ".join(f"{name} ({_verdict(known, name) or 'not judged'})" for name in releases(install_dir))
+    on_disk = ", ".join(f"{name} ({verdict(known, name) or 'not judged'})" for name in releases(install_dir))
     raise LoopError(
         f"there is no proven release to go back to in {install_dir}; there are: {on_disk or 'none'};"
         " an apply with engineering_loop_version activates one deliberately"
@@ -166,7 +166,8 @@ def _save(install_dir: str, known: Json) -> None:
     write_atomic(os.path.join(install_dir, LEDGER), content.encode(), mode=0o644)
 
 
-def _verdict(known: Json, sha: str) -> str:
+def verdict(known: Json, sha: str) -> str:
+    """How the ledger has a release marked, one of ``VERDICTS``; empty where nobody has judged it."""
     return str(known["marks"].get(sha, {}).get("verdict", ""))
 
 
@@ -205,7 +206,7 @@ def prunable(wanted: Wanted, sha: str, before: str | None) -> list[str]:
     known = ledger(install_dir)
     order = [entry["sha"] for entry in reversed(known["history"])]
     newest = [name for name in dict.fromkeys([sha, *order]) if name != sha]
-    proven = [name for name in newest if _verdict(known, name) == "proven"][:1]
+    proven = [name for name in newest if verdict(known, name) == "proven"][:1]
     kept = [sha, before or (newest or [""])[0], *proven, last_proven(install_dir)]
     kept = list(dict.fromkeys(name for name in kept if name))
     # The rest by activation, newest first; those that never were activated go first.

@@ -16,6 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, installed, receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, Host, published
@@ -25,7 +26,7 @@ from forge_store import branches
 @pytest.fixture
 def host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Its systemctl and journalctl are the test's."""
-    monkeypatch.setattr(cycle_run, "systemctl", partial(host.systemd, "systemctl"))
+    monkeypatch.setattr(systemd, "systemctl", partial(host.systemd, "systemctl"))
     monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
     return host
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     cycle_run,
 )
@@ -16,6 +17,6 @@ from deployed import Host
 @pytest.fixture
 def host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Its systemctl and journalctl are the test's."""
-    monkeypatch.setattr(cycle_run, "systemctl", partial(host.systemd, "systemctl"))
+    monkeypatch.setattr(systemd, "systemctl", partial(host.systemd, "systemctl"))
     monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
     return host
