@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
+from commands import sh
 
 UV = str(Path(sys.executable).parent / "uv")
 
@@ -61,16 +62,6 @@ import pathlib
 def main():
     print((pathlib.Path(__file__).resolve().parents[2] / "skills" / "one.md").read_text())
 """
-
-
-def sh(directory: Path, *command: str) -> str:
-    identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    for who in ("AUTHOR", "COMMITTER"):
-        identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
-    done = subprocess.run(
-        command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 class Source:

@@ -6,25 +6,16 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import checkouts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.checkouts import Workspace
+from commands import sh
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NAMES = ("one", "two", "three")
-
-
-def sh(directory: Path | str, *command: str) -> str:
-    identity = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    for who in ("AUTHOR", "COMMITTER"):
-        identity |= {f"GIT_{who}_NAME": "Someone", f"GIT_{who}_EMAIL": "someone@example.org"}
-    done = subprocess.run(
-        command, cwd=directory, env={**os.environ, **identity}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 class World:
@@ -81,3 +72,16 @@ def put(place: Path, kind: str) -> None:
     else:
         place.write_bytes(content)
         place.chmod(0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Nothing is cloned yet."""
+    return World(tmp_path)
+
+
+@pytest.fixture
+def ready(world: World) -> World:
+    """All is cloned and current."""
+    world.update()
+    return world

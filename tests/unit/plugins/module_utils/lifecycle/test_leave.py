@@ -9,7 +9,6 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.man
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave
 from changing import Changing
 from disks import on_a_disk_of_its_own
+from older_host import killed_at
 
 ROOT = os.geteuid() == 0
 # Work belongs to the loop's user, who is not root.
@@ -388,7 +388,7 @@ def test_killed_anywhere_the_next_one_ends_it(host: Host) -> None:
     saved = host.top.with_name(f"{host.top.name}-saved")
     subprocess.run(["cp", "-a", str(host.top), str(saved)], check=True)
     number = 0
-    while _killed_at(number, host):
+    while killed_at(number, lambda: host.leave(*ALL)):
         host.leave(*ALL)
         assert host.files() == {"systemd/loop.service.d/own.conf", "systemd/looper.service"}
         assert sorted(os.listdir(host.top)) == ["systemd"]
@@ -397,31 +397,6 @@ def test_killed_anywhere_the_next_one_ends_it(host: Host) -> None:
         subprocess.run(["cp", "-a", str(saved), str(host.top)], check=True)
         number += 1
     assert number > 20
-
-
-def _killed_at(number: int, host: Host) -> bool:
-    """Leave in a process that is killed at its n-th change of the disk; False where it ended before."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def counted(real: Any) -> Any:
-            def call(*arguments: Any, **options: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*arguments, **options)
-
-            return call
-
-        for name in ("rename", "unlink", "rmdir"):
-            setattr(os, name, counted(getattr(os, name)))
-        try:
-            host.leave(*ALL)
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_the_host_says_where_things_are_and_the_role_where_it_is_silent(host: Host) -> None:

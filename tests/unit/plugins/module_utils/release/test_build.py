@@ -13,7 +13,8 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
-from engines import ENGINE, PROJECT, UV, Source, mine, now_active, says, sh
+from commands import sh
+from engines import ENGINE, PROJECT, UV, Source, mine, now_active, says
 
 
 def test_nothing_in_a_release_can_be_written(wanted: Wanted, shas: list[str]) -> None:

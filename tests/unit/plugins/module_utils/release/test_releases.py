@@ -20,7 +20,8 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, releases, store
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
-from engines import Source, mine, now_active, says, sh, wait_for
+from commands import sh
+from engines import Source, mine, now_active, says, wait_for
 
 REFERENCE = Path(__file__).resolve().parents[4] / "world/reference_engine"
 

@@ -11,7 +11,8 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases, store
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
-from engines import Source, memory, mine, says, sh
+from commands import sh
+from engines import Source, memory, mine, says
 
 
 def test_a_commit_that_is_not_there(wanted: Wanted) -> None:

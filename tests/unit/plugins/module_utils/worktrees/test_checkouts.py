@@ -15,21 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import checkouts
-from workspaces import ME, NAMES, World, head, put, sh
+from commands import sh
+from workspaces import ME, NAMES, World, head, put
 
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-@pytest.fixture
-def ready(world: World) -> World:
-    world.update()
-    return world
+# pytest finds fixtures by their names in this module.
+world, ready = workspaces.world, workspaces.ready
 
 
 def test_missing_ones_are_cloned_the_rest_follows(world: World) -> None:

@@ -10,20 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import remove_tree
+from commands import sh
 from damages import DAMAGES, SETTINGS, Spoil, left_by_a_killed_git, setting
-from workspaces import NAMES, World, head, put, sh
+from workspaces import NAMES, World, head, put
 
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
-@pytest.fixture
-def ready(world: World) -> World:
-    world.update()
-    return world
+# pytest finds fixtures by their names in this module.
+world, ready = workspaces.world, workspaces.ready
 
 
 GIT_FILES = ("HEAD", "config", "index", "packed-refs", "shallow", "info/exclude", "objects/info/alternates")
