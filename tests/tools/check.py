@@ -100,10 +100,10 @@ def nearest() -> list[str]:
     """The tests of what was changed: those themselves, and of a file of the plugins those that are called like it."""
     found = set()
     for name in map(Path, changed()):
-        beside = Path("tests/unit") / name.parent / f"test_{name.name}"
-        mine = name.name.startswith("test_") and name.is_relative_to("tests/unit")
-        found |= {path for path in [name if mine else beside] if (ROOT / path).is_file()}
-    return sorted(map(str, found)) or ["tests/unit/plugins/module_utils/base"]
+        is_test = name.name.startswith("test_") and name.is_relative_to("tests/unit")
+        found.add(name if is_test else Path("tests/unit") / name.parent / f"test_{name.name}")
+    there = sorted(str(path) for path in found if (ROOT / path).is_file())
+    return there or ["tests/unit/plugins/module_utils/base"]
 
 
 def quick() -> list[Check]:
