@@ -183,19 +183,41 @@ def log_of(check: Check) -> Path:
     return (CACHE / check.aside).with_suffix(".log")
 
 
+def why_each(check: Check) -> list[str]:
+    """The first failed tests of a check's reports: a line with the name, then all that was said."""
+    return [
+        f"{case.get('classname')}::{case.get('name')}\n{problem.text}"
+        for report in (CACHE.glob(check.reports) if check.reports else ())
+        for case in ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own run, just now
+        for problem in (*case.iter("failure"), *case.iter("error"))
+    ][:5]
+
+
 def why(check: Check) -> str:
     """What a failed check said first of its failure: it stands far above, and a reader may have the end alone."""
     if not check.aside:
-        failed = [
-            f"{case.get('classname')}::{case.get('name')}\n{problem.text}"
-            for report in (CACHE.glob(check.reports) if check.reports else ())
-            for case in ElementTree.parse(report).iter("testcase")  # noqa: S314 - written by our own run, just now
-            for problem in (*case.iter("failure"), *case.iter("error"))
-        ]
-        return "\n".join(text[-3000:] for text in failed[:5])
+        return "\n".join(text[-3000:] for text in why_each(check))
     lines = log_of(check).read_text(encoding="utf-8", errors="replace").splitlines()
     first = next((n for n, line in enumerate(lines) if re.search(r"fatal: |FAILED|ERROR|Traceback", line)), len(lines))
     return "\n".join(line[:600] for line in lines[max(0, first - 20) : first + 60])
+
+
+def in_short(check: Check) -> str:
+    """Which test it was and the last words of it, a few lines: for who has no more than the end of what we printed."""
+    if not check.aside:
+        return "\n".join(f"  {text.splitlines()[0]}: {words_of(text)}" for text in why_each(check)) or "  no report"
+    text = log_of(check).read_text(encoding="utf-8", errors="replace")
+    plain = re.sub(r"\x1b\[[0-9;]*m|\\u001b\[[0-9;]*m", "", text)
+    plain = re.sub(r"\s*\u2502\s*\n\s*\u2502\s*", " ", plain)  # molecule draws a box around what Ansible says
+    before, _fatal, after = plain.partition("fatal: ")
+    task = (re.findall(r"TASK \[(.*?)\]", before) or ["?"])[-1]
+    return f"  task {task}: {words_of(after or plain[-3000:])}"
+
+
+def words_of(text: str) -> str:
+    """The message of the last exception in a text, else its beginning."""
+    raised = re.findall(r"(?:\w+\.)*(?:Wrong|Failed|\w*Error|\w*Exception): .{0,500}", text)
+    return " ".join((raised or [text[:500]])[-1].split())
 
 
 def run_aside(check: Check) -> tuple[int, int]:
@@ -243,6 +265,9 @@ def main(names: list[str]) -> int:
         if check.name in broken:
             print(f"\n== {check.name} failed:\n{why(check)}")
     print(f"\nfailed: {', '.join(broken)}" if broken else "")
+    for check in wanted:
+        if check.name in broken:
+            print(f"{check.name}:\n{in_short(check)}")
     passed, failed = map(sum, zip(*results.values(), strict=True))
     print(f"{passed} passed, {failed} failed")
     return 1 if broken else 0
