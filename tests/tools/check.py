@@ -216,7 +216,7 @@ def in_short(check: Check) -> str:
 
 def words_of(text: str) -> str:
     """The message of the last exception in a text, else its beginning."""
-    raised = re.findall(r"(?:\w+\.)*(?:Wrong|Failed|\w*Error|\w*Exception): .{0,500}", text)
+    raised = re.findall(r"(?:\w+\.)*(?:Wrong|Failed|\w*Error|\w*Exception): .{0,1500}", text)
     return " ".join((raised or [text[:500]])[-1].split())
 
 

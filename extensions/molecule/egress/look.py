@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -34,12 +35,12 @@ DIRECT = (
 def fetched(url: str) -> str:
     try:
         context = ssl.create_default_context(cafile=PEM)
-        with urllib.request.urlopen(url, timeout=20, context=context) as answer:  # noqa: S310 - PAGES alone
+        with urllib.request.urlopen(url, timeout=60, context=context) as answer:  # noqa: S310 - PAGES alone
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return f"{error} ({error.headers['Refused']})"
-    except OSError as error:
-        return str(error)
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def connected(place: str, port: str) -> bool:
