@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +15,11 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, processes, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.privileges import look, quiet, repair
+from disks import with_mounts_of_its_own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts, of a copy of /etc")
 USERS = {"loop-test": "loop-test", "gate-test": "gate-test"}
+NOLOGIN = "/usr/sbin/nologin"
 UID = 61000 + os.getpid() % 4000 // 2 * 2  # two of them, which no other run has
 
 
@@ -32,41 +32,20 @@ def own_etc(tmp_path: Path) -> Callable[[Callable[[], None]], None]:
     """Runs a test in a child with accounts of its own: /etc is a copy, and so are the places of cron and logind."""
 
     def run(work: Callable[[], None]) -> None:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                assert not ctypes.CDLL(None).unshare(0x00020000)  # CLONE_NEWNS
-                sh("mount", "--make-rprivate", "/")
-                sh("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
-                sh("cp", "-a", "/etc", f"{tmp_path}/etc")
-                sh("mount", "--bind", f"{tmp_path}/etc", "/etc")
-                for name in ("LINGER", "CRONTABS", "AT_JOBS"):
-                    (tmp_path / name).mkdir()
-                    setattr(privileges, name, str(tmp_path / name))
-                setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
-                for name, uid in zip(USERS, (UID, UID + 1), strict=True):
-                    sh("groupadd", "-g", str(uid), name)
-                    sh(
-                        "useradd",
-                        "-u",
-                        str(uid),
-                        "-g",
-                        name,
-                        "-M",
-                        "-d",
-                        privileges.NOWHERE,
-                        "-s",
-                        "/usr/sbin/nologin",
-                        name,
-                    )
-                work()
-                status = 0
-            except BaseException:  # noqa: BLE001 - the parent must hear of anything
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        assert os.waitpid(child, 0)[1] == 0
+        def among_them() -> None:
+            sh("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+            sh("cp", "-a", "/etc", f"{tmp_path}/etc")
+            sh("mount", "--bind", f"{tmp_path}/etc", "/etc")
+            for name in ("LINGER", "CRONTABS", "AT_JOBS"):
+                (tmp_path / name).mkdir()
+                setattr(privileges, name, str(tmp_path / name))
+            setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
+            for name, uid in zip(USERS, (UID, UID + 1), strict=True):
+                sh("groupadd", "-g", str(uid), name)
+                sh("useradd", "-u", str(uid), "-g", name, "-M", "-d", privileges.NOWHERE, "-s", NOLOGIN, name)
+            work()
+
+        with_mounts_of_its_own(among_them)
 
     return run
 
