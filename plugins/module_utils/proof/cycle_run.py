@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..base import untrusted
@@ -32,11 +32,6 @@ class Cycle:
     journal: list[str]
     began: float
     seconds: float
-
-    def shown(self) -> Json:
-        """As evidence."""
-        told = asdict(self)
-        return {**told, "account": told.pop("record")}
 
 
 def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:
