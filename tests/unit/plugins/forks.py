@@ -7,12 +7,13 @@ tests, which fork thousands of times, take nearly twice as long with it. Here a 
 and, as it ends, appends what it ran to a file in memory that all of them have open: it may have become another user,
 or be in a mount namespace where no path of ours leads anywhere.
 
-Not counted: a child that is killed, or that ends by another way than ``os._exit`` and ``os.exec*``, and programs that
-are started as such.
+A program in Python that a test starts does the same where it calls ``program`` before all else. Not counted: what is
+killed, a child that ends by another way than ``os._exit`` and ``os.exec*``, and programs that do not call it.
 """
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import functools
 import marshal
@@ -21,6 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import coverage
@@ -28,20 +30,27 @@ import coverage
 MARK = b"\0what a child ran\0"  # begins an entry, so that one which was cut off spoils no other
 ABOVE = 256  # a daemon closes up to here what it inherited
 ENDS = ("_exit", "execv", "execve")
+RAN = "TESTS_RAN"  # in the environment: the file in memory, as programs find it
+HERE = Path(__file__).resolve().parent
+SOURCE = str(HERE.parents[2] / "plugins")
+# How a script of a test begins.
+PROGRAM = f"import sys; sys.path.insert(0, {str(HERE)!r}); import forks; forks.program()\n"
 
 
 class Counter:
     """Takes down in children what they run, and in their parent adds it to what the tests ran."""
 
-    def __init__(self, collector: Any) -> None:
+    def __init__(self, collector: Any, file: int, parent: int = 0) -> None:
         self.collector = collector  # coverage's: per file a set of arcs, each packed into one number
-        memory = os.memfd_create("ran")
-        self.file = fcntl.fcntl(memory, fcntl.F_DUPFD_CLOEXEC, ABOVE)
-        os.close(memory)
-        fcntl.fcntl(self.file, fcntl.F_SETFL, os.O_APPEND)
+        assert collector.core.packed_arcs, "what children run can be counted with coverage's C tracer only"
+        self.file = file
         self.read = 0  # bytes of it
-        self.parent = os.getpid()
+        self.parent = parent
         self.measures = True
+        os.register_at_fork(after_in_child=self.begin)
+        self.real = {name: getattr(os, name) for name in ENDS}
+        for name, work in self.real.items():
+            setattr(os, name, first(self.end, work))
 
     def begin(self) -> None:
         """In a child, at once: what it runs is kept apart from what was run before.
@@ -88,6 +97,15 @@ def first(before: Callable[[], None], work: Callable[..., Any]) -> Callable[...,
     return call
 
 
+def memory() -> int:
+    """The file in memory, out of the way of those who close what they inherited."""
+    low = os.memfd_create("ran")
+    file = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+    os.close(low)
+    fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+    return file
+
+
 @contextmanager
 def counted() -> Iterator[None]:
     """For as long as the block lasts, what children run counts. Nothing happens where no coverage is measured."""
@@ -95,17 +113,24 @@ def counted() -> Iterator[None]:
     if tests is None:
         yield
         return
-    assert tests._collector.core.packed_arcs, "what children run can be counted with coverage's C tracer only"
-    counter = Counter(tests._collector)
-    os.register_at_fork(after_in_child=counter.begin)
-    real = {name: getattr(os, name) for name in ENDS}
-    for name, work in real.items():
-        setattr(os, name, first(counter.end, work))
+    counter = Counter(tests._collector, memory(), os.getpid())
+    os.environ[RAN] = f"/proc/{os.getpid()}/fd/{counter.file}"
     try:
         yield
     finally:
+        del os.environ[RAN]
         counter.measures = False
-        for name, work in real.items():
+        for name, work in counter.real.items():
             setattr(os, name, work)
         counter.add()
         os.close(counter.file)
+
+
+def program() -> None:
+    """In a program that a test starts: what it runs counts, where coverage is measured."""
+    if not (place := os.environ.get(RAN)):
+        return
+    ours: Any = coverage.Coverage(data_file=None, config_file=False, branch=True, source=[SOURCE])
+    ours.set_option("run:disable_warnings", ["module-not-measured", "no-data-collected", "module-not-imported"])
+    ours.start()
+    atexit.register(Counter(ours._collector, os.open(place, os.O_WRONLY | os.O_APPEND)).end)

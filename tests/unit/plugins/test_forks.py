@@ -22,11 +22,13 @@ def work(left):
     if left == 4:
         return "becomes another program"
     if left == 5:
+        return "a program"
+    if left == 6:
         return "killed"
     return "nobody"
 """
 SCRIPT = """
-import os, signal, sys
+import os, signal, subprocess, sys
 import coverage
 tests = coverage.Coverage(data_file=None, config_file=False, branch=True, include=[sys.argv[1] + "/*"])
 tests.start()
@@ -55,8 +57,10 @@ with counted():
         work(4)
         os.execv("/bin/true", ["true"])
     assert ended(child) == 0
+    program = "import forks, sys; forks.SOURCE = sys.argv[1]; forks.program(); from work import work; work(5)"
+    subprocess.run([sys.executable, "-c", program, sys.argv[1]], check=True)
     if not (child := os.fork()):
-        work(5)
+        work(6)
         os.kill(os.getpid(), signal.SIGKILL)
     assert ended(child) == signal.SIGKILL
 tests.stop()
@@ -73,4 +77,4 @@ def test_what_children_run_counts_however_they_end_but_killed(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     lines = WORK.splitlines()
     missed = [lines[int(number) - 1].strip() for number in done.stdout.split()]
-    assert missed == ["if left == 5:", 'return "killed"', 'return "nobody"']
+    assert missed == ["if left == 6:", 'return "killed"', 'return "nobody"']

@@ -158,6 +158,7 @@ def test_rights_by_sudo_are_refused(own_etc: Own, tmp_path: Path, monkeypatch: p
         sudo.chmod(0o755)
         os.environ["PATH"] = f"{sudo.parent}:{os.environ['PATH']}"
         os.makedirs("/etc/sudoers.d", exist_ok=True)
+        Path("/etc/sudoers.d/README").write_text("# nothing\n")
         Path("/etc/sudoers.d/agents").write_text("loop-test ALL=(ALL) NOPASSWD: ALL\n")
         assert [line.split(": ")[-1] for line in look(USERS).refused] == [
             "take them away with visudo -f /etc/sudoers.d/agents"
@@ -172,6 +173,40 @@ def test_whoever_applies_does_not_lock_itself_out(own_etc: Own, monkeypatch: pyt
     def work() -> None:
         (line,) = look(USERS).refused
         assert "this play is logged in as loop-test" in line
+        del os.environ["SUDO_UID"]
+        clean()
+        Path("/proc/self/loginuid").write_text(str(UID))  # as who came by ssh and became root by su
+        assert look(USERS).refused == [line]
+
+    own_etc(work)
+
+
+def test_a_home_for_all_who_have_none_is_refused(own_etc: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        monkeypatch.setattr(privileges, "NOWHERE", str(tmp_path / "nowhere"))
+        assert look(USERS).refused == []
+        (tmp_path / "nowhere").mkdir()
+        (line,) = set(look(USERS).refused)
+        assert line.endswith(f": mv {tmp_path}/nowhere {tmp_path}/nowhere.found")
+
+    own_etc(work)
+
+
+def test_what_has_no_name_is_told_by_its_number(own_etc: Own) -> None:
+    def work() -> None:
+        sh("usermod", "-g", "gate-test", "loop-test")
+        sh("sed", "-i", "/^gate-test:/d", "/etc/group")
+        assert f"had the group {UID + 1} as its own: it has loop-test now" in look({"loop-test": "loop-test"}).faults[0]
+
+    own_etc(work)
+
+
+def test_a_user_that_shadow_does_not_know_has_no_password(own_etc: Own) -> None:
+    def work() -> None:
+        sh("sed", "-i", "/^loop-test:/d", "/etc/shadow")
+        clean()
+        os.setresuid(UID + 1, UID + 1, UID + 1)
+        clean()  # and who may not read it believes it
 
     own_etc(work)
 
@@ -213,6 +248,55 @@ def test_sessions_end_also_those_that_do_not_want_to(own_etc: Own, monkeypatch: 
             process.wait()
 
     own_etc(work)
+
+
+def test_what_does_not_end_is_told_with_the_command(own_etc: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "PATIENCE", 0.0)
+
+    def work() -> None:
+        process = as_loop("trap '' TERM")
+        with pytest.raises(LoopError, match=rf"of the user loop-test does not end: kill -9 {process.pid}"):
+            quiet("loop-test")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    own_etc(work)
+
+
+def test_sessions_end_where_systemd_does_not_answer(own_etc: Own, tmp_path: Path) -> None:
+    def work() -> None:
+        (tmp_path / "none").mkdir()  # as if it ran this host
+        os.environ["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+        for name in ("loginctl", "systemctl"):
+            (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked\nexit 1\n')
+            (tmp_path / name).chmod(0o755)
+        Path(privileges.LINGER, "loop-test").touch()
+        process = as_loop("true")
+        assert repair(USERS)
+        clean()
+        process.wait()
+        asked = ["loginctl disable-linger loop-test", f"systemctl stop user@{UID}.service"]
+        assert (tmp_path / "asked").read_text().splitlines() == [*asked, "loginctl terminate-user loop-test"]
+
+    own_etc(work)
+
+
+def test_a_user_with_a_process_keeps_its_home_and_is_told_why(own_etc: Own) -> None:
+    def work() -> None:
+        process = as_loop("true")
+        with pytest.raises(LoopError, match=rf"loop-test cannot be changed: usermod: .* process {process.pid}"):
+            privileges.give_back("loop-test", "/srv", "/bin/sh")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        privileges.give_back("loop-test", "/srv", "/bin/sh")
+        assert sh("getent", "passwd", "loop-test").split(":")[5:] == ["/srv", "/bin/sh\n"]
+
+    own_etc(work)
+
+
+def test_nobody_is_at_work_as_root_or_as_a_user_that_is_missing() -> None:
+    assert [privileges.at_work(name, ["/"]) for name in ("root", "no-such-user")] == ["", ""]
+    assert quiet("root") == quiet("no-such-user") == []
 
 
 def test_a_process_of_a_service_is_not_ended_but_waited_for(own_etc: Own, monkeypatch: pytest.MonkeyPatch) -> None:
