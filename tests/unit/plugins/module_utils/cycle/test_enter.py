@@ -23,6 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
+from forks import PROGRAM
 
 pytestmark = NEEDS_ROOT
 COLLECTIONS = Path(__file__).resolve().parents[5] / ".collections"
@@ -208,7 +209,7 @@ def played(host: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
             f"from {enter.__name__} import {command[1]} as main"  # first: the user may not read this Python's library
         )
         home = {"HOME": cell.part("state"), "PATH": os.environ["PATH"]}
-        there = f"import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
+        there = f"{PROGRAM}import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
         there += f"os.setgroups([]); os.setgid({gid(LOOP)}); os.setuid({uid(LOOP)}); os.environ.clear(); "
         there += f"os.environ.update({home!r}); os.chdir({cell.part('runs')!r}); sys.exit(main(*sys.argv[1:]))"
         yield [sys.executable, "-c", there, *command[2:]]
