@@ -64,7 +64,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
             for word in (option, ",".join(names))
         ]
         extra = [str(one) for one in context.CLIARGS.get("extra_vars", ())]
-        plain = [one for one in extra if re.fullmatch(r"@.+|engineering_loop_\w+=[\w./:-]*", one)]
+        plain = [one for one in extra if re.fullmatch(r"@.+|engineering_loop_\w+=[\w./:,%-]*", one)]
         after += [word for one in plain if not one.startswith("engineering_loop_hosts=") for word in ("-e", one)]
         again = shlex.join(["ansible-playbook", *before, *context.CLIARGS.get("args", ()), *tags, *after])
         return [again + (" and what else was given by -e" if len(plain) < len(extra) else "")]

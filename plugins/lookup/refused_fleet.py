@@ -56,7 +56,7 @@ GROUP = "engineering_loop"
 OWN = {f"{PREFIX}repos", f"{PREFIX}version"}
 # By what else than its address one machine may be told from another: the way that leads there.
 WAYS = ("ansible_port", "ansible_connection", "ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_ssh_args")
-USUAL = ("", "22", "ssh", "smart")
+USUAL = ("22", "ssh", "smart")
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types
@@ -130,17 +130,17 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
         by_default = f"{PREFIX}repos" in self._defaults and repos == self._defaults[f"{PREFIX}repos"]
         return fleet.Loop(host, self._machine(host), forge, mine, shared, by_default=by_default)
 
-    def _machine(self, host: str) -> str:
+    def _machine(self, host: str) -> tuple[str, ...]:
         """Where a host is, and the way there; its address where that is all."""
         told = self._inventory[host]
         try:
             if told.get("ansible_connection") == "local":
-                return "the controller"
+                return ("the controller",)
             address = str(told.get("ansible_host") or host).lower()
             ways = [str(told.get(name) or "") for name in WAYS]
         except AnsibleError:
-            return ""  # it is found when somebody goes there
-        return " ".join([address, *(way for way in ways if way not in USUAL)])
+            return ()  # it is found when somebody goes there
+        return (address, *("" if way in USUAL else way for way in ways))
 
     def _placed(self, loop: fleet.Loop) -> fleet.Loop:
         return loop._replace(places=dict(self._places(loop.host)))

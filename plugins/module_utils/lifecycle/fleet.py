@@ -27,7 +27,7 @@ class Loop(NamedTuple):
     """What an inventory says of one loop, as far as another one may come in its way."""
 
     host: str
-    machine: str = ""  # how it is reached; two of one machine have the same
+    machine: Sequence[str] = ()  # its address, and the way there; two of one machine have the same
     forge: str = ""
     repos: Sequence[str] = ()
     shared: Collection[str] = ()  # repositories whose sharing its owner answers for
@@ -99,7 +99,7 @@ def _shared_places(loops: Sequence[Loop], asked: Collection[str]) -> Iterator[st
             same = [name for name in PLACES if name in one.places and one.places[name] == other.places.get(name)]
             if not same:
                 continue
-            pair = f"{other.host} and {one.host} are one machine, {printable(one.machine)}"
+            pair = f"{other.host} and {one.host} are one machine, {printable(one.machine[0])}"
             if same == list(PLACES):
                 yield f"{pair}, and one loop under two names: take one of them out of the inventory"
             else:

@@ -103,9 +103,9 @@ def places(**other: str) -> dict[str, str]:
 
 
 def test_one_machine_carries_two_loops_only_where_each_has_its_place() -> None:
-    def told(mine: dict[str, str], machine: str = "10.0.0.1") -> list[str]:
-        one = loop("a", "o/x", machine="10.0.0.1", places=places())
-        return fleet.refused([one, loop("b", "o/y", machine=machine, places=mine)], ["a"])
+    def told(mine: dict[str, str], *machine: str) -> list[str]:
+        one = loop("a", "o/x", machine=("10.0.0.1", "2222"), places=places())
+        return fleet.refused([one, loop("b", "o/y", machine=machine or ("10.0.0.1", "2222"), places=mine)], ["a"])
 
     (line,) = told(places())
     assert (
@@ -114,7 +114,9 @@ def test_one_machine_carries_two_loops_only_where_each_has_its_place() -> None:
     (line,) = told({name: f"/other/{name}" for name in fleet.PLACES} | {"state_dir": "/state_dir", "unit": "/unit"})
     assert "must not have the same engineering_loop_state_dir and engineering_loop_unit" in line
     assert told({name: f"/other/{name}" for name in fleet.PLACES}) == []
-    assert told(places(), machine="10.0.0.2") == [] and told(places(), machine="") == []
+    assert told(places(), "10.0.0.2", "2222") == [] and told(places(), "10.0.0.1", "") == []
+    nowhere = fleet.Loop("c", places=places())
+    assert fleet.refused([nowhere, nowhere._replace(host="d")], ["c"]) == []
 
 
 def test_no_line_carries_what_a_terminal_obeys() -> None:
