@@ -33,8 +33,8 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
-    "worktrees",
+    "faults", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent",
+    "egress", "worktrees",
 )  # fmt: skip
 AT_ONCE = 3
 COVERED = 95  # percent of the lines and branches of plugins/module_utils
