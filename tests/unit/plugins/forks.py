@@ -63,7 +63,8 @@ class Counter:
         before, ours = self.collector.data, {}
         frame = sys._getframe()
         while frame := frame.f_back:  # type: ignore[assignment]
-            if (name := frame.f_code.co_filename) in before:
+            known = self.collector.should_trace_cache.get(frame.f_code.co_filename)
+            if known and (name := known.source_filename) in before:
                 ours[name] = before[name]
         self.before = before  # to take it down would cost more than all the rest
         tracer.data = self.collector.data = ours

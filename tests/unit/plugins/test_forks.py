@@ -10,6 +10,13 @@ import sys
 from pathlib import Path
 
 WORK = """
+def forked(work):
+    import os
+    if child := os.fork():
+        return os.waitpid(child, 0)[1]
+    work()
+    os._exit(0)
+
 def work(left):
     if left == 0:
         return "tests"
@@ -33,13 +40,14 @@ import coverage
 tests = coverage.Coverage(data_file=None, config_file=False, branch=True, include=[sys.argv[1] + "/*"])
 tests.start()
 from forks import counted
-from work import work
+from work import forked, work
 
 def ended(child):
     return os.waitpid(child, 0)[1]
 
 with counted():
     work(0)
+    assert forked(lambda: work(1)) == 0
     if not (child := os.fork()):
         work(1)
         if not (grandchild := os.fork()):
@@ -71,7 +79,8 @@ print(*tests.analysis2(sys.modules["work"])[3])
 
 def test_what_children_run_counts_however_they_end_but_killed(tmp_path: Path) -> None:
     (tmp_path / "work.py").write_text(WORK)
-    path = f"{Path(__file__).parent}{os.pathsep}{tmp_path}"
+    (tmp_path / "link").symlink_to(".")  # as the collection is imported
+    path = f"{Path(__file__).parent}{os.pathsep}{tmp_path}/link"
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
