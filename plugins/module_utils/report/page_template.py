@@ -124,7 +124,8 @@ TEMPLATE = """
 {% for host in hosts %}
 <tr role="row"><th role="rowheader" scope="row"><a href="#{{ host.id }}">{{ host.name }}</a></th>
 {% for cell in host.cells %}
-<td role="cell" class="num {{ cell.kind }}{{ ' none' if cell.first == '-' else '' }}" data-label="{{ cell.name }}{{ ' (' ~ cell.below.strip('()') ~ ')'
+<td role="cell" class="num {{ cell.kind }}{{ ' none' if cell.first == '-' else '' }}"
+ data-label="{{ cell.name }}{{ ' (' ~ cell.below.strip('()') ~ ')'
  if cell.below and cell.second else '' }}">{{ cell.first }}{% if cell.second %}<small>{{ cell.second }}</small>
 {% endif %}</td>
 {% endfor %}
