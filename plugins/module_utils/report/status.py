@@ -20,13 +20,13 @@ from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes
 from ..base.sizes import number_of
 from ..base.untrusted import shown
-from ..cell import budget, cells, records
+from ..cell import attempts, budget, cells, records
 from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..host import settings, systemd
 from ..host.settings import Settings
 from ..lifecycle import host_status
-from ..proof import preconditions, rollout, rollout_ledger, timer_hold
+from ..proof import pause, preconditions, rollout, rollout_ledger, timer_hold
 from ..proof.timer_hold import Proof
 from ..release import store
 from . import needs, signs
@@ -232,12 +232,13 @@ def _no_proof(reason: str) -> Json:
 
 def _pause(config: Settings) -> Json | None:
     """Why no cycle may start, since when and by whom; None where the loop is not paused."""
-    return None
+    found = pause.read(config)
+    return {"why": found.why, "since": found.since, "by": found.by} if found else None
 
 
 def _held(config: Settings) -> list[Json]:
     """The issues that are not offered any more, since they failed too often."""
-    return []
+    return attempts.held(config)
 
 
 def _issue(record: Mapping[str, Any]) -> str:
