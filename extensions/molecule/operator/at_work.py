@@ -71,7 +71,8 @@ def login() -> list[str]:
     """How to log in there as root."""
     known = inventory()[1]
     words = ["ssh", *shlex.split(known.get("ansible_ssh_common_args", "")), "-oBatchMode=yes", "-oLogLevel=ERROR"]
-    words += ["-p", str(known["ansible_port"]), "-i", str(known["ansible_ssh_private_key_file"])]
+    key = known.get("ansible_ssh_private_key_file") or known["ansible_private_key_file"]
+    words += ["-p", str(known["ansible_port"]), "-i", str(key)]
     become = [] if known["ansible_user"] == "root" else ["sudo", "-n"]
     return [*words, f"{known['ansible_user']}@{known['ansible_host']}", *become]
 

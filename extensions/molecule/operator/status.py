@@ -109,6 +109,15 @@ with chapter("a stranger holds a lock, and a cycle waits"):
     must(f"while [ $(systemctl show --value -p ActiveState {UNIT}.service) != inactive ]; do sleep 1; done")
     mended()
 
+with chapter("a pause"):
+    assert play("pause", "-l", host(), "-e", "why='the forge moves'")[0] == 0
+    assert "resume" in bad("paused")
+    status, found = from_here()
+    assert found["pause"]["why"] == "the forge moves" and found["pause"]["by"], found["pause"]
+    status, said = typed(commands(needs(found)["paused"])[0])
+    assert status == 0, said
+    mended()
+
 with chapter("a token that the forge does not take"):
     must(f"cp -p {ETC}/env {ETC}/env.good; sed -i 's/^GH_TOKEN=.*/GH_TOKEN=ghp_revoked/' {ETC}/env")
     cycle()
