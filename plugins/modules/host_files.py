@@ -133,6 +133,9 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
+# For the host, as core_files.py has it: to import it is what makes Ansible ship it.
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import command as _command  # noqa: F401
+
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
     """One change as Ansible's diff; of a secret and of our own code only that it changes."""
