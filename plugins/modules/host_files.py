@@ -59,6 +59,7 @@ options:
     description:
       - Path to content of further files whose content must not be shown, owned by root with mode 0600.
       - The diff says only that such a file changed.
+      - A file whose content is empty is removed.
     type: dict
     default: {}
   hold:
@@ -133,6 +134,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
+# What it does not need itself is shipped with it all the same, for the host to have.
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import send, tell
+
+SHIPPED = (send, tell)
+
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
     """One change as Ansible's diff; of a secret and of our own code only that it changes."""
@@ -176,7 +182,8 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
-            entries.append(managed_files.Entry(path=path, content=str(content).encode(), mode=0o600))
+            state = "file" if content else "absent"
+            entries.append(managed_files.Entry(path=path, state=state, content=str(content).encode(), mode=0o600))
         own = [config] if config else []
         core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
         hold = functools.partial(rollout.begin, config) if config else None
