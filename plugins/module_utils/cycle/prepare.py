@@ -210,19 +210,19 @@ def make_room(config: Settings) -> list[dict[str, Any]]:
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
     """
-    missing, why = _missing_room(config)
+    missing, why = missing_room(config)
     if not missing:
         return []
     min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
     size = max(0.0, cells.kept_size(config.runs_dir) - missing)
     gone = cells.retire(config.runs_dir, None, size, min_age)
-    missing, why = _missing_room(config)
+    missing, why = missing_room(config)
     if missing:
         raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
     return gone
 
 
-def _missing_room(config: Settings) -> tuple[float, str]:
+def missing_room(config: Settings) -> tuple[float, str]:
     """How many bytes must become free before a cycle may start, and why."""
     runs = config.runs_dir
     disk = os.statvfs(runs)

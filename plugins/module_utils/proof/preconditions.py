@@ -85,11 +85,16 @@ def check_budget(config: Settings) -> None:
     if used_up:
         raise LoopError(f"no budget left today: {used_up}")
     spent = budget.ledger(config, records.read(config.cycles_dir))["cost_usd"]
-    most = _number_of(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
+    most = max_cost(config)
     if spent >= most:
         raise LoopError(
             f"no budget left today: {spent:.2f} of {most:.2f} USD were spent; wait or raise max_cost_usd_per_day"
         )
+
+
+def max_cost(config: Settings) -> float:
+    """How many USD the engine may spend on a day, as it is told."""
+    return _number_of(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
 
 
 def check_queue(config: Settings, forge: Forge, target: Target | None) -> None:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host's status as metrics of Prometheus, in a file that node_exporter reads (its textfile collector).
 
-Every label has few values that are known here, or is the collection's own: what the loop's user or somebody on the forge
-writes becomes no label.
+Every label has few values that are known here, or is the collection's own: what the loop's user or somebody on the
+forge writes becomes no label.
 """
 
 from __future__ import annotations
@@ -156,10 +156,12 @@ def _cycles(status: Json) -> Figures:
         found["last_cycle_duration_seconds"] = _number(last.get("seconds"))
         same = [one for one in history if one.get("cycle") == last.get("cycle")]
         found["last_cycle_cost_usd"] = _number((same[-1] if same else last).get("cost_usd"))
-    return found | _times({
-        "last_cycle_start_timestamp_seconds": last.get("started"),
-        "last_published_timestamp_seconds": published[-1] if published else "",
-    })
+    return found | _times(
+        {
+            "last_cycle_start_timestamp_seconds": last.get("started"),
+            "last_published_timestamp_seconds": published[-1] if published else "",
+        }
+    )
 
 
 def _outcome(cycle: Json) -> str:

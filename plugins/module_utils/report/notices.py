@@ -74,7 +74,7 @@ class Memory:
 def harmless(text: object, limit: int) -> str:
     """Text of somebody else's that no chat takes for a mention, a link or markup; on one line, of so many letters."""
     plain = show(" ".join(str(text)[: 2 * limit].split()), limit)
-    for letter, other in (("<", "‹"), (">", "›"), ("[", "("), ("]", ")"), ("`", "'"), ("@", "(at)"), ("&", "+")):
+    for letter, other in (("<", "("), (">", ")"), ("[", "("), ("]", ")"), ("`", "'"), ("@", "(at)"), ("&", "+")):
         plain = plain.replace(letter, other)
     plain = re.sub(r"(?<=\w)://", ": //", plain)  # no address of a stranger's is made a link
     return re.sub(r"(?i)\b(www)\.", r"\1 .", plain)[: limit + 60]
@@ -92,7 +92,9 @@ def address(url: object) -> str:
 
 
 def derive(status: Json, memory: Memory, rollbacks: Sequence[Json], host: str, now: float) -> list[Notice]:
-    """What is to be told now; ``memory`` knows then that it was seen. ``rollbacks`` are ``{at, why, left, sha, reason}``.
+    """What is to be told now; ``memory`` knows then that it was seen.
+
+    ``rollbacks`` are ``{at, why, left, sha, reason}``.
 
     The first look at a host takes what happened before it as known: only what is so now is told.
     """
@@ -114,8 +116,9 @@ def derive(status: Json, memory: Memory, rollbacks: Sequence[Json], host: str, n
 
 
 def _named(notice: Notice, host: str) -> Notice:
-    title = f"{harmless(host, 40)}: {notice.title}"[:MAX_TITLE]
-    return Notice(notice.key, notice.kind, title, notice.what, notice.do)
+    name = harmless(host, 60)
+    do = re.sub(r"\bHOST\b", lambda _found: name, notice.do)  # the core does not know how the host is reached
+    return Notice(notice.key, notice.kind, f"{name}: {notice.title}"[:MAX_TITLE], notice.what, do)
 
 
 def _repeats(key: str) -> float:
@@ -147,7 +150,9 @@ def _cycles(status: Json, memory: Memory, first: bool) -> Iterator[Notice]:
         elif one.get("outcome") == "published" and failed:
             times = "failed cycle" if failed == 1 else f"{failed} failed cycles"
             url = address(one.get("pr_url"))
-            yield Notice(f"recovered:{one['cycle']}", SUCCESS, f"published again after {times}", url or "It works again.")
+            yield Notice(
+                f"recovered:{one['cycle']}", SUCCESS, f"published again after {times}", url or "It works again."
+            )
     memory.cycle = max([memory.cycle, *(one["cycle"] for one in ended)])
 
 
@@ -260,7 +265,9 @@ def _needs(status: Json, memory: Memory, now: float) -> Iterator[Notice]:
             if gone:
                 memory.told.pop(f"need:{code}", None)
                 title = f"over: {harmless(code.replace('_', ' '), 40)}"
-                yield Notice(f"over:{code}:{int(now)}", SUCCESS, title, "What was told of before needs nobody any more.")
+                yield Notice(
+                    f"over:{code}:{int(now)}", SUCCESS, title, "What was told of before needs nobody any more."
+                )
 
 
 # --- small things -------------------------------------------------------------------------------------

@@ -125,7 +125,8 @@ def _message(one: Mapping[str, Any]) -> Json:
 def _digest(waiting: Sequence[Mapping[str, Any]]) -> Json:
     """Several notices in one message, the gravest first."""
     ordered = sorted(waiting, key=lambda one: URGENCY.index(one["kind"]) if one["kind"] in URGENCY else len(URGENCY))
-    lines, length = [], 0
+    lines: list[str] = []
+    length = 0
     for one in ordered:
         line = f"- {one['title']}: {show(one['what'], 150)}" + (f" To do: {one['do']}" if one["do"] else "")
         length += len(line) + 1
@@ -143,7 +144,7 @@ def _digest(waiting: Sequence[Mapping[str, Any]]) -> Json:
 
 
 def settle(memory: Memory, sent: Mapping[str, Sequence[Json]], answers: Mapping[str, Answer], now: float) -> list[str]:
-    """Take in what came of ``sent``: what was taken leaves the queue, the rest is tried later. Lines for the journal."""
+    """Take in what came of ``sent``: what was taken leaves the queue, the rest comes later. Lines for the journal."""
     said = []
     for name, messages in sent.items():
         target, answer = memory.targets[name], answers.get(name, UNKNOWN)
@@ -181,4 +182,3 @@ def figures(memory: Memory) -> Json:
 def of_host(config: Settings) -> Json:
     """The same as it stands on this host; none where nothing was told yet."""
     return figures(load(config)[0])
-

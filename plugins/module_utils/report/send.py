@@ -133,7 +133,7 @@ class _Said(logging.Handler):
 def main() -> int:
     """Send what stdin says, all targets at once, and say on stdout what became of it."""
     order = untrusted.parse(sys.stdin.buffer.read(MAX_ORDER), "the order")
-    os.environ.update({key: value for key, value in order.get("network", {}).items()})
+    os.environ.update(order.get("network", {}))
     try:
         answers = send_all(order["targets"], float(order["seconds"]))
     except MissingLibrary as error:

@@ -64,7 +64,7 @@ def tell(config: Settings, looked: Json) -> list[str]:
     wanted = targets.read(config)
     memory, anew = outbox.load(config)
     now = time.time()
-    new = notices.derive(looked, memory, _rollbacks(config), os.uname().nodename, now)
+    new = notices.derive(looked, memory, _rollbacks(config), name_of(config), now)
     outbox.enqueue(memory, new, wanted, now)
     messages = outbox.due(memory, now, int(config.get("notify_per_hour", outbox.PER_HOUR)))
     outbox.save(config, memory)  # before it is sent: who is killed meanwhile sends it again
@@ -74,6 +74,11 @@ def tell(config: Settings, looked: Json) -> list[str]:
         said += outbox.settle(memory, messages, answers, time.time())
         outbox.save(config, memory)
     return said
+
+
+def name_of(config: Settings) -> str:
+    """What the inventory calls this host: it stands in the commands that an operator types."""
+    return str(config.get("inventory_name") or os.uname().nodename)
 
 
 def _rollbacks(config: Settings) -> list[Json]:
