@@ -25,9 +25,9 @@ SCHEMES = frozenset(
     dingtalk discord emby embys enigma2 enigma2s fcm feishu flock form forms freemobile gchat gotify gotifys guilded
     hassio hassios httpsms ifttt join json jsons kavenegar kodi kodis kumulos lametric lametrics line lsea lseas lunasea
     lunaseas mailgun mailto mailtos mastodon mastodons matrix matrixs misskey misskeys mmost mmosts msg91 msgbird
-    msteams ncloud nclouds nctalk nctalks nexmo notica noticas notifiarr notifico ntfy ntfys o365 onesignal opsgenie pagerduty
-    pagertree parsep parseps pbul pjet pjets plivo popcorn pover prowl psafer psafers push pushdeer pushdeers pushed
-    pushme pushy reddit resend revolt rocket rockets rsyslog ryver schan sendgrid ses seven sfr signal signals sinch
+    msteams ncloud nclouds nctalk nctalks nexmo notica noticas notifiarr notifico ntfy ntfys o365 onesignal opsgenie
+    pagerduty pagertree parsep parseps pbul pjet pjets plivo popcorn pover prowl psafer psafers push pushdeer pushdeers
+    pushed pushme pushy reddit resend revolt rocket rockets rsyslog ryver schan sendgrid ses seven sfr signal signals sinch
     slack smseagle smseagles smsmanager smsmgr smtp2go sns sparkpost splunk spush strmlabs synology synologys syslog
     tgram threema toot toots tweet twilio twist twitter victorops voipms vonage webex wecombot whatsapp workflow
     workflows wxpusher wxteams x xbmc xbmcs xml xmls zulip
@@ -152,3 +152,20 @@ def refused(targets: Sequence[Target]) -> list[str]:
                 " made of is told at https://github.com/caronc/apprise/wiki"
             )
     return lines
+
+
+def problem(urls: Sequence[str], path: str) -> str:
+    """Why an apply would leave nobody told: of what it will write, and of the file that somebody renders; or empty."""
+    found = [Target(url, f"{VARIABLE}[{number}]") for number, url in enumerate(urls)]
+    try:
+        check_all(urls)
+        content = secrets_file.secret(path, "engineering_loop_notify_file ") if path else b""
+        if content is None:
+            return (
+                f"engineering_loop_notify_file {path} is missing: what renders it must have done so before, or leave"
+                " the variable empty"
+            )
+        found += lines(content.decode("utf-8", "replace"), path)
+    except LoopError as error:
+        return str(error)
+    return "; ".join(refused(found))

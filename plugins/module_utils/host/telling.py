@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 from ..base.errors import LoopError
 from . import systemd
+from .settings import Settings
 
 STARTERS = (".timer", ".path")
+# What was told, beside the releases; and what node_exporter reads.
+TOLD, TOLD_LOCK, METRICS = "told.json", ".told.lock", "engineering_loop.prom"
 
 
 def bring(unit: str, *, check: bool = False) -> bool:
@@ -36,3 +40,10 @@ def soon(unit: str) -> None:
     """Look whether there is something to tell, without waiting for it; nobody fails for that."""
     with contextlib.suppress(LoopError):
         systemd.systemctl("start", "--no-block", f"{unit}-tell.service")
+
+
+def files(config: Settings) -> list[str]:
+    """What is ours alone and goes with the host: what was told, and the metrics."""
+    paths = [f"{config.install_dir}/{name}" for name in (TOLD, TOLD_LOCK)]
+    paths += [f"{config['metrics_dir']}/{METRICS}"] if config.get("metrics_dir") else []
+    return [path for path in paths if os.path.lexists(path)]

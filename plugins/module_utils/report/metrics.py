@@ -17,10 +17,10 @@ from ..base.clock import moment_of
 from ..base.errors import MissingLibrary
 from ..base.files import write_atomic
 from ..cell import records
+from ..host import telling
 
 Json: TypeAlias = Mapping[str, Any]
 
-NAME = "engineering_loop.prom"
 PREFIX = "engineering_loop_"
 OUTCOMES = (*records.EXIT_STATUS, "running", "other")
 STATES = ("deployed", "absent", "broken")
@@ -83,7 +83,7 @@ Figures: TypeAlias = dict[str, float | dict[tuple[str, ...], float]]
 
 def write(directory: str, status: Json, notify: Json, now: float) -> None:
     """Write the textfile whole, readable by all. LoopError where it cannot be, or prometheus_client is missing."""
-    write_atomic(f"{directory}/{NAME}", render(figures(status, notify, now)), mode=0o644)
+    write_atomic(f"{directory}/{telling.METRICS}", render(figures(status, notify, now)), mode=0o644)
 
 
 def render(found: Figures) -> bytes:

@@ -17,6 +17,7 @@ from ..base import documents
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.untrusted import show
+from ..host import telling
 from ..host.settings import Settings
 from ..host.targets import Target
 from .notices import DAY, HOUR, INFO, URGENCY, Memory, Notice
@@ -24,7 +25,6 @@ from .send import UNKNOWN, Answer
 
 Json: TypeAlias = dict[str, Any]
 
-NAME = "told.json"
 PER_HOUR = 10  # messages to a target, where the settings say nothing else
 QUEUE = 50  # messages that wait
 KEEP = DAY  # how long one waits for a target
@@ -36,7 +36,7 @@ TEXTS = ("id", "kind", "title", "what", "do")  # of a message that waits
 
 def path_of(config: Settings) -> str:
     """Where it stands: beside the releases, where only root writes."""
-    return f"{config.install_dir}/{NAME}"
+    return f"{config.install_dir}/{telling.TOLD}"
 
 
 def load(config: Settings) -> tuple[Memory, str]:

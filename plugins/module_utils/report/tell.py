@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from ..base.errors import LoopError
 from ..base.files import flocked
 from ..base.journal import say
-from ..host import secrets_file, settings, targets
+from ..host import secrets_file, settings, targets, telling
 from ..host.settings import Settings
 from ..host.targets import Target
 from ..proof import rollout_ledger
@@ -34,7 +34,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         say("nothing is deployed on this host: there is nothing to tell\n")
         return 0
     wrong = []
-    with flocked(f"{config.install_dir}/.told.lock"):
+    with flocked(f"{config.install_dir}/{telling.TOLD_LOCK}"):
         looked = status.of_host(config_path)
         try:
             for line in tell(config, looked):
