@@ -66,7 +66,6 @@ class Memory:
     paused: dict[str, Any] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)  # key -> when
     needs: dict[str, Any] = field(default_factory=dict)  # code -> {"since", "told", "gone"}
-    sent: list[Any] = field(default_factory=list)
     queue: list[Any] = field(default_factory=list)
     targets: dict[str, Any] = field(default_factory=dict)
 
@@ -108,7 +107,7 @@ def derive(status: Json, memory: Memory, rollbacks: Sequence[Json], host: str, n
     ]
     new = []
     for notice in found:
-        if now - _number(memory.told.get(notice.key), -2 * DAY) >= _repeats(notice.key):
+        if notice.key not in memory.told or now - _number(memory.told[notice.key]) >= _repeats(notice.key):
             memory.told[notice.key] = int(now)
             new.append(_named(notice, host))
     _forget(memory, {notice.key for notice in found}, now)
@@ -214,20 +213,20 @@ def _held(status: Json) -> Iterator[Notice]:
         what = f"{_issue(one)} is not worked on any more: {harmless(one.get('why'), MAX_WHAT)}"
         spent = f" It was tried {_count(one, 'attempts')} times for {_number(one.get('cost_usd')):.2f} USD."
         release = f"change its text or labels, or {playbook('release_issue')} -e issue={repo}#{number}"
-        key = f"held:{repo}#{number}:{show(one.get('since'), 30)}"
+        key = f"held:{repo}#{number}:{harmless(one.get('since'), 30)}"
         yield Notice(key, WARNING, f"issue {repo}#{number} is held", what + spent, release)
 
 
 def _paused(status: Json, memory: Memory) -> Iterator[Notice]:
     pause, before = status.get("pause"), memory.paused
     if isinstance(pause, Mapping):
-        since, by = show(pause.get("since"), 30), harmless(pause.get("by"), 60)
+        since, by = harmless(pause.get("since"), 30), harmless(pause.get("by"), 60)
         why = harmless(pause.get("why") or "nobody said why", MAX_WHAT)
         said = f"No cycle starts since {since or 'some time'}{f' (by {by})' if by else ''}: {why}"
         yield Notice(f"paused:{since}", INFO, "paused", said, playbook("resume"))
         memory.paused = {"since": since}
     elif before and status.get("state") == "deployed":
-        yield Notice(f"resumed:{show(before.get('since'), 30)}", INFO, "resumed", "Cycles may start again.")
+        yield Notice(f"resumed:{harmless(before.get('since'), 30)}", INFO, "resumed", "Cycles may start again.")
         memory.paused = {}
 
 
