@@ -134,10 +134,9 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
-# What it does not need itself is shipped with it all the same, for the host to have.
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import send, tell
-
-SHIPPED = (send, tell)
+# For the host, as core_files.py has it: to import it is what makes Ansible ship it.
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import command as _command  # noqa: F401
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import tell as _tell  # noqa: F401
 
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:

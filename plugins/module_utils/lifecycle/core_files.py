@@ -27,7 +27,8 @@ PACKAGE = "engineering_loop_core"
 # The package that holds the rooms, under the name that it has here.
 CORE = str(__package__).rpartition(".")[0]
 
-# What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
+# What runs on the host. To import them here is what makes Ansible ship them, with all that they import. The report is a
+# room above this one: the module that writes these files imports that.
 PROGRAMS = (canary, engine_run, squid, enter, server, access, gateway_client, habits, prepare, sandbox, settle, watch)
 
 LAUNCHER = """\
@@ -58,6 +59,9 @@ match sys.argv[1:]:
         from engineering_loop_core.cell.squid import prepare as main
     case ["alone", *words] if words:
         from engineering_loop_core.cell.sandbox import alone as main
+    case ["status", *words]:
+        from engineering_loop_core.report.command import main
+        words = [{config!r}, *words]
     case ["enter", *words]:
         from engineering_loop_core.cycle.enter import main
         words = [{config!r}, *words]
@@ -74,7 +78,7 @@ match sys.argv[1:]:
     case ["gateway", *words] if len(words) <= 1:
         from engineering_loop_core.gateway.server import main
     case _:
-        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
+        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]")
 sys.exit(main(*words))
 """
 

@@ -23,10 +23,12 @@ Status: TypeAlias = Mapping[str, Any]
 ORDER = (
     "broken", "absent", "wedged", "disk_full", "secrets", "credentials", "forge", "policy", "drifted", "engine",
     "under_way", "unproven", "timer_off", "paused", "over_budget", "held", "triage", "proof_expires", "leftovers",
+    "not_applied",
 )  # fmt: skip
 # What comes of something else, and of what: a cause stands for it.
 FOLLOWS = {
     "unproven": {"broken", "policy", "drifted", "under_way"},
+    "not_applied": {"under_way"},
     "timer_off": {"unproven", "under_way", "paused", "policy", "drifted"},
 }
 HOST = "on HOST: "  # before what is typed there; whoever shows it knows the host's name
@@ -49,6 +51,7 @@ def of(status: Status, signs: Signs) -> list[Need]:
         *_unreadable(signs), *_wedged(status, signs), *_disk(status, signs), *_secrets(status), *_files(status, signs),
         *_last_cycle(status, signs), *_proof(status, signs), *_timer(status, signs), *_paused(status),
         *_budget(status, signs), *_held(status), *_triage(status, signs), *_leftovers(status, signs),
+        *_pin(status, signs),
     ]  # fmt: skip
     codes = {need.code for need in found}
     told = [need for need in found if not codes & FOLLOWS.get(need.code, set())]
@@ -246,6 +249,21 @@ def _timer(status: Status, signs: Signs) -> Iterator[Need]:
             yield Need("timer_off", "Somebody stopped the timer: no cycle starts.", f"{HOST}systemctl start {unit}")
         else:
             yield Need("timer_off", "The timer is off, though it is wanted: no cycle starts.", playbook("apply"))
+
+
+def _pin(status: Status, signs: Signs) -> Iterator[Need]:
+    """Where the inventory has moved on, or stands still: the next apply brings what it pins."""
+    pin, active = status["engine"]["pin"], status["engine"]["active"]
+    if signs.inventory_pins and pin != active and active:
+        told = f"The inventory pins {pin[:12]}, and {active[:12]} runs"
+        if signs.gone_back:
+            yield Need(
+                "not_applied",
+                f"{told}: the pinned one {signs.gone_back}. The next apply would bring it again.",
+                f"pin another: {playbook('bump')} -e to={active}",
+            )
+        else:
+            yield Need("not_applied", f"{told}: nobody has applied the pin yet.", playbook("apply"))
 
 
 def _paused(status: Status) -> Iterator[Need]:

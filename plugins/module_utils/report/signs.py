@@ -85,6 +85,8 @@ class Signs:
     timer_wanted: bool = False
     published_today: bool = False
     forge_words: str = ""  # what the last cycle heard of a forge that did not let it in, or was not there
+    inventory_pins: bool = False
+    gone_back: str = ""  # when and why the pinned engine was gone back from, or failed
     ended_for: str = ""  # why root ended the last cycle
 
 

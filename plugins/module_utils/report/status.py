@@ -20,13 +20,13 @@ from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes
 from ..base.sizes import number_of
 from ..base.untrusted import shown
-from ..cell import budget, cells, records
+from ..cell import attempts, budget, cells, records
 from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..host import settings, systemd
 from ..host.settings import Settings
 from ..lifecycle import host_status
-from ..proof import preconditions, rollout, rollout_ledger, timer_hold
+from ..proof import pause, preconditions, rollout, rollout_ledger, timer_hold
 from ..proof.timer_hold import Proof
 from ..release import store
 from . import needs, signs
@@ -130,6 +130,8 @@ class _Look:
             published_today=_published_today(self.history),
             forge_words=_forge_words(record),
             ended_for=_ended_for(record),
+            inventory_pins=bool(self.pin),
+            gone_back=self.part(lambda: rollout_ledger.rejected(config.install_dir).get(self.pin, ""), ""),
             config=config,
             problems=self.problems,
         )
@@ -155,10 +157,27 @@ def _nothing_to_read(config_path: str, problem: str) -> Json:
         problem = need.what
     else:
         need = Need("broken", f"What is deployed here is not whole: {problem.partition('; ')[0]}.", playbook("apply"))
+    return _without("absent" if absent else "broken", problem, [need], _version(config_path))
+
+
+def unreachable(why: str) -> Json:
+    """The status of a host that the controller does not reach."""
+    what = f"It cannot be reached: {why}."
+    return _without("unreachable", what, [Need("unreachable", what, "see that it is up, and that ssh lets you in")])
+
+
+def silent(why: str) -> Json:
+    """The status of a host that cannot say how it fares."""
+    what = f"It cannot say how it fares: {why}."
+    return _without("failed", what, [Need("failed", what, "mend what it says: it needs Python 3 and root")])
+
+
+def _without(state: str, problem: str, found: list[Need], version: str = "") -> Json:
+    """A status of which nothing else is known."""
     return finished(
         {
-            "state": "absent" if absent else "broken", "problem": problem, "version": _version(config_path),
-            "looked_at": utc_now(), "unit": "", "engine": {"pin": "", "active": "", "drift": [], "back": None},
+            "state": state, "problem": problem, "version": version, "looked_at": utc_now(), "unit": "",
+            "engine": {"pin": "", "active": "", "drift": [], "back": None},
             "policy": {"sha256": "", "matches": False}, "proof": _no_proof(""),
             "timer": {"active": False, "next": "", "reason": ""}, "pause": None, "running": None, "last_cycle": None,
             "today": dict(NO_DAY), "held": [], "waiting": [],
@@ -166,7 +185,7 @@ def _nothing_to_read(config_path: str, problem: str) -> Json:
             "disk": {"free_bytes": 0, "min_free_bytes": 0},
             "secrets": {"problem": "", "notes": [], "expires_at": ""},
         },
-        [need],
+        found,
     )  # fmt: skip
 
 
@@ -213,12 +232,13 @@ def _no_proof(reason: str) -> Json:
 
 def _pause(config: Settings) -> Json | None:
     """Why no cycle may start, since when and by whom; None where the loop is not paused."""
-    return None
+    found = pause.read(config)
+    return {"why": found.why, "since": found.since, "by": found.by} if found else None
 
 
 def _held(config: Settings) -> list[Json]:
     """The issues that are not offered any more, since they failed too often."""
-    return []
+    return attempts.held(config)
 
 
 def _issue(record: Mapping[str, Any]) -> str:
@@ -311,7 +331,8 @@ def _quarantine(config: Settings) -> Json:
         told = {key: one[key] for key in ("id", "what", "title", "outcome", "detail", "made", "size", "kind")}
         told["seen"] = os.path.exists(f"{one['path']}/{cells.IN_USE}")
         items.append(told)
-    return {"count": len(items), "bytes": sum(max(0, one["size"]) for one in items), "items": items}
+    return {"count": len(items), "bytes": sum(max(0, one["size"]) for one in items), "items": items,
+            "restore": playbook("restore")}  # fmt: skip
 
 
 def _strays(config: Settings) -> list[str]:
