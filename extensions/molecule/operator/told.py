@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import random
 import re
 import socketserver
 import ssl
@@ -72,8 +73,16 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         host = self.headers.get("Host", "").split(":")[0]
         if self.path.startswith("/_matrix"):
             kind = "matrix" if "/send/" in self.path else ""
-            reply = json.dumps({"access_token": "t", "home_server": "example.org", "user_id": "@robot:example.org",
-                                "room_id": "!s3cretroom:example.org", "event_id": "$1", "joined_rooms": []})  # fmt: skip
+            reply = json.dumps(
+                {
+                    "access_token": "t",
+                    "home_server": "example.org",
+                    "user_id": "@r:example.org",
+                    "room_id": "!s3cretroom:example.org",
+                    "event_id": "$1",
+                    "joined_rooms": [],
+                }
+            )
         else:
             kind = {"hooks.slack.com": "slack", "discord.com": "discord"}.get(host, "")
             kind = kind or ("json" if self.path.startswith("/hook/") else "mmost" if "/hooks/" in self.path else "ntfy")
@@ -169,8 +178,15 @@ def told() -> dict[str, Any]:
     return known
 
 
+def idle() -> None:
+    """No look is under way."""
+    while sh("systemctl", "show", "--value", "--property=ActiveState", f"{UNIT}-tell.service").strip() == "activating":
+        time.sleep(0.5)
+
+
 def look() -> float:
     """One look at the host, waited for; how long it took."""
+    idle()
     began = time.monotonic()
     subprocess.run(["systemctl", "start", f"{UNIT}-tell.service"], check=True)
     return time.monotonic() - began
@@ -190,10 +206,15 @@ def record(number: int, outcome: str, **more: Any) -> str:
     return cycle
 
 
+def fresh() -> str:
+    """A word that was not told before, and without digits, which do not tell two refusals apart."""
+    return "".join(random.choices("ghijklmnopqrstuvwxyz", k=12))
+
+
 def everybody_is_told_what_a_stranger_cannot_bend() -> str:
     look()
     before = len(got())
-    evil = "<!channel> @everyone [pay](https://evil.example) \x1b[31m\u202e" + "x" * 65536
+    evil = f"{fresh()} <!channel> @everyone [pay](https://evil.example) \x1b[31m\u202e" + "x" * 65536
     record(1, "needs_triage", detail=evil, issue={"repo": "AS215932/hyrule-cloud", "number": 9, "title": evil})
     look()
     new = got()[before:]
@@ -204,7 +225,8 @@ def everybody_is_told_what_a_stranger_cannot_bend() -> str:
         must("a cycle needs a person" in text.replace("=\r\n", ""), f"{one['kind']}: {text[:500]}")
         for bad in ("<!channel>", "@everyone", "](http", "https://evil.example", "\x1b", "\u202e", "x" * 1500):
             must(bad not in text, f"{one['kind']} was sent {bad[:20]}: {text[:800]}")
-        must(not re.search(r"(?<!\\)\\u(001b|202e)", text), f"{one['kind']}: {text[:800]}")
+        escaped = one["kind"] != "mail" and re.search(r"(?<!\\)\\u(001b|202e)", text)  # as JSON writes them
+        must(not escaped, f"{one['kind']}: {text[:800]}")
     look()
     must(len(got()) == before + len(new), "the same was told again")
     return f"{len(kinds)} services are told once, and nothing of a stranger's is a mention, a link or markup"
@@ -213,7 +235,7 @@ def everybody_is_told_what_a_stranger_cannot_bend() -> str:
 def a_target_that_is_down_delays_nobody() -> str:
     path = ETC / "notify"
     path.write_text("\n".join([*DOWN, *TARGETS, ""]), encoding="utf-8")
-    record(2, "error", detail="for the first time")
+    record(2, "error", detail=fresh())
     before, took = len(got()), look()
     must(took < 75, f"one look took {took:.0f} s")
     must(len(got()) == before + len(TARGETS), "the others were not told")
@@ -222,7 +244,7 @@ def a_target_that_is_down_delays_nobody() -> str:
     again = look()
     must(again < 20, f"it was asked again at once: {again:.0f} s")
     for number in range(3, 120):
-        record(number, "error", detail=f"{'a' * (number % 40)} reason {chr(97 + number % 26) * (number // 26)}")
+        record(number, "error", detail=fresh())
     look()
     must(len(told()["queue"]) <= 50, "the queue grows without end")
     must(metrics()["engineering_loop_notify_targets_failing"] == "2.0", metrics())
@@ -230,6 +252,7 @@ def a_target_that_is_down_delays_nobody() -> str:
 
 
 def a_cycle_is_not_held_up() -> str:
+    idle()
     path = INSTALL / "told.json"
     known = told()
     for one in known["targets"].values():
@@ -247,7 +270,7 @@ def a_cycle_is_not_held_up() -> str:
 
 def no_secret_shows() -> str:
     """While something is sent: arguments and environments; after that: journal, unit, state, metrics."""
-    record(200, "refused", detail="to have something to send")
+    record(200, "refused", detail=fresh())
     known = told()
     for one in known["targets"].values():
         one.update(next=0, sent=[])
@@ -270,8 +293,7 @@ def no_secret_shows() -> str:
         if sender:
             break
     must(re.fullmatch(r"6[1-5]\d{3}0{16}", sender), f"what sends has the uid and rights {sender}")
-    while sh("systemctl", "show", "--value", "--property=ActiveState", f"{UNIT}-tell.service").strip() != "inactive":
-        time.sleep(0.5)
+    idle()
     places = {
         "arguments and environment": seen,
         "the journal": sh("journalctl", "--no-pager", "--output=json", "--since=-2h"),
@@ -290,6 +312,7 @@ def no_secret_shows() -> str:
 
 
 def a_broken_host_is_told_as_well() -> str:
+    idle()
     settings, before = ETC / "loop.json", len(got())
     whole = settings.read_bytes()
     try:

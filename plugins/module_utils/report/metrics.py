@@ -18,16 +18,14 @@ from ..base.errors import MissingLibrary
 from ..base.files import write_atomic
 from ..cell import records
 from ..host import telling
+from . import needs
 
 Json: TypeAlias = Mapping[str, Any]
 
 PREFIX = "engineering_loop_"
 OUTCOMES = (*records.EXIT_STATUS, "running", "other")
 STATES = ("deployed", "absent", "broken")
-CODES = (
-    "broken", "wedged", "over_budget", "unproven", "drifted", "paused", "held", "disk_full", "forge", "credentials",
-    "engine", "triage", "timer_off", "under_way", "policy", "leftovers", "secrets", "proof_expires", "absent", "other",
-)  # fmt: skip
+CODES = (*needs.ORDER, "other")
 
 # Name (without the prefix) -> what it is. Base units: seconds, bytes, ratios; money is in US dollars.
 HELP = {
