@@ -27,7 +27,10 @@ def promtool() -> str:
         with tempfile.TemporaryDirectory(dir=KEPT.parent) as place:
             # apt's own user, which it downloads as, must not be closed out.
             Path(place).chmod(0o755)
-            for command in (["apt-get", "-qq", "download", "prometheus"], ["sh", "-c", "dpkg-deb -x prometheus_*.deb ."]):
+            for command in (
+                ["apt-get", "-qq", "download", "prometheus"],
+                ["sh", "-c", "dpkg-deb -x prometheus_*.deb ."],
+            ):
                 done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
                 if done.returncode:
                     sys.exit(f"promtool cannot be had: {' '.join(command)}: {done.stderr.strip()}")
