@@ -35,7 +35,7 @@ class Systemd:
             self.tell.append(arguments)
             on = any(words[0] == "enable" for words in self.tell)
             states = ("active", "enabled") if on else ("inactive", "disabled")
-            return "LoadState=loaded\nActiveState={}\nUnitFileState={}\n".format(*states)
+            return f"LoadState={self.load}\nActiveState={states[0]}\nUnitFileState={states[1]}\n"
         self.commands.append(arguments[0])
         assert arguments[-1] == "hyrule-engineering-loop.timer"
         if arguments[0] in ("enable", "disable"):
