@@ -251,6 +251,29 @@ def a_target_that_is_down_delays_nobody() -> str:
     return f"one that hangs and one that is not there: {took:.0f} s, then {again:.1f} s; the queue is bounded"
 
 
+def a_pause_is_told_by_itself() -> str:
+    """Nobody starts the look: systemd sees the file."""
+    (ETC / "notify").write_text(f"{TARGETS[0]}\n", encoding="utf-8")
+    idle()
+    before, paused = len(got()), INSTALL / "paused.json"
+    new = INSTALL / ".paused.json.new"
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    new.write_text(json.dumps({"why": "moving @everyone", "since": since, "by": "eva"}), encoding="utf-8")
+    new.rename(paused)
+    try:
+        end = time.monotonic() + 60
+        while len(got()) == before and time.monotonic() < end:
+            time.sleep(0.5)
+        must(any("(by eva): moving (at)everyone" in one["text"] for one in got()[before:]), got()[before:])
+    finally:
+        paused.unlink()
+    end = time.monotonic() + 60
+    while "resumed" not in str(got()[before:]) and time.monotonic() < end:
+        time.sleep(0.5)
+    must("resumed" in str(got()[before:]), got()[before:])
+    return "paused and resumed are told as soon as the file is there and gone"
+
+
 def a_cycle_is_not_held_up() -> str:
     idle()
     path = INSTALL / "told.json"
@@ -347,6 +370,7 @@ def metrics_are_whole() -> str:
 
 TRIED: tuple[Callable[[], str], ...] = (
     metrics_are_whole,
+    a_pause_is_told_by_itself,
     everybody_is_told_what_a_stranger_cannot_bend,
     a_target_that_is_down_delays_nobody,
     no_secret_shows,
