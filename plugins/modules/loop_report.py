@@ -57,9 +57,4 @@ well:
   description: Whether no host needs a person.
   returned: always
   type: bool
-hosts:
-  description: The first thing that each host needs, by its name; empty for one that is well.
-  returned: always
-  type: dict
-  sample: {loop: unproven, canary: ""}
 """

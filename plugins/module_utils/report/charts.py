@@ -76,7 +76,8 @@ def costs(history: History, cap: float, now: str) -> Json:
         for number, day in enumerate(days)
     ]  # fmt: skip
     full = sum(spent[day] >= cap > 0 for day in days)
-    told = f"Cost of the last {DAYS} days: {sum(spent.values()):.2f} USD, cap {cap:g} USD a day, reached on {full} days"
+    reached = f"reached on {full} days" if full else "never reached"
+    told = f"Cost of the last {DAYS} days: {sum(spent.values()):.2f} USD, cap {cap:g} USD a day, {reached}"
     return {"bars": bars, "cap": round(TOP + HEIGHT * (1 - cap / top), 1), "cap_told": f"cap {cap:g}", "told": told,
             "first": days[0], "last": days[-1]}  # fmt: skip
 

@@ -172,7 +172,18 @@ def _kernel_locks(places: Mapping[int, str]) -> tuple[dict[str, int], set[str]]:
                 awaited.add(path)
             elif path and int(words[3]) > 0:
                 holders[path] = int(words[3])
-    return holders, awaited
+    return {path: _who_has(path, pid) for path, pid in holders.items()}, awaited
+
+
+def _who_has(path: str, pid: int) -> int:
+    """Who holds a lock: who took it, or, where that one is gone, who has the file open from it still."""
+    if os.path.exists(f"/proc/{pid}"):
+        return pid
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if any(os.path.realpath(f.path) == path for f in os.scandir(f"/proc/{entry}/fd")):
+                return int(entry)
+    return pid
 
 
 def _age(pid: int) -> float:

@@ -255,14 +255,14 @@ def _wrapped(text: str, indent: str) -> Iterator[str]:
 
 
 def _continued(command: str, indent: str) -> list[str]:
-    """A command in lines that a shell takes for one."""
-    lines = textwrap.wrap(
-        command, WIDTH - len(indent) - 4, break_long_words=False, break_on_hyphens=False
-    )  # fmt: skip
-    return [
-        f"{indent if not number else ' ' * (len(indent) + 2)}{line}{' ' + chr(92) if number < len(lines) - 1 else ''}"
-        for number, line in enumerate(lines)
-    ]
+    """A command in lines that a shell takes for one: cut between its words, none of which is cut."""
+    lines, room = [""], WIDTH - len(indent) - 4
+    for word in re.findall(r"(?:'[^']*'|\"[^\"]*\"|\S)+", command):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    rest = " " * (len(indent) + 2)
+    return [f"{rest if number else indent}{line}" for number, line in enumerate(" \\\n".join(lines).split("\n"))]
 
 
 def for_host(told: Any, host: str, playbooks: str = "") -> Any:
