@@ -47,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
             display.display(table.draw(fleet, colour=constants.ANSIBLE_FORCE_COLOR or display_has_colour()))
         first = {host: one["needs"][0]["code"] if one["needs"] else "" for host, one in fleet.items()}
         bad = [f"{host} ({code})" for host, code in first.items() if code]
-        result = {"changed": False, "well": not bad}
+        result: dict[str, Any] = {"changed": False, "well": not bad}
         if bad:
             more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
             result.update(failed=True, msg=f"{len(bad)} of {len(fleet)} need a person: {', '.join(bad[:10])}{more}.")

@@ -128,7 +128,7 @@ def main() -> int:
             subprocess.run([browser, *words], check=True, capture_output=True, env={**os.environ, "HOME": place})
             subprocess.run(["pngquant", "--force", "--ext=.png", "32", f"{IMG}/{name}.png"], check=True)
             print(IMG / f"{name}.png")
-    (IMG / "status-table.txt").write_text(f"{table.draw(told, rich=False)}\n", encoding="utf-8")
+    print(table.draw(told, rich=False))
     return 0
 
 

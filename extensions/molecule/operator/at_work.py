@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an operator does: runs playbooks, types a command on the host, asks it how it fares.
 
-Each script of this scenario is called as SCRIPT STAGE INVENTORY: what tests/world/stage.py wrote, and an inventory.
+Each script of this scenario is called as SCRIPT STAGE INVENTORY [CHAPTER...], with what tests/world/stage.py wrote.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +123,19 @@ def cycle() -> str:
     return on_host(f"systemctl start {UNIT}.service")[1]
 
 
-@contextmanager
-def chapter(name: str) -> Iterator[None]:
-    """Say what was tried, and how long it took; what goes wrong in it says where."""
-    began = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        print(f"WRONG in: {name}", flush=True)
-        raise
-    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+def tell(chapters: Sequence[Callable[[], None]]) -> None:
+    """Try each, or those that the command line names; say how long it took, or where it went wrong."""
+    wanted = sys.argv[3:]
+    for one in chapters:
+        if wanted and one.__name__ not in wanted:
+            continue
+        began, name = time.monotonic(), (one.__doc__ or one.__name__).rstrip(".")
+        try:
+            one()
+        except BaseException:
+            print(f"WRONG in: {name}", flush=True)
+            raise
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def widest(text: str) -> int:

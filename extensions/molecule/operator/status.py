@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from at_work import LOOP, UNIT, chapter, cycle, forge, host, must, on_host, play, stage, typed, widest
+from at_work import LOOP, UNIT, cycle, forge, host, must, on_host, play, stage, tell, typed, widest
 
 ETC, OPT = "/etc/engineering-loop", "/opt/engineering-loop"
 home = Path(tempfile.mkdtemp(prefix="status-"))
@@ -69,7 +69,8 @@ class Page(HTMLParser):
         self.places += [str(value) for name, value in attrs if name in ("src", "href", "action", "data", "srcset")]
 
 
-with chapter("a host that fares well: table, JSON, page"):
+def well() -> None:
+    """A host that fares well: table, JSON, page."""
     status, said = play("status", "-l", host())
     assert status == 0 and "It is well." in said and widest(said.partition("PLAY RECAP")[0]) <= 100, said
     page = home / "page.html"
@@ -84,19 +85,25 @@ with chapter("a host that fares well: table, JSON, page"):
     assert status == 0 and "It is well." in said and widest(said) <= 100, said
     assert play("status", "-l", host(), "--check")[0] == 0
 
-with chapter("somebody stopped the timer"):
+
+def stopped_timer() -> None:
+    """Somebody stopped the timer."""
     must(f"systemctl stop {UNIT}.timer")
     (command,) = commands(bad("timer_off"))
     assert typed(command)[0] == 0
     mended()
 
-with chapter("the disk is full"):
+
+def full_disk() -> None:
+    """The disk is full."""
     must("mount -t tmpfs -o size=64m none /var/lib/engineering-loop/runs")
     assert "du -xh" in bad("disk_full")
     must("umount /var/lib/engineering-loop/runs")
     mended()
 
-with chapter("a stranger holds a lock, and a cycle waits"):
+
+def held_lock() -> None:
+    """A stranger holds a lock, and a cycle waits."""
     # exec: the process is older than its lock, so that the test need not wait for a minute.
     must(
         f"systemd-run --quiet --unit=stranger bash -c 'sleep 62; exec flock --close {OPT}/.cells.lock sleep 600';"
@@ -109,7 +116,9 @@ with chapter("a stranger holds a lock, and a cycle waits"):
     must(f"while [ $(systemctl show --value -p ActiveState {UNIT}.service) != inactive ]; do sleep 1; done")
     mended()
 
-with chapter("a pause"):
+
+def paused() -> None:
+    """A pause."""
     assert play("pause", "-l", host(), "-e", "why='the forge moves'")[0] == 0
     assert "resume" in bad("paused")
     status, found = from_here()
@@ -118,7 +127,9 @@ with chapter("a pause"):
     assert status == 0, said
     mended()
 
-with chapter("a token that the forge does not take"):
+
+def revoked_token() -> None:
+    """A token that the forge does not take."""
     must(f"cp -p {ETC}/env {ETC}/env.good; sed -i 's/^GH_TOKEN=.*/GH_TOKEN=ghp_revoked/' {ETC}/env")
     cycle()
     command = commands(bad("credentials"))[-1]
@@ -126,7 +137,9 @@ with chapter("a token that the forge does not take"):
     typed(command)
     mended()
 
-with chapter("a forge that is down"):
+
+def forge_down() -> None:
+    """A forge that is down."""
     forge("POST", "faults", {"kind": "down"})
     cycle()
     do = bad("forge")
@@ -134,7 +147,9 @@ with chapter("a forge that is down"):
     typed(commands(do)[-1])
     mended()
 
-with chapter("somebody edited the policy, and the code"):
+
+def edited() -> None:
+    """Somebody edited the policy, and the code."""
     must(f"sed -i 's/max_changed_files: .*/max_changed_files: 999/' {ETC}/policy.yml")
     must("echo '# mine' >> /usr/local/lib/engineering-loop/engineering_loop_core/cycle/settle.py")
     status, found = from_here()
@@ -146,7 +161,9 @@ with chapter("somebody edited the policy, and the code"):
     assert status == 0, said
     mended()
 
-with chapter("a release that is damaged"):
+
+def damaged_release() -> None:
+    """A release that is damaged."""
     must(f"echo '# mine' >> $(find -L {OPT}/current/src -name cycle.py | head -1)")
     status, found = from_here()
     assert list(needs(found)) == ["engine"], found["needs"]
@@ -154,7 +171,9 @@ with chapter("a release that is damaged"):
     assert status == 0, said
     mended()
 
-with chapter("settings of another version, and a host that is down"):
+
+def unreadable() -> None:
+    """Settings of another version, and a host that is down."""
     must(f'cp -p {ETC}/loop.json {ETC}/loop.good; echo \'{{"collection_version": "0.0.9"}}\' > {ETC}/loop.json')
     status, found = from_here()
     assert (status, found["state"], found["version"], list(needs(found))) == (2, "broken", "0.0.9", ["broken"])
@@ -162,3 +181,9 @@ with chapter("settings of another version, and a host that is down"):
     mended()
     status, found = from_here(ansible_port="9")
     assert (status, found["state"], list(needs(found))) == (2, "unreachable", ["unreachable"])
+
+
+CHAPTERS = (
+    well, stopped_timer, full_disk, held_lock, paused, revoked_token, forge_down, edited, damaged_release, unreadable,
+)  # fmt: skip
+tell(CHAPTERS)
