@@ -59,6 +59,7 @@ options:
     description:
       - Path to content of further files whose content must not be shown, owned by root with mode 0600.
       - The diff says only that such a file changed.
+      - A file whose content is empty is removed.
     type: dict
     default: {}
   hold:
@@ -135,6 +136,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
 
 # For the host, as core_files.py has it: to import it is what makes Ansible ship it.
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import command as _command  # noqa: F401
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import tell as _tell  # noqa: F401
 
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
@@ -179,7 +181,8 @@ def main() -> None:
         put_habits_aside(module.ansible_version)
         entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
-            entries.append(managed_files.Entry(path=path, content=str(content).encode(), mode=0o600))
+            state = "file" if content else "absent"
+            entries.append(managed_files.Entry(path=path, state=state, content=str(content).encode(), mode=0o600))
         own = [config] if config else []
         core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
         hold = functools.partial(rollout.begin, config) if config else None

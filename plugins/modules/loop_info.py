@@ -111,6 +111,17 @@ options:
     type: str
     default: ""
     version_added: "0.2.0"
+  notify:
+    description: Notification targets that are to be written, to be looked at as what sends will.
+    type: list
+    elements: str
+    default: []
+    version_added: "0.2.0"
+  notify_file:
+    description: A file with further ones, which another program renders.
+    type: path
+    default: ""
+    version_added: "0.2.0"
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -226,6 +237,11 @@ agent_problem:
       Empty where there is one or it will be installed.
   returned: success
   type: str
+notify_problem:
+  description: Why nobody could be told at O(notify) and in O(notify_file), empty where all of them can.
+  returned: success
+  type: str
+  sample: ""
 units_refused:
   description: What systemd would not take of O(units), a line each.
   returned: success
@@ -310,7 +326,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd, targets
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, older_layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
@@ -336,6 +352,8 @@ def main() -> None:
             "agent": {"type": "dict", "default": {}},
             "agent_programs": {"type": "list", "elements": "str", "default": []},
             "agent_lockfile": {"type": "str", "default": ""},
+            "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "notify_file": {"type": "path", "default": ""},
             "details": {"type": "bool", "default": True},
             "cycles": {"type": "int", "default": 5},
         },
@@ -365,6 +383,7 @@ def main() -> None:
             ),
             cell_problem=host_status.cell_problem(wanted["home_files"], wanted["caches"]),
             agent_problem=host_status.agent_problem(wanted, wanted["agent_lockfile"], layout),
+            notify_problem=targets.problem(wanted["notify"], wanted["notify_file"]),
             loop=host_status.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:

@@ -17,6 +17,7 @@ description:
   - A timer that is held for want of a proof is no failure. RV(held) says why, and what to do.
   - While the loop is paused, see M(as215932.engineering_loop.loop_pause), the timer stays off whatever is wanted.
   - A cycle that is running is never stopped by this.
+  - The units that write metrics and tell whoever is to be told run in any case, and are asked to look once more.
   - What a receipt covers is kept whole at the same time, so that M(as215932.engineering_loop.loop_rollout) can go back
     to it, and a rollout that was under way is over.
 author:
@@ -119,7 +120,7 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd, telling
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     pause,
@@ -159,6 +160,7 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
             config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode
         )
         changed = noted or changed
+    changed = telling.bring(config.unit, check=module.check_mode) or changed
     if proven or run:
         changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
     return result(after, changed, proven, proof.reason, held, before if module._diff else None)

@@ -130,6 +130,7 @@ CHECKS = {
         Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
         Check("README of the role", ["python", "tests/tools/reference.py", "--check"]),
+        Check("alert rules", ["python", "tests/tools/promtool.py"]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],

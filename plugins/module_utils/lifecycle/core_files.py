@@ -50,6 +50,11 @@ match sys.argv[1:]:
         from engineering_loop_core.cycle.settle import main
     case ["watch", *words] if len(words) <= 1:
         from engineering_loop_core.cycle.watch import main
+    case ["tell", *words] if len(words) <= 1:
+        from engineering_loop_core.report.tell import main
+    case ["send"]:
+        from engineering_loop_core.report.send import main
+        words = []
     case ["egress-settings", *words] if len(words) <= 1:
         from engineering_loop_core.cell.squid import prepare as main
     case ["alone", *words] if words:

@@ -25,7 +25,7 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, remove_tree, size_of
 from ..cell import attempts, budget, cells
-from ..host import privileges, renderers, settings, systemd
+from ..host import privileges, renderers, settings, systemd, targets, telling
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
 from ..proof import pause
@@ -46,11 +46,14 @@ NEEDED = (
 )  # fmt: skip
 # Those that only a layout with cells has, and only one without.
 CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
+# Those that are not in the settings of an earlier version.
+LATER = ("metrics_dir",)
 # Where memory stands as well, while it is exchanged and after that.
 BESIDE_MEMORY = (".previous", ".new", ".swap")
 # Those that follow from others, and are no variables.
 DERIVED = ("cycles_dir", "receipts_dir", "policy_file", "pristine_dir")
 CONTROL = "/run/systemd/system.control"
+STARTERS = (".timer", ".socket", ".path")  # units that start others
 # What stands in the install directory for a while, or beside something of ours.
 OURS_BESIDE = re.compile(r"\.?uv.*|\.trash-.*|\.[\w.-]+\.(lock|new|leaving)|budget\.json\.lock")
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
@@ -77,7 +80,7 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> Settings:
     known = known if isinstance(known, dict) else {}
     given = {key: value for key, value in given.items() if not known or key not in (*CELLED, *CELLESS)}
     config = {key: known[key] if isinstance(known.get(key), str) else str(given.get(key) or "") for key in NEEDED}
-    for key in (*CELLED, *CELLESS):
+    for key in (*CELLED, *CELLESS, *LATER):
         if value := {**given, **known}.get(key):
             config[key] = str(value)
     for key, value in config.items():
@@ -85,7 +88,7 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> Settings:
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             name = key if key in DERIVED else f"engineering_loop_{key}"
             raise LoopError(f"{name} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    return Settings(dict.fromkeys((*CELLED, *CELLESS), ""), **config)
+    return Settings(dict.fromkeys((*CELLED, *CELLESS, *LATER), ""), **config)
 
 
 def leave(
@@ -122,6 +125,8 @@ def _plan(config: Settings, remove: Sequence[str], key_file: str, unit_dir: str)
     _leave_units(plan, config, unit_dir)
     _leave_code(plan, config.lib_dir)
     _leave_releases(plan, config)
+    for path in telling.files(config):
+        plan.go(path, partial(_unlink, path))
     if "work" in remove:
         _check_nesting(config, remove, key_file)
         _leave_work(plan, config)
@@ -152,12 +157,12 @@ def _homes(config: Settings) -> list[str]:
 def _unit_files(config: Settings, unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
     found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config.unit)}*"))
-    return [path for path in found if path.endswith((".timer", ".socket", ".service")) and systemd.ours(path)]
+    return [path for path in found if path.endswith((".timer", ".socket", ".path", ".service")) and systemd.ours(path)]
 
 
 def _leave_units(plan: Leaving, config: Settings, unit_dir: str) -> None:
     ours = _unit_files(config, unit_dir)
-    for path in sorted(ours, key=lambda path: not path.endswith((".timer", ".socket"))):
+    for path in sorted(ours, key=lambda path: not path.endswith(STARTERS)):
         plan.go(f"{path}, stopped and disabled before", partial(_remove_unit, path))
     stamp = STAMP.format(unit=config.unit)
     if ours:
@@ -175,7 +180,7 @@ def _remove_unit(path: str) -> None:
     enabled = ("enabled", "enabled-runtime")
     if "@." in name:
         pass  # what was made of a template ends with the cycle that needs it
-    elif path.endswith((".timer", ".socket")) or systemd.state(name).get("UnitFileState") in enabled:
+    elif path.endswith(STARTERS) or systemd.state(name).get("UnitFileState") in enabled:
         systemd.systemctl("disable", "--now", name)
     _unlink(path)
 
@@ -369,7 +374,7 @@ def _leave_as_asked(plan: Leaving, asked: bool, name: str, paths: Sequence[str])
 def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, unit_dirs: Sequence[str]) -> None:
     """With who writes them again, and what such a renderer brings beside them. What else is there is not ours."""
     install_dir, config_dir = config.install_dir, config.config_dir
-    usual = [path for path in (config.env_file, key_file, f"{install_dir}/.env") if path]
+    usual = [path for path in (config.env_file, key_file, f"{install_dir}/.env", targets.written(config)) if path]
     known = {*(f"{install_dir}/{name}" for name in older_layout.OURS), config.receipts_dir}
     known |= {config.policy_file, f"{config_dir}/loop.json"}
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]

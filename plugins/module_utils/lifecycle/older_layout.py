@@ -14,7 +14,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from ..host import systemd
+from ..host import systemd, telling
 from ..release import releases
 from . import adopt, takeover_manifest
 from .layout import Layout
@@ -24,7 +24,7 @@ from .takeover_manifest import ASIDE, Manifest
 # a checkout which is half moved is still seen as one.
 CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
-OURS = (*releases.OURS, "budget.json", "attempts.json", "paused.json", "uv", "receipts", ASIDE)
+OURS = (*releases.OURS, "budget.json", "attempts.json", "paused.json", telling.TOLD, "uv", "receipts", ASIDE)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
 
 

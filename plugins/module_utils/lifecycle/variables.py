@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from ..base.errors import LoopError, printable, without_passwords
 from ..git.remotes import check_engine, remote_of
-from ..host import secrets_file
+from ..host import secrets_file, targets
 from ..policy import compose, paths
 from ..release import agents
 
 PREFIX = "engineering_loop_"
 SECRETS = f"{PREFIX}environment"
+TARGETS = f"{PREFIX}{targets.WRITTEN}"  # each of them is a secret as well
 MAX_LETTERS = 100_000  # of one variable, all in all
 MAX_TEXT = 4096
 MAX_SHOWN = 100
@@ -73,8 +74,8 @@ SHAPES = {
     **dict.fromkeys(("install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir"), DIRECTORY),
     **dict.fromkeys(("daemon_state_dir", "memory_dir"), DIRECTORY),
     "legacy_memory_dir": PATH,
-    **dict.fromkeys(("allowed_signers", "keyring"), FILE.empty()),
-    "wheels": PATH.empty(),
+    **dict.fromkeys(("allowed_signers", "keyring", "notify_file"), FILE.empty()),
+    **dict.fromkeys(("wheels", "metrics_dir"), PATH.empty()),
     "version": Shape(
         r"[0-9a-f]{40}", "the full SHA of one commit: 40 lower-case hex digits, no branch, tag or short SHA"
     ),
@@ -109,7 +110,7 @@ SHAPES = {
 # Text that YAML takes for a number, and that says the same as one.
 BY_NUMBER = {f"{PREFIX}{name}" for name in ("github_app_id", "github_app_installation_id", "memory_max")}
 LEAST = {
-    **dict.fromkeys(("keep_releases", "cell_max_files", "canary.issue", "egress_local"), 1),
+    **dict.fromkeys(("keep_releases", "cell_max_files", "canary.issue", "egress_local", "notify_per_hour"), 1),
     **dict.fromkeys(("canary_timeout", "service_timeout"), 60),
 }
 
@@ -203,7 +204,7 @@ def _allowed(option: Json, kind: str) -> str:
 
 
 def _line(name: str, value: Any, allowed: str) -> str:
-    what = "no such thing" if name == SECRETS else _shown(value)
+    what = "no such thing" if name == SECRETS or re.fullmatch(rf"{TARGETS}(\[\d+\])?", name) else _shown(value)
     return f"{name} is {what}, but must be {allowed}"
 
 
@@ -339,5 +340,6 @@ TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
     (("agent",), _agent),
     (("home_files", "caches"), _home),
     (("egress_local",), _ports),
+    (("notify",), targets.check_all),
     (("policy_overlay", "policy_widen"), _policy),
 ]

@@ -18,7 +18,6 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.fil
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
-    cycle_run,
     installed,
     pause,
     receipts,

@@ -28,8 +28,14 @@ class Systemd:
         self.enabled, self.active, self.load = enabled, active, load
         self.next = NEXT
         self.commands: list[str] = []
+        self.tell: list[tuple[str, ...]] = []  # what the units that tell were asked
 
     def __call__(self, *arguments: str) -> str:
+        if "-tell." in arguments[-1]:
+            self.tell.append(arguments)
+            on = any(words[0] == "enable" for words in self.tell)
+            states = ("active", "enabled") if on else ("inactive", "disabled")
+            return f"LoadState={self.load}\nActiveState={states[0]}\nUnitFileState={states[1]}\n"
         self.commands.append(arguments[0])
         assert arguments[-1] == "hyrule-engineering-loop.timer"
         if arguments[0] in ("enable", "disable"):
@@ -96,6 +102,20 @@ def test_nothing_to_do_is_one_look(apply: Any, host: Host) -> None:
     systemd.commands.clear()
     assert not apply(systemd, enabled=True)["changed"]
     assert systemd.commands == ["show"]
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_units_that_tell_run_whatever_the_timer_does(apply: Any, enabled: bool) -> None:
+    systemd = Systemd()
+    names = ["hyrule-engineering-loop-tell.timer", "hyrule-engineering-loop-tell.path"]
+    assert apply(systemd, enabled=enabled, _ansible_check_mode=True)["changed"]
+    assert {words[0] for words in systemd.tell} == {"show"}
+    assert apply(systemd, enabled=enabled)["changed"]
+    assert systemd.tell[-2:] == [
+        ("enable", "--now", *names),
+        ("start", "--no-block", "hyrule-engineering-loop-tell.service"),
+    ]
+    assert not apply(systemd, enabled=enabled)["changed"] and systemd.tell[-1][0] == "start"
 
 
 def test_a_timer_that_counts_from_an_event_is_looked_up(apply: Any, host: Host) -> None:

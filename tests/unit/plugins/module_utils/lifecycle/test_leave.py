@@ -16,7 +16,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, renderers, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    privileges,
+    renderers,
+    systemd,
+    telling,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave
 from changing import Changing
@@ -190,6 +195,22 @@ def test_what_we_brought_goes_and_what_came_of_it_stays(host: Host, asked: list[
         assert what in kept
     again = host.leave()
     assert (again["changed"], again["removed"]) == (False, [])
+
+
+def test_what_tells_goes_and_who_was_told_is_a_secret(host: Host, asked: list[tuple[str, ...]]) -> None:
+    units = [f"systemd/loop-tell{kind}" for kind in (".path", ".service", ".timer")]
+    ours = ["opt/told.json", "opt/.told.lock", f"prom/{telling.METRICS}"]
+    for name in units:
+        host.put(name, MARK)
+    for name in (*ours, "prom/others.prom", "etc/notify"):
+        host.put(name, "x")
+    host.config.update(metrics_dir=str(host.top / "prom"))
+    told = host.leave()
+    assert not {*units, *ours} & host.files() and {"prom/others.prom", "etc/notify"} <= host.files()
+    assert f"{host.top}/etc/notify (secrets)" in told["kept"]
+    assert not [line for line in told["kept"] if "told" in line]
+    assert ("disable", "--now", "loop-tell.path") in asked and ("disable", "--now", "loop-tell.timer") in asked
+    assert f"{host.top}/etc/notify" in host.leave("secrets")["removed"] and "etc/notify" not in host.files()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
