@@ -35,3 +35,24 @@ def number_of(text: str | float, what: str) -> float:
         example = "a size such as 10G" if what == "size" else "a time such as 2d"
         raise LoopError(f"{what} {str(text)!r} is not {example}")
     return float(found[1]) * UNITS[found[2]]
+
+
+def readable(size: float) -> str:
+    """Bytes for a person: ``512 B``, ``1.5 GiB``."""
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size >= 1000:
+            size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+
+
+def spoken(seconds: float) -> str:
+    """A time for a person, to its two largest units: ``45 s``, ``2 h 5 min``, ``3 d``."""
+    left, words = int(seconds), list[str]()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= length or (unit == "s" and not words):
+            words.append(f"{left // length} {unit}")
+            left %= length
+        elif words:
+            break
+    return " ".join(words[:2])

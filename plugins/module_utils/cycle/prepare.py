@@ -21,7 +21,7 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import budget, cells, records
+from ..cell import archive, budget, cells, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import sessions
@@ -105,6 +105,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     if used_up:
         raise OverBudget(used_up)
     environment = handover.secrets(config)
+    handover.remember(config, environment)
     check_host(config)
     check_upstream(config, environment)
     given = handover.for_cycle(config, environment)
@@ -157,6 +158,9 @@ def close_what_was_cut_off(config: Settings, ours: str) -> None:
         if record["cycle"] != ours:
             ended = records.ended(record, "interrupted", "the cycle was killed before it could end")
             records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
+            redact = handover.redactor(config)
+            archive.keep_files(config, record, redact)
+            archive.keep_log(config, record, redact)
 
 
 # --- looking ------------------------------------------------------------------------------------

@@ -19,12 +19,13 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, memory, pristine, records
+from ..cell import archive, budget, cells, egress, memory, pristine, records
 from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
+from . import handover
 
 Json: TypeAlias = dict[str, Any]
 
@@ -44,9 +45,16 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         config = settings.load(config_path)
         close_gateway(config)
         with cells.alone(config):
-            running = [one for one in records.running(config.cycles_dir) if one.get("invocation_id") == invocation]
+            ours = [one for one in records.read(config.cycles_dir) if one.get("invocation_id") == invocation]
+            running = [one for one in ours if one.get("outcome") == records.RUNNING]
             ended = [_settle(config, record) for record in running]
+            redact = handover.redactor(config)
+            for record in ours:
+                archive.keep_files(config, record, redact)
             retention(config)
+        for record in ours:
+            archive.keep_log(config, record, redact)  # with what was said here
+        handover.forget(config)
     except LoopError as error:
         say(f"the cycle was not settled: {error}\n")
         return 1
@@ -247,6 +255,10 @@ def retention(config: Settings) -> None:
     borrowers = [cell.id for cell, manifest in cells.listing(config.runs_dir) if manifest.kind != "adopted"]
     borrowers += [one["id"] for one in kept_pushes.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
+    kept = limits_of(config.cycles_keep)
+    gone_records = records.retire(config.cycles_dir, kept["age"], kept["size"])
+    if gone_records:
+        say(f"{len(gone_records)} files of earlier cycles in {config.cycles_dir} kept long enough, let go\n")
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
         say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")
 

@@ -53,6 +53,9 @@ match sys.argv[1:]:
         from engineering_loop_core.cell.squid import prepare as main
     case ["alone", *words] if words:
         from engineering_loop_core.cell.sandbox import alone as main
+    case ["cycles", *words] if len(words) <= 1:
+        from engineering_loop_core.report.history import main
+        words = [{config!r}, *words]
     case ["enter", *words]:
         from engineering_loop_core.cycle.enter import main
         words = [{config!r}, *words]
@@ -69,7 +72,7 @@ match sys.argv[1:]:
     case ["gateway", *words] if len(words) <= 1:
         from engineering_loop_core.gateway.server import main
     case _:
-        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
+        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\n       loop cycles [ID]")
 sys.exit(main(*words))
 """
 
