@@ -113,6 +113,15 @@ def _dict(record: Mapping[str, Any], key: str) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def _list(record: Mapping[str, Any], key: str) -> list[Any]:
+    value = record.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _dicts(record: Mapping[str, Any], key: str) -> list[Json]:
+    return [one for one in _list(record, key) if isinstance(one, dict)]
+
+
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e15 else 0.0
 
@@ -186,7 +195,7 @@ def words(one: Mapping[str, Any], *, restore: str = "", cycles: str = "") -> lis
     ident = told["cycle"]
     issue = f"{told['repo']}#{told['issue']}: {told['title']}" if told["issue"] is not None else "none was taken"
     run = {"runs_today": "?", "max_runs": "?", **_dict(record, "budget")}
-    agents = ", ".join(map(str, record.get("programs") or [])) or "none was started"
+    agents = ", ".join(map(str, _list(record, "programs"))) or "none was started"
     lines = [
         f"Cycle {ident}: {told['outcome']}",
         _said("began", f"{told['started']}, took {spoken(told['seconds'])}, started by {record.get('trigger', '?')}"),
@@ -211,7 +220,7 @@ def _said(what: str, text: str) -> str:
 def _pushes(record: Mapping[str, Any]) -> list[str]:
     """What came to the gateway, and how its gate judged it."""
     lines = []
-    for push in record.get("pushes") or []:
+    for push in _dicts(record, "pushes"):
         what = f"{push.get('repo')} {push.get('branch')} {str(push.get('new', ''))[:12]}"
         judged = "let through" if push.get("allowed") else f"refused: {push.get('reason')}"
         kept = f"; the gateway keeps it as {push['kept']}" if push.get("kept") else ""
@@ -224,9 +233,9 @@ def _others(record: Mapping[str, Any]) -> list[str]:
     """What else the gateway, the network and the memory had to do with it."""
     network, memory = _dict(record, "network"), _dict(record, "memory")
     lines = [_said("not offered", f"{one.get('repo')}#{one.get('number')}: {one.get('why')}")
-             for one in record.get("held") or [] if isinstance(one, dict)]  # fmt: skip
-    lines += [_said("refused", str(one)) for one in record.get("refusals") or []]
-    lines += [_said("network", f"{one} was refused") for one in network.get("refused") or []]
+             for one in _dicts(record, "held")]  # fmt: skip
+    lines += [_said("refused", str(one)) for one in _list(record, "refusals")]
+    lines += [_said("network", f"{one} was refused") for one in _list(network, "refused")]
     if memory.get("changed"):
         lines.append(_said("memory", f"{memory.get('files')} files, {readable(_number(memory.get('bytes')))}"))
     return lines
