@@ -94,10 +94,10 @@ def test_a_filter_that_is_none_is_refused(config: Settings, asked: dict[str, Any
 def test_one_is_found_by_any_part_that_fits_no_other(config: Settings) -> None:
     assert history.find(config, name(4)) == history.find(config, "-00000004") == name(4)
     assert history.find(config, "last") == name(5)
-    with pytest.raises(LoopError, match="5 cycles fit, such as .*; give more of the one you mean"):
+    with pytest.raises(LoopError, match=r"5 cycles fit, such as .*; give more of the one you mean"):
         history.find(config, "20260101")
     for unknown in ("none", "", "../../etc/passwd", "\x1b[2J"):
-        with pytest.raises(LoopError, match="no cycle is called so; ansible-playbook .*cycles"):
+        with pytest.raises(LoopError, match=r"no cycle is called so; ansible-playbook .*cycles"):
             history.find(config, unknown)
 
 
@@ -111,19 +111,7 @@ def test_a_host_without_cycles_has_none(tmp_path: Path) -> None:
 def test_the_table_fits_a_terminal_and_cuts_no_link(config: Settings) -> None:
     records.write(config.cycles_dir, record(6, "needs_triage", detail="two\nlines " + "long " * 100))
     lines = history.table(history.select(config))
-    assert lines[0].split() == [
-        "WHEN",
-        "(UTC)",
-        "CYCLE",
-        "OUTCOME",
-        "TOOK",
-        "USD",
-        "ISSUE",
-        "PULL",
-        "REQUEST,",
-        "OR",
-        "WHY",
-    ]
+    assert " ".join(lines[0].split()) == "WHEN (UTC) CYCLE OUTCOME TOOK USD ISSUE PULL REQUEST, OR WHY"
     assert lines[1].startswith("2026-01-01 00:06  00000006  needs_triage  1 min 1 s  0.25  one#6")
     assert "two lines long" in lines[1] and lines[1].endswith("...")
     assert all(len(line) <= history.WIDTH or line.endswith(URL) for line in lines)
@@ -142,8 +130,9 @@ def told(config: Settings, number: int) -> str:
 
 
 def test_one_in_words(config: Settings) -> None:
+    refused = {"allowed": False, "reason": "src/x.py: outside", "kept": "k1"}
     pushes = [
-        {"repo": "acme/one", "branch": "b", "new": "1" * 40, "allowed": False, "reason": "src/x.py: outside", "kept": "k1"},
+        {"repo": "acme/one", "branch": "b", "new": "1" * 40, **refused},
         {"repo": "acme/one", "branch": "b", "new": "2" * 40, "allowed": True, "seconds": 0.3},
     ]  # fmt: skip
     held = [{"repo": "acme/one", "number": 9, "why": "its pull request is open"}]
@@ -156,13 +145,13 @@ def test_one_in_words(config: Settings) -> None:
     Path(config.runs_dir, name(4)).mkdir()
     text = told(config, 4)
     for part in (
-        f"Cycle {name(4)}: published", "2026-01-01T00:04:00Z, took 1 min 1 s, started by timer", "acme/one#4: Title 4", URL,
-        "5" * 40 + ", backend pi", "pi, started 1 times", "0.2500 USD", "1 of 2 that day",
+        f"Cycle {name(4)}: published", "2026-01-01T00:04:00Z, took 1 min 1 s, started by timer", URL,
+        "acme/one#4: Title 4", "5" * 40 + ", backend pi", "pi, started 1 times", "0.2500 USD", "1 of 2 that day",
         "acme/one b 111111111111, refused: src/x.py: outside", "the gateway keeps it as k1",
-        "acme/one b 222222222222, let through (0.3 s)", "acme/one#9: its pull request is open", "x.example:443 was refused",
-        "2 files, 2.9 KiB", "transcript   run/handoff/x.pi.transcript.txt (2.0 KiB)",
-        f"sudo /lib/loop/loop enter {name(4)}", f"-e what={name(4)} -e to=BRANCH", "the last 40 of 100 lines; all of it: ",
-        f"-e cycle={name(4)} -e fetch=DIR", "    line 60\n", "    line 99",
+        "acme/one b 222222222222, let through (0.3 s)", "acme/one#9: its pull request is open",
+        "x.example:443 was refused", "2 files, 2.9 KiB", "transcript   run/handoff/x.pi.transcript.txt (2.0 KiB)",
+        f"sudo /lib/loop/loop enter {name(4)}", f"-e what={name(4)} -e to=BRANCH",
+        "the last 40 of 100 lines; all of it: ", f"-e cycle={name(4)} -e fetch=DIR", "    line 60\n", "    line 99",
     ):  # fmt: skip
         assert part in text, (part, text)
     assert "line 59\n" not in text
