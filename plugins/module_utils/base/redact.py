@@ -14,6 +14,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Iterable
+from typing import Any
 
 HIDDEN = "***"
 SHORTEST = 8  # letters of a value; what is shorter stands in any text by chance
@@ -44,6 +45,14 @@ class Redactor:
         for form in self._forms:
             text = text.replace(form, HIDDEN)
         return _LOGIN.sub(f"://{HIDDEN}@", _KEY.sub(HIDDEN, _TOKEN.sub(HIDDEN, text)))
+
+    def everywhere(self, value: Any) -> Any:
+        """Plain data with every text in it without secrets."""
+        if isinstance(value, dict):
+            return {key: self.everywhere(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.everywhere(inner) for inner in value]
+        return self(value) if isinstance(value, str) else value
 
 
 def _forms(value: str) -> set[str]:

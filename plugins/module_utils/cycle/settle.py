@@ -17,6 +17,7 @@ from ..base import untrusted
 from ..base.clock import age_of, moment_of
 from ..base.errors import LoopError
 from ..base.journal import say
+from ..base.redact import Redactor
 from ..base.sizes import limits_of
 from ..base.untrusted import show
 from ..cell import archive, budget, cells, egress, memory, pristine, records
@@ -47,8 +48,8 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         with cells.alone(config):
             ours = [one for one in records.read(config.cycles_dir) if one.get("invocation_id") == invocation]
             running = [one for one in ours if one.get("outcome") == records.RUNNING]
-            ended = [_settle(config, record) for record in running]
             redact = handover.redactor(config)
+            ended = [_settle(config, record, redact) for record in running]
             for record in ours:
                 archive.keep_files(config, record, redact)
             retention(config)
@@ -70,7 +71,7 @@ def close_gateway(config: Settings) -> None:
         say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
 
 
-def _settle(config: Settings, record: Json) -> Json:
+def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     cell = Cell(f"{config.runs_dir}/{record['cycle']}")
     try:
         manifest = cells.manifest_of(cell)
@@ -84,8 +85,9 @@ def _settle(config: Settings, record: Json) -> Json:
     outcome, detail = against_record(outcome, detail, claim, story)
     backend = backend_of(cell, story)
     outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
-    record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
-    record = {**records.ended(record, outcome, detail), **told_by(story)}
+    told = {key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim}
+    record.update(redact.everywhere(told))  # many may read a record
+    record = {**records.ended(record, outcome, redact(detail)), **told_by(story)}
     record.update(agents=manifest.agents, programs=list(manifest.programs), backend=backend)
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
@@ -100,7 +102,7 @@ def _settle(config: Settings, record: Json) -> Json:
         _remove(cell)
         record.pop("cell", None)
     else:
-        manifest = cells.close(cell, outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
+        manifest = cells.close(cell, outcome=outcome, detail=records.bounded(record["detail"]), issue=record["issue"])
         record["kept"] = manifest.is_kept
     record["numbers"] = numbers(config, record, claim, manifest)
     records.write(config.cycles_dir, record)

@@ -38,7 +38,7 @@ OURS = re.compile(
     r"|ENGINEERING_LOOP_(SETTINGS|GATEWAY)"
 )
 # What of the rest may be told: it says how something is reached or done, and lets nobody in.
-TOLD = re.compile(r"(?i).*_(id|mode|user|check|path|file|files|dir|bundle|certs?)")
+TOLD = re.compile(r"(?i).*_(id|mode|user|check|(api|base)_url|path|file|files|dir|bundle|certs?)")
 # What no loop host has a use for, and why.
 STRAY = {
     "GITHUB_ACTIONS": "the engine takes the host for a CI runner and refuses to run",

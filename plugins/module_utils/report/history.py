@@ -75,7 +75,9 @@ def _is(one: Json, wanted: Mapping[str, str]) -> bool:
 def find(config: Settings, what: str) -> str:
     """The id of the cycle that is called so, or of the one whose id has ``what`` in it; ``last`` is the newest."""
     ids = [name.removesuffix(".json") for name in records.names(config.cycles_dir)]
-    if what == NEWEST and ids:
+    if not ids:
+        raise LoopError(f"cycle={show(what)}: there was no cycle on this host yet, or none is kept")
+    if what == NEWEST:
         return ids[-1]
     fitting = [known for known in ids if known == what] or [known for known in ids if what and what in known]
     if len(fitting) == 1:

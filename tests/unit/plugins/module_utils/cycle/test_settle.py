@@ -482,6 +482,18 @@ def test_its_log_and_what_its_engine_wrote_are_kept_without_the_secrets_of_its_b
 
 
 @NEEDS_ROOT
+def test_what_an_engine_says_of_itself_holds_no_secret(host: Box) -> None:
+    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-0123456789\nODD=needs_triage\n"})
+    claim = {**PUBLISHED, "outcome": "needs_triage", "detail": "401 for sk-0123456789",
+             "report": {"notifications": [{"text": "sk-0123456789"}], "issue": None}}  # fmt: skip
+    cell = begun(host)
+    record = settled(host, claim, cell)
+    assert (record["outcome"], record["detail"]) == ("needs_triage", "401 for ***")
+    assert record["report"]["notifications"] == [{"text": "***"}]
+    assert cells.manifest_of(cell).detail == "401 for ***"
+
+
+@NEEDS_ROOT
 def test_one_that_was_refused_before_it_began_has_its_log_as_well(host: Box) -> None:
     record = {"cycle": NAME, "invocation_id": INVOCATION, "started": utc_now(), "outcome": "refused"}
     records.write(host.config["cycles_dir"], record)

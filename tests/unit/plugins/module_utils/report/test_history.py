@@ -104,7 +104,7 @@ def test_one_is_found_by_any_part_that_fits_no_other(config: Settings) -> None:
 def test_a_host_without_cycles_has_none(tmp_path: Path) -> None:
     empty = Settings({"cycles_dir": f"{tmp_path}/none"})
     assert history.select(empty) == [] and history.table([]) == ["No cycle fits."]
-    with pytest.raises(LoopError, match="no cycle is called so"):
+    with pytest.raises(LoopError, match="there was no cycle on this host yet"):
         history.find(empty, "last")
 
 
