@@ -96,8 +96,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
             commands = {name: self._command(name, variables) for name in ("restore", "cycles")}
             lines = [f"{host}:", *history.words(found["cycle"], **commands)]
         if "fetched" in found:
-            verb = "would be brought" if self._task.check_mode else "is here"
-            lines += ["", *(f"{verb}: {path}" for path in found["fetched"])]
+            would = "would be brought" if self._task.check_mode else "are here"
+            lines += ["", f"{len(found['fetched'])} files {would}: {os.path.commonpath(found['fetched'])}"]
         display.display("\n".join(lines))
 
     def _command(self, name: str, variables: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ def _matches(config: Settings, record: Mapping[str, Any]) -> list[str]:
     invocation = str(record.get("invocation_id", ""))
     if not re.fullmatch(r"[0-9a-f]{32}", invocation):
         return []
-    since = moment_of(record["started"]).timestamp() - 1
+    since = moment_of(record["started"]).timestamp() - 5
     either = [f"_SYSTEMD_INVOCATION_ID={invocation}", f"INVOCATION_ID={invocation}"]
     either += [f"_SYSTEMD_UNIT={config.unit}{name}.service" for name in BESIDE]
     return [f"--since=@{since:.0f}", *" + ".join(either).split()]

@@ -88,6 +88,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     told = {key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim}
     record.update(redact.everywhere(told))  # many may read a record
     record = {**records.ended(record, outcome, redact(detail)), **told_by(story)}
+    record["issue"] = redact.everywhere(record["issue"])
     record.update(agents=manifest.agents, programs=list(manifest.programs), backend=backend)
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}

@@ -201,7 +201,7 @@ def words(one: Mapping[str, Any], *, restore: str = "", cycles: str = "") -> lis
     lines = [
         f"Cycle {ident}: {told['outcome']}",
         _said("began", f"{told['started']}, took {spoken(told['seconds'])}, started by {record.get('trigger', '?')}"),
-        _said("why", told["why"]) if told["why"] else "",
+        _said("detail", told["why"]) if told["why"] else "",
         _said("issue", issue),
         _said("pull request", told["pr_url"]) if told["pr_url"] else "",
         _said("engine", f"{told['engine']}, backend {record.get('backend') or 'not named'}"),

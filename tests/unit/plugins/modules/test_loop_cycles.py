@@ -55,12 +55,7 @@ def test_one_of_them(task: Callable[..., dict[str, Any]], etc: Path) -> None:
     assert answer["cycle"]["record"]["cycle"] == SECOND and "content" not in answer and "cycles" not in answer
     assert answer["cycle"]["log"] == {"kept": True, "lines": 2, "end": ["one", "two"]}
     content = task(loop_cycles, config=f"{etc}/loop.json", cycle=SECOND, content=True)["content"]
-    assert sorted(content) == [
-        "files/run/handoff/x.pi.transcript.txt",
-        "files/run/request.md",
-        "log.txt",
-        "record.json",
-    ]
+    assert sorted(content) == [*(f"files/{name}" for name in sorted(FILES)), "log.txt", "record.json"]
     assert base64.b64decode(content["log.txt"]) == b"one\ntwo\n"
     assert list(task(loop_cycles, config=f"{etc}/loop.json", cycle=FIRST, content=True)["content"]) == ["record.json"]
 
@@ -89,14 +84,8 @@ def test_what_it_is_asked_in_vain(
 
 def play(etc: Path, *words: str) -> tuple[int, str]:
     """The playbook on this machine; its exit status, and what it says."""
-    more = (
-        "-e",
-        f"engineering_loop_config_dir={etc}",
-        "-e",
-        "ansible_become=false",
-        "-e",
-        "engineering_loop_hosts=all",
-    )
+    given = {"engineering_loop_config_dir": etc, "ansible_become": "false", "engineering_loop_hosts": "all"}
+    more = [word for name, value in given.items() for word in ("-e", f"{name}={value}")]
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "a/host,", "-c", "local"]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{TOP}/.collections", "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
@@ -107,7 +96,8 @@ def play(etc: Path, *words: str) -> tuple[int, str]:
 
 
 def everything(directory: Path) -> dict[str, str]:
-    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_text(errors="replace") for path in files}
 
 
 def test_it_is_shown_in_lines(etc: Path) -> None:

@@ -169,7 +169,7 @@ def test_the_log_is_what_all_units_of_the_cycle_said(host: Box, journal: Callabl
     unit = host.config["unit"]
     assert sync == "--sync"
     assert words.endswith(
-        f"--since=@1769860799 _SYSTEMD_INVOCATION_ID={RECORD['invocation_id']}"
+        f"--since=@1769860795 _SYSTEMD_INVOCATION_ID={RECORD['invocation_id']}"
         f" + INVOCATION_ID={RECORD['invocation_id']} + _SYSTEMD_UNIT={unit}-watch.service"
         f" + _SYSTEMD_UNIT={unit}-gate.service + _SYSTEMD_UNIT={unit}-egress.service"
         f" + _SYSTEMD_UNIT={unit}-egress-proxy.service"

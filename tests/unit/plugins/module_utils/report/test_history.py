@@ -163,7 +163,7 @@ def test_what_is_missing_is_said(config: Settings) -> None:
     assert (
         f"journalctl INVOCATION_ID={2:032x}" in text
         and "cell         gone: " in text
-        and "why          it stopped" in text
+        and "detail       it stopped" in text
     )
     Path(config.cycles_dir, f"{name(2)}.tar.gz").write_bytes(b"garbage")
     assert f"problem      {config.cycles_dir}/{name(2)}.tar.gz cannot be read" in told(config, 2)
