@@ -137,16 +137,17 @@ def what_the_engine_has_is_its_own() -> None:
     """Temporary directories and IPC of the cycle itself; the agent has its own in there once more."""
     of_the_host = Path("/tmp/of-the-host")
     of_the_host.touch()
-    look = "touch /tmp/a /var/tmp/a /dev/shm/a && ls -A /tmp /var/tmp && readlink /proc/self/ns/ipc"
+    look = "touch /tmp/a /var/tmp/b /dev/shm/c && ls -A /tmp /var/tmp && readlink /proc/self/ns/ipc"
     try:
         with drop_in(f"ExecStartPre=/bin/sh -c '{look}'"):  # in the unit's sandbox, as the engine
             record = cycle("Describe temporary files")
+            entered = sh(LOOP, "enter", Path(record["cell"]).name, "--", "/bin/sh", "-c", look)
     finally:
         of_the_host.unlink()
-    said = journal(record)
-    must(record["outcome"] == "published", (record, said))
-    must("Read-only" not in said and of_the_host.name not in said, said)
-    must("ipc:[" in said and os.readlink("/proc/self/ns/ipc") not in said, said)
+    must(record["outcome"] == "published", record)
+    for said in (journal(record), entered.stdout + entered.stderr):
+        must("Read-only" not in said and of_the_host.name not in said, said)
+        must("/var/tmp:\nb\n" in said and "ipc:[" in said and os.readlink("/proc/self/ns/ipc") not in said, said)
 
 
 def an_agent_reaches_the_named_hosts_and_nothing_else() -> None:
