@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -132,6 +133,23 @@ def the_units_are_shut() -> None:
     must(debians.split() == ["masked", "inactive"], debians)
 
 
+def what_the_engine_has_is_its_own() -> None:
+    """Temporary directories and IPC of the cycle itself; the agent has its own in there once more."""
+    of_the_host = Path("/tmp/of-the-host")
+    of_the_host.touch()
+    look = "touch /tmp/a /var/tmp/b /dev/shm/c && ls -A /tmp /var/tmp && readlink /proc/self/ns/ipc"
+    try:
+        with drop_in(f"ExecStartPre=/bin/sh -c '{look}'"):  # in the unit's sandbox, as the engine
+            record = cycle("Describe temporary files")
+            entered = sh(LOOP, "enter", Path(record["cell"]).name, "--", "/bin/sh", "-c", look)
+    finally:
+        of_the_host.unlink()
+    must(record["outcome"] == "published", record)
+    for said in (journal(record), entered.stdout + entered.stderr):
+        must("Read-only" not in said and of_the_host.name not in said, said)
+        must("/var/tmp:\nb\n" in said and "ipc:[" in said and os.readlink("/proc/self/ns/ipc") not in said, said)
+
+
 def an_agent_reaches_the_named_hosts_and_nothing_else() -> None:
     with listening() as port:
         record, seen = looked("Look around", port, "crash")
@@ -215,6 +233,7 @@ def without_a_network_of_its_own_no_agent_is_paid() -> None:
 def named() -> None:
     ask("PATCH", f"{API}/repos/{REPO}/issues/235", {"state": "closed"})  # the canary's
     the_units_are_shut()
+    what_the_engine_has_is_its_own()
     an_agent_reaches_the_named_hosts_and_nothing_else()
     the_next_cycle_begins_with_nothing_of_it()
     a_gate_command_installs_a_package()

@@ -75,32 +75,63 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
     Raises LoopError where something in the way is a link or no directory, where ``path`` is no regular file, or
     where it has more than ``limit`` bytes. A file that grows meanwhile is read up to ``limit``.
     """
+    with _regular(path, top) as found:
+        if found is None:
+            return None
+        descriptor, size = found
+        if size > limit:
+            raise LoopError(f"{show(path)} has {size} bytes, more than the {limit} that are read")
+        return _piece(descriptor, 0, limit)
+
+
+def ends(path: str, top: str, limit: int) -> tuple[bytes, bytes, int] | None:
+    """As ``read``, but of a file of more than ``limit`` bytes its beginning and its end, half of that each.
+
+    Then how many bytes lie between the two. Nothing between them is looked at, so a file may be of any size.
+    """
+    with _regular(path, top) as found:
+        if found is None:
+            return None
+        descriptor, size = found
+        if size <= limit:
+            return _piece(descriptor, 0, limit), b"", 0
+        half = limit // 2
+        return _piece(descriptor, 0, half), _piece(descriptor, size - half, half), size - 2 * half
+
+
+@contextlib.contextmanager
+def _regular(path: str, top: str) -> Iterator[tuple[int, int] | None]:
+    """A descriptor of the regular file and its size; None where nothing stands at ``path``."""
     try:
         with opened(os.path.dirname(path), top) as directory:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             descriptor = os.open(os.path.basename(path), flags, dir_fd=directory)
     except FileNotFoundError:
-        return None
+        yield None
+        return
     except LoopError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        yield None
+        return
     except (OSError, ValueError) as error:
         raise LoopError(f"{show(path)} cannot be read: {getattr(error, 'strerror', 'no name')}") from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise LoopError(f"{show(path)} is no regular file")
-        if status.st_size > limit:
-            raise LoopError(f"{show(path)} has {status.st_size} bytes, more than the {limit} that are read")
-        content = b""
-        while len(content) < limit and (chunk := os.read(descriptor, limit - len(content))):
-            content += chunk
-        return content
+        yield descriptor, status.st_size
     except OSError as error:
         raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
+
+
+def _piece(descriptor: int, begin: int, limit: int) -> bytes:
+    content = b""
+    while len(content) < limit and (chunk := os.pread(descriptor, limit - len(content), begin + len(content))):
+        content += chunk
+    return content
 
 
 def parse(content: bytes, what: str, depth: int = MAX_DEPTH) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happened in each cycle: one JSON record under ``cycles_dir``, which is root's, the newest ones kept.
+"""What happened in each cycle: one JSON record under ``cycles_dir``, which is root's, kept by age and size.
 
 What the engine claims is in it as its ``report``, cleaned and cut to size; all else is what root saw.
 """
@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from typing import Any
 
-from ..base.clock import utc_now
+from ..base.clock import age_of, utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.untrusted import show
 from . import egress
 
-KEEP = 200
+NEWEST = 200  # how many are read where nobody says more
+MOST = 10_000  # that are kept, whatever their age and size
+# What stands beside a record: the log, and what the engine wrote for people.
+LOG, FILES = ".log", ".tar.gz"
+OURS = re.compile(r"(\d{8}T\d{6}Z-[0-9a-z]+)(\.json|\.log|\.tar\.gz)")
 RUNNING = "running"
 # What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
 MOCK = "mock"
@@ -52,15 +57,20 @@ def names(cycles_dir: str) -> list[str]:
     return sorted(name for name in found if name.endswith(".json") and name[0].isdigit())
 
 
-def read(cycles_dir: str, last: int = KEEP) -> list[dict[str, Any]]:
+def read(cycles_dir: str, last: int = NEWEST) -> list[dict[str, Any]]:
     """The newest ``last`` records, oldest first. A file that is no record is passed over."""
-    found = []
-    for name in names(cycles_dir)[-last:] if last > 0 else []:
-        with contextlib.suppress(LoopError, ValueError, RecursionError):
-            record = json.loads(read_bytes(f"{cycles_dir}/{name}", 4 * MAX_BYTES) or b"null")
-            if isinstance(record, dict) and record.get("cycle") == name.removesuffix(".json"):
-                found.append(record)
-    return found
+    known = names(cycles_dir)[-last:] if last > 0 else []
+    found = (one(cycles_dir, name.removesuffix(".json")) for name in known)
+    return [record for record in found if record is not None]
+
+
+def one(cycles_dir: str, cycle: str) -> dict[str, Any] | None:
+    """The record of that cycle; None where what stands there is none."""
+    with contextlib.suppress(LoopError, ValueError, RecursionError):
+        record = json.loads(read_bytes(f"{cycles_dir}/{cycle}.json", 4 * MAX_BYTES) or b"null")
+        if isinstance(record, dict) and record.get("cycle") == cycle:
+            return record
+    return None
 
 
 def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
@@ -94,12 +104,43 @@ def fitting(record: dict[str, Any], limit: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def write(cycles_dir: str, record: dict[str, Any]) -> None:
-    """Write or replace a record; its ``cycle`` names the file. The oldest beyond ``KEEP`` go."""
+    """Write or replace a record; its ``cycle`` names the file."""
     content = json.dumps(fitting(record), indent=2, sort_keys=True) + "\n"
     write_atomic(f"{cycles_dir}/{record['cycle']}.json", content.encode(), mode=0o644)
-    for name in names(cycles_dir)[:-KEEP]:
-        with contextlib.suppress(OSError):
-            os.unlink(f"{cycles_dir}/{name}")
+
+
+def retire(cycles_dir: str, age: float | None, size: float | None, most: int = MOST) -> list[str]:
+    """Let records go that are older than ``age`` seconds or not among the newest ``most``, and what stands beside them.
+
+    While all of it is larger than ``size`` bytes the oldest logs and files go, and then the oldest records. The newest
+    cycle stays whole. Returns the names of what went.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for name in sorted(os.listdir(cycles_dir)):
+        if ours := OURS.fullmatch(name):
+            with contextlib.suppress(FileNotFoundError):
+                found.setdefault(ours[1], {})[name] = os.lstat(f"{cycles_dir}/{name}").st_size
+    cycles = sorted(found)
+    old = [cycle for cycle in cycles if age is not None and age_of(cycle) > age]
+    going = {*cycles[:-most], *old, *(cycle for cycle in cycles if f"{cycle}.json" not in found[cycle])}
+    gone = [name for cycle in cycles[:-1] if cycle in going for name in found[cycle]]
+    rest = [cycle for cycle in cycles[:-1] if cycle not in going]
+    sizes = {name: length for parts in found.values() for name, length in parts.items() if name not in gone}
+    total = sum(sizes.values())
+    beside = [name for cycle in rest for name in found[cycle] if not name.endswith(".json")]
+    for name in (*beside, *(f"{cycle}.json" for cycle in rest)):
+        if size is not None and total > size:
+            total -= sizes[name]
+            gone.append(name)
+    return [name for name in gone if _unlinked(f"{cycles_dir}/{name}")]
+
+
+def _unlinked(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
 
 
 def running(cycles_dir: str) -> list[dict[str, Any]]:

@@ -187,6 +187,8 @@ NOT_THE_SANDBOX = re.compile(
     r"Exec\w*|Type|SuccessExitStatus|RuntimeDirectory\w*|Timeout\w+|KillMode|SyslogIdentifier|WorkingDirectory"
     r"|Environment\w*|LogRateLimit\w+|Standard\w+|Restart\w*|User|Group|ReadWritePaths|UMask"
 )
+# What is a property of another name where a unit is not read from a file: the old one knows yes and no alone.
+ON_THE_BUS = {"PrivateTmp=disconnected": "PrivateTmpEx=disconnected"}
 
 
 def properties(unit_text: str) -> list[str]:
@@ -199,5 +201,5 @@ def properties(unit_text: str) -> list[str]:
         elif section == "[Service]" and line and not line.startswith(("#", ";")):
             key, _equals, value = line.partition("=")
             if not NOT_THE_SANDBOX.fullmatch(key):
-                options += ["-p", f"{key}={value}"]
+                options += ["-p", ON_THE_BUS.get(line, f"{key}={value}")]
     return options

@@ -17,9 +17,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..base import documents
+from ..base import documents, wire
 from ..base.errors import LoopError
-from ..base.files import inside, read_bytes
+from ..base.files import inside, read_bytes, write_atomic
+from ..base.redact import Redactor
+from ..cell import cells
 from ..forge import tokens
 from ..host import secrets_file
 from ..host.renderers import renderers_of
@@ -27,10 +29,13 @@ from ..host.settings import Settings
 from ..host.users import account, as_user
 
 NAME = "handover.json"
+REMEMBERED = "secrets.json"
 OWN_POLICY = "configs/loop/model-policy.production.yml"  # of a release
 MODEL_POLICY, TRACE = "HYRULE_MODEL_POLICY_FILE", "HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"
 # Variables whose value is the place of something that is to be read.
 PLACES = re.compile(r"(?i)(.*_)?(file|files|path|dir|bundle|certs?|cainfo|capath)")
+# What a file for the home calls its secrets, where it is JSON.
+SECRET = re.compile(r"(?i).*(key|token|secret|password|refresh|access)")
 # Of the host nothing below these is in a cycle, beside what is the cycle's own, nor in the gateway.
 NOT_THERE = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 
@@ -260,3 +265,47 @@ def take(config: Settings) -> Handover:
         raise LoopError(f"a cycle gets its secrets from its unit: start it with systemctl start {config.unit}")
     os.unlink(path)
     return documents.load(Handover, content)
+
+
+# --- afterwards -------------------------------------------------------------------------------
+
+
+def _remembered(config: Settings) -> str:
+    """A file in the watch's runtime directory: in memory, root's, and gone with the watch."""
+    return f"{os.path.dirname(wire.place(config.unit))}/{REMEMBERED}"
+
+
+def remember(config: Settings, environment: Mapping[str, str]) -> None:
+    """As root, before a cycle: what must not be in its log. When it ends, the secrets may be others already."""
+    with contextlib.suppress(LoopError):  # no watch, no directory: such a cycle is refused
+        content = json.dumps(secrets_file.confidential(environment)).encode()
+        write_atomic(_remembered(config), content, mode=0o600)
+
+
+def redactor(config: Settings) -> Redactor:
+    """What takes the secrets of the cycle that ends out of a text: those of its beginning, and those of now."""
+    values: list[str] = []
+    with contextlib.suppress(LoopError, ValueError, TypeError):
+        values += map(str, json.loads(read_bytes(_remembered(config)) or b"[]"))
+    with contextlib.suppress(LoopError, OSError):
+        values += secrets_file.confidential(secrets_file.read(config.env_file))
+    for wanted in config.home_files:
+        with contextlib.suppress(LoopError, ValueError, RecursionError):
+            values += _secrets_in(json.loads(cells.home_file(wanted)))
+    return Redactor(values)
+
+
+def forget(config: Settings) -> None:
+    """As root, when all of a cycle is kept."""
+    with contextlib.suppress(OSError):
+        os.unlink(_remembered(config))
+
+
+def _secrets_in(value: Any, name: str = "") -> list[str]:
+    """The texts that a document calls a secret. The name of a variable, which stands for one, is none."""
+    if isinstance(value, dict):
+        return [one for key, inner in value.items() for one in _secrets_in(inner, str(key))]
+    if isinstance(value, list):
+        return [one for inner in value for one in _secrets_in(inner, name)]
+    is_secret = isinstance(value, str) and SECRET.fullmatch(name) and not re.fullmatch(r"[A-Z][A-Z0-9_]*", value)
+    return [value] if is_secret else []

@@ -21,7 +21,7 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import attempts, budget, cells, records
+from ..cell import archive, attempts, budget, cells, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
@@ -112,6 +112,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     if used_up:
         raise OverBudget(used_up)
     environment = handover.secrets(config)
+    handover.remember(config, environment)
     check_host(config)
     check_upstream(config, environment)
     given = handover.for_cycle(config, environment)
@@ -168,6 +169,9 @@ def close_what_was_cut_off(config: Settings, ours: str) -> None:
             tried = {"cycle": str(record["cycle"]), "outcome": "interrupted", "cost_usd": 0.0}
             ended["attempt"] = attempted.account(config, story, tried)
             records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
+            redact = handover.redactor(config)
+            archive.keep_files(config, record, redact)
+            archive.keep_log(config, record, redact)
 
 
 # --- looking ------------------------------------------------------------------------------------

@@ -17,15 +17,16 @@ from ..base import untrusted
 from ..base.clock import age_of, moment_of
 from ..base.errors import LoopError
 from ..base.journal import say
+from ..base.redact import Redactor
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import budget, cells, egress, memory, pristine, records
+from ..cell import archive, budget, cells, egress, memory, pristine, records
 from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
-from . import attempted
+from . import attempted, handover
 
 Json: TypeAlias = dict[str, Any]
 
@@ -45,10 +46,17 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         config = settings.load(config_path)
         close_gateway(config)
         with cells.alone(config):
-            running = [one for one in records.running(config.cycles_dir) if one.get("invocation_id") == invocation]
-            ended = [_settle(config, record) for record in running]
+            ours = [one for one in records.read(config.cycles_dir) if one.get("invocation_id") == invocation]
+            running = [one for one in ours if one.get("outcome") == records.RUNNING]
+            redact = handover.redactor(config)
+            ended = [_settle(config, record, redact) for record in running]
+            for record in ours:
+                archive.keep_files(config, record, redact)
             retention(config)
         attempted.tell(config)
+        for record in ours:
+            archive.keep_log(config, record, redact)  # with what was said here
+        handover.forget(config)
     except LoopError as error:
         say(f"the cycle was not settled: {error}\n")
         return 1
@@ -64,7 +72,7 @@ def close_gateway(config: Settings) -> None:
         say("a push is still on its way to the forge: what comes of it is told by the next cycle\n")
 
 
-def _settle(config: Settings, record: Json) -> Json:
+def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     cell = Cell(f"{config.runs_dir}/{record['cycle']}")
     try:
         manifest = cells.manifest_of(cell)
@@ -78,8 +86,10 @@ def _settle(config: Settings, record: Json) -> Json:
     outcome, detail = against_record(outcome, detail, claim, story)
     backend = backend_of(cell, story)
     outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
-    record.update({key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim})
-    record = {**records.ended(record, outcome, detail), **told_by(story)}
+    told = {key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim}
+    record.update(redact.everywhere(told))  # many may read a record
+    record = {**records.ended(record, outcome, redact(detail)), **told_by(story)}
+    record["issue"] = redact.everywhere(record["issue"])
     record.update(agents=manifest.agents, programs=list(manifest.programs), backend=backend)
     record["seconds"] = _seconds_since(record["started"])
     record["network"] = {"refused": egress.refused(config, record["started"]), "open": show(claim.get("network", ""))}
@@ -97,7 +107,7 @@ def _settle(config: Settings, record: Json) -> Json:
         _remove(cell)
         record.pop("cell", None)
     else:
-        manifest = cells.close(cell, outcome=outcome, detail=records.bounded(detail), issue=record["issue"])
+        manifest = cells.close(cell, outcome=outcome, detail=records.bounded(record["detail"]), issue=record["issue"])
         record["kept"] = manifest.is_kept
     record["numbers"] = numbers(config, record, claim, manifest)
     records.write(config.cycles_dir, record)
@@ -263,6 +273,10 @@ def retention(config: Settings) -> None:
     borrowers = [cell.id for cell, manifest in cells.listing(config.runs_dir) if manifest.kind != "adopted"]
     borrowers += [one["id"] for one in kept_pushes.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
+    kept = limits_of(config.cycles_keep)
+    gone_records = records.retire(config.cycles_dir, kept["age"], kept["size"])
+    if gone_records:
+        say(f"{len(gone_records)} files of earlier cycles in {config.cycles_dir} kept long enough, let go\n")
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):
         say(f"{name} in {config.pristine_dir}, which was damaged, let go: nothing borrows from it any more\n")
 

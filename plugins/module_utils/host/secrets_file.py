@@ -37,6 +37,8 @@ OURS = re.compile(
     r"|GITHUB_\w+|HYRULE_(POLICY_FILE|HANDOFF_DIR|MEMORY_DIR|WORKSPACE_ROOT)"
     r"|ENGINEERING_LOOP_(SETTINGS|GATEWAY)"
 )
+# What of the rest may be told: it says how something is reached or done, and lets nobody in.
+TOLD = re.compile(r"(?i).*_(id|mode|user|check|(api|base)_url|path|file|files|dir|bundle|certs?)")
 # What no loop host has a use for, and why.
 STRAY = {
     "GITHUB_ACTIONS": "the engine takes the host for a CI runner and refuses to run",
@@ -126,6 +128,12 @@ def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
 def network(environment: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that say how the network is reached."""
     return {name: value for name, value in environment.items() if NETWORK.fullmatch(name)}
+
+
+def confidential(environment: Mapping[str, str]) -> list[str]:
+    """The values that nobody but the loop should read: all but paths, ids and how the network is reached."""
+    kept = {name: value for name, value in environment.items() if not (NETWORK.fullmatch(name) or TOLD.fullmatch(name))}
+    return sorted({value for value in kept.values() if not value.startswith("/")})
 
 
 def refused(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -56,6 +56,7 @@ class Settings(Mapping[str, Any]):
     cell_max_size: str
     cell_max_files: int
     quarantine_keep: dict[str, Any]
+    cycles_keep: dict[str, Any]
     min_free: str
     git_url: str
     api_url: str

@@ -62,6 +62,9 @@ match sys.argv[1:]:
     case ["status", *words]:
         from engineering_loop_core.report.command import main
         words = [{config!r}, *words]
+    case ["cycles", *words] if len(words) <= 1:
+        from engineering_loop_core.report.history import main
+        words = [{config!r}, *words]
     case ["enter", *words]:
         from engineering_loop_core.cycle.enter import main
         words = [{config!r}, *words]
@@ -78,7 +81,7 @@ match sys.argv[1:]:
     case ["gateway", *words] if len(words) <= 1:
         from engineering_loop_core.gateway.server import main
     case _:
-        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]")
+        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n       loop cycles [ID]")
 sys.exit(main(*words))
 """
 

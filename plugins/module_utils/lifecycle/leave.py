@@ -345,7 +345,7 @@ def _made(path: str, config: Settings) -> bool:
     if path in [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
         return _exists(grp.getgrnam, config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
     if path == config.cycles_dir:
-        return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.json(\.new)?", name) for name in names)
+        return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.(json|log|tar\.gz)(\.new)?", name) for name in names)
     # Cells, and what an older layout has left closed.
     return any(adopt.OURS_IN_RUNS.fullmatch(name) for name in names if name != "lost+found")
 

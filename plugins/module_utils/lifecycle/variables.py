@@ -102,8 +102,8 @@ SHAPES = {
     ),
     **dict.fromkeys(("cell_max_size", "min_free"), SIZE),
     "quarantine_min_age": TIME,
-    "quarantine_max_age": TIME.empty(),
-    "quarantine_max_size": SIZE.empty(),
+    **dict.fromkeys(("quarantine_max_age", "cycles_max_age"), TIME.empty()),
+    **dict.fromkeys(("quarantine_max_size", "cycles_max_size"), SIZE.empty()),
     "canary_max_age": Shape(r"[1-9]\d{0,8}[smhdw]", "a time such as 90d").empty(),
     "timer_on_calendar": Shape(r".*\S.*", "a time as OnCalendar= of systemd has it, such as hourly"),
 }

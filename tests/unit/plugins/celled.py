@@ -243,6 +243,7 @@ def box() -> Iterator[Box]:
                 "cell_max_size": "20G",
                 "cell_max_files": 1_000_000,
                 "quarantine_keep": {"age": "36500d", "size": "10G", "min_age": "7d"},
+                "cycles_keep": {"age": "90d", "size": "500M"},
                 "min_free": "1M",
                 "git_url": "https://forge.example",
                 "api_url": "https://forge.example/api",

@@ -234,6 +234,7 @@ def deployed(top: Path, forge: Running) -> Host:
             "cell_max_size": "20G",
             "cell_max_files": 1_000_000,
             "quarantine_keep": {"age": "90d", "size": "10G", "min_age": "7d"},
+            "cycles_keep": {"age": "90d", "size": "500M"},
             "min_free": "1M",
             "git_url": forge.url,
             "api_url": forge.api_url,

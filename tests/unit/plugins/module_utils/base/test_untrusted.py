@@ -54,6 +54,26 @@ def test_a_bound_is_a_bound(top: Path) -> None:
         read(top)
 
 
+def test_of_a_large_one_both_ends_are_read_and_nothing_between(top: Path) -> None:
+    path = top / "a/b/file"
+    assert untrusted.ends(str(path), str(top), 7) == (b"content", b"", 0)
+    assert untrusted.ends(str(path), str(top), 4) == (b"co", b"nt", 3)
+    assert untrusted.ends(f"{top}/a/b/none", str(top), 4) is None
+    with path.open("r+b") as hole:
+        hole.truncate(10**12)
+        hole.seek(10**12 - 3)
+        hole.write(b"end")
+    began = time.monotonic()
+    assert untrusted.ends(str(path), str(top), 6) == (b"con", b"end", 10**12 - 6)
+    assert time.monotonic() - began < 2
+    path.unlink()
+    for make, told in ((os.mkfifo, "no regular file"), (lambda at: os.symlink("/etc/passwd", at), "cannot be read")):
+        make(str(path))
+        with pytest.raises(LoopError, match=told):
+            untrusted.ends(str(path), str(top), 6)
+        path.unlink()
+
+
 def test_one_that_grows_meanwhile_is_read_up_to_the_bound(top: Path) -> None:
     path = top / "a/b/file"
     path.write_bytes(b"")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import records
 
@@ -74,11 +75,61 @@ def test_what_nobody_ended_is_found(tmp_path: Path) -> None:
     assert records.read(str(tmp_path)) == [record(1, "published"), closed]
 
 
-def test_the_oldest_go(tmp_path: Path) -> None:
-    (tmp_path / "20250101T000000Z-a.json").mkdir()  # cannot be removed like a file, and must stop nobody
-    write(tmp_path, *range(1, records.KEEP + 4))
-    assert cycles(tmp_path) == list(range(4, records.KEEP + 4))
+def test_the_oldest_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path, *range(1, records.NEWEST + 4))
+    assert cycles(tmp_path) == list(range(4, records.NEWEST + 4))
     assert records.running(str(tmp_path / "none")) == []
+
+
+# --- how long they are kept
+
+
+def kept(directory: Path) -> list[str]:
+    """What is left, in short: the number of a cycle and what of it."""
+    return sorted(f"{int(path.name[9:15])}{path.name[25:]}" for path in directory.iterdir() if path.name[0] == "2")
+
+
+def full(directory: Path, *numbers: int, size: int = 1000) -> None:
+    for number in numbers:
+        name = record(number)["cycle"]
+        for suffix in (".json", records.LOG, records.FILES):
+            (directory / f"{name}{suffix}").write_bytes(b"x" * size)
+
+
+def test_what_is_older_than_its_time_goes_but_for_the_last_one(tmp_path: Path) -> None:
+    full(tmp_path, 1, 2)
+    fresh = f"{stamp()}-0000000a"
+    (tmp_path / f"{fresh}.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("a person's")
+    assert records.retire(str(tmp_path), 36500 * 86400.0, None) == []
+    gone = records.retire(str(tmp_path), 86400.0, None)
+    assert len(gone) == 6 and sorted(os.listdir(tmp_path)) == [f"{fresh}.json", "notes.txt"]
+    (tmp_path / f"{fresh}.json").unlink()
+    full(tmp_path, 3)
+    assert records.retire(str(tmp_path), 0.0, 0.0) == []
+    assert kept(tmp_path) == ["3.json", "3.log", "3.tar.gz"]
+
+
+def test_for_size_logs_go_before_records_and_the_oldest_before_others(tmp_path: Path) -> None:
+    full(tmp_path, 1, 2, 3)  # 9000 bytes
+    assert records.retire(str(tmp_path), None, 9000.0) == []
+    assert records.retire(str(tmp_path), None, 8000.0) == [f"{record(1)['cycle']}.log"]
+    records.retire(str(tmp_path), None, 5500.0)
+    assert kept(tmp_path) == ["1.json", "2.json", "3.json", "3.log", "3.tar.gz"]
+    records.retire(str(tmp_path), None, 4000.0)
+    assert kept(tmp_path) == ["2.json", "3.json", "3.log", "3.tar.gz"]
+    records.retire(str(tmp_path), None, 0.0)
+    assert kept(tmp_path) == ["3.json", "3.log", "3.tar.gz"]
+
+
+def test_their_number_is_bounded_and_what_lost_its_record_goes(tmp_path: Path) -> None:
+    full(tmp_path, 1, 2, 3)
+    (tmp_path / f"{record(2)['cycle']}.json").unlink()
+    (tmp_path / "20250101T000000Z-a.json").mkdir()  # cannot be removed like a file, and must stop nobody
+    gone = records.retire(str(tmp_path), None, None)
+    assert sorted(gone) == [f"{record(2)['cycle']}.log", f"{record(2)['cycle']}.tar.gz"]
+    assert len(records.retire(str(tmp_path), None, None, most=1)) == 3
+    assert kept(tmp_path) == ["0", "3.json", "3.log", "3.tar.gz"]
 
 
 def test_a_directory_that_is_none_is_one_line(tmp_path: Path) -> None:

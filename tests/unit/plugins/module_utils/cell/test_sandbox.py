@@ -254,6 +254,7 @@ def test_the_units_sandbox_is_a_persons() -> None:
     # /etc/systemd/system/u.service.d/x.conf
     [Service]
     MemoryMax=4G
+    PrivateTmp=disconnected
     [Install]
     ProtectHome=no
     """
@@ -261,6 +262,7 @@ def test_the_units_sandbox_is_a_persons() -> None:
         "-p", "ProtectSystem=strict", "-p", "TemporaryFileSystem=/run:ro,mode=0755",
         "-p", "SystemCallFilter=@system-service",
         "-p", "SystemCallFilter=~@privileged", "-p", "CapabilityBoundingSet=", "-p", "MemoryMax=4G",
+        "-p", "PrivateTmpEx=disconnected",
     ]  # fmt: skip
     assert sandbox.properties("") == []
 

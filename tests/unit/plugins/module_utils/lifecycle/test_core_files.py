@@ -55,13 +55,14 @@ def test_it_is_installed_once_and_runs(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (4, "")
     assert done.stdout.startswith(f"cycle refused: {tmp_path}/none.json is missing: this host was not deployed yet")
     for wrong in (
-        (), ("heal",), ("alone",), *((name, "a", "b") for name in ("cycle", "prepare", "settle", "watch")),
+        (), ("heal",), ("alone",), *((name, "a", "b") for name in ("cycle", "cycles", "prepare", "settle", "watch")),
         ("inside", "a"), ("worktrees",), ("pack", "a", "b"), ("gateway", "a", "b"), ("access", "a", "b"),
     ):  # fmt: skip
         assert launch(*wrong).returncode == 1
         assert launch(*wrong).stderr.startswith("usage: loop enter [--as-engine] CELL [-- COMMAND...]")
     assert launch("enter").returncode == 2
     assert launch("enter").stderr == "usage: loop enter [--as-engine] CELL [-- COMMAND...]\n"
+    assert launch("cycles").stderr.startswith("loop: /etc/engineering-loop/loop.json is missing: ")
     done = launch("enter", "20260131")
     assert (done.returncode, done.stderr[:44]) == (1, "loop: /etc/engineering-loop/loop.json is mis")
     assert launch("settle", f"{tmp_path}/none.json").returncode == 1

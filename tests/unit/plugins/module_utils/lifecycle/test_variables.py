@@ -80,9 +80,8 @@ BORNE = {
     "dict": {"serial", "bump_checks", "environment"},
     "empty": {
         "allowed_signers", "keyring", "lock_sha256", "wheels", "github_app_id", "github_app_installation_id",
-        "metrics_dir", "notify_file",
-        "quarantine_max_age", "quarantine_max_size", "canary_max_age", "canary.identity",
-        "workspace_repositories.dest", "workspace_repositories.version",
+        "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
+        "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
     } | FREE - {"git_user_name", "git_user_email", "timer_on_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
     "foreign": FREE | IN_HOME | {"repo", "allowed_branches[]", "workspace_repositories.version"},
