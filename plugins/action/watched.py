@@ -6,9 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.as215932.engineering_loop.plugins.plugin_utils.watch import watched
+
+SPEC = {
+    "module": {"type": "str", "required": True},
+    "args": {"type": "dict", "default": {}},
+    "look": {"type": "str", "default": ""},
+}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have no types
@@ -19,11 +24,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         result: dict[str, Any] = super().run(tmp, task_vars)
         module, args, look = self._task.action, dict(self._task.args), ""
         if module.rpartition(".")[2] == "watched":
-            if not isinstance(args.get("module"), str) or not isinstance(args.get("args", {}), dict):
-                raise AnsibleActionFail("watched needs `module`, the name of one, and may have `args`, a dictionary")
-            if unknown := sorted(set(args) - {"module", "args", "look"}):
-                raise AnsibleActionFail(f"watched knows no {', '.join(unknown)}: it has module, args and look")
-            module, args, look = args["module"], args.get("args") or {}, args.get("look") or ""
+            _valid, given = self.validate_argument_spec(SPEC)
+            module, args, look = given["module"], given["args"], given["look"]
         background = bool(self._task.async_val) and not self._connection.has_native_async
         options = {"module_name": module, "module_args": args, "task_vars": task_vars, "wrap_async": background}
         if background:  # whoever sends it there follows it

@@ -114,9 +114,9 @@ def test_a_module_of_ours_says_what_it_waits_for_and_leaves_nothing(tmp_path: Pa
 
 def test_what_it_is_told_wrongly_is_one_error(tmp_path: Path) -> None:
     for options, told in (
-        ({"args": {"cmd": "true"}}, "watched needs `module`, the name of one"),
-        ({"module": COMMAND, "args": "true"}, "may have `args`, a dictionary"),
-        ({"module": COMMAND, "cmd": "true"}, "watched knows no cmd: it has module, args and look"),
+        ({"args": {"cmd": "true"}}, "missing required arguments: module"),
+        ({"module": COMMAND, "args": "true"}, "unable to convert to dict"),
+        ({"module": COMMAND, "cmd": "true"}, "Unsupported parameters"),
     ):
         done = played(tmp_path, [{WATCHED: options}])
         assert done.status == 2 and told in done.text, done.text
