@@ -138,3 +138,8 @@ def test_in_the_background_it_is_followed_by_whoever_sent_it_there(tmp_path: Pat
     slow = {WATCHED: {"module": COMMAND, "args": {"cmd": "sleep 5"}}, "async": 60, "poll": 2}
     done = played(tmp_path, [{"name": "Take long", **slow}])
     assert done.status == 0 and "changed=1" in done.text and not done.told("Take long"), done.text
+
+
+def test_every_module_of_ours_is_shown_while_it_runs() -> None:
+    names = {kind: {path.name for path in (ROOT / "plugins" / kind).glob("*.py")} for kind in ("action", "modules")}
+    assert names["action"] == names["modules"]
