@@ -292,12 +292,11 @@ def prove(operator: Operator, host: Host, forge: Forge, sha: str, *playbook: str
     for pull in forge.pulls():
         if pull["number"] not in before:
             files = forge.ask("GET", f"/repos/{CANARY_REPO}/pulls/{pull['number']}/files")
-            found.append(
-                {"number": pull["number"], "draft": pull["draft"], "files": [item["filename"] for item in files]}
-            )
+            shown = {key: pull[key] for key in ("number", "draft", "html_url")}
+            found.append({**shown, "engine": sha, "files": [item["filename"] for item in files]})
     for pull in found:
         kind, files = "draft" if pull["draft"] else "READY", ", ".join(pull["files"])
-        tell(f"canary: issue #{CANARY_ISSUE} became {kind} PR #{pull['number']}: {files}")
+        tell(f"canary of {sha[:12]}: issue #{CANARY_ISSUE} became {kind} PR #{pull['number']}: {files}")
     state = timer(host)
     if not state["active"]:
         raise DemoError("the timer is not active after the canary")
@@ -413,6 +412,8 @@ def story(host: Host, forge: Forge, made: dict[str, Any]) -> dict[str, Any]:
         "engine": {"sha": second},
         "receipt": {"passed": first in json.dumps(proof), **proof},
         "draft_prs": drafts,
+        "proofs": [*drafts, *again],
+        "inventory": str(operator.directory / "inventory.yml"),
         "timer": timer(host),
         "crash": crashed,
         "bump": {
@@ -456,17 +457,22 @@ def docs_only(pulls: list[dict[str, Any]]) -> bool:
     )
 
 
-def table(summary: dict[str, Any]) -> str:
-    pull = summary["draft_prs"][0]
+def proof_of(pull: dict[str, Any]) -> str:
+    return f"{pull['engine'][:12]} by draft PR #{pull['number']}: {', '.join(pull['files'])}"
+
+
+def table(summary: dict[str, Any], keep: bool) -> str:
+    """The end of the story. Links are shown where the forge is left up, which has a page for each."""
     rows = [
         ("engine", summary["engine"]["sha"]),
-        ("canary", f"draft PR #{pull['number']}: {', '.join(pull['files'])}"),
+        *(("proof", proof_of(pull) + (f", {pull['html_url']}" if keep else "")) for pull in summary["proofs"]),
         ("timer", f"active, next {summary['timer']['next']}"),
         ("crash", f"cell {summary['crash']['cell']} kept, its work brought to {summary['crash']['kept_at']}"),
         ("bad", f"{summary['bad_rollout']['to'][:12]} with a misbehaving agent, went back by itself"),
         ("bump", f"{summary['bump']['from'][:12]} -> {summary['bump']['to'][:12]}, proven"),
         ("back", f"{summary['rollback']['from'][:12]} -> {summary['rollback']['to'][:12]}, by one command"),
         ("took", f"{summary['seconds']} s"),
+        ("hosts", f"{summary['inventory']}, which the playbooks were run with"),
     ]
     return "\n".join(f"  {name:<8}{value}" for name, value in rows)
 
@@ -488,11 +494,13 @@ def main() -> int:
                 tell(f"host up: {system[0]}, systemd says {system[1]}")
                 try:
                     summary = story(host, forge, made)
-                    print("\n" + table(summary) + "\n", flush=True)
+                    print("\n" + table(summary, keep) + "\n", flush=True)
                 finally:
                     if keep:
                         tell(f"left up: log in with  {shlex.join(host.command)}")
-                        tell(f"the forge is at {forge.url}; `make clean` takes both down")
+                        again = shlex.join(["-i", str(HOME / "inventory" / "inventory.yml")])
+                        tell(f"run a playbook on it:  ansible-playbook {again} playbooks/status.yml -l loop")
+                        tell(f"the forge is at {forge.url}, with a page for each link; `make clean` takes both down")
     except (DemoError, stage.StageError, loophost.HostError, requests.RequestException) as problem:
         print(f"\ndemo: {problem}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@
 
 A module is silent until it ends, and a cycle takes minutes. So the module runs in the
 background on the host, where a lost connection does not end it, and writes what happens to
-a file there; that file is read here and shown line by line.
+a file there; that file is read here and shown line by line, and while nothing is written, that it goes on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
-display = Display()
+from ansible_collections.as215932.engineering_loop.plugins.plugin_utils.watch import Watch, host_of, name_of
 
 PAUSE = 1.0  # between two looks at the host
 # Beyond the cycle's own time: what is asked of a slow forge before and after it.
@@ -34,20 +32,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        self._host = (task_vars or {}).get("inventory_hostname", "")
         if self._task.async_val:  # whoever sends it to the background follows it
             return self._module(task_vars, wrap_async=True)
-        told = self._ask(task_vars)
-        if self._task.check_mode or told.get("failed") or not told.get("changed"):
-            return told
-        # The task's own headline may come after its result, as with display_skipped_hosts=false.
-        self._say(f"{self._task.get_name()}: {told.get('reason', '')}")
-        progress = f"/run/loop-canary-{secrets.token_hex(8)}.log"
-        try:
-            return self._follow(self._begin(progress, task_vars), progress, task_vars)
-        finally:
-            with contextlib.suppress(AnsibleConnectionFailure):
-                self._shell("rm -f", progress)
+        with Watch(host_of(task_vars), name_of(self._task), quiet=bool(self._task.no_log)) as self._watch:
+            told = self._ask(task_vars)
+            if self._task.check_mode or told.get("failed") or not told.get("changed"):
+                return told
+            # The task's own headline may come after its result, as with display_skipped_hosts=false.
+            self._watch.say(f"{self._watch.name}: {told.get('reason', '')}")
+            progress = f"/run/loop-canary-{secrets.token_hex(8)}.log"
+            try:
+                return self._follow(self._begin(progress, task_vars), progress, task_vars)
+            finally:
+                with contextlib.suppress(AnsibleConnectionFailure):
+                    self._shell("rm -f", progress)
 
     def _module(self, task_vars: dict[str, Any] | None, wrap_async: bool = False, **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(
@@ -84,7 +82,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
                 status = self._job(job, "status", task_vars)
                 lines = self._lines(progress, shown)
                 for line in lines or ():
-                    self._say(line)
+                    self._watch.say(line)
                 shown += len(lines or ())
                 if status.get("finished"):
                     self._job(job, "cleanup", task_vars)
@@ -94,7 +92,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
                 there, lost = there or lines is not None, False
             except AnsibleConnectionFailure:
                 if not lost:
-                    self._say("the connection is lost; the canary goes on there, trying again")
+                    self._watch.say("the connection is lost; the canary goes on there, trying again")
                 lost = True
                 with contextlib.suppress(AnsibleConnectionFailure):
                     self._connection.reset()
@@ -123,7 +121,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
     def _shell(self, command: str, path: str) -> dict[str, Any]:
         done: dict[str, Any] = self._low_level_execute_command(f"{command} {self._connection._shell.quote(path)}")
         return done
-
-    def _say(self, line: str) -> None:
-        if not self._task.no_log:
-            display.display(f"{self._host} | {line}")

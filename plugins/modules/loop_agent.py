@@ -68,6 +68,7 @@ import os
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import progress
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
@@ -113,6 +114,7 @@ def main() -> None:
             # One that root installed and has started once is still the same. Before a first apply nobody can start it.
             startable = os.path.exists(bubblewrap.BWRAP) and host_status.user_exists(settings.user)
             if startable and (installing or not agent.get("package")):
+                progress.step(f"starting {names[0]} once, shut in")
                 result["said"] = users.as_user(settings.user, lambda: agent_check.starts(settings, names[0]))
     except LoopError as error:
         module.fail_json(msg=str(error))

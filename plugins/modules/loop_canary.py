@@ -165,13 +165,13 @@ left:
   sample: [close https://github.com/AS215932/network-operations/pull/236]
 """
 
-import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import progress
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
@@ -194,7 +194,7 @@ def prove(module: AnsibleModule) -> None:
     config = settings.load(wanted["config"])
     if module.check_mode:
         judge(module, config, lambda line: None)
-    say = sayer(wanted["progress"])
+    say = progress.writer(wanted["progress"]) if wanted["progress"] else progress.step
     # One that an earlier run of the playbook started goes on without it: its verdict is waited for.
     lock = os.path.join(config.install_dir, ".canary.lock")
     with flocked(lock, wait=False) as alone:
@@ -250,27 +250,6 @@ def acting(wanted: dict[str, Any], config: Settings) -> tuple[str, str]:
     file = wanted["env_file"] or config.env_file
     os.environ.update(secrets_file.network(secrets_file.load(file, config.forbidden_environment)))
     return tokens.acting(config, file)
-
-
-def sayer(path: str | None) -> Callable[[str], object]:
-    """Append a line to the file, so that no terminal is told what to do by what an agent wrote."""
-    if not path:
-        return lambda line: None
-    try:
-        # A new file, for root alone: what stands there already is not ours.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        raise LoopError(f"{path} is there already: progress must be a new file") from None
-    except OSError as error:
-        raise LoopError(f"{path} cannot be written: {error.strerror}") from error
-
-    def say(line: str) -> None:
-        text = "".join(letter if letter.isprintable() else "?" for letter in line.expandtabs()) + "\n"
-        # A full disk, or nobody who looks on any more, ends the showing and not the canary.
-        with contextlib.suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as progress:
-            progress.write(text.encode("utf-8", "replace"))
-
-    return say
 
 
 def main() -> None:

@@ -248,6 +248,11 @@ units_refused:
   type: list
   elements: str
   sample: ["loop.timer: systemd does not take OnCalendar=5 minutes (Failed to parse calendar specification)"]
+deployed:
+  description: Whether one of O(units) stands on the host, written by the role.
+  returned: success
+  type: bool
+  sample: true
 secrets:
   description: What was found about O(secrets). No value of a secret is told.
   returned: success
@@ -376,6 +381,7 @@ def main() -> None:
             rollout=host_status.rollouts(wanted["config"]),
             paused=host_status.paused(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
+            deployed=any(systemd.ours(f"{systemd.UNIT_DIR}/{name}") for name in wanted["units"]),
             secrets=shown(
                 host_status.secrets(
                     Settings(wanted["secrets"]) if wanted["secrets"] else None, wanted["environment"], layout

@@ -107,6 +107,11 @@ reason:
   returned: success
   type: str
   sample: proven by the docs canary at 2026-01-01T12:00:00Z
+engine:
+  description: The commit of the engine that is active; empty where there is none, or check mode only foretells it.
+  returned: success
+  type: str
+  sample: 58735fa051d24290f128109b4267e136316cbc86
 held:
   description: Why the timer is wanted and does not run, and what to do next. Empty where it is not held.
   returned: success
@@ -128,6 +133,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout,
     timer_hold,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
 
 
 def bring(module: AnsibleModule) -> dict[str, Any]:
@@ -163,7 +169,9 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
     changed = telling.bring(config.unit, check=module.check_mode) or changed
     if proven or run:
         changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
-    return result(after, changed, proven, proof.reason, held, before if module._diff else None)
+    engine = store.active(config.install_dir)
+    told = result(after, changed, proven, proof.reason, held, before if module._diff else None)
+    return {**told, "engine": engine["sha"] if engine else ""}
 
 
 def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
@@ -193,6 +201,7 @@ def result(
         "proven": proven,
         "reason": reason,
         "held": held,
+        "engine": "",
     }
     if before is not None:
         told["diff"] = {"before": words(before), "after": words(after)}

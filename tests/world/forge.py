@@ -31,6 +31,7 @@ from flask import Flask
 from forge_door import add_side_door
 from forge_git import add_git
 from forge_http import API, add_gate
+from forge_pages import add_pages
 from forge_rest import add_app_tokens, add_reading, add_writing
 from forge_store import ForgeError, Store, import_source
 from forge_tls import certificate
@@ -50,6 +51,7 @@ def create_app(store: Store) -> Flask:
     add_writing(app, store)
     add_app_tokens(app, store)
     add_git(app, store)
+    add_pages(app, store)
     add_side_door(app, store)
     return app
 

@@ -8,6 +8,7 @@ Two booted hosts and one forge. ``one`` lives through everything; ``two`` must s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -29,6 +30,8 @@ ENGINE = TOP / "tests" / "world" / "reference_engine"
 CYCLE = "src/reference_loop_engine/cycle.py"
 UNIT = "hyrule-engineering-loop"
 CANARY = "engineering_loop_canary_run=true"
+JOURNAL = r"one \| \d\d:\d\d:\d\d (systemd|engineering-loop)\["  # the cycle's first lines
+LONGEST = 5.0  # seconds without a word while something runs
 # As from an operator's shell: what molecule sets for its own playbooks is not for these.
 SHELL = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
 SHELL.update(ANSIBLE_NOCOLOR="1", PYTHONUNBUFFERED="1")
@@ -95,6 +98,10 @@ def play(playbook: str, *arguments: str, fails: bool = False) -> str:
     said = re.sub(r"\s+", " ", done.stdout + done.stderr)
     assert (done.returncode != 0) == fails, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Traceback" not in said and stage["token"] not in said
+    # Its last words are three lines: engine, timer, what next.
+    if playbook == "apply.yml" and not fails:
+        told = [line for line in done.stdout.splitlines() if re.match("(one|two) [|] ", line)][-3:]
+        assert [line.split()[2] for line in told] == ["Engine", "The", "Next:"], told
     return said
 
 
@@ -160,6 +167,30 @@ def a_rollout() -> None:
     assert " changed=0 " in said, said[-300:]
 
 
+def a_slow_build() -> None:
+    """The forge takes its time: what is done and for how long is told meanwhile, and that nothing hangs."""
+    fault = {"kind": "slow", "seconds": 9, "path": "engineering-loop.*/git-upload-pack", "times": 1}
+    requests.post(f"{stage['url']}/_forge/faults", json=fault, timeout=30).raise_for_status()
+    pin(NEXT)
+    process = subprocess.Popen(
+        command("apply.yml", "-l", "one"), cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdin=subprocess.DEVNULL, env=SHELL,
+    )  # fmt: skip
+    assert process.stdout
+    lines = [(time.monotonic(), line) for line in process.stdout]
+    assert process.wait() == 0, lines[-40:]
+    while_it_ran = [moment for moment, line in lines if "Build and activate the pinned engine" in line]
+    gaps = [after - before for before, after in itertools.pairwise(while_it_ran)]
+    assert len(gaps) >= 2 and max(gaps) < LONGEST, (gaps, lines)
+    told = [
+        line for _moment, line in lines if re.match(r"one \| Build and activate .*, \d+ s: fetching the engine", line)
+    ]
+    assert told and NEXT in told[0], lines
+    assert sh("one", "ls /run/engineering-loop-*.progress 2>/dev/null; true") == ""
+    pin(GOOD)
+    play("apply.yml", "-l", "one")
+
+
 def changed(said: str) -> list[str]:
     """The tasks of the role that changed something, or would, but the timer's: it is held by whoever changes first."""
     tasks = [part.split("] *", 1) for part in said.split("TASK [as215932.engineering_loop.engineering_loop : ")[1:]]
@@ -199,7 +230,7 @@ def what_is_left_on_the_forge() -> None:
     said = play("apply.yml", "-l", "one", "-e", CANARY)
     assert changed(said) == changed(foretold) and "The timer is on" in said, said[-2000:]
     url = f"{stage['url']}/AS215932/network-operations"
-    assert f"Left to tidy up on the forge: close {url}/pull/{max(pulls())}, delete hyrule-feature/" in said, said[
+    assert f"Next: left to tidy up on the forge: close {url}/pull/{max(pulls())}, delete hyrule-feature/" in said, said[
         -2000:
     ]
     assert f"take loop:approved off {url}/issues/235; engineering_loop_canary.cleanup: true does it" in said, said
@@ -225,6 +256,8 @@ def a_bad_one() -> None:
         f"as215932.engineering_loop.bump -l one -e to={GOOD} -e allow_downgrade=true",
     ):
         assert words in said, (words, said[-3000:])
+    assert said.count("the docs canary failed at outcome: expected published") == 1, said[-3000:]
+    assert said.count("The inventory still pins") == said.count("The timer is") == 1, said[-3000:]
     assert (engine(), timer()) == (GOOD, ON)
     assert sh("two", "ls -d /opt/engineering-loop /etc/engineering-loop 2>/dev/null; id loop 2>/dev/null; true") == ""
 
@@ -275,7 +308,7 @@ def killed_during_the_canary() -> None:
     arrange("pi: sleep 6")
     before = pulls()
     pin(NEXT, engineering_loop_max_runs_per_day=19)
-    killed(r"one \| .*systemd\[1\]: Starting|one \| .*engineering-loop", "-l", "one", "-e", CANARY)
+    killed(JOURNAL, "-l", "one", "-e", CANARY)
     assert timer() == OFF
     play("apply.yml", "-l", "one", "-e", CANARY)
     assert (engine(), timer(), len(pulls())) == (NEXT, ON, len(before) + 1)
@@ -285,7 +318,7 @@ def killed_and_rebooted() -> None:
     """A bad version, the operator's machine gone in the canary, then the host as well: the next apply goes back."""
     arrange("pi: sleep 600")
     pin(BAD)
-    killed(r"one \| .*engineering-loop", "-l", "one", "-e", CANARY)
+    killed(JOURNAL, "-l", "one", "-e", CANARY)
     boot = sh(
         "one", "cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/1/stat | cut -d' ' -f22; stat -c %Y /proc/1"
     )
@@ -311,6 +344,7 @@ def nothing_to_go_back_to() -> None:
 BAD = bad_engine()
 CHAPTERS = (
     a_rollout,
+    a_slow_build,
     by_its_tags,
     what_is_left_on_the_forge,
     a_bad_one,

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..base import progress
 from ..base.clock import age_of, stamp
 from ..base.errors import LoopError, without_passwords
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
@@ -97,10 +98,19 @@ def refresh(config: Settings, token: str = "", *, seconds: float = REFRESH_SECON
     """
     wanted = clones(config)
     limits = Limits(seconds)
+    left = {one.dest: one.repo for one in wanted}
+    progress.step("waiting until no other run changes the clones")
+
+    def each(one: Clone) -> Json:
+        outcome = _refresh(one, token, limits, check)
+        left.pop(one.dest)
+        progress.step(f"fetched {one.repo}; not yet there: {', '.join(left.values()) or 'none'}")
+        return outcome
 
     def work() -> list[Json]:
         with contextlib.nullcontext() if check else alone(config), ThreadPoolExecutor(JOBS) as pool:
-            return list(pool.map(lambda one: _refresh(one, token, limits, check), wanted))
+            progress.step(f"fetching {', '.join(left.values())}")
+            return list(pool.map(each, wanted))
 
     found: list[Json] = as_user(config.gate_user, work)
     return found

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..base.untrusted import show
@@ -107,6 +108,7 @@ def quiet(name: str) -> list[str]:
         with contextlib.suppress(LoopError):
             systemd.systemctl("stop", f"user@{entry.pw_uid}.service")
         _run("loginctl", "terminate-user", name)
+    progress.step(f"ending the processes of the user {name}")
     deadline, number = time.monotonic() + PATIENCE, signal.SIGTERM
     while strays := _strays(entry.pw_uid):
         for pid, _words in strays:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..base import untrusted
+from ..base import progress, untrusted
 from ..base.errors import LoopError
 from ..base.files import inside, lstat_of
 from . import systemd
@@ -253,6 +253,7 @@ def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> No
                 f"a cycle is in progress ({who}) and was not over within {wait:g} s: {otherwise};"
                 " run it again when the cycle has ended, or wait longer (engineering_loop_wait_for_cycle)"
             )
+        progress.step(f"waiting for a cycle to end ({who}), {wait:g} s at most")
         time.sleep(0.2)
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..base import sizes
+from ..base import progress, sizes
 from ..base.clock import written
 from ..base.errors import APPLY, LoopError
 
@@ -200,6 +200,7 @@ def rest(
         who = cycle()
         running = [] if who else [unit for unit in stoppable if unit not in stopped and active(unit)]
         if running:
+            progress.step(f"stopping {', '.join(running)}")
             systemctl("stop", *running)
             stopped += running
             continue
@@ -213,6 +214,7 @@ def rest(
                 f"a run is in progress ({who}) and was not over within {wait:g} s: {otherwise}; run this again"
                 " when it has ended, or wait longer (engineering_loop_wait_for_cycle: seconds)"
             )
+        progress.step(f"waiting for a run to end ({who}), {wait:g} s at most")
         time.sleep(0.5)
 
 

@@ -81,7 +81,9 @@ match sys.argv[1:]:
     case ["gateway", *words] if len(words) <= 1:
         from engineering_loop_core.gateway.server import main
     case _:
-        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n       loop cycles [ID]")
+        sys.exit(
+            "usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n       loop cycles [ID]"
+        )
 sys.exit(main(*words))
 """
 

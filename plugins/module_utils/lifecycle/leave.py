@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, remove_tree, size_of
 from ..cell import attempts, budget, cells
@@ -113,7 +114,8 @@ def leave(
         )  # fmt: skip
         for name in _users(config) if {"work", "user"} & {*remove} else ():
             privileges.quiet(name)
-        for _line, how in plan.steps:
+        for line, how in plan.steps:
+            progress.step(f"removing {line}")
             how()
         for directory in _homes(config):
             _rmdir(directory)  # where nothing is left in it

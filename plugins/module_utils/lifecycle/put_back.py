@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from ..base import progress
 from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes, remove_tree, write_atomic
 from ..host import privileges, systemd
@@ -46,6 +47,7 @@ def put_back(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         lambda: privileges.at_work(layout.user),
     )  # fmt: skip
     for known, item in items:
+        progress.step(f"putting back {item.path}")
         lines += _undo(layout, known, item)
     for known in taken.values():
         _own_again(layout, known)

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from ..base import progress
 from ..base.clock import fine_stamp
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, write_atomic
@@ -85,7 +86,9 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         known.write(aside)
         _disarm(layout, items)
         for item in items:
+            progress.step(f"taking over {item.path}")
             _carry_out(layout, aside, item)
+        progress.step("making a cell of the work that was there")
         known = _adopt(layout, known)
         if _has(items, "unit"):
             systemd.systemctl("daemon-reload")

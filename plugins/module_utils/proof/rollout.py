@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from ..base import progress
 from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..host import managed_files, processes, settings, systemd
@@ -266,6 +267,7 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     if why == ROLLED_BACK:
         processes.wait_until_idle("", config.unit, order.wait, "nothing was changed")
     ledger = _noted(now, target, Return(target.key, left, order.reason))
+    progress.step(f"going back to {target.sha}")
     systemd.set_timer(config.unit, False, now.timer)
     if why == RETURNED:
         # The timer is held, so what runs is the canary that did not end.

@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ..base import progress
 from ..base.errors import LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, sha256, sync_directory, write_atomic
 from ..host import programs, secrets_file
@@ -265,6 +266,7 @@ def check_lock(text: str, agent: Agent) -> Any:
 def _npm(path: str, agent: Agent, timeout: float, *command: str) -> str:
     """One step of npm; what it prints. LoopError where it fails."""
     words = ["npm", *command, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    progress.step(f"{_named(agent)}: npm {command[0]}")
     done = _run(path, agent, timeout, words)
     if done.returncode:
         told = re.sub(r"(?m)^npm (ERR!|error) ?", "", done.stderr)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..base import progress
 from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, sha256, write_atomic
@@ -42,17 +43,22 @@ PASSED_ON = re.compile(
 def build(wanted: Wanted, sha: str, path: str) -> None:
     """Make the release at ``path``, where nothing stands, and record it. LoopError, or OSError, leaves a part of it."""
     begun = time.monotonic()
+    progress.step(f"fetching the engine {sha}")
     branch = source.check_out(wanted, sha, path)
     lock = read_bytes(os.path.join(path, "uv.lock"))
     digest = sha256(lock) if lock is not None else ""
     if wanted.lock_sha256 and digest != wanted.lock_sha256:
         raise LoopError(f"its uv.lock has the SHA-256 {digest or '(there is none)'}, not {wanted.lock_sha256}")
     for command in _sync_commands(wanted, lock is not None):
+        progress.step(f"building the engine: {' '.join([os.path.basename(command[0]), *command[1:]])}")
         _run(wanted, command, path)
     fetched = time.monotonic()
+    progress.step("building the engine: compiling it")
     _compile(wanted, path)
     frozen.freeze(path)
+    progress.step(f"starting the engine once, shut in: {' '.join(wanted.smoke)}")
     smoke = _smoke(wanted, path)
+    progress.step("writing down what the engine consists of")
     listing = manifest(path)
     known: Json = {
         "sha": sha,

@@ -10,6 +10,7 @@ import os
 import subprocess
 from importlib import metadata
 
+from ..base import progress
 from ..base.errors import LoopError, certificate
 from ..base.files import flocked, remove_tree
 from ..host import programs
@@ -71,6 +72,7 @@ def _build(package: str, version: str, target: str, python: str, wheels: str, ti
     pip = [f"{target}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     # --no-user: whatever the host's pip.conf says
     for command in ([python, "-m", "venv", target], [*pip, "--no-user", *local, f"{package}=={version}"]):
+        progress.step(f"installing {package} {version}: {' '.join([os.path.basename(command[0]), *command[1:]])}")
         try:
             done = programs.run(command, timeout)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import discard, flocked, read_bytes
 from ..host.processes import wait_until_idle
@@ -54,6 +55,7 @@ def absent(wanted: Wanted, *, check: bool = False) -> Json:
         return result
     with _alone(wanted):
         _wait_until_idle(wanted, "nothing was removed")
+        progress.step(f"removing the releases in {install_dir}")
         for name in OURS:  # to be alone makes some of them
             discard(os.path.join(install_dir, name))
     for name in (".releases.lock", ".ledger.lock", ".budget.lock", ".attempts.lock", ".rollout.lock", ".canary.lock"):
@@ -139,6 +141,7 @@ def _activate(wanted: Wanted, found: _Found, by: str) -> None:
     _wait_until_idle(wanted, f"{found.sha} is built but not active")
     if wanted.before_switch:
         wanted.before_switch()
+    progress.step(f"switching to {found.sha}")
     # Remembered first: who is killed between the two, or has no room to write, must not go back twice.
     store.remember(wanted.install_dir, found.sha, by, found.before["sha"] if found.before else None)
     store.switch(wanted.install_dir, found.sha)
@@ -214,6 +217,7 @@ def _alone(wanted: Wanted) -> Iterator[None]:
                 f"another run is working on the releases in {install_dir}: wait for it"
                 " (engineering_loop_wait_for_cycle says how long)"
             )
+        progress.step(f"waiting for another run that works on the releases, {wanted.wait:g} s at most")
         time.sleep(0.2)
 
 

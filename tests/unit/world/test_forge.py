@@ -270,3 +270,24 @@ def test_requests_are_recorded_by_who_and_what(client: Client) -> None:
     assert (entry["method"], entry["status"], entry["login"]) == ("POST", 201, "hyrule-loop[bot]")
     assert entry["keys"] == ["body"]
     assert "private words" not in json.dumps(entry)
+
+
+def test_its_links_lead_a_person_to_a_page_that_runs_nothing(client: Client) -> None:
+    evil = "<script>alert(1)</script>\u202e"
+    commit(client, {"docs/a.md": f"{evil}\n", "docs/<img src=x>.md": "two\n"})
+    made = open_pull(client, title=f"T {evil}", body='"><iframe>').json()
+    client.rest("POST", f"/repos/{REPO}/issues/{made['number']}/comments", {"body": "<b>well</b>"})
+    issue = client.rest("GET", f"/repos/{REPO}/issues/235").json()
+    for url, told in (
+        (made["html_url"], ("T &lt;script&gt;", "&#34;&gt;&lt;iframe&gt;", "+&lt;script&gt;", "&lt;img src=x&gt;.md",
+                            "&lt;b&gt;well&lt;/b&gt;", BRANCH)),
+        (issue["html_url"], (issue["title"],)),
+        (made["html_url"].partition("/pull/")[0], (f'href="/{REPO}/pull/{made["number"]}"', "T &lt;script&gt;")),
+        (made["html_url"].partition(f"/{REPO}")[0] + "/", (f'href="/{REPO}"',)),
+    ):  # fmt: skip
+        page = requests.get(url, timeout=30)
+        assert page.status_code == 200 and page.headers["Content-Type"] == "text/html; charset=utf-8", page.text
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'none';")
+        assert all(words in page.text for words in told), page.text
+        assert not any(tag in page.text for tag in ("<script", "<iframe", "<img", "<b>")), page.text
+    assert requests.get(f"{made['html_url']}0", timeout=30).status_code == 404
