@@ -49,9 +49,13 @@ class Check(NamedTuple):
     aside: str = ""  # it runs beside others, and this directory below .cache is its own
 
 
+def files_in(folder: str, pattern: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).glob(pattern))]
+
+
 def python_files(*folders: str) -> list[str]:
     """The test programs that mypy reads as such: plugins are read by the collection's name."""
-    return [str(path.relative_to(ROOT)) for folder in folders for path in sorted((ROOT / folder).glob("*.py"))]
+    return [name for folder in folders for name in files_in(folder, "*.py")]
 
 
 def yaml_places() -> list[str]:
@@ -119,12 +123,18 @@ CHECKS = {
     "lint": [
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
-        Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools")]),
+        Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer")]),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
         Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
+        Check("workflows", ["zizmor", "--offline", "--quiet", "--no-progress", ".github"]),
+        Check(
+            "workflows, by schema",
+            ["check-jsonschema", "--builtin-schema=vendor.github-workflows", *files_in(".github/workflows", "*.yml")],
+        ),
         Check("README of the role", ["python", "tests/tools/reference.py", "--check"]),
+        Check("documentation of the plugins", ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],
