@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build importer docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,9 @@ importer: build ## what Galaxy itself says of the artifact (galaxy-importer)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/importer-venv
 	@$(BIN)/uv pip install --quiet --python .cache/importer-venv/bin/python --require-hashes -r tests/importer/requirements.txt
 	@.cache/importer-venv/bin/python tests/importer/run.py .cache/build/*.tar.gz
+
+release: setup ## the changelog from its fragments, and the version everywhere: V=1.2.3
+	@$(BIN)/python tests/tools/release.py prepare "$(V)"
 
 docs: setup ## the documentation as a site, in .cache/docs/site, and the README of the role
 	@$(BIN)/python tests/tools/reference.py
