@@ -32,8 +32,9 @@ def section(version: str) -> str:
     """What CHANGELOG.md says of a version, without its heading; empty where it has none."""
     path = ROOT / "CHANGELOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = re.split(r"(?m)^## v?(\S+)\n", re.sub(r'(?m)^<a id="[^"]*"></a>\n', "", text))
-    return dict(zip(parts[1::2], parts[2::2], strict=True)).get(version, "").strip()
+    parts = re.split(r"(?m)^## v(\S+)\n", re.sub(r'(?m)^<a id="[^"]*"></a>\n', "", text))
+    versions = [heading.replace("\\", "") for heading in parts[1::2]]  # as Markdown escapes its dots
+    return dict(zip(versions, parts[2::2], strict=True)).get(version, "").strip()
 
 
 def of_tag(tag: str) -> str:
@@ -60,14 +61,22 @@ def prepare(version: str) -> None:
     galaxy, readme = ROOT / "galaxy.yml", ROOT / "README.md"
     galaxy.write_text(FIELD.sub(f"version: {version}", galaxy.read_text(encoding="utf-8")), encoding="utf-8")
     readme.write_text(NAMED.sub(rf"\g<1>{version}\2", readme.read_text(encoding="utf-8")), encoding="utf-8")
-    program = Path(sys.executable).with_name("antsibull-changelog")
-    done = subprocess.run([program, "release"], cwd=ROOT, capture_output=True, text=True, check=False)
+    tools = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+    }
+    command = [tools / "antsibull-changelog", "release"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
+        subprocess.run(["git", "restore", "galaxy.yml", "README.md"], cwd=ROOT, check=True)
         sys.exit(f"release: {done.stderr.strip() or done.stdout.strip()}")
     print(
         f"Read CHANGELOG.md and `git diff`. Then:\n  git add -A && git commit -m 'Release {version}'\n"
-        f"and when that is merged, on the merged commit:\n  git tag -s v{version} -m 'Release {version}' && git push origin"
-        f" v{version}\nThe tag builds, checks and publishes it (.github/workflows/release.yml)."
+        "and when that is merged, on the merged commit:\n"
+        f"  git tag -s v{version} -m 'Release {version}' && git push origin v{version}\n"
+        "The tag builds, checks and publishes it (.github/workflows/release.yml)."
     )
 
 
