@@ -70,7 +70,7 @@ def build(top: Path, folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as place:
         checkout, made = Path(place, "checkout"), Path(place, "made")
         copy(top, checkout)
-        command = [program, "collection", "build", "--output-path", made, checkout]
+        command = [str(program), "collection", "build", "--output-path", str(made), str(checkout)]
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"build: {done.stderr.strip()}")

@@ -142,6 +142,7 @@ CHECKS = {
             "documentation of the plugins",
             ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."],
         ),
+        Check("every error says what to do", ["python", "tests/tools/messages.py", "--check"]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],
