@@ -10,6 +10,7 @@ where neither does, or where mends.yml has a line that nothing needs; --loose sh
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -182,10 +183,13 @@ def refusals(node: Any) -> Iterator[str]:
             yield from refusals(one)
 
 
+@functools.cache
 def everything() -> list[Message]:
-    seen = dict.fromkeys((one.place, one.text) for one in [*Source().messages(), *in_yaml()])
-    first = {(one.place, one.text): one for one in reversed([*Source().messages(), *in_yaml()])}
-    return [first[key] for key in seen]
+    """All of them, each text of a file once."""
+    found: dict[tuple[str, str], Message] = {}
+    for one in (*Source().messages(), *in_yaml()):
+        found.setdefault((one.place, one.text), one)
+    return list(found.values())
 
 
 def mends() -> dict[str, dict[str, str]]:

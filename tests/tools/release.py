@@ -25,14 +25,14 @@ NAMED = re.compile(r"(as215932-engineering_loop-)[0-9][0-9A-Za-z.-]*?(\.tar\.gz)
 
 def in_galaxy() -> str:
     found = FIELD.search((ROOT / "galaxy.yml").read_text(encoding="utf-8"))
-    return found[1] if found else ""
+    return str(found[1]) if found else ""
 
 
 def section(version: str) -> str:
     """What CHANGELOG.md says of a version, without its heading; empty where it has none."""
     path = ROOT / "CHANGELOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = re.split(r"(?m)^## v(\S+)\n", re.sub(r'(?m)^<a id="[^"]*"></a>\n', "", text))
+    parts: list[str] = re.split(r"(?m)^## v(\S+)\n", re.sub(r'(?m)^<a id="[^"]*"></a>\n', "", text))
     versions = [heading.replace("\\", "") for heading in parts[1::2]]  # as Markdown escapes its dots
     return dict(zip(versions, parts[2::2], strict=True)).get(version, "").strip()
 
@@ -67,7 +67,7 @@ def prepare(version: str) -> None:
         "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
     }
-    command = [tools / "antsibull-changelog", "release"]
+    command = [str(tools / "antsibull-changelog"), "release"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         subprocess.run(["git", "restore", "galaxy.yml", "README.md"], cwd=ROOT, check=True)
