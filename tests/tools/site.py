@@ -16,10 +16,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import messages
-import survey
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests")]
+
+from tools import messages, survey  # noqa: E402
+
 SOURCE, SITE = ROOT / ".cache/docs/source", ROOT / ".cache/docs/site"
 BIN = Path(sys.executable).parent
 COLLECTION = "as215932.engineering_loop"
