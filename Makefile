@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,17 +65,26 @@ fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 	@$(BIN)/uv pip install --quiet --python $(FUZZ) --require-hashes -r tests/fuzz/requirements.txt
 	@$(FUZZ) tests/fuzz/run.py $(INPUTS)
 
-build: setup ## the artifact that ansible-galaxy installs, in .cache/build
-	@$(BIN)/ansible-galaxy collection build --force --output-path .cache/build
+build: setup ## the artifact that ansible-galaxy installs, in .cache/build: the same bits for everybody
+	@$(BIN)/python tests/tools/build.py
 
-docs: setup ## the reference of every module, lookup and of the role, in .cache/docs, and the README of the role
+importer: build ## what Galaxy itself says of the artifact (galaxy-importer)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/importer-venv
+	@$(BIN)/uv pip install --quiet --python .cache/importer-venv/bin/python --require-hashes -r tests/importer/requirements.txt
+	@.cache/importer-venv/bin/python tests/importer/run.py .cache/build/*.tar.gz
+
+release: setup ## the changelog from its fragments, and the version everywhere: V=1.2.3
+	@$(BIN)/python tests/tools/release.py prepare "$(V)"
+
+docs: setup ## the documentation as a site, in .cache/docs/site, and the README of the role
 	@$(BIN)/python tests/tools/reference.py
+	@$(BIN)/python tests/tools/site.py
 
 renovate: setup ## Renovate's own validator, fetched from npm, on the preset in docs/renovate.md
 	@$(BIN)/python tests/tools/renovate.py
 
-lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz
-	@for folder in . tests/fuzz; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz and tests/importer
+	@for folder in . tests/fuzz tests/importer; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links --upgrade $$folder/requirements.in \
 		--output-file $$folder/requirements.txt || exit 1; done
 

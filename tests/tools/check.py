@@ -5,6 +5,7 @@
     check.py lint sanity unit molecule
     T=tests/unit/plugins/module_utils/proof check.py unit    these tests alone
     S="default cells" check.py molecule                      these scenarios alone
+    check.py --scenarios                                     their names, for a workflow that runs each in a job
     check.py quick                                           what most changes need, in a minute
 
 A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
@@ -14,6 +15,7 @@ own: what one says is shown when it ends, and until then in its log below .cache
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -50,9 +52,13 @@ class Check(NamedTuple):
     aside: str = ""  # it runs beside others, and this directory below .cache is its own
 
 
+def files_in(folder: str, pattern: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).glob(pattern))]
+
+
 def python_files(*folders: str) -> list[str]:
     """The test programs that mypy reads as such: plugins are read by the collection's name."""
-    return [str(path.relative_to(ROOT)) for folder in folders for path in sorted((ROOT / folder).glob("*.py"))]
+    return [name for folder in folders for name in files_in(folder, "*.py")]
 
 
 def yaml_places() -> list[str]:
@@ -124,12 +130,24 @@ CHECKS = {
     "lint": [
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
-        Check("mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools")]),
+        Check(
+            "mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer")]
+        ),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
         Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
+        Check("workflows", ["zizmor", "--offline", "--quiet", "--no-progress", ".github"]),
+        Check(
+            "workflows, by schema",
+            ["check-jsonschema", "--builtin-schema=vendor.github-workflows", *files_in(".github/workflows", "*.yml")],
+        ),
         Check("README of the role", ["python", "tests/tools/reference.py", "--check"]),
+        Check(
+            "documentation of the plugins",
+            ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."],
+        ),
+        Check("every error says what to do", ["python", "tests/tools/messages.py", "--check"]),
         Check("alert rules", ["python", "tests/tools/promtool.py"]),
         Check("changelog fragments", ["antsibull-changelog", "lint"]),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
@@ -252,6 +270,9 @@ def run_aside(check: Check) -> tuple[int, int]:
 
 
 def main(names: list[str]) -> int:
+    if names == ["--scenarios"]:
+        print(f"names={json.dumps(sorted(SCENARIOS))}")
+        return 0
     # On ctrl-C the running checks get the signal as well and must be left the time to clean up; then no other starts.
     signal.signal(signal.SIGINT, lambda number, frame: INTERRUPTS.append(number))
     results: dict[str, tuple[int, int]] = {}

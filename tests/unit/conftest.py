@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / ".collections"), str(HERE.parent / "world"), str(HERE / "plugins")]
+sys.path[:0] = [
+    str(HERE.parents[1] / ".collections"),
+    *(str(HERE.parent / name) for name in (".", "world")),
+    str(HERE / "plugins"),
+]
 
 
 @pytest.fixture
