@@ -82,7 +82,8 @@ match sys.argv[1:]:
         from engineering_loop_core.gateway.server import main
     case _:
         sys.exit(
-            "usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n       loop cycles [ID]"
+            "usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n"
+            "       loop cycles [ID]"
         )
 sys.exit(main(*words))
 """
