@@ -326,6 +326,7 @@ loop:
 """
 
 import dataclasses
+from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
@@ -338,30 +339,32 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycl
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
+ARGUMENTS: dict[str, Any] = {
+    "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "uv": {"type": "path"},
+    "user": {"type": "str"},
+    "accounts": {"type": "dict", "default": {}},
+    "takeover": {"type": "dict"},
+    "secrets": {"type": "dict", "no_log": False},
+    "environment": {"type": "dict"},
+    "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+    "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+    "units": {"type": "dict", "default": {}},
+    "directories": {"type": "list", "elements": "path", "default": []},
+    "agent": {"type": "dict", "default": {}},
+    "agent_programs": {"type": "list", "elements": "str", "default": []},
+    "agent_lockfile": {"type": "str", "default": ""},
+    "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "notify_file": {"type": "path", "default": ""},
+    "details": {"type": "bool", "default": True},
+    "cycles": {"type": "int", "default": 5},
+}
+
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "uv": {"type": "path"},
-            "user": {"type": "str"},
-            "accounts": {"type": "dict", "default": {}},
-            "takeover": {"type": "dict"},
-            "secrets": {"type": "dict", "no_log": False},
-            "environment": {"type": "dict"},
-            "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
-            "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
-            "units": {"type": "dict", "default": {}},
-            "directories": {"type": "list", "elements": "path", "default": []},
-            "agent": {"type": "dict", "default": {}},
-            "agent_programs": {"type": "list", "elements": "str", "default": []},
-            "agent_lockfile": {"type": "str", "default": ""},
-            "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
-            "notify_file": {"type": "path", "default": ""},
-            "details": {"type": "bool", "default": True},
-            "cycles": {"type": "int", "default": 5},
-        },
+        argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
     wanted = module.params

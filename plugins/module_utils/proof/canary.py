@@ -92,14 +92,7 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         seen = "" if one.passed else f"; seen: {one.seen}"
         tell(f"{'ok' if one.passed else 'FAILED'}: {one.name}: {one.expected}{seen}")
     failed = next((one for one in judged if not one.passed), None)
-    on_the_forge = untrusted.shown(
-        {
-            "identity": before.identity,
-            "pulls": [_short(pull) for pull in after.changes.pulls],
-            "files": after.work.files,
-            "bystanders": after.changes.bystanders,
-        }
-    )
+    on_the_forge = _on_the_forge(before, after)
     result: Json = {
         "passed": failed is None,
         "failed": f"{failed.name}: expected {failed.expected}; seen: {failed.seen}" if failed else "",
@@ -117,6 +110,16 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         pulls = [pull for pull in after.changes.pulls if _is_ours(config, before, pull)]
         result.update(cleanup.tidy(cleanup.remains(forge, before.target, pulls), do=request.cleanup))
     return result
+
+
+def _on_the_forge(before: Before, after: After) -> Json:
+    found = {
+        "identity": before.identity,
+        "pulls": [_short(pull) for pull in after.changes.pulls],
+        "files": after.work.files,
+        "bystanders": after.changes.bystanders,
+    }
+    return dict(untrusted.shown(found))
 
 
 def look_before(config: Settings, request: Request, forge: Forge) -> Before:
