@@ -253,7 +253,7 @@ def no_room(config: Settings) -> str:
     """Why a disk of the loop has no room for a cycle; empty where all have."""
     why: str = prepare.missing_room(config)[1]
     others = host_status.full([config.install_dir, config.state_dir, os.path.dirname(config.env_file), "/var/log"])
-    return why or (f"the disk of {', '.join(others)} is full" if others else "")
+    return why or (f"the disk of {', '.join(others)} is full: make room there" if others else "")
 
 
 def few(lines: Sequence[str]) -> str:
