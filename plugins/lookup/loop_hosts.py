@@ -13,6 +13,8 @@ description:
     group C(engineering_loop), else its host or group C(loop).
   - Where that pattern, with C(--limit) and C(--tags), leaves nothing to do, a play would be skipped and end well. Here
     it is an error that says what to type.
+  - The hosts that a rollout begins with come first, which are those of C(engineering_loop_fleet_first), else of the
+    inventory's group C(engineering_loop_canary). The variables of hosts are known from the second play on.
 author:
   - AS215932 (@AS215932)
 options:
@@ -22,6 +24,13 @@ options:
         would leave out everything.
     type: list
     elements: str
+  batches:
+    description:
+      - Give the hosts themselves, in the order in which they are taken, a list for each batch. How large one is says
+        C(engineering_loop_serial).
+    type: bool
+    default: false
+    version_added: "0.2.0"
 """
 
 EXAMPLES = r"""
@@ -30,13 +39,17 @@ EXAMPLES = r"""
   tasks:
     - name: Look at the host
       as215932.engineering_loop.loop_info:
+
+- name: Say which hosts come after which
+  ansible.builtin.debug:
+    msg: "{{ query('as215932.engineering_loop.loop_hosts', batches=true) }}"
 """
 
 RETURN = r"""
 _raw:
-  description: The pattern.
+  description: The pattern, after the names of the hosts that come first; or the batches.
   type: list
-  elements: str
+  elements: raw
 """
 
 from typing import Any
@@ -45,6 +58,8 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, printable
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import fleet
 
 UNTAGGED = "This playbook has no tags."
 TAGS = (
@@ -53,25 +68,29 @@ TAGS = (
 )
 GROUP = "engineering_loop"
 HOST = "loop"
+FIRST = "engineering_loop_canary"
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         given = variables or {}
-        doing, tags = kwargs.get("doing"), given.get("ansible_run_tags", ["all"])
+        batches, doing, tags = kwargs.get("batches"), kwargs.get("doing"), given.get("ansible_run_tags", ["all"])
         groups: dict[str, list[str]] = given.get("groups", {})
         pattern = given.get("engineering_loop_hosts") or (GROUP if GROUP in groups else HOST)
         limit = given.get("ansible_limit")
         if context.CLIARGS.get("syntax"):  # as an editor or a linter asks for it, without the inventory
-            return [pattern]
-        if not ("all" in tags if doing is None else doing or "validate" in tags):
+            return [[pattern]] if batches else [pattern]
+        if not (batches or "all" in tags if doing is None else doing or "validate" in tags):
             asked = " ".join(
                 f"{option} {','.join(names)}"
                 for option, names in (("--tags", tags), ("--skip-tags", given.get("ansible_skip_tags")))
                 if names
             )
             raise AnsibleError(f"Nothing to do: {asked} leaves nothing. {UNTAGGED if doing is None else TAGS}")
-        if not self._hosts(groups, pattern, limit):
+        manager = self._manager(groups)
+        manager.subset(limit)
+        hosts = list(map(str, manager.list_hosts(pattern)))
+        if not hosts:
             known = ", ".join(sorted(groups.get("all", []))) or "none"
             limited = f" and --limit {limit}" if limit else ""
             raise AnsibleError(
@@ -79,15 +98,51 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
                 " -e engineering_loop_hosts=NAME, or put it into the group engineering_loop. The inventory's hosts:"
                 f" {known}."
             )
-        return [pattern]
+        if doing is None and not batches:
+            return [pattern]
+        first = self._first(given, groups, hosts)
+        if not batches:
+            return [*(host for host in hosts if host in first), pattern]
+        try:
+            return fleet.batches(hosts, first, self._one(given, hosts, "engineering_loop_serial", 1))
+        except LoopError as error:
+            raise AnsibleError(str(error)) from error
 
-    def _hosts(self, groups: dict[str, list[str]], pattern: str, limit: str | None) -> list[str]:
-        """What Ansible itself makes of pattern and limit."""
+    def _manager(self, groups: dict[str, list[str]]) -> InventoryManager:
+        """What Ansible itself makes of a pattern and a limit."""
         manager = InventoryManager(self._loader, parse=False)
         for group, hosts in groups.items():
             manager.add_group(group)
             for host in hosts:
                 manager.add_host(host, group=group)
-        manager.subset(limit)
-        found: list[str] = manager.list_hosts(pattern)
+        return manager
+
+    def _first(self, given: dict[str, Any], groups: dict[str, list[str]], hosts: list[str]) -> set[str]:
+        """The hosts that come before the others."""
+        asked = self._one(given, hosts, "engineering_loop_fleet_first", FIRST if FIRST in groups else [])
+        manager = self._manager(groups)
+        found: set[str] = set()
+        for name in asked if isinstance(asked, (list, tuple)) else [asked]:
+            named = set(map(str, manager.list_hosts(str(name)))) if str(name).strip() else set()
+            if not named and name != FIRST:
+                raise AnsibleError(
+                    f"engineering_loop_fleet_first names {printable(str(name))[:100] or 'nobody'}, which is no host or"
+                    f" group of the inventory. Its hosts: {', '.join(sorted(groups.get('all', [])))}."
+                )
+            found |= named
         return found
+
+    def _one(self, given: dict[str, Any], hosts: list[str], name: str, otherwise: Any) -> Any:
+        """What all hosts have as this variable: a run has one order."""
+        inventory = given.get("hostvars")
+        if name in given or inventory is None:
+            return self._templar.template(given.get(name, otherwise))
+        values = {host: inventory[host][name] for host in hosts if name in inventory[host]}
+        different = [host for host in hosts if values.get(host) != values.get(hosts[0])]
+        if different:
+            raise AnsibleError(
+                f"{name} is {printable(str(values.get(hosts[0], 'not set')))[:100]} for {hosts[0]} and"
+                f" {printable(str(values.get(different[0], 'not set')))[:100]} for {different[0]}, but a run has one"
+                " order: set it for all, as in group_vars/engineering_loop.yml, or with -e"
+            )
+        return values.get(hosts[0], otherwise)

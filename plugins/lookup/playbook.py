@@ -19,6 +19,11 @@ options:
     description: Names of playbooks; none for the one that runs.
     type: list
     elements: str
+  hosts:
+    description: Run it for these hosts instead of the one that asks.
+    type: list
+    elements: str
+    version_added: "0.2.0"
 """
 
 EXAMPLES = r"""
@@ -46,7 +51,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         given = variables or {}
         before = [word for source in given.get("ansible_inventory_sources") or () for word in ("-i", str(source))]
-        after = ["-l", given.get("inventory_hostname", "HOST")]
+        after = ["-l", ",".join(kwargs.get("hosts") or [given.get("inventory_hostname", "HOST")])]
         if given.get("engineering_loop_hosts"):
             after += ["-e", f"engineering_loop_hosts={given['engineering_loop_hosts']}"]
         name = "as215932.engineering_loop"
@@ -59,7 +64,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
             for word in (option, ",".join(names))
         ]
         extra = [str(one) for one in context.CLIARGS.get("extra_vars", ())]
-        plain = [one for one in extra if re.fullmatch(r"@.+|engineering_loop_\w+=[\w./:-]*", one)]
+        plain = [one for one in extra if re.fullmatch(r"@.+|engineering_loop_\w+=[\w./:,%-]*", one)]
         after += [word for one in plain if not one.startswith("engineering_loop_hosts=") for word in ("-e", one)]
         again = shlex.join(["ansible-playbook", *before, *context.CLIARGS.get("args", ()), *tags, *after])
         return [again + (" and what else was given by -e" if len(plain) < len(extra) else "")]

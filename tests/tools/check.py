@@ -35,8 +35,8 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
-    "worktrees",
+    "faults", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent",
+    "egress", "worktrees",
 )  # fmt: skip
 AT_ONCE = 3
 INTERRUPTS: list[int] = []

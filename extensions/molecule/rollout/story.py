@@ -72,6 +72,8 @@ def pin(sha: str, **more: Any) -> None:
                 "engineering_loop_timer_enabled": True,
                 "engineering_loop_timer_on_calendar": "yearly",
                 "engineering_loop_max_runs_per_day": 20,
+                # Only one of the two ever has a cycle.
+                "engineering_loop_repos_shared_unsafely": ["*"],
                 **more,
             }
         ),

@@ -84,6 +84,7 @@ SHAPES = {
     "allowed_branches": Shape(r"[^\s-]\S*", "names or patterns of branches, such as release/*"),
     **dict.fromkeys(("git_url", "github_api_url"), URL),
     **dict.fromkeys(("repos", "canary.repo"), REPOSITORY),
+    "repos_shared_unsafely": Shape(rf"{REPOSITORY.pattern}|[*]", f"{REPOSITORY.words}, or * for all"),
     **dict.fromkeys(("git_user_name", "git_user_email"), COMMITTER),
     "forbidden_environment": Shape(r"[A-Za-z0-9_*?]+", "names of variables, * and ? for any letters"),
     "github_app_id": Shape("[A-Za-z0-9._]{1,100}", "the App's id, or its client id").empty(),
