@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 project = "as215932.engineering_loop"
-copyright = "AS215932"  # noqa: A001 - Sphinx's name for it
+copyright = "AS215932"
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
