@@ -79,7 +79,12 @@ def well() -> None:
     assert found["last_cycle"]["outcome"] == "published" and found["proof"]["matches"] and found["timer"]["active"]
     read = Page(page.read_text(encoding="utf-8"))
     outside = [place for place in read.places if not place.startswith("#")]
-    assert set(outside) == {found["last_cycle"]["pr_url"]} and not {"script", "link", "img", "iframe"} & {*read.tags}
+    assert set(outside) == {one["pr_url"] for one in found["history"]} - {""} and not {
+        "script",
+        "link",
+        "img",
+        "iframe",
+    } & {*read.tags}
     assert "url(" not in page.read_text() and "@import" not in page.read_text()
     status, said = on_host(f"{LOOP} status")
     assert status == 0 and "It is well." in said and widest(said) <= 100, said

@@ -242,7 +242,7 @@ TEMPLATE = """
 </section>
 {% endfor %}
 </main>
-<footer><p class="soft">Made by <code>playbooks/status.yml</code> of as215932.engineering_loop.</p></footer>
+<footer><p class="soft">Made by <code>as215932.engineering_loop.status</code>.</p></footer>
 </body>
 </html>
 """
