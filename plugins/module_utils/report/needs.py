@@ -126,6 +126,13 @@ def _secrets(status: Status) -> Iterator[Need]:
         yield Need(code, f"Every cycle is refused for its secrets: {problem}.", f"mend that, then {_start(status)}")
 
 
+def _where(signs: Signs) -> str:
+    """Where a secret is put, so that it stays there."""
+    if signs.env_by_role:
+        return f"into engineering_loop_environment of the inventory; then {playbook('apply')}"
+    return f"into {signs.config.env_file}, as whatever renders that file does"
+
+
 def _files(status: Status, signs: Signs) -> Iterator[Need]:
     apply = playbook("apply")
     if signs.damaged:
@@ -168,7 +175,7 @@ def _last_cycle(status: Status, signs: Signs) -> Iterator[Need]:
         yield Need(
             CREDENTIALS,
             f"The forge does not let the loop in, as the cycle of {at} found: {signs.forge_words}",
-            f"put a valid token (GH_TOKEN) or App key into {signs.config.env_file}, then {again}",
+            f"put a valid token (GH_TOKEN) or App key {_where(signs)}; then {again}",
         )
     elif kind == FORGE:
         yield Need(

@@ -86,6 +86,7 @@ class Signs:
     published_today: bool = False
     forge_words: str = ""  # what the last cycle heard of a forge that did not let it in, or was not there
     inventory_pins: bool = False
+    env_by_role: bool = False  # the role writes the file with the secrets, from engineering_loop_environment
     gone_back: str = ""  # when and why the pinned engine was gone back from, or failed
     ended_for: str = ""  # why root ended the last cycle
 
@@ -195,6 +196,13 @@ def _age(pid: int) -> float:
 
 
 # --- files
+
+
+def env_by_role(config: Settings) -> bool:
+    """Whether the file with the secrets is the role's, so that the next apply writes it again."""
+    with contextlib.suppress(LoopError):
+        return b"Written by the role from engineering_loop_environment" in (read_bytes(config.env_file) or b"")[:1000]
+    return False
 
 
 def policy(config: Settings) -> dict[str, object]:

@@ -130,6 +130,7 @@ class _Look:
             published_today=_published_today(self.history),
             forge_words=_forge_words(record),
             ended_for=_ended_for(record),
+            env_by_role=signs.env_by_role(config),
             inventory_pins=bool(self.pin),
             gone_back=self.part(lambda: rollout_ledger.rejected(config.install_dir).get(self.pin, ""), ""),
             config=config,

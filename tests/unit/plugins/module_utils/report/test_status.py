@@ -199,6 +199,10 @@ def test_a_token_that_the_forge_does_not_take(well: Watched) -> None:
         code, what, do = only(well)
         assert (code, "HTTP 401" in what) == ("credentials", True) and well.host.config["env_file"] in do
         assert do.endswith(f"then on HOST: systemctl start {UNIT}.service")
+    path = Path(well.host.config["env_file"])
+    path.write_text(f"# Written by the role from engineering_loop_environment.\n{path.read_text()}")
+    steps = only(well)[2].split("; ")
+    assert "into engineering_loop_environment of the inventory" in steps[0] and "engineering_loop.apply" in steps[1]
     # The token was mended, and the next cycle goes through.
     well.record(4, "idle")
     assert well.needs() == {}
