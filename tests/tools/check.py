@@ -36,7 +36,7 @@ SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/out
 
 SCENARIOS = (
     "faults", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent",
-    "egress", "operator", "worktrees",
+    "egress", "held", "operator", "worktrees",
 )  # fmt: skip
 AT_ONCE = 3
 COVERED = 95  # percent of the lines and branches of plugins/module_utils
