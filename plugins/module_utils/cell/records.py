@@ -23,7 +23,8 @@ NEWEST = 200  # how many are read where nobody says more
 MOST = 10_000  # that are kept, whatever their age and size
 # What stands beside a record: the log, and what the engine wrote for people.
 LOG, FILES = ".log", ".tar.gz"
-OURS = re.compile(r"(\d{8}T\d{6}Z-[0-9a-z]+)(\.json|\.log|\.tar\.gz)")
+# ... and what a writer that was killed left of one.
+OURS = re.compile(r"\.?(\d{8}T\d{6}Z-[0-9a-z]+)(\.json|\.log|\.tar\.gz)(\.new)?")
 RUNNING = "running"
 # What an engine calls the backend that stands for an agent where its model policy names none: it makes a stub.
 MOCK = "mock"

@@ -125,10 +125,12 @@ def test_for_size_logs_go_before_records_and_the_oldest_before_others(tmp_path: 
 def test_their_number_is_bounded_and_what_lost_its_record_goes(tmp_path: Path) -> None:
     full(tmp_path, 1, 2, 3)
     (tmp_path / f"{record(2)['cycle']}.json").unlink()
+    (tmp_path / f".{record(1)['cycle']}.log.new").write_text("half")  # of a killed writer
     (tmp_path / "20250101T000000Z-a.json").mkdir()  # cannot be removed like a file, and must stop nobody
     gone = records.retire(str(tmp_path), None, None)
     assert sorted(gone) == [f"{record(2)['cycle']}.log", f"{record(2)['cycle']}.tar.gz"]
-    assert len(records.retire(str(tmp_path), None, None, most=1)) == 3
+    assert len(records.retire(str(tmp_path), None, None, most=1)) == 4
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
     assert kept(tmp_path) == ["0", "3.json", "3.log", "3.tar.gz"]
 
 
