@@ -32,7 +32,9 @@ LISTED = 100  # rows of one list
 def draw(fleet: table.Fleet, made: str = "") -> str:
     """The page; ``made`` is the moment that it tells of."""
     if jinja2 is None:
-        raise LoopError("a page is drawn with the Python library jinja2, which comes with Ansible: make it on the controller")
+        raise LoopError(
+            "a page is drawn with the Python library jinja2, which comes with Ansible: make it on the controller"
+        )
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
