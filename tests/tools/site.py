@@ -24,7 +24,15 @@ from tools import messages, survey  # noqa: E402
 SOURCE, SITE = ROOT / ".cache/docs/source", ROOT / ".cache/docs/site"
 BIN = Path(sys.executable).parent
 COLLECTION = "as215932.engineering_loop"
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "docs/img/*", "roles/engineering_loop/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/*.md",
+    "docs/img/*",
+    "examples/README.md",
+    "roles/engineering_loop/README.md",
+)
 
 
 def run(*command: str | Path) -> None:
