@@ -94,5 +94,5 @@ def stopped(config: Settings) -> bool:
         jobs = systemd.systemctl("list-jobs", "--no-legend", "--plain", f"{config.unit}.service")
     except LoopError:
         return False
-    return any(words[1:3] == [f"{config.unit}.service", kind] for words in map(str.split, jobs.splitlines())
-               for kind in ("stop", "restart"))  # fmt: skip
+    mine = f"{config.unit}.service"
+    return any(line.split()[1:3] in ([mine, "stop"], [mine, "restart"]) for line in jobs.splitlines())

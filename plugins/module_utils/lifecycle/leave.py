@@ -223,13 +223,10 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
     if known["changed"]:
         count = len(known["pruned"])
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(releases.absent, wanted))
-    paused = pause.path_of(config)
-    if os.path.lexists(paused):
-        plan.go(paused, partial(_remove, paused))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
         # What another owns is of an engine that is checked out there, such as its uv.lock.
-        ours = os.path.basename(path).startswith(("uv", ".uv", ".trash-", *locks))
+        ours = os.path.basename(path).startswith(("uv", ".uv", ".trash-", pause.FILE, *locks))
         if ours and os.lstat(path).st_uid == os.geteuid():
             plan.go(path, partial(_remove, path))
 

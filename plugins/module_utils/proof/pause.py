@@ -19,6 +19,7 @@ from ..base.files import read_bytes, sync_directory, write_atomic
 from ..base.untrusted import show
 from ..host.settings import Settings
 
+FILE = "paused.json"
 RESUME = f"resume with: {playbook('resume')}"
 MAX_WHY, MAX_BY = 500, 100
 
@@ -45,7 +46,7 @@ class Pause:
 
 def path_of(config: Settings) -> str:
     """The file that pauses the loop: root's, and not below what the loop's user owns."""
-    return f"{config.install_dir}/paused.json"
+    return f"{config.install_dir}/{FILE}"
 
 
 def read(config: Settings) -> Pause | None:

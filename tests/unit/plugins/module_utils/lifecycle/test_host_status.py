@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import pause
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from celled import NEEDS_ROOT
 from deployed import SHA, Host
@@ -167,3 +168,12 @@ def test_broken_settings_are_one_line(host: Host) -> None:
     host.config_file.write_text("{")
     with pytest.raises(LoopError, match="is not JSON"):
         host_status.loop(str(host.config_file))
+
+
+def test_a_pause_is_told_wherever_a_loop_is(host: Host, tmp_path: Path) -> None:
+    config = str(host.config_file)
+    assert host_status.paused(config) == host_status.paused(str(tmp_path / "none.json")) == ""
+    made, _changed = pause.put(host.config, "the forge moves", "ann")
+    assert host_status.paused(config) == made.sentence
+    host.config_file.write_text("[")
+    assert host_status.paused(config) == ""

@@ -71,6 +71,8 @@ class Host:
         (top / "opt/current").symlink_to(f"releases/{SHA}")
         self.put("opt/releases.json", "{}")
         self.put("opt/budget.json", "{}")
+        self.put("opt/attempts.json", "{}")
+        self.put("opt/paused.json", "{}")
         self.put("opt/uv-1.0/bin/uv", "uv")
         (top / "opt/uv").symlink_to("uv-1.0")
         self.put("opt/receipts/one.json", "{}")
@@ -184,7 +186,7 @@ def test_what_we_brought_goes_and_what_came_of_it_stays(host: Host, asked: list[
     gone = {name.split("/")[0] + "/" + name.split("/")[1] for name in before - host.files()}
     assert gone == {
         "systemd/loop.timer", "systemd/loop.service", "opt/releases", "opt/current", "opt/releases.json", "opt/uv",
-        "opt/uv-1.0", "lib/loop", "lib/gateway-client", "lib/bin", "lib/engine",
+        "opt/uv-1.0", "opt/paused.json", "lib/loop", "lib/gateway-client", "lib/bin", "lib/engine",
         "lib/engineering_loop_core",
     }  # fmt: skip
     assert not (host.top / "lib").exists()
@@ -240,7 +242,7 @@ def test_all_that_is_asked_goes_and_is_named(host: Host) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_one_thing_is_asked_for_and_the_others_stay(host: Host, name: str) -> None:
     own = {
-        "work": ("var/", "opt/budget.json"),
+        "work": ("var/", "opt/budget.json", "opt/attempts.json"),
         "config": ("etc/loop.json", "etc/policy.yml"),
         "secrets": ("etc/env", "etc/key.pem"),
         "receipts": "opt/receipts",
