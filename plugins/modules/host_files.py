@@ -132,11 +132,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import history
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import command, history
 
-# What the `loop` command shows on the host. To import it is what makes Ansible ship it; it stands above what lists
-# the rest.
-SHOWN = (history,)
+# What the `loop` command shows on the host, above the room that lists the rest: to import it is what makes Ansible
+# ship it.
+SHOWN = (command, history)
 
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:

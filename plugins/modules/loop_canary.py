@@ -17,6 +17,9 @@ description:
   - Nothing is run where a matching receipt exists already. Where another canary is running on the host, as one that a
     killed run of the playbook left, its end is waited for first.
   - Nothing is started where the outcome is known beforehand to be another one than the wanted; the reason is one line.
+    So is nothing on a host that is paused, see M(as215932.engineering_loop.loop_pause).
+  - An issue that is held since it was tried too often is released by its canary, see
+    M(as215932.engineering_loop.loop_issue).
   - Each step and each line of the cycle's journal is shown while it runs, by an action plugin of the same name. The
     module itself runs in the background on the host, so a lost connection does not end it.
 author:
@@ -174,7 +177,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.fil
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, cleanup, timer_hold
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, cleanup, pause, timer_hold
 
 
 def prove(module: AnsibleModule) -> None:
@@ -182,6 +185,8 @@ def prove(module: AnsibleModule) -> None:
     wanted = module.params
     deployed = os.path.lexists(wanted["config"])
     if module.check_mode and (wanted["foreseen"] or not deployed):
+        if deployed:
+            refuse_pause(settings.load(wanted["config"], keys=settings.LASTING))
         why = timer_hold.UNSEEN if deployed else "this host is not deployed yet"
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {why}")
     if wanted["timeout"] < 1:
@@ -211,6 +216,7 @@ def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object])
             told = cleanup.after_proof(config, wanted["repo"], wanted["issue"], token=token, do=not module.check_mode)
         changed = bool(told["cleanup"] or (module.check_mode and told["left"]))
         module.exit_json(changed=changed, passed=True, reason=reason, receipt=None, **told)
+    refuse_pause(config)
     if module.check_mode:
         module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
     token, identity = acting(wanted, config)
@@ -231,6 +237,12 @@ def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object])
     if module._diff:
         result["diff"] = {"before": f"not proven: {reason}\n", "after": f"proven: {result['receipt']}\n"}
     module.exit_json(changed=True, reason=reason, **result)
+
+
+def refuse_pause(config: Settings) -> None:
+    """A pause holds for a canary as well: LoopError where there is one."""
+    if paused := pause.read(config):
+        raise LoopError(f"no canary is run on a host that is {paused.sentence}")
 
 
 def acting(wanted: dict[str, Any], config: Settings) -> tuple[str, str]:

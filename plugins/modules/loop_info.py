@@ -211,6 +211,11 @@ rollout:
       description: The engines that failed or were gone back from, by commit, and why.
       type: dict
       returned: always
+paused:
+  description: Since when, by whom and why the loop is paused, and how to resume it; empty where it is not.
+  returned: success
+  type: str
+  sample: ""
 cell_problem:
   description: Which of O(home_files) and O(caches) a cycle would refuse, and why; empty where all are fit.
   returned: success
@@ -351,6 +356,7 @@ def main() -> None:
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
             takeover=shown([item.path for item in older_layout.plan(layout)]) if layout else [],
             rollout=host_status.rollouts(wanted["config"]),
+            paused=host_status.paused(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
             secrets=shown(
                 host_status.secrets(

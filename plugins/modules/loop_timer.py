@@ -15,6 +15,7 @@ description:
     M(as215932.engineering_loop.loop_canary) covers the engine, policy and unit that are installed. Otherwise it is
     stopped and disabled.
   - A timer that is held for want of a proof is no failure. RV(held) says why, and what to do.
+  - While the loop is paused, see M(as215932.engineering_loop.loop_pause), the timer stays off whatever is wanted.
   - A cycle that is running is never stopped by this.
   - What a receipt covers is kept whole at the same time, so that M(as215932.engineering_loop.loop_rollout) can go back
     to it, and a rollout that was under way is over.
@@ -65,6 +66,7 @@ options:
 seealso:
   - module: as215932.engineering_loop.loop_canary
   - module: as215932.engineering_loop.loop_rollout
+  - module: as215932.engineering_loop.loop_pause
 """
 
 EXAMPLES = r"""
@@ -119,7 +121,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, rollout, timer_hold
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    pause,
+    receipts,
+    rollout,
+    timer_hold,
+)
 
 
 def bring(module: AnsibleModule) -> dict[str, Any]:
@@ -134,9 +141,10 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
     config = settings.load(params["config"], keys=settings.LASTING)  # check mode meets those of an earlier version
     proof = timer_hold.matching(config, max_age, params["canary_mode"])
     proven = proof.receipt is not None
-    run = params["enabled"] and (proven or not params["required"])
-    held = proof.reason if params["enabled"] and not run else ""
-    if params["enabled"] and not params["required"] and not proven:
+    paused = pause.read(config)
+    run = params["enabled"] and (proven or not params["required"]) and not paused
+    held = (paused.sentence if paused else proof.reason) if params["enabled"] and not run else ""
+    if run and not proven:
         unit = f"{config.unit}.timer"
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
@@ -159,14 +167,14 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
 def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
     """Where the timer will be once what check mode only foretells is done."""
     params = module.params
-    run = params["enabled"] and (proven or not params["required"])
-    before, why = Timer(), "this host is not deployed yet"
+    before, why, paused = Timer(), "this host is not deployed yet", None
     if os.path.lexists(params["config"]):
         config = settings.load(params["config"], keys=settings.LASTING)
-        before, why = systemd.timer_of(config.unit), timer_hold.UNSEEN
+        before, why, paused = systemd.timer_of(config.unit), timer_hold.UNSEEN, pause.read(config)
+    run = params["enabled"] and (proven or not params["required"]) and not paused
     reason = "once the canary has passed" if proven else f"{why}; {timer_hold.PROVE_AGAIN}"
     after = before._replace(enabled=run, active=run, next="")
-    held = reason if params["enabled"] and not run else ""
+    held = (paused.sentence if paused else reason) if params["enabled"] and not run else ""
     changed = proven or systemd.timer_differs(before, run)
     return result(after, changed, proven, reason, held, before if module._diff else None)
 

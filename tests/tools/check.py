@@ -34,7 +34,7 @@ SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/out
 
 SCENARIOS = (
     "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
-    "worktrees",
+    "worktrees", "operator",
 )  # fmt: skip
 AT_ONCE = 3
 INTERRUPTS: list[int] = []

@@ -309,7 +309,7 @@ def again(scene: Scene) -> str:
     says(scene.play(PLAY, "-e", "engineering_loop_apply=true", "--diff"), " changed=0 ")
     scene.rendered()
     assert demo.timer(scene.host)["active"]
-    says(scene.play(f"{OURS}status", "-l", "loop"), "proven at", "active, next", "published", "perms = ")
+    says(scene.play(f"{OURS}status", "-l", "loop"), " well ", " proven ", "published", "perms = ")
     return "changed=0"
 
 

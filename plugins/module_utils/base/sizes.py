@@ -56,3 +56,8 @@ def spoken(seconds: float) -> str:
         elif words:
             break
     return " ".join(words[:2])
+
+
+def short(seconds: float) -> str:
+    """A time in a few letters, to its largest unit: ``45 s``, ``2 h``, ``3 d``."""
+    return " ".join(spoken(seconds).split()[:2])

@@ -41,7 +41,7 @@ MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
-NOTHING_IN_IT = ("idle", "locked", "over_budget", "refused", "refused_ci")
+NOTHING_IN_IT = ("idle", "locked", "over_budget", "paused", "refused", "refused_ci")
 
 
 @dataclass(frozen=True)

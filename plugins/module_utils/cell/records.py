@@ -35,6 +35,7 @@ EXIT_STATUS = {
     "published": 0,
     "idle": NOTHING_DONE,
     "over_budget": NOTHING_DONE,
+    "paused": NOTHING_DONE,
     "locked": NOTHING_DONE,
     "needs_triage": 3,
     "refused": REFUSED,
@@ -165,6 +166,11 @@ def sentence(record: dict[str, Any]) -> str:
         words += [f"({advice})" for advice in (egress.advice(network.get("refused", [])),) if advice]
     if record.get("agents") and record.get("budget"):
         words.append(f"(run {record['budget']['runs_today']} of {record['budget']['max_runs']} today)")
+    attempt = record.get("attempt")
+    if isinstance(attempt, dict) and attempt.get("max"):
+        words.append(
+            f"(attempt {attempt.get('n')} of {attempt['max']}{', it is held now' * bool(attempt.get('held'))})"
+        )
     told = ": ".join([words[0], " ".join(words[1:])] if words[1:] else words)
     kept = f"; its cell is kept: loop enter {record['cycle']}" if record.get("kept") else ""
     return show(" ".join(told.split()), MAX_TEXT) + kept

@@ -306,7 +306,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     try:
         config = settings.load(config_path)
         handed = handover.take(config)
-        if handed.over_budget:
+        if handed.over_budget or handed.paused:
             return records.NOTHING_DONE
         if handed.refused:
             return records.REFUSED

@@ -46,6 +46,7 @@ class Handover:
 
     refused: str = ""
     over_budget: str = ""
+    paused: str = ""
     cell: str = ""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     model_policy: str = ""  # its content, where the cycle cannot see its file

@@ -21,16 +21,17 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import archive, budget, cells, records
+from ..cell import archive, attempts, budget, cells, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
-from ..gateway import sessions
+from ..gateway import audit, sessions
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
 from ..policy import rules, schema
-from ..proof import installed, timer_hold
-from . import handover, watch
+from ..proof import installed, pause, timer_hold
+from ..proof.pause import Paused
+from . import attempted, handover, watch
 from .handover import Handover
 
 Record: TypeAlias = dict[str, Any]
@@ -82,6 +83,9 @@ def _prepare(config: Settings, invocation: str) -> Handover:
     except OverBudget as error:
         handed = Handover(over_budget=str(error))
         record = records.ended(record, "over_budget", str(error))
+    except Paused as error:
+        handed = Handover(paused=str(error))
+        record = records.ended(record, "paused", str(error))
     except LoopError as error:
         handed = Handover(refused=str(error))
         record = records.ended(record, "refused", str(error))
@@ -97,8 +101,10 @@ def _prepare(config: Settings, invocation: str) -> Handover:
 
 def _fill(config: Settings, record: Record) -> Handover:
     """Look at everything, make the cell, and tell of it in ``record``; what is handed over."""
+    pause.check(config)
     cells.check_place(config)
     close_what_was_cut_off(config, record["cycle"])
+    counts = attempts.for_gateway(config)
     budget.start(config)
     record["budget"] = budget.figures(config)
     used_up = budget.exhausted(config)
@@ -124,7 +130,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     cell = cells.make(config, record["cycle"], told)
     write_ledger(config, cell)
     watch.point_at(config, cell)
-    sessions.open_session(config, f"{config.unit}.service", cell.id)
+    sessions.open_session(config, f"{config.unit}.service", cell.id, counts=counts)
     record["cell"] = cell.path
     probe = config.agent_probe and record["trigger"] != "timer"
     return replace(given, cell=cell.path, network=host_namespace(), probe=probe)
@@ -157,6 +163,10 @@ def close_what_was_cut_off(config: Settings, ours: str) -> None:
     for record in records.running(config.cycles_dir):
         if record["cycle"] != ours:
             ended = records.ended(record, "interrupted", "the cycle was killed before it could end")
+            # Before the record says that it has ended: whoever is killed in between counts once all the same.
+            story = audit.story(audit.read(config, str(record["cycle"])))
+            tried = {"cycle": str(record["cycle"]), "outcome": "interrupted", "cost_usd": 0.0}
+            ended["attempt"] = attempted.account(config, story, tried)
             records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
             redact = handover.redactor(config)
             archive.keep_files(config, record, redact)
@@ -214,19 +224,19 @@ def make_room(config: Settings) -> list[dict[str, Any]]:
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
     """
-    missing, why = _missing_room(config)
+    missing, why = missing_room(config)
     if not missing:
         return []
     min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
     size = max(0.0, cells.kept_size(config.runs_dir) - missing)
     gone = cells.retire(config.runs_dir, None, size, min_age)
-    missing, why = _missing_room(config)
+    missing, why = missing_room(config)
     if missing:
         raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
     return gone
 
 
-def _missing_room(config: Settings) -> tuple[float, str]:
+def missing_room(config: Settings) -> tuple[float, str]:
     """How many bytes must become free before a cycle may start, and why."""
     runs = config.runs_dir
     disk = os.statvfs(runs)

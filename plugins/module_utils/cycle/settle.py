@@ -26,7 +26,7 @@ from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
 from ..host import settings
 from ..host.settings import Settings
-from . import handover
+from . import attempted, handover
 
 Json: TypeAlias = dict[str, Any]
 
@@ -53,6 +53,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
             for record in ours:
                 archive.keep_files(config, record, redact)
             retention(config)
+        attempted.tell(config)
         for record in ours:
             archive.keep_log(config, record, redact)  # with what was said here
         handover.forget(config)
@@ -96,6 +97,9 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     if not manifest.agents and (outcome in WORKED or story.pushes):
         budget.take(config, manifest.invocation, manifest.trigger)
     record["budget"] = budget.figures(config)
+    record["attempt"] = attempt_of(
+        config, record, story, claim, stopped=not manifest.ended_by and attempted.stopped(config)
+    )
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
     _mark_damaged(config, claim)
@@ -111,6 +115,17 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
         say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
     say(f"{records.sentence(record)}\n")
     return record
+
+
+def attempt_of(config: Settings, record: Json, story: Story, claim: Mapping[str, Any], *, stopped: bool) -> Json:
+    """What the cycle is in the count of its issue's attempts. A failure is told and changes no outcome."""
+    cost = _number(claim.get("report", {}).get("cost_usd"))
+    tried = {"cycle": record["cycle"], "outcome": record["outcome"], "cost_usd": cost}
+    try:
+        return attempted.account(config, story, tried, stopped=stopped)
+    except LoopError as error:
+        say(f"the attempt was not counted: {error}\n")
+        return {"error": str(error)}
 
 
 def claimed(report: Mapping[str, Any]) -> Json:
@@ -138,7 +153,7 @@ def judge(manifest: Manifest, claim: Mapping[str, Any], systemd: Mapping[str, st
         if status == str(records.REFUSED) and not manifest.agents:
             return "refused", "the cycle refused to start its engine, see the journal"
         return "error", f"the cycle ended ({code or 'unknown'} {status}) without a report"
-    if outcome not in records.EXIT_STATUS:
+    if outcome not in records.EXIT_STATUS or outcome == "paused":  # which is ours to say, before it begins
         return "error", f"the engine says {show(outcome)}, which nobody knows: {detail}"
     if manifest.agents and outcome in cells.NOTHING_IN_IT:
         return "error", f"the cycle says {outcome}, but an agent was started: {detail}"

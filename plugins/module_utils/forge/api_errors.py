@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import re
 import time
 from typing import Any
 
@@ -17,6 +18,30 @@ CLOCK_SKEW = 30  # seconds; below that it is not the clocks
 # Pages of GitHub that a person goes to.
 APP_PAGE = "the App's own page (Settings > Developer settings > GitHub Apps)"
 INSTALLATION_PAGE = "its page (the organization's Settings > GitHub Apps > Configure)"
+
+# How a failure reads in a record, as this collection's requests and git itself word it.
+_NOT_LET_IN = re.compile(
+    r"HTTP 401|HTTP 403(?!.*rate limit)|no forge token|/app/installations/\d+/access_tokens: HTTP 404|JSON web token"
+    r"|Authentication failed for|could not read (Username|Password)|returned error: (401|403)"
+    r"|terminal prompts disabled",
+    re.IGNORECASE,
+)
+_NOT_REACHED = re.compile(
+    r"no connection: is |no answer in time: |the proxy \(HTTPS_PROXY\)|HTTP (429|5\d\d)|rate limit is used up"
+    r"|Could not resolve host|Failed to connect to|Connection (refused|timed out|reset)|returned error: 5\d\d"
+    r"|Couldn't connect to server|Operation timed out|the certificate of ",
+    re.IGNORECASE,
+)
+CREDENTIALS, FORGE = "credentials", "forge"
+
+
+def kind_of(told: str) -> str:
+    """Whether a failure that was told in these words is one of what lets us in (``credentials``), or of the ``forge``
+    that is down or cannot be reached; empty where it is another.
+    """
+    if _NOT_LET_IN.search(told):
+        return CREDENTIALS
+    return FORGE if _NOT_REACHED.search(told) else ""
 
 
 def advice_on(answer: Any, said: str) -> str:

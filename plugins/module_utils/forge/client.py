@@ -105,6 +105,10 @@ class Forge:
         found = self._newer(f"{_repo(repo)}/issues", query, after)
         return [item for item in found if "pull_request" not in item]
 
+    def comments(self, repo: str, number: int, since: str) -> list[Json]:
+        """The comments under an issue that were written or changed at ``since`` (as ``utc_now`` writes it) or later."""
+        return self._all(f"{_repo(repo)}/issues/{number}/comments", {"since": since})
+
     def newest_number(self, repo: str) -> int:
         """The number of the newest issue or pull request, 0 where there is none."""
         query = {"state": "all", "sort": "created", "direction": "desc", "per_page": "1"}
@@ -225,6 +229,11 @@ class Forge:
         """Ask these users to review a pull request. Refused (422) where one of them is no collaborator."""
         self._request("POST", f"{_repo(repo)}/pulls/{number}/requested_reviewers", body={"reviewers": [*reviewers]})
 
+    def comment(self, repo: str, number: int, text: str) -> Json:
+        """Write a comment under an issue or pull request; what the forge has of it then."""
+        made: Json = self._json(self._request("POST", f"{_repo(repo)}/issues/{number}/comments", body={"body": text}))
+        return made
+
     def add_labels(self, repo: str, number: int, labels: Sequence[str]) -> None:
         """Put labels on an issue or pull request. One that the repository does not have is made by the forge."""
         self._request("POST", f"{_repo(repo)}/issues/{number}/labels", body={"labels": [*labels]})
@@ -288,8 +297,8 @@ class Forge:
                 break  # the rest is older still
         return found
 
-    def _all(self, path: str) -> list[Json]:
-        return [item for page in self._pages(path) for item in page]
+    def _all(self, path: str, query: dict[str, str] | None = None) -> list[Json]:
+        return [item for page in self._pages(path, query) for item in page]
 
     def _request(
         self,

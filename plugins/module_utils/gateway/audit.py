@@ -91,6 +91,8 @@ class Story:
 
     offered: list[tuple[str, int]] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)  # by "REPO#N"
+    digests: dict[str, str] = field(default_factory=dict)  # of what was offered, by the same
+    released: dict[str, str] = field(default_factory=dict)  # whose count begins anew, and the digest that it was of
     taken: tuple[str, int] | None = None
     tips: dict[str, str] = field(default_factory=dict)  # dest -> the base branch's commit when the cycle began
     pushes: list[Json] = field(default_factory=list)
@@ -122,6 +124,9 @@ def story(entries: list[Json]) -> Story:
                 for one in entry["offered"]:
                     told.offered.append((str(entry["repo"]), int(one["number"])))
                     told.titles[f"{entry['repo']}#{one['number']}"] = str(one.get("title", ""))
+                    told.digests[f"{entry['repo']}#{one['number']}"] = str(one.get("digest", ""))
+                for one in entry.get("released", []):
+                    told.released[f"{entry['repo']}#{one['number']}"] = str(one["digest"])
                 told.held += [{"repo": entry["repo"], **one} for one in entry["held"]]
             elif what == "view" and entry.get("body") and not begun:
                 told.taken = (str(entry["repo"]), int(entry["number"]))

@@ -12,21 +12,21 @@ import argparse
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from ..base.errors import APPLY, LoopError
 from ..base.files import read_bytes
 from ..base.journal import say
 from ..base.untrusted import show
-from ..cell import pristine
+from ..cell import attempts, pristine
 from ..cell.pristine import HEADS
 from ..forge.client import APPROVED, Forge, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
 from ..policy import rules, schema
-from . import audit, sessions
+from . import audit, holding, sessions
 from .audit import Story
 
 Json: TypeAlias = dict[str, Any]
@@ -61,6 +61,7 @@ class Asking:
     bound: bool  # a cycle works on the issue that it took, a person on what they want
     token: Callable[[], str]  # one that is good for a while
     still: Callable[[], bool] = lambda: True  # whether its cycle runs still
+    counts: Mapping[str, Json] = field(default_factory=dict)  # issues that were tried before, by name, as root has it
 
     @functools.cached_property
     def forge(self) -> Forge:
@@ -193,15 +194,21 @@ def _list(asking: Asking, asked: argparse.Namespace) -> str:
     if asked.state != "open" or asked.label != [APPROVED]:
         raise LoopError(f"the gateway lists open issues with the label {APPROVED} and no others")
     offered, held = [], []
-    for issue in asking.forge.approved_issues(repo):
-        why = why_held(asking, repo, issue)
+    approved = asking.forge.approved_issues(repo)
+    pulls = {issue["number"]: why_held(asking, repo, issue) for issue in approved}
+    released = holding.released(asking.counts, repo, [issue for issue in approved if not pulls[issue["number"]]])
+    for issue in approved:
+        why = pulls[issue["number"]] or holding.why_held(asking.counts, repo, issue)
         if why:
             held.append({"number": issue["number"], "why": why})
         else:
             offered.append(issue)
     offered = offered[: max(0, asked.limit)]
-    told = [{"number": issue["number"], "title": show(issue["title"])} for issue in offered]
-    asking.note("list", repo=repo, offered=told, held=held)
+    told = [
+        {"number": issue["number"], "title": show(issue["title"]), "digest": attempts.digest_of(issue)}
+        for issue in offered
+    ]
+    asking.note("list", repo=repo, offered=told, held=held, released=released)
     return _shown(offered, asked.json)
 
 

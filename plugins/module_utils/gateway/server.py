@@ -30,7 +30,7 @@ from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
-from . import access, audit, judge, kept_pushes, receive, requests, sessions
+from . import access, audit, holding, judge, kept_pushes, receive, requests, sessions
 from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
@@ -155,7 +155,7 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
         return sessions.session_of(config, unit) == session
 
     cycle, bound = str(session.get("cycle")), session.get("bound") is not False
-    return Asking(config, cycle, bound, lambda: access.token(config).token, still)
+    return Asking(config, cycle, bound, lambda: access.token(config).token, still, session.get("counts") or {})
 
 
 def unit_of(pid: int) -> str:
@@ -202,7 +202,12 @@ def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
 
 
 def root_asks(config: Settings, asked: Json) -> Json:
-    """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has."""
+    """Before a cycle: let go of what was kept long enough, and bring all clones to what the forge has.
+
+    After one: write under an issue that it is held.
+    """
+    if asked.get("what") == "comment":
+        return holding.comment(config, access.token(config).token, asked)
     if asked.get("what") != "refresh":
         raise LoopError("nothing that root asks")
     kept_pushes.tidy(config)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from ..base import untrusted
@@ -22,6 +22,8 @@ from ..base.files import flocked, read_bytes, write_atomic
 from ..host.settings import Settings
 
 Json: TypeAlias = dict[str, Any]
+
+MAX_SESSION = 1024 * 1024  # of a thousand issues that were tried before
 
 
 def directory(config: Settings) -> str:
@@ -38,10 +40,13 @@ def _session(config: Settings, unit: str) -> str:
     return f"{directory(config)}/sessions/{unit}.json"
 
 
-def open_session(config: Settings, unit: str, cycle: str, *, bound: bool = True) -> None:
+def open_session(
+    config: Settings, unit: str, cycle: str, *, bound: bool = True, counts: Mapping[str, Json] | None = None
+) -> None:
     """As root: from now on the processes of ``unit`` may ask, as the cycle of that name.
 
-    ``bound`` is whether it may only work on the issue that it took; a person decides that for themselves.
+    ``bound`` is whether it may only work on the issue that it took; a person decides that for themselves. ``counts`` is
+    what root knows of issues that were tried before, as ``attempts.for_gateway`` has it.
     """
     path = _session(config, unit)
     try:
@@ -49,7 +54,8 @@ def open_session(config: Settings, unit: str, cycle: str, *, bound: bool = True)
         os.chmod(os.path.dirname(path), 0o755)  # whatever the umask
     except OSError as error:
         raise LoopError(f"{path} cannot be made: {error.strerror}") from error
-    write_atomic(path, json.dumps({"cycle": cycle, "bound": bound}).encode(), mode=0o644)
+    session = {"cycle": cycle, "bound": bound, "counts": dict(counts or {})}
+    write_atomic(path, json.dumps(session).encode(), mode=0o644)
 
 
 def close_session(config: Settings, unit: str) -> None:
@@ -59,8 +65,8 @@ def close_session(config: Settings, unit: str) -> None:
 
 
 def session_of(config: Settings, unit: str) -> Json:
-    """The session of ``unit``: ``{cycle, bound}``. LoopError where it has none."""
-    content = read_bytes(_session(config, unit), 4096) if re.fullmatch(r"[\w@.:-]+\.service", unit) else None
+    """The session of ``unit``: ``{cycle, bound, counts}``. LoopError where it has none."""
+    content = read_bytes(_session(config, unit), MAX_SESSION) if re.fullmatch(r"[\w@.:-]+\.service", unit) else None
     if content is None:
         raise LoopError("no cycle is running")
     return untrusted.parse(content, "the session")

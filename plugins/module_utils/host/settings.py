@@ -44,6 +44,7 @@ class Settings(Mapping[str, Any]):
     allowed_paths: dict[str, Any]
     daemon_args: list[Any]
     max_runs_per_day: int
+    max_attempts_per_issue: int
     canary_required: bool
     agent_programs: list[Any]
     agent: dict[str, Any]

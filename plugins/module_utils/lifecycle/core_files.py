@@ -27,7 +27,8 @@ PACKAGE = "engineering_loop_core"
 # The package that holds the rooms, under the name that it has here.
 CORE = str(__package__).rpartition(".")[0]
 
-# What runs on the host. To import them here is what makes Ansible ship them, with all that they import.
+# What runs on the host. To import them here is what makes Ansible ship them, with all that they import. The report is a
+# room above this one: the module that writes these files imports that.
 PROGRAMS = (canary, engine_run, squid, enter, server, access, gateway_client, habits, prepare, sandbox, settle, watch)
 
 LAUNCHER = """\
@@ -56,6 +57,9 @@ match sys.argv[1:]:
     case ["cycles", *words] if len(words) <= 1:
         from engineering_loop_core.report.history import main
         words = [{config!r}, *words]
+    case ["status", *words]:
+        from engineering_loop_core.report.command import main
+        words = [{config!r}, *words]
     case ["enter", *words]:
         from engineering_loop_core.cycle.enter import main
         words = [{config!r}, *words]
@@ -72,7 +76,8 @@ match sys.argv[1:]:
     case ["gateway", *words] if len(words) <= 1:
         from engineering_loop_core.gateway.server import main
     case _:
-        sys.exit("usage: loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop cycles [ID]")
+        usage = "loop enter [--as-engine] CELL [-- COMMAND...]\\n       loop status [--json]\\n       loop cycles [ID]"
+        sys.exit(f"usage: {{usage}}")
 sys.exit(main(*words))
 """
 

@@ -22,7 +22,7 @@ from ..cycle import handover
 from ..gateway import kept_pushes as kept_by_gateway
 from ..host import settings, systemd
 from ..host.settings import Settings
-from ..proof import installed, rollout, rollout_ledger, timer_hold
+from ..proof import installed, pause, rollout, rollout_ledger, timer_hold
 from ..release import agents, pypi_tools
 from .layout import Layout
 from .older_layout import plan
@@ -144,6 +144,15 @@ def rollouts(config_path: str) -> dict[str, Any]:
         return {"under_way": None, "doubts": {}}  # nothing deployed, or nothing that could be read; apply mends it
     begun = rollout_ledger.read(install_dir).under_way
     return {"under_way": begun.document() if begun else None, "doubts": rollout_ledger.rejected(install_dir)}
+
+
+def paused(config_path: str) -> str:
+    """Why no cycle may start, since when and by whom, and how to resume; empty where the loop is not paused."""
+    try:
+        found = pause.read(settings.load(config_path, keys=["install_dir"]))
+    except LoopError:
+        return ""  # nothing deployed, or nothing that could be read; apply mends it
+    return found.sentence if found else ""
 
 
 def _timer(unit: str) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from typing import Any
 
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, remove_tree, size_of
-from ..cell import budget, cells
+from ..cell import attempts, budget, cells
 from ..host import privileges, renderers, settings, systemd
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
+from ..proof import pause
 from ..release import releases
 from ..release.wanted_version import Wanted
 from ..worktrees.manifests import listing
@@ -215,6 +216,9 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
     if known["changed"]:
         count = len(known["pruned"])
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(releases.absent, wanted))
+    paused = pause.path_of(config)
+    if os.path.lexists(paused):
+        plan.go(paused, partial(_remove, paused))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
         # What another owns is of an engine that is checked out there, such as its uv.lock.
@@ -244,6 +248,7 @@ def _work(config: Settings) -> list[str]:
     tops = sorted(path for path in paths if not any(inside(path, other) for other in paths if other != path))
     budget_file = budget.path_of(config)
     found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
+    found.append(attempts.path_of(config))
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
 
 

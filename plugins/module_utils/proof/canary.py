@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from ..base import untrusted
 from ..base.errors import LoopError
+from ..cell import attempts
 from ..forge.client import Forge, redact
 from ..host.settings import Settings
 from ..release import store
@@ -76,6 +77,8 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
 
     forge = Forge(config.api_url, token)
     before = look_before(config, request, forge)
+    if before.target:  # who names an issue means it, however often it was tried
+        attempts.clear(config, {str(before.target): ""})
     ready = "the queue is empty"
     if before.target:
         ready = f"the engine would take {before.target}, {before.identity} may push and open pull requests"

@@ -70,6 +70,30 @@ def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:
     return Cycle(ended, result, invocation, record, journal(invocation), began, seconds)
 
 
+def end(unit: str, cycles_dir: str, seconds: float) -> Json | None:
+    """End the running cycle in order: its engine is told to stop, its cell is kept, its record written.
+
+    The record, empty where there is none; None where no cycle was running. LoopError where that is not over in
+    ``seconds``: it goes on ending.
+    """
+    state = unit_state(unit)
+    if not _busy(state):
+        return None
+    systemd.systemctl("stop", "--no-block", f"{unit}.service")
+    give_up = time.monotonic() + seconds
+    while _busy(unit_state(unit)):
+        if time.monotonic() > give_up:
+            raise LoopError(f"the cycle is still being ended after {seconds:g} s: see systemctl status {unit}.service")
+        time.sleep(0.5)
+    ours = [one for one in records.read(cycles_dir, 5) if one.get("invocation_id") == state["InvocationID"]]
+    return ours[-1] if ours else {}
+
+
+def runs(unit: str) -> bool:
+    """Whether a cycle is running now."""
+    return _busy(unit_state(unit))
+
+
 def unit_state(unit: str) -> dict[str, str]:
     """What systemd says of the service."""
     return systemd.properties(f"{unit}.service", "LoadState,ActiveState,Result,InvocationID,Job")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ..base import untrusted
 from ..base.errors import LoopError
-from ..cell import budget, records
+from ..cell import attempts, budget, records
 from ..forge.client import APPROVED, Forge, Refused
 from ..host import settings
 from ..host.settings import Settings
@@ -85,16 +85,32 @@ def check_budget(config: Settings) -> None:
     if used_up:
         raise LoopError(f"no budget left today: {used_up}")
     spent = budget.ledger(config, records.read(config.cycles_dir))["cost_usd"]
-    most = _number_of(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
+    most = max_cost(config)
     if spent >= most:
         raise LoopError(
             f"no budget left today: {spent:.2f} of {most:.2f} USD were spent; wait or raise max_cost_usd_per_day"
         )
 
 
+def max_cost(config: Settings) -> float:
+    """How many USD the engine may spend on a day, as it is told."""
+    return _number_of(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
+
+
 def check_queue(config: Settings, forge: Forge, target: Target | None) -> None:
-    """Refuse where the engine would take another issue than the one we mean, or any at all."""
-    queue = [issue for repo in config.repos for issue in forge.approved_issues(repo)[:LISTED]]
+    """Refuse where the engine would take another issue than the one we mean, or any at all.
+
+    What is held stands in nobody's way, and the canary's own issue is released for it.
+    """
+    queue = [
+        issue
+        for repo in config.repos
+        for issue in [
+            one
+            for one in forge.approved_issues(repo)
+            if (target and _is(one, target)) or not attempts.why_held(config, repo, one)
+        ][:LISTED]
+    ]
     if target is None:
         if queue:
             raise LoopError(f"the empty canary needs an empty queue, and {_named(queue[0])} is approved: run mode docs")

@@ -22,8 +22,9 @@ from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
 from ..release import releases, store
 from ..release.wanted_version import Wanted
-from . import installed, rollback_sets, rollout_ledger, timer_hold
+from . import installed, pause, rollback_sets, rollout_ledger, timer_hold
 from .installed import Installed
+from .pause import Pause
 from .receipts import Receipt
 from .rollback_sets import KeptSet
 from .rollout_ledger import PROVEN, RETURNED, ROLLED_BACK, Ledger, Return, UnderWay
@@ -57,6 +58,7 @@ class Situation:
     current: Installed | None  # None: a part of it is missing
     proof: Proof
     timer: systemd.Timer
+    paused: Pause | None  # then the timer stays off
 
     @property
     def key(self) -> str:
@@ -71,7 +73,7 @@ def _situation(config: Settings, *, check: bool = False) -> Iterator[Situation]:
         current, proof = _installed(config), Proof(None, "a part of it is missing")
         if current:
             proof = timer_hold.covering(config, current, mode=timer_hold.wanted_mode(config))
-        yield Situation(config, ledger, current, proof, systemd.timer_of(config.unit))
+        yield Situation(config, ledger, current, proof, systemd.timer_of(config.unit), pause.read(config))
 
 
 def _installed(config: Settings) -> Installed | None:
@@ -257,9 +259,10 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     left = active["sha"] if active else ""
     told = {"changed": True, "returned": True, "from": left, "to": target.shown()}
     told["restored"] = [change.path for change in changes]
+    held, run = (now.paused.sentence if now.paused else ""), order.timer and not now.paused
     if order.check:
-        after = now.timer._replace(enabled=order.timer, active=order.timer, next="")
-        return {**_result(now.timer, "", after), **told}
+        after = now.timer._replace(enabled=run, active=run, next="")
+        return {**_result(now.timer, "", after), **told, "held": held}
     if why == ROLLED_BACK:
         processes.wait_until_idle("", config.unit, order.wait, "nothing was changed")
     ledger = _noted(now, target, Return(target.key, left, order.reason))
@@ -275,10 +278,10 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     if proof.receipt is None:
         raise LoopError(f"went back to {target.sha}, but it does not count as proven: {proof.reason}; timer held")
     valid = timer_hold.by_settings(target.config)
-    after = systemd.set_timer(target.config.unit, order.timer and valid.receipt is not None)
+    after = systemd.set_timer(target.config.unit, run and valid.receipt is not None)
     going = ledger.back_to or Return(target.key)
     rollout_ledger.save(install_dir, ledger.ended(why, target.key, target.sha, going.left, going.reason))
-    held = valid.reason if order.timer and valid.receipt is None else ""
+    held = valid.reason if run and valid.receipt is None else held
     return {**_result(now.timer, proof.reason, after), **told, "held": held}
 
 
@@ -308,12 +311,12 @@ def _build_settings(config: Settings, order: Order) -> Wanted:
 
 def _stay(now: Situation, order: Order, why: str) -> Json:
     """What is installed stays; the timer is brought to where it is wanted."""
-    after, run = now.timer, order.timer
+    after, run = now.timer, order.timer and not now.paused
     if not order.check:
         after = systemd.set_timer(now.config.unit, run, now.timer)
     elif systemd.timer_differs(now.timer, run):
         after = now.timer._replace(enabled=run, active=run, next="")
-    return _result(now.timer, why, after)
+    return {**_result(now.timer, why, after), "held": now.paused.sentence if now.paused else ""}
 
 
 def _result(before: systemd.Timer, why: str, after: systemd.Timer | None = None) -> Json:

@@ -56,7 +56,7 @@ def absent(wanted: Wanted, *, check: bool = False) -> Json:
         _wait_until_idle(wanted, "nothing was removed")
         for name in OURS:  # to be alone makes some of them
             discard(os.path.join(install_dir, name))
-    for name in (".releases.lock", ".ledger.lock", ".budget.lock", ".rollout.lock", ".canary.lock"):
+    for name in (".releases.lock", ".ledger.lock", ".budget.lock", ".attempts.lock", ".rollout.lock", ".canary.lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(install_dir, name))
     with contextlib.suppress(OSError):

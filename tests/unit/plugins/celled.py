@@ -231,6 +231,7 @@ def box() -> Iterator[Box]:
                 "allowed_paths": {},
                 "daemon_args": [],
                 "max_runs_per_day": 2,
+                "max_attempts_per_issue": 3,
                 "canary_required": False,
                 "agent_programs": ["pi"],
                 "agent": {"path": "/usr/bin/git", "program": "pi"},

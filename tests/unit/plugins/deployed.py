@@ -234,6 +234,7 @@ def deployed(top: Path, forge: Running) -> Host:
             "allowed_paths": {},
             "daemon_args": ["--max-runs-per-day", "2", "--max-cost-usd-per-day=10"],
             "max_runs_per_day": 2,
+            "max_attempts_per_issue": 3,
             "canary_required": True,
             "agent_programs": ["pi"],
             "agent": {"path": "/usr/bin/git", "program": "pi"},

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import coverage
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access, audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import server as gateway
@@ -269,7 +269,10 @@ class Door:
 
     @contextmanager
     def cycle(self, number: int = 0, *, bound: bool = True, sub: str = "") -> Iterator[Cycle]:
-        """A cycle that runs, with its checkouts; where a number is given, one that took this issue."""
+        """A cycle that runs, with its checkouts; where a number is given, one that took this issue.
+
+        Root tells the gateway which issues were tried before, as it does before each cycle.
+        """
         name = f"{TODAY}T{next(NAMES):06}Z-{os.urandom(4).hex()}"
         unit = f"{self.config['unit']}{sub}.service"
         self.refresh(name)
@@ -278,7 +281,7 @@ class Door:
         give(workspace, LOOP)
         made = as_user(LOOP, lambda: pristine.check_out(self.config, str(workspace)))
         assert all(one["status"] == "made" for one in made), made
-        sessions.open_session(self.config, unit, name, bound=bound)
+        sessions.open_session(self.config, unit, name, bound=bound, counts=attempts.for_gateway(self.config))
         try:
             ours = Cycle(self, name, unit, workspace, number)
             if number:

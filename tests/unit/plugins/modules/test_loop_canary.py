@@ -17,7 +17,12 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, installed, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
+    cycle_run,
+    installed,
+    pause,
+    receipts,
+)
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, Host, published
 from forge_store import branches
@@ -224,3 +229,14 @@ def test_one_that_goes_on_without_its_playbook_is_waited_for(run: Any, host: Hos
     result = run(progress=str(progress))
     other.join()
     assert result["passed"] and not result["changed"] and host.started == []
+
+
+def test_a_pause_holds_for_a_canary(run: Any, host: Host) -> None:
+    made, _changed = pause.put(host.config, "the forge moves", "ann")
+    for options in ({}, {"_ansible_check_mode": True}, {"_ansible_check_mode": True, "foreseen": "unproven"}):
+        assert run(**options)["msg"] == f"no canary is run on a host that is {made.sentence}"
+    assert host.started == []
+    pause.lift(host.config)
+    assert run()["passed"]
+    pause.put(host.config, "", "ann")
+    assert run()["passed"]  # nothing is to be run

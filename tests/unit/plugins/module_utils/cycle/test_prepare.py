@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget, cells, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, Box, box, gid, uid, write
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, pause, receipts
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, uid, write
 from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
@@ -331,7 +332,40 @@ def test_the_day_is_used_up(host: Box, capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr().out.startswith("cycle over_budget after 0 s: 2 of 2 runs were started today")
 
 
-@pytest.mark.parametrize("spoil", ["policy", "proof", "room", "count", "home"])
+def test_a_pause_is_looked_for_first(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    made, _changed = pause.put(host.config, "the forge moves", "ann")
+    Path(host.config["policy_file"]).unlink()  # which would be refused
+    cell = host.cell(f"{TODAY}T000000Z-0000000a")
+    found = handed(host)
+    assert found.paused == made.sentence and found.refused == found.over_budget == found.cell == ""
+    record = last(host)
+    assert (record["outcome"], record["detail"]) == ("paused", made.sentence)
+    assert capfd.readouterr().out == f"cycle paused after 0 s: {made.sentence}\n"
+    assert os.listdir(host.runs) == [cell.id] and cells.manifest_of(cell).outcome == "running"
+    assert budget.today(host.config)["started"] == 0
+    pause.lift(host.config)
+    assert "policy" in handed(host).refused and cells.manifest_of(cell).outcome == "interrupted"
+
+
+def test_what_was_cut_off_counts_once_at_its_issue(host: Box) -> None:
+    cell = host.cell(f"{TODAY}T000000Z-0000000a", agents=1)
+    records.write(host.config["cycles_dir"], {"cycle": cell.id, "outcome": "running"})
+
+    def write_down() -> None:
+        os.makedirs(f"{host.config['gate_dir']}/records", exist_ok=True)
+        offered = [{"number": 7, "title": "t", "digest": "d" * 64}]
+        audit.append(host.config, cell.id, {"what": "list", "repo": "o/r", "offered": offered, "held": []})
+        audit.append(host.config, cell.id, {"what": "view", "repo": "o/r", "number": 7, "body": True})
+
+    as_user(GATE, write_down)
+    for _unused in range(2):
+        prepare.close_what_was_cut_off(host.config, "the next")
+        known = attempts.counts(host.config)["o/r#7"]
+        assert (known.attempts, known.outcome, known.digest, known.cycle) == (1, "interrupted", "d" * 64, cell.id)
+    assert records.read(host.config["cycles_dir"])[0]["attempt"] == {"n": 1, "max": 3, "held": False}
+
+
+@pytest.mark.parametrize("spoil", ["policy", "proof", "room", "count", "attempts", "home"])
 def test_every_refusal_is_a_record_and_one_line(
     host: Box, spoil: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,6 +378,8 @@ def test_every_refusal_is_a_record_and_one_line(
         host.config["min_free"] = "900T"
     elif spoil == "count":
         Path(budget.path_of(host.config)).write_text("{")
+    elif spoil == "attempts":
+        Path(attempts.path_of(host.config)).write_text("{")
     else:
         host.config["home_files"] = [{"src": "/none", "dest": "x"}]
     found = handed(host)

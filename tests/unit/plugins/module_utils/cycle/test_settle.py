@@ -13,19 +13,24 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import (
     archive,
+    attempts,
     budget,
     cells,
     pristine,
     records,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.attempts import Attempt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell, Manifest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, settle
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, settle
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.audit import Story
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
+from older_host import killed_at
 
 INVOCATION = "i" * 32
 
@@ -48,7 +53,7 @@ INVOCATION = "i" * 32
         ({"agents": 1}, {"outcome": "idle", "detail": "honest"}, {}, "error",
          "the cycle says idle, but an agent was started: honest"),
         *(({"agents": 1}, {"outcome": name}, {}, "error", f"the cycle says {name}, but an agent was started: ")
-          for name in cells.NOTHING_IN_IT),
+          for name in cells.NOTHING_IN_IT if name != "paused"),
         # No report.
         ({}, {}, {"EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}, "interrupted", "the cycle was killed (KILL)"),
         ({}, {}, {"EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"}, "interrupted", "the cycle was killed (SEGV)"),
@@ -63,6 +68,7 @@ INVOCATION = "i" * 32
         ({}, {"outcome": "win\x1b[2J", "detail": "x"}, {}, "error",
          "the engine says win\\x1b[2J, which nobody knows: x"),
         ({}, {"outcome": "running"}, {}, "error", "the engine says running, which nobody knows: "),
+        ({}, {"outcome": "paused"}, {}, "error", "the engine says paused, which nobody knows: "),
         ({}, {"outcome": ["published"]}, {"EXIT_CODE": "exited", "EXIT_STATUS": "1"}, "error",
          "the cycle ended (exited 1) without a report"),
         ({}, {"outcome": None}, {"EXIT_CODE": "killed", "EXIT_STATUS": "TERM"}, "interrupted",
@@ -525,3 +531,114 @@ def test_what_was_remembered_may_be_anything(
         remembered.write_text(damage)
     assert handover.redactor(host.config)("text") == "text"
     handover.forget(host.config)
+
+
+# --- what it means for its issue
+
+
+def took(host: Box, cell: Cell) -> None:
+    """What the gateway writes down of a cycle that takes an issue and opens nothing."""
+
+    def write_down() -> None:
+        os.makedirs(f"{host.config['gate_dir']}/records", exist_ok=True)
+        listed = {**TOOK[0], "offered": [{"number": 7, "title": "\x1b[2J", "digest": "d" * 64}]}
+        for entry in [listed, TOOK[1]]:
+            audit.append(host.config, cell.id, entry)
+
+    as_user(GATE, write_down)
+
+
+@NEEDS_ROOT
+def test_an_attempt_is_counted_and_the_last_one_holds(
+    host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wire, "PATIENCE", 0.1)  # no gateway is started
+    host.config["repos"] = ["o/r"]
+    host.write_config()
+    seen = []
+    for number in range(3):
+        cell = begun(host, f"{TODAY}T00000{number}Z-1a2b3c4d")
+        took(host, cell)
+        claim = {"outcome": "needs_triage", "engine_ended": True, "report": {"cost_usd": 0.5}}
+        seen.append(settled(host, claim, cell)["attempt"])
+    assert seen == [{"n": n, "max": 3, "held": n == 3} for n in (1, 2, 3)]
+    known = attempts.counts(host.config)["o/r#7"]
+    assert (known.attempts, known.cost_usd, known.outcome, known.digest) == (3, 1.5, "needs_triage", "d" * 64)
+    assert known.title == "\\x1b[2J"
+    told = capfd.readouterr().out
+    assert "o/r#7 (run 0 of 2 today) (attempt 2 of 3);" in told and "(attempt 3 of 3, it is held now);" in told
+    later = "o/r#7 is held could not be told on the forge, which is tried again after the next cycle: the gateway to"
+    assert f"that {later} the forge does not answer" in told
+    assert f"o/r#7 is held: {known.why}. Release it with: {attempts.release_command('o/r#7')}\n" in told
+
+
+@NEEDS_ROOT
+def test_a_published_one_is_no_attempt(host: Box) -> None:
+    attempts.count(host.config, Attempt("before", "o/r", 7, "error", digest="d" * 64))
+    assert settled(host, PUBLISHED, begun(host))["attempt"] == {}
+    assert attempts.counts(host.config) == {}
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize(
+    ("jobs", "ended_by", "counts"),
+    [
+        ("7 UNIT stop running\n", "", False),
+        ("7 UNIT restart running\n8 UNIT start waiting\n", "", False),
+        ("7 UNIT stop running\n", "its cell has 9 files", True),  # the watch asked for it
+        ("7 UNIT start running\n", "", True),
+        ("7 other.service stop running\n", "", True),
+        ("", "", True),
+        (None, "", True),
+    ],
+)
+def test_what_an_operator_stops_does_not_count_and_what_the_watch_ends_does(
+    host: Box, monkeypatch: pytest.MonkeyPatch, jobs: str | None, ended_by: str, counts: bool
+) -> None:
+    def systemctl(*words: str) -> str:
+        assert words == ("list-jobs", "--no-legend", "--plain", f"{host.config['unit']}.service")
+        if jobs is None:
+            raise LoopError("systemctl cannot be run on this host")
+        return jobs.replace("UNIT", f"{host.config['unit']}.service")
+
+    monkeypatch.setattr(systemd, "systemctl", systemctl)
+    cell = begun(host)
+    took(host, cell)
+    if ended_by:
+        cells.update(cell, ended_by=ended_by)
+    # What the cycle says of itself is a claim: no engine talks its way out of the count.
+    record = settled(host, {"outcome": "interrupted", "detail": "stopped by signal SIGTERM: systemctl stop"}, cell)
+    assert record["outcome"] == "interrupted" and bool(record["attempt"]) == counts
+    assert bool(attempts.counts(host.config)) == counts
+
+
+@NEEDS_ROOT
+def test_a_count_that_cannot_be_read_changes_no_outcome(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    cell = begun(host)
+    took(host, cell)
+    Path(attempts.path_of(host.config)).write_text("{")
+    cells.write_report(cell, {"outcome": "error", "detail": "why"})
+    settle.main(host.config_file)
+    record = records.read(host.config["cycles_dir"])[-1]
+    assert (record["outcome"], record["detail"]) == ("error", "why") and "move it aside" in record["attempt"]["error"]
+    assert "the attempt was not counted: " in capfd.readouterr().out
+
+
+@NEEDS_ROOT
+def test_killed_anywhere_it_is_counted_once(host: Box) -> None:
+    host.config["max_attempts_per_issue"] = 0
+    host.write_config()
+    number = 0
+    while True:
+        cell = begun(host, f"{TODAY}T{number:06}Z-1a2b3c4d")
+        took(host, cell)
+        cells.write_report(cell, {"outcome": "error", "detail": "why"})
+        killed = killed_at(number, lambda: settle.main(host.config_file))
+        prepare.close_what_was_cut_off(host.config, "the next")
+        prepare.close_what_was_cut_off(host.config, "the one after it")
+        assert records.running(host.config["cycles_dir"]) == []
+        number += 1
+        assert attempts.counts(host.config)["o/r#7"].attempts == number, number
+        if not killed:
+            break
+    assert number > 5

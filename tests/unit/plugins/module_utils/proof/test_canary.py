@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.attempts import Attempt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     cycle_run,
     timer_hold,
 )
-from deployed import BOT, BRANCH, ISSUE, REPO, SHA, Host, published
+from deployed import BOT, BRANCH, ISSUE, OTHER, REPO, SHA, Host, published
 from proofs import docs, empty, failed, ready, unlabelled
 
 
@@ -143,3 +145,33 @@ def test_an_idle_cycle_that_opens_a_pull_request_is_seen(host: Host) -> None:
 
     host.cycle = cycle
     assert failed(empty(host)) == ["nothing else"]
+
+
+# --- beside what is held
+
+
+def tried(host: Host, number: int, repo: str = REPO) -> None:
+    """As often as an issue may be, and it is what it was."""
+    issue = Forge(host.config["api_url"], host.forge.token).issue(repo, number)
+    assert issue
+    for cycle in ("a", "b", "c"):
+        attempt = Attempt(f"{cycle}{repo}{number}", repo, number, "error", digest=attempts.digest_of(issue))
+        attempts.count(host.config, attempt)
+
+
+def test_what_is_held_stands_in_no_canarys_way_and_its_own_issue_is_released(host: Host) -> None:
+    host.side("issues", {"repo": OTHER, "title": "Poison", "labels": ["loop:approved", "Security"]})
+    with pytest.raises(LoopError, match="Poison"):
+        docs(host)
+    tried(host, 1, OTHER)
+    tried(host, ISSUE)
+    assert len(attempts.held(host.config)) == 2
+    result = docs(host)
+    assert result["passed"], result["failed"]
+    assert [one["repo"] for one in attempts.held(host.config)] == [OTHER]
+
+
+def test_a_queue_of_what_is_held_is_empty(host: Host) -> None:
+    tried(host, ISSUE)
+    host.cycle = lambda host: {"outcome": "idle"}
+    assert empty(host)["passed"]

@@ -23,6 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     installed,
+    pause,
     receipts,
     rollback_sets,
     rollout,
@@ -180,6 +181,23 @@ def test_the_timer_gets_the_state_that_it_had(host: Host, systemd: Systemd, on: 
     new_everything(host)
     assert undo(host, wanted=wanted)["timer"]["active"] is then
     assert systemd.on is then
+
+
+def test_while_it_is_paused_the_timer_stays_off_whatever_is_gone_back_to(host: Host, systemd: Systemd) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    new_everything(host)  # it notes that the timer was on
+    made, _changed = pause.put(host.config, "why not", "ann")
+    told = undo(host, check=True)
+    assert told["returned"] and not told["timer"]["active"] and told["held"] == made.sentence
+    told = undo(host)
+    assert told["returned"] and everything(host) == before
+    assert not told["timer"]["active"] and not systemd.on and told["held"] == made.sentence
+    for check in (True, False):  # nothing to do
+        told = undo(host, check=check, failed=False)
+        assert not told["changed"] and told["held"] == made.sentence and not systemd.on
+    pause.lift(host.config)
+    assert undo(host, failed=False)["held"] == ""
 
 
 def test_a_policy_that_fails_is_not_the_engine_s_fault(host: Host, systemd: Systemd) -> None:

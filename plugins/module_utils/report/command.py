@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``loop status`` on the host, for root: the same status as on the controller, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from . import status, table
+
+USAGE = "usage: loop status [--json]"
+WELL, NEEDS_A_PERSON, WRONG = 0, 2, 1
+
+
+def main(config_path: str, *words: str) -> int:
+    """Print the status; 0 where the host is well, 2 where it needs a person, 1 where nothing could be told."""
+    if words not in ((), ("--json",)):
+        print(USAGE, file=sys.stderr)
+        return WRONG
+    if os.geteuid() != 0:
+        print("loop status is for root: sudo loop status", file=sys.stderr)
+        return WRONG
+    found = table.for_host(status.of_host(config_path), os.uname().nodename)
+    if words:
+        print(json.dumps(found, indent=1))
+    else:
+        print(table.draw({os.uname().nodename: found}, colour=sys.stdout.isatty() and not table.is_dumb()))
+    return WELL if found["well"] else NEEDS_A_PERSON
