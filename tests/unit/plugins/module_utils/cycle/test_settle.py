@@ -459,6 +459,80 @@ def test_a_cell_that_cannot_go_stops_nothing(
     assert "cannot be removed: busy" in capfd.readouterr().out
 
 
+# --- what is kept beside the record
+
+
+@NEEDS_ROOT
+def test_its_log_and_what_its_engine_wrote_are_kept_without_the_secrets_of_its_beginning_and_of_now(
+    host: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "place", lambda _unit: f"{tmp_path}/watch/socket")
+    (tmp_path / "watch").mkdir()
+    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-new-0123456789\nGH_TOKEN=short\nHOME_PATH=/usr/share/path\n"})
+    write(host.top / "etc", {"auth.json": '{"pi": {"apiKey": "home-0123456789", "keys": ["OPENAI_API_KEY"]}}'})
+    host.config["home_files"] = [{"src": str(host.top / "etc/auth.json"), "dest": "auth.json"}]
+    host.write_config()
+    handover.remember(host.config, {"OPENAI_API_KEY": "sk-old-0123456789"})
+    remembered = tmp_path / "watch" / handover.REMEMBERED
+    assert os.lstat(remembered).st_mode & 0o777 == 0o600
+    text = "sk-old-0123456789 sk-new-0123456789 home-0123456789 short /usr/share/path OPENAI_API_KEY\n"
+    cell = begun(host)
+    write(Path(cell.part("runs")), {"issue_r_7/handoff/ISSUE_R_7.pi.transcript.txt": text})
+    settled(host, PUBLISHED, cell)
+    found = archive.files_of(host.config, NAME)
+    assert found["issue_r_7/handoff/ISSUE_R_7.pi.transcript.txt"].decode() == (
+        "*** *** *** short /usr/share/path OPENAI_API_KEY\n"
+    )
+    assert archive.log_of(host.config, NAME) is not None
+    assert not remembered.exists()
+
+
+@NEEDS_ROOT
+def test_what_an_engine_says_of_itself_holds_no_secret(host: Box) -> None:
+    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-0123456789\nODD=needs_triage\n"})
+    claim = {**PUBLISHED, "outcome": "needs_triage", "detail": "401 for sk-0123456789",
+             "report": {"notifications": [{"text": "sk-0123456789"}], "issue": None}}  # fmt: skip
+    cell = begun(host)
+    record = settled(host, claim, cell)
+    assert (record["outcome"], record["detail"]) == ("needs_triage", "401 for ***")
+    assert record["report"]["notifications"] == [{"text": "***"}]
+    assert cells.manifest_of(cell).detail == "401 for ***"
+
+
+@NEEDS_ROOT
+def test_one_that_was_refused_before_it_began_has_its_log_as_well(host: Box) -> None:
+    record = {"cycle": NAME, "invocation_id": INVOCATION, "started": utc_now(), "outcome": "refused"}
+    records.write(host.config["cycles_dir"], record)
+    assert settle.main(host.config_file) == 0
+    assert archive.log_of(host.config, NAME) is not None and archive.files_of(host.config, NAME) == {}
+    assert records.read(host.config["cycles_dir"]) == [record]
+
+
+@NEEDS_ROOT
+def test_records_of_long_ago_go_with_what_stands_beside_them(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    old = "20200101T000000Z-00000000"
+    for suffix in (".json", records.LOG, records.FILES):
+        Path(host.config["cycles_dir"], f"{old}{suffix}").write_text("{}")
+    settled(host, PUBLISHED, begun(host))
+    assert not [name for name in os.listdir(host.config["cycles_dir"]) if name.startswith(old)]
+    assert "3 files of earlier cycles" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '"text"', "null", "directory"])
+def test_what_was_remembered_may_be_anything(
+    host: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(wire, "place", lambda _unit: f"{tmp_path}/socket")
+    remembered = tmp_path / handover.REMEMBERED
+    if damage == "directory":
+        remembered.mkdir()
+    else:
+        remembered.write_text(damage)
+    assert handover.redactor(host.config)("text") == "text"
+    handover.forget(host.config)
+
+
 # --- what it means for its issue
 
 
@@ -568,77 +642,3 @@ def test_killed_anywhere_it_is_counted_once(host: Box) -> None:
         if not killed:
             break
     assert number > 5
-
-
-# --- what is kept beside the record
-
-
-@NEEDS_ROOT
-def test_its_log_and_what_its_engine_wrote_are_kept_without_the_secrets_of_its_beginning_and_of_now(
-    host: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "place", lambda _unit: f"{tmp_path}/watch/socket")
-    (tmp_path / "watch").mkdir()
-    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-new-0123456789\nGH_TOKEN=short\nHOME_PATH=/usr/share/path\n"})
-    write(host.top / "etc", {"auth.json": '{"pi": {"apiKey": "home-0123456789", "keys": ["OPENAI_API_KEY"]}}'})
-    host.config["home_files"] = [{"src": str(host.top / "etc/auth.json"), "dest": "auth.json"}]
-    host.write_config()
-    handover.remember(host.config, {"OPENAI_API_KEY": "sk-old-0123456789"})
-    remembered = tmp_path / "watch" / handover.REMEMBERED
-    assert os.lstat(remembered).st_mode & 0o777 == 0o600
-    text = "sk-old-0123456789 sk-new-0123456789 home-0123456789 short /usr/share/path OPENAI_API_KEY\n"
-    cell = begun(host)
-    write(Path(cell.part("runs")), {"issue_r_7/handoff/ISSUE_R_7.pi.transcript.txt": text})
-    settled(host, PUBLISHED, cell)
-    found = archive.files_of(host.config, NAME)
-    assert found["issue_r_7/handoff/ISSUE_R_7.pi.transcript.txt"].decode() == (
-        "*** *** *** short /usr/share/path OPENAI_API_KEY\n"
-    )
-    assert archive.log_of(host.config, NAME) is not None
-    assert not remembered.exists()
-
-
-@NEEDS_ROOT
-def test_what_an_engine_says_of_itself_holds_no_secret(host: Box) -> None:
-    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-0123456789\nODD=needs_triage\n"})
-    claim = {**PUBLISHED, "outcome": "needs_triage", "detail": "401 for sk-0123456789",
-             "report": {"notifications": [{"text": "sk-0123456789"}], "issue": None}}  # fmt: skip
-    cell = begun(host)
-    record = settled(host, claim, cell)
-    assert (record["outcome"], record["detail"]) == ("needs_triage", "401 for ***")
-    assert record["report"]["notifications"] == [{"text": "***"}]
-    assert cells.manifest_of(cell).detail == "401 for ***"
-
-
-@NEEDS_ROOT
-def test_one_that_was_refused_before_it_began_has_its_log_as_well(host: Box) -> None:
-    record = {"cycle": NAME, "invocation_id": INVOCATION, "started": utc_now(), "outcome": "refused"}
-    records.write(host.config["cycles_dir"], record)
-    assert settle.main(host.config_file) == 0
-    assert archive.log_of(host.config, NAME) is not None and archive.files_of(host.config, NAME) == {}
-    assert records.read(host.config["cycles_dir"]) == [record]
-
-
-@NEEDS_ROOT
-def test_records_of_long_ago_go_with_what_stands_beside_them(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
-    old = "20200101T000000Z-00000000"
-    for suffix in (".json", records.LOG, records.FILES):
-        Path(host.config["cycles_dir"], f"{old}{suffix}").write_text("{}")
-    settled(host, PUBLISHED, begun(host))
-    assert not [name for name in os.listdir(host.config["cycles_dir"]) if name.startswith(old)]
-    assert "3 files of earlier cycles" in capfd.readouterr().out
-
-
-@NEEDS_ROOT
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '"text"', "null", "directory"])
-def test_what_was_remembered_may_be_anything(
-    host: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    monkeypatch.setattr(wire, "place", lambda _unit: f"{tmp_path}/socket")
-    remembered = tmp_path / handover.REMEMBERED
-    if damage == "directory":
-        remembered.mkdir()
-    else:
-        remembered.write_text(damage)
-    assert handover.redactor(host.config)("text") == "text"
-    handover.forget(host.config)
