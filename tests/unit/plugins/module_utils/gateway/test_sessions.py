@@ -36,13 +36,17 @@ def test_a_session_is_roots_word(host: Box) -> None:
     os.mkdir(sessions.directory(host.config))  # the socket's
     os.umask(0o077)
     sessions.open_session(host.config, "a.service", NAME)
-    sessions.open_session(host.config, "b.service", NAME, bound=False)
+    counts = {"o/r#7": {"digest": "d" * 64, "held": ""}}
+    sessions.open_session(host.config, "b.service", NAME, bound=False, counts=counts)
     assert sessions.listing(host.config) == ["a.service", "b.service"]
 
     def seen() -> list[Any]:
         return [sessions.session_of(host.config, f"{name}.service") for name in "ab"]
 
-    assert as_user(GATE, seen) == [{"cycle": NAME, "bound": True}, {"cycle": NAME, "bound": False}]
+    assert as_user(GATE, seen) == [
+        {"cycle": NAME, "bound": True, "counts": {}},
+        {"cycle": NAME, "bound": False, "counts": counts},
+    ]
     with pytest.raises(LoopError, match="Operation not permitted"):
         as_user(LOOP, lambda: sessions.open_session(host.config, "c.service", NAME))
     sessions.close_session(host.config, "a.service")
