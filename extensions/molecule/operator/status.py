@@ -137,10 +137,11 @@ def paused() -> None:
 
 def revoked_token() -> None:
     """A token that the forge does not take."""
-    must(f"cp -p {ETC}/env {ETC}/env.good; sed -i 's/^GH_TOKEN=.*/GH_TOKEN=ghp_revoked/' {ETC}/env")
+    env = must(f"""python3 -c 'import json; print(json.load(open("{ETC}/loop.json"))["env_file"])'""")
+    must(f"cp -p {env} {env}.good && sed -i 's/^GH_TOKEN=.*/GH_TOKEN=ghp_revoked/' {env}")
     cycle()
     command = commands(bad("credentials"))[-1]
-    must(f"mv {ETC}/env.good {ETC}/env")
+    must(f"mv {env}.good {env}")
     typed(command)
     mended()
 

@@ -212,6 +212,7 @@ def fresh() -> str:
 
 
 def everybody_is_told_what_a_stranger_cannot_bend() -> str:
+    (ETC / "notify").write_text("\n".join([*TARGETS, ""]), encoding="utf-8")
     look()
     before = len(got())
     evil = f"{fresh()} <!channel> @everyone [pay](https://evil.example) \x1b[31m\u202e" + "x" * 65536
@@ -265,6 +266,7 @@ def a_pause_is_told_by_itself() -> str:
         while len(got()) == before and time.monotonic() < end:
             time.sleep(0.5)
         must(any("(by eva): moving (at)everyone" in one["text"] for one in got()[before:]), got()[before:])
+        idle()  # what changes while it looks is seen by the next look
     finally:
         paused.unlink()
     end = time.monotonic() + 60
@@ -368,7 +370,21 @@ def metrics_are_whole() -> str:
     return f"{len(found)} series, readable by node_exporter"
 
 
+def no_scheme_of_debians_library_is_refused() -> str:
+    """What the controller takes, which has no such library, is what this host's can send to."""
+    import apprise
+
+    sys.path.insert(0, "/usr/local/lib/engineering-loop")
+    from engineering_loop_core.host import targets  # type: ignore[import-not-found]
+
+    services = apprise.Apprise().details()["schemas"]
+    known = {name for one in services for kind in ("protocols", "secure_protocols") for name in one[kind] or ()}
+    must(known <= targets.SCHEMES, known - targets.SCHEMES)
+    return f"{len(known)} of them, in version {apprise.__version__}"
+
+
 TRIED: tuple[Callable[[], str], ...] = (
+    no_scheme_of_debians_library_is_refused,
     metrics_are_whole,
     a_pause_is_told_by_itself,
     everybody_is_told_what_a_stranger_cannot_bend,
