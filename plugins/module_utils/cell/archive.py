@@ -248,6 +248,11 @@ def packed(files: Mapping[str, str], moment: float) -> bytes:
 # --- reading it again ---------------------------------------------------------------------------------
 
 
+def has_log(config: Settings, cycle: str) -> bool:
+    """Whether a log was kept: the last that is."""
+    return os.path.lexists(f"{config.cycles_dir}/{cycle}{records.LOG}")
+
+
 def log_of(config: Settings, cycle: str) -> str | None:
     """The log that was kept; None where there is none."""
     content = read_bytes(f"{config.cycles_dir}/{cycle}{records.LOG}", 4 * (LOG_HEAD + LOG_TAIL))

@@ -48,13 +48,14 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         with cells.alone(config):
             ours = [one for one in records.read(config.cycles_dir) if one.get("invocation_id") == invocation]
             running = [one for one in ours if one.get("outcome") == records.RUNNING]
+            fresh = [one for one in ours if not archive.has_log(config, one["cycle"])]
             redact = handover.redactor(config)
             ended = [_settle(config, record, redact) for record in running]
-            for record in ours:
+            for record in fresh:
                 archive.keep_files(config, record, redact)
             retention(config)
         attempted.tell(config)
-        for record in ours:
+        for record in fresh:
             archive.keep_log(config, record, redact)  # with what was said here
         handover.forget(config)
     except LoopError as error:
