@@ -119,6 +119,8 @@ def everything(forge: Forge, url: str) -> None:
     assert pull["draft"] and forge.pull_files(REPO, pull["number"])
     forge.request_reviewers(REPO, number, ["AS215932"])
     forge.add_labels(REPO, number, ["docs"])
+    assert forge.comment(REPO, number, "seen")["body"] == "seen"
+    assert [one["body"] for one in forge.comments(REPO, number, "2020-01-01T00:00:00Z")] == ["seen"]
     forge.close_pull(REPO, pull["number"])
     forge.delete_branch(REPO, BRANCH)
     forge.delete_branch(REPO, BRANCH)
