@@ -41,8 +41,12 @@ EXAMPLES = r"""
       as215932.engineering_loop.loop_info:
 
 - name: Say which hosts come after which
-  ansible.builtin.debug:
-    msg: "{{ query('as215932.engineering_loop.loop_hosts', batches=true) }}"
+  hosts: localhost
+  gather_facts: false
+  tasks:
+    - name: Say it
+      ansible.builtin.debug:
+        msg: "{{ query('as215932.engineering_loop.loop_hosts', batches=true) }}"
 """
 
 RETURN = r"""
