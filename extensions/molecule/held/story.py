@@ -193,7 +193,7 @@ def released() -> None:
     assert f"{name} is released: it was held after 3 attempts since 20" in said and attempts() == {}
     said = play("release_issue.yml", "-e", f"issue={name}")
     assert "is not held: no attempt at it was counted" in said and " changed=0 " in said
-    assert "Say which issue: -e issue=OWNER/NAME#7" in play("release_issue.yml", fails=True)
+    assert "give it with -e issue=OWNER/NAME#7" in play("release_issue.yml", fails=True)
     assert cycle()["attempt"] == {"n": 1, "max": 3, "held": False}
     after(1)  # and held again
     assert cycle()["outcome"] == "idle" and len({*comments(bad)}) == 2
