@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -58,7 +59,12 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def of(program: str) -> list[Any]:
-    return [pytest.param(words, id=where) for where, words in commands() if Path(words[0]).name == program]
+    """Each command of it, as far as it goes: what a shell redirects is not its own."""
+    own = [
+        (where, [*itertools.takewhile(lambda word: not re.match(r"\d*[<>|]", word), words)])
+        for where, words in commands()
+    ]
+    return [pytest.param(words, id=where) for where, words in own if Path(words[0]).name == program]
 
 
 def playbook(name: str) -> Path:

@@ -130,7 +130,7 @@ def test_control_c_ends_it_at_once(tmp_path: Path) -> None:
         assert line.startswith("host1 | Take long, ")
         began = time.monotonic()
         play.send_signal(signal.SIGINT)
-        play.wait(20)
+        play.wait(45)  # a busy machine takes its time to end it
     assert play.returncode not in (0, 2) and time.monotonic() - began < LONGEST
 
 

@@ -87,7 +87,7 @@ def test_the_engine_s_own_commands_get_what_the_engine_gets(host: Box) -> None:
     with enter.opened(host.config, cell, [], as_engine=True) as words:
         given = json.loads((secrets(host) / f"{NAME}.json").read_text())
         assert "t" not in words and "k" not in words
-        assert sessions.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False}
+        assert sessions.session_of(host.config, unit_in(words)) == {"cycle": NAME, "bound": False, "counts": {}}
         assert f"Wants={host.config['unit']}-gate.socket" in options(words)
     policy = f"{host.release}/{handover.OWN_POLICY}"
     assert handover.Handover(**given) == handover.Handover(

@@ -68,6 +68,9 @@ def test_a_module_refuses_it_and_writes_nothing(task: Callable[..., dict[str, An
 def test_every_module_starts_with_it(path: Path) -> None:
     """Also a Python that is too old for the core comes to the line that says so."""
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+        assert (PLUGINS / "action" / path.name).exists()  # it is documentation: all of it is done on the controller
+        return
     ours = [
         (node.module, [name.name for name in node.names])
         for node in tree.body

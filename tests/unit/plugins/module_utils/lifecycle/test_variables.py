@@ -71,24 +71,24 @@ def places() -> list[tuple[str, str, Any]]:
 # own patterns and files, and a name of an author is only shown.
 FREE = {
     "git_user_name", "git_user_email", "timer_on_calendar", "memory_max", "cpu_quota", "on_failure", "hosts", "serial",
-    "pin_file", "bump_checks", "agent.lockfile",
+    "pin_file", "bump_checks", "agent.lockfile", "fleet_first",
 }  # fmt: skip
 IN_HOME = {"home_files.dest", "caches.dest"}
 BORNE = {
-    "bool": {name for name, kind, _make in places() if kind == "bool"} | {"serial", "bump_checks"},
-    "list": {"serial", "bump_checks"},
-    "dict": {"serial", "bump_checks", "environment"},
+    "bool": {name for name, kind, _make in places() if kind == "bool"} | {"serial", "bump_checks", "fleet_first"},
+    "list": {"serial", "bump_checks", "fleet_first"},
+    "dict": {"serial", "bump_checks", "environment", "fleet_first"},
     "empty": {
         "allowed_signers", "keyring", "lock_sha256", "wheels", "github_app_id", "github_app_installation_id",
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
-        "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
+        "canary_max_age", "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
     } | FREE - {"git_user_name", "git_user_email", "timer_on_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
     "foreign": FREE | IN_HOME | {"repo", "allowed_branches[]", "workspace_repositories.version"},
     "template": FREE | IN_HOME | {"repo"},
     "option": FREE | IN_HOME,
     "negative": FREE | IN_HOME,
-    "huge": {"serial", "bump_checks", "memory_max", "github_app_id"},
+    "huge": {"serial", "bump_checks", "memory_max", "github_app_id", "fleet_first"},
 }  # fmt: skip
 
 

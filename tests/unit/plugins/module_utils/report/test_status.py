@@ -153,7 +153,7 @@ def test_a_lock_that_a_stranger_holds(well: Watched, monkeypatch: pytest.MonkeyP
         what, do = found["wedged"]
         assert lock in what and f"process {holder.pid} (" in what and do == f"on HOST: kill {holder.pid}"
     finally:
-        for each in (holder, waiter):
+        for each in (waiter, holder):  # who waits would have it as soon as it is free
             if each:
                 each.kill()
                 each.communicate()
