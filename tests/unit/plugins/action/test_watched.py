@@ -48,9 +48,10 @@ def start(tmp_path: Path, tasks: list[dict[str, Any]], *options: str, hosts: int
     # As in ansible.cfg: without it every task's headline would come first, and be a word as well.
     own["ANSIBLE_DISPLAY_SKIPPED_HOSTS"] = "false"
     own |= {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "0"}
+    # Where the tests run in the background, control-C is off for them and for whatever they start.
+    program = ["env", "--default-signal=INT", str(Path(sys.executable).with_name("ansible-playbook"))]
     return subprocess.Popen(
-        # Where the tests run in the background, control-C is off for them and for whatever they start.
-        ["env", "--default-signal=INT", Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.json", "play.yml", *options],
+        [*program, "-i", "hosts.json", "play.yml", *options],
         cwd=tmp_path, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
