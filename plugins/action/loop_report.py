@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _, given = self.validate_argument_spec(
+        _result, given = self.validate_argument_spec(
             {
                 "register": {"type": "str", "required": True},
                 "format": {"type": "str", "choices": ["table", "json"], "default": "table"},

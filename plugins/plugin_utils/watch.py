@@ -129,7 +129,7 @@ def watched(action: Any, task_vars: dict[str, Any] | None, look: str = "") -> It
     except AnsibleConnectionFailure as error:
         if not watch.reached:
             raise
-        at = f"{watch.seconds:.0f} s of “{watch.name}”" + (f" ({watch.last})" if watch.last else "")
+        at = f"{watch.seconds:.0f} s of '{watch.name}'" + (f" ({watch.last})" if watch.last else "")
         raise AnsibleConnectionFailure(
             f"the connection to {host} was lost after {at}: {error.message} {AGAIN}"
         ) from None

@@ -75,10 +75,10 @@ def read(path: str, top: str, limit: int = MAX_BYTES) -> bytes | None:
     Raises LoopError where something in the way is a link or no directory, where ``path`` is no regular file, or
     where it has more than ``limit`` bytes. A file that grows meanwhile is read up to ``limit``.
     """
-    with _regular(path, top) as found:
-        if found is None:
-            return None
-        descriptor, size = found
+    descriptor = _regular(path, top)
+    if descriptor is None:
+        return None
+    with _closing(descriptor, path) as size:
         if size > limit:
             raise LoopError(f"{show(path)} has {size} bytes, more than the {limit} that are read")
         return _piece(descriptor, 0, limit)
@@ -89,38 +89,41 @@ def ends(path: str, top: str, limit: int) -> tuple[bytes, bytes, int] | None:
 
     Then how many bytes lie between the two. Nothing between them is looked at, so a file may be of any size.
     """
-    with _regular(path, top) as found:
-        if found is None:
-            return None
-        descriptor, size = found
+    descriptor = _regular(path, top)
+    if descriptor is None:
+        return None
+    with _closing(descriptor, path) as size:
         if size <= limit:
             return _piece(descriptor, 0, limit), b"", 0
         half = limit // 2
         return _piece(descriptor, 0, half), _piece(descriptor, size - half, half), size - 2 * half
 
 
-@contextlib.contextmanager
-def _regular(path: str, top: str) -> Iterator[tuple[int, int] | None]:
-    """A descriptor of the regular file and its size; None where nothing stands at ``path``."""
+def _regular(path: str, top: str) -> int | None:
+    """A descriptor of the regular file; None where nothing stands at ``path``."""
     try:
         with opened(os.path.dirname(path), top) as directory:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             descriptor = os.open(os.path.basename(path), flags, dir_fd=directory)
     except FileNotFoundError:
-        yield None
-        return
+        return None
     except LoopError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
-        yield None
-        return
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
     except (OSError, ValueError) as error:
         raise LoopError(f"{show(path)} cannot be read: {getattr(error, 'strerror', 'no name')}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LoopError(f"{show(path)} is no regular file")
+    return descriptor
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int, path: str) -> Iterator[int]:
+    """The size of an open file in bytes; afterwards it is closed."""
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LoopError(f"{show(path)} is no regular file")
-        yield descriptor, status.st_size
+        yield os.fstat(descriptor).st_size
     except OSError as error:
         raise LoopError(f"{show(path)} cannot be read: {error.strerror}") from error
     finally:

@@ -108,7 +108,7 @@ def _python(environment: str, release: Json | None) -> tuple[Json, list[Json]]:
             continue
         licensed = next((one.metadata[key] for key in ("License-Expression", "License") if key in one.metadata), "")
         purl = f"pkg:pypi/{quote(name)}@{quote(one.version, safe='')}"
-        found.append(_component("library", name, one.version, purl, str(licensed).split("\n")[0]))
+        found.append(_component("library", name, one.version, purl, str(licensed).partition("\n")[0]))
     return engine, found
 
 

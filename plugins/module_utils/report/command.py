@@ -17,14 +17,15 @@ WELL, NEEDS_A_PERSON, WRONG = 0, 2, 1
 def main(config_path: str, *words: str) -> int:
     """Print the status; 0 where the host is well, 2 where it needs a person, 1 where nothing could be told."""
     if words not in ((), ("--json",)):
-        print(USAGE, file=sys.stderr)
+        sys.stderr.write(f"{USAGE}\n")
         return WRONG
     if os.geteuid() != 0:
-        print("loop status is for root: sudo loop status", file=sys.stderr)
+        sys.stderr.write("loop status is for root: sudo loop status\n")
         return WRONG
     found = table.for_host(status.of_host(config_path), os.uname().nodename)
     if words:
-        print(json.dumps(found, indent=1))
+        text = json.dumps(found, indent=1)
     else:
-        print(table.draw({os.uname().nodename: found}, colour=sys.stdout.isatty() and not table.is_dumb()))
+        text = table.draw({os.uname().nodename: found}, colour=sys.stdout.isatty() and not table.is_dumb())
+    sys.stdout.write(f"{text}\n")
     return WELL if found["well"] else NEEDS_A_PERSON

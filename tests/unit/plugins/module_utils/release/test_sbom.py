@@ -111,7 +111,7 @@ def test_debian_s_packages_come_with_what_they_depend_on(config: Settings) -> No
 
 
 def test_the_same_host_gives_the_same_bytes_and_another_one_another_number(config: Settings) -> None:
-    first, again = (sbom.text(sbom.of_host(config, ["git"], "0.2.0")) for _ in range(2))
+    first, again = (sbom.text(sbom.of_host(config, ["git"], "0.2.0")) for _time in range(2))
     assert first == again
     assert sbom.of_host(config, [], "0.2.0")["serialNumber"] != json.loads(first)["serialNumber"]
 

@@ -106,7 +106,12 @@ def test_root_hands_over_by_a_pipe_and_hears_no_secret(lib_dir: str, monkeypatch
     monkeypatch.setattr(systemd, "running", lambda: False)
     commands: list[Any] = []
     real = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *words, **more: commands.append(words) or real(*words, **more))  # type: ignore[func-returns-value]
+
+    def run(*words: Any, check: bool, **more: Any) -> Any:
+        commands.append(words)
+        return real(*words, check=check, **more)
+
+    monkeypatch.setattr(subprocess, "run", run)
     with served(Taker) as (port, got):
         well = Target(f"json://user:s3cretpw@127.0.0.1:{port}/s3cretpath/200", "file, line 1")
         bad = Target("json://s3cret.invalid/s3cretpath", "file, line 2")
