@@ -15,8 +15,8 @@ own: what one says is shown when it ends, and until then in its log below .cache
 
 from __future__ import annotations
 
-import json
 import contextlib
+import json
 import os
 import re
 import signal
