@@ -539,7 +539,7 @@ def _locked(path: Path) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+            if _is_there(path, os.fstat(descriptor)):
                 try:
                     yield descriptor
                 finally:
@@ -547,6 +547,13 @@ def _locked(path: Path) -> Iterator[int]:
                 return
         finally:
             os.close(descriptor)
+
+
+def _is_there(path: Path, opened: os.stat_result) -> bool:
+    """Whether the path leads to what was opened there still."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), opened)
+    return False
 
 
 @contextlib.contextmanager

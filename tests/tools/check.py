@@ -14,11 +14,13 @@ own: what one says is shown when it ends, and until then in its log below .cache
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +35,12 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "agent", "egress",
+    "faults", "agent", "rollout", "migration", "cells", "canary", "cycle", "habits", "default", "takeover", "egress",
     "worktrees",
 )  # fmt: skip
+# Test hosts have this machine's network, and the proxy of a cycle with named hosts has one port there: one at a time.
+WITH_A_PROXY = ("molecule agent", "molecule egress")
+PROXY = threading.Lock()
 AT_ONCE = 3
 INTERRUPTS: list[int] = []
 
@@ -234,7 +239,7 @@ def run_aside(check: Check) -> tuple[int, int]:
     print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
 
     def work() -> int:
-        with log.open("wb") as output:
+        with log.open("wb") as output, PROXY if check.name in WITH_A_PROXY else contextlib.nullcontext():
             streams: Any = {"stdout": output, "stderr": subprocess.STDOUT, **where}
             code = subprocess.run(check.command, check=False, **streams).returncode
             if INTERRUPTS and molecule:  # it leaves its hosts up then

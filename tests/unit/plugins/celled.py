@@ -30,6 +30,9 @@ from changing import Changing
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
 LOOP, GATE = "nobody", "daemon"
+UNIT = f"loop-test-{os.getpid()}"
+# What tests left behind that were killed when they had the number of this process.
+subprocess.run(["sh", "-c", f"rm -rf /run/{UNIT}-* /run/{UNIT}"], check=ROOT)
 TODAY = time.strftime("%Y%m%d", time.gmtime())
 NAME = f"{TODAY}T000000Z-1a2b3c4d"
 IDENTITY = {
@@ -224,7 +227,7 @@ def box() -> Iterator[Box]:
                 "memory_dir": str(state / "memory"),
                 "cycles_dir": str(state / "cycles"),
                 "receipts_dir": str(top / "opt/receipts"),
-                "unit": f"loop-test-{os.getpid()}",
+                "unit": UNIT,
                 "repos": [],
                 "workspace_repositories": [],
                 "branch_prefixes": ["hyrule-feature"],
