@@ -136,7 +136,7 @@ expectations:
       description: What was seen.
       type: str
 evidence:
-  description: The cycle's record (as C(account)), its journal, the new pull requests and their files.
+  description: The cycle's record, its journal, the new pull requests and their files.
   returned: when a cycle was run
   type: dict
 receipt:

@@ -21,6 +21,7 @@ description:
     repository cannot be reached.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.git_access
 options:
   root:
     description: The directory of the clones. It belongs to O(user).
@@ -54,25 +55,6 @@ options:
   env_file:
     description: The host's file with the secrets, for its C(GH_TOKEN).
     type: path
-  github_app:
-    description:
-      - A GitHub App whose installation token is used, minted with a key that only root can read. It wins over the token
-        in O(env_file), which may name the App as well.
-    type: dict
-    suboptions:
-      id:
-        description: Id or client id of the App.
-        type: str
-      installation_id:
-        description: Id of its installation.
-        type: str
-      private_key_file:
-        description: Its private key on the host, in PEM.
-        type: path
-      api_url:
-        description: Base URL of the REST API.
-        type: str
-        default: https://api.github.com
 attributes:
   check_mode:
     details: Says which clones are missing or damaged. Whether the others have anything to fetch is not asked.

@@ -16,7 +16,6 @@ import itertools
 import os
 import re
 import socket
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -25,7 +24,7 @@ from ..base import untrusted
 from ..base.clock import moment_of
 from ..base.errors import LoopError
 from ..host.settings import Settings
-from ..host.systemd import systemctl
+from ..host.systemd import journal, sync_journal, systemctl
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,7 +46,7 @@ NO_OTHER = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.25
 NO_OTHER_6 = ("::/128", "::1/128", "fe80::/10", "ff00::/8")
 # An address of the loopback that nobody listens on: allowing 127.0.0.1 for a port of the host leaves it closed.
 NOBODYS = "127.0.0.2"
-SECONDS = 60.0  # on a busy host squid takes its time to start, and the journal to be written
+SECONDS = 60.0  # on a busy host squid takes its time to start
 
 
 # --- what stands in the settings ----------------------------------------------------------------
@@ -317,12 +316,12 @@ def refused(config: Settings, started: str) -> list[str]:
         if not invocation:  # nobody has asked it for anything
             return []
         of_it = [f"_SYSTEMD_INVOCATION_ID={invocation}", f"--since=@{since:.0f}", f"--lines=+{MAX_LINES}"]
-        subprocess.run(["journalctl", "--sync"], capture_output=True, check=False, timeout=SECONDS)
-        command = ["journalctl", "--quiet", "--no-pager", "--output=cat", *of_it]
-        said = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS).stdout
-    except (LoopError, OSError, subprocess.TimeoutExpired):
+        with contextlib.suppress(LoopError):  # what is there already counts
+            sync_journal()
+        said = journal("--output=cat", *of_it)
+    except LoopError:
         return []
-    return told_refused(said.decode(errors="replace").splitlines())
+    return told_refused(said.splitlines())
 
 
 def told_refused(lines: Iterable[str]) -> list[str]:

@@ -29,7 +29,8 @@ from ..host import settings
 from ..host.settings import Settings
 from ..host.users import account
 from ..policy import rules, schema
-from ..proof import installed, timer_hold
+from ..proof import timer_hold
+from ..release import store
 from . import handover, watch
 from .handover import Handover
 
@@ -169,7 +170,7 @@ def check_host(config: Settings) -> None:
     check_policy(config)
     cells.check_given(config.home_files, config.caches)
     release = os.path.realpath(f"{config.install_dir}/current")
-    installed.active_release(config)
+    store.require_active(config.install_dir)
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")

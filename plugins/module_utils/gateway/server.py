@@ -28,6 +28,7 @@ from ..base.journal import say
 from ..cell import pristine
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
+from ..host.processes import service_of
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
 from . import access, audit, judge, kept_pushes, receive, requests, sessions
@@ -148,7 +149,7 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
     """The session of the unit that this process belongs to."""
     if peer.uid != account(config.user).pw_uid:
         raise LoopError(f"uid {peer.uid} is not {config.user}, and nobody else may ask")
-    unit = unit_of(peer.pid)
+    unit = service_of(peer.pid)
     session = sessions.session_of(config, unit)
 
     def still() -> bool:
@@ -156,18 +157,6 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
 
     cycle, bound = str(session.get("cycle")), session.get("bound") is not False
     return Asking(config, cycle, bound, lambda: access.token(config).token, still)
-
-
-def unit_of(pid: int) -> str:
-    """The systemd service that a process belongs to, by its control group; empty where it is none's."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
-        for line in handle:
-            place = line.rstrip("\n").split(":", 2)[-1]
-            if line.startswith("0::") or ":name=systemd:" in line:
-                found = re.search(r"/([^/]+\.service)(?=/|\Z)", place)
-                if found:
-                    return found[1]
-    return ""
 
 
 def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:

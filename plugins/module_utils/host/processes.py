@@ -135,7 +135,9 @@ def of_user(uid: int) -> list[int]:
 def service_of(pid: int) -> str:
     """The system's service that a process is of; empty where it is of none, or of a user's own manager."""
     lines = os.fsdecode(_content(pid, "cgroup")).split("\n")
-    paths = [line.split(":", 2)[-1].split("/") for line in lines]  # one for each hierarchy
+    # Of systemd's own hierarchy: the only one, or the one with this name beside those of the controllers.
+    ours = (line for line in lines if line.startswith("0::") or ":name=systemd:" in line)
+    paths = [line.split(":", 2)[-1].split("/") for line in ours]
     if any("user.slice" in parts for parts in paths):
         return ""
     return next((part for parts in paths for part in parts if part.endswith(".service")), "")
@@ -144,6 +146,17 @@ def service_of(pid: int) -> str:
 def command_of(pid: int) -> str:
     """Its command line, words separated by NUL; empty where there is none."""
     return os.fsdecode(_content(pid, "cmdline")[:65536]).rstrip("\0")
+
+
+def at_work(place: str, uid: int, programs: str) -> str:
+    """A process that runs something below ``programs``, or stands below ``place`` as this user; empty for none."""
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):  # it has ended, or is the kernel's
+            words = command_of(pid)
+            stands = inside(os.readlink(f"/proc/{pid}/cwd"), place) and os.stat(f"/proc/{pid}").st_uid == uid
+            if stands or f"\0{programs}/" in f"\0{words}":
+                return f"process {pid}: {untrusted.show(' '.join(words.replace(chr(0), ' ').split()[:3]))}"
+    return ""
 
 
 def user_of(path: str, running: Running) -> str | None:

@@ -50,6 +50,28 @@ def systemctl(*arguments: str) -> str:
     return done.stdout
 
 
+def journal(*arguments: str) -> str:
+    """What the journal holds of what the arguments name. LoopError where it cannot be read."""
+    return _journalctl("--quiet", "--no-pager", *arguments)
+
+
+def sync_journal() -> None:
+    """Return when all that was said until now is in the journal. LoopError where that cannot be had."""
+    _journalctl("--sync")
+
+
+def _journalctl(*arguments: str) -> str:
+    command = ["journalctl", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoopError(f"journalctl cannot be run on this host ({error})") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LoopError(f"{' '.join(command[:3])} ended with {done.returncode}: {last}")
+    return done.stdout
+
+
 def state(unit: str) -> dict[str, str]:
     """``ActiveState`` and ``UnitFileState`` of a unit; empty where systemd does not run."""
     return properties(unit, "ActiveState,UnitFileState")

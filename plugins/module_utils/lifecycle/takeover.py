@@ -21,12 +21,11 @@ from typing import Any
 
 from ..base.clock import fine_stamp
 from ..base.errors import LoopError
-from ..base.files import flocked, inside, read_bytes, write_atomic
+from ..base.files import flocked, read_bytes, write_atomic
 from ..cell import cells
-from ..host import privileges, secrets_file, systemd
+from ..host import privileges, processes, secrets_file, systemd
 from ..host.managed_files import Entry, converge
-from ..host.processes import cycle_in_progress
-from ..host.users import as_user
+from ..host.users import as_user, entry_of
 from ..proof import rollout
 from . import adopt, older_layout, takeover_report
 from .layout import Layout
@@ -217,7 +216,7 @@ def _timers(layout: Layout, items: Sequence[Item]) -> list[str]:
 
 
 def _cycle(layout: Layout) -> str:
-    return cycle_in_progress(layout.run_lock, layout.unit)
+    return processes.cycle_in_progress(layout.run_lock, layout.unit)
 
 
 def _others(layout: Layout, items: Sequence[Item]) -> str:
@@ -232,18 +231,9 @@ def _others(layout: Layout, items: Sequence[Item]) -> str:
 
 def _at_work(layout: Layout) -> str:
     """Who runs the old engine: started from the checkout, or standing in it as the loop's user."""
-    started = os.fsencode(f"{layout.install_dir}/.venv/")
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError, KeyError):
-            with open(f"/proc/{pid}/cmdline", "rb") as handle:
-                command = handle.read(65536)
-            place = os.readlink(f"/proc/{pid}/cwd")
-            stands = inside(place, os.path.realpath(layout.install_dir))
-            theirs = os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam(layout.user).pw_uid
-            if b"\0" + started in b"\0" + command or (stands and theirs):
-                words = command.replace(b"\0", b" ").decode(errors="replace").split()[:3]
-                return f"process {pid}: {' '.join(words)}"
-    return ""
+    user = entry_of(layout.user)
+    home = layout.install_dir
+    return processes.at_work(os.path.realpath(home), user.pw_uid, f"{home}/.venv") if user else ""
 
 
 # --- doing --------------------------------------------------------------------------------

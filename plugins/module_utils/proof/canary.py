@@ -101,7 +101,7 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         "passed": failed is None,
         "failed": f"{failed.name}: expected {failed.expected}; seen: {failed.seen}" if failed else "",
         "expectations": [asdict(one) for one in judged],
-        "evidence": {**cycle.shown(), **on_the_forge},
+        "evidence": {**asdict(cycle), **on_the_forge},
         "receipt": None,
         "cleanup": [],
         "left": [],

@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..base import untrusted
@@ -33,11 +32,6 @@ class Cycle:
     journal: list[str]
     began: float
     seconds: float
-
-    def shown(self) -> Json:
-        """As evidence."""
-        told = asdict(self)
-        return {**told, "account": told.pop("record")}
 
 
 def run(unit: str, cycles_dir: str, timeout: float, say: Say) -> Cycle:
@@ -92,11 +86,9 @@ class _Tail:
         self._due = time.monotonic() + self.PAUSE
         try:
             if last:
-                journalctl("--sync")  # the service's last words may still be on their way
-            text = journalctl(
-                "--quiet", "--no-pager", "--output=short-iso", "--show-cursor", self._from,
-                f"--unit={self._unit}.service",
-            )  # fmt: skip
+                systemd.sync_journal()  # the service's last words may still be on their way
+            unit = f"--unit={self._unit}.service"
+            text = systemd.journal("--output=short-iso", "--show-cursor", self._from, unit)
         except LoopError as error:
             self._say(str(error))
             return
@@ -114,23 +106,10 @@ def journal(invocation: str) -> list[str]:
         return []
     both = (f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}")
     try:
-        text = journalctl("--quiet", "--no-pager", "--output=short-iso", f"--lines={JOURNAL_LINES}", *both)
+        text = systemd.journal("--output=short-iso", f"--lines={JOURNAL_LINES}", *both)
     except LoopError as error:
         return [str(error)]
     return [untrusted.show(line, LINE) for line in text.splitlines()]
-
-
-def journalctl(*arguments: str) -> str:
-    """What journalctl prints. LoopError where it fails."""
-    command = ["journalctl", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LoopError(f"journalctl cannot be run on this host ({error})") from error
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise LoopError(f"{' '.join(command[:3])} ended with {done.returncode}: {last}")
-    return done.stdout
 
 
 def _busy(state: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from ..base.errors import LoopError
 from ..base.files import read_bytes, sha256
 from ..host import systemd
 from ..host.settings import Settings
-from ..release import agents
+from ..release import agents, store
 
 Json: TypeAlias = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Installed:
 
 def now(config: Settings) -> Installed:
     """What is on the host. LoopError names a part of it that is not there yet."""
-    release = active_release(config)
+    release = store.require_active(config.install_dir)
     return of(config, release["sha"], release["lock_digest"])
 
 
@@ -82,23 +82,6 @@ def of(config: Settings, engine_sha: str, lock_digest: str, root: str = "") -> I
         agent_digest=agents.digest(config),
         collection_version=str(config.get("collection_version", "")),
     )
-
-
-def active_release(config: Settings) -> dict[str, str]:
-    """``sha`` and ``lock_digest`` as recorded in the release that ``current`` leads to."""
-    current = os.path.join(config.install_dir, "current")
-    path = os.path.join(os.path.realpath(current), ".release.json")
-    content = read_bytes(path)
-    if content is None:
-        raise LoopError(f"no engine is installed: {path} is missing")
-    try:
-        known = json.loads(content)
-        release = {key: str(known[key]) for key in ("sha", "lock_digest")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise LoopError(f"{path} does not name its sha and lock_digest: build the release again") from error
-    if os.path.basename(os.path.realpath(current)) != release["sha"]:
-        raise LoopError(f"{current} leads to {os.path.realpath(current)}, which says that it is {release['sha']}")
-    return release
 
 
 def unit_digest(config: Settings, root: str = "") -> str:

@@ -47,6 +47,24 @@ def active(install_dir: str) -> Json | None:
     return record(install_dir, sha)
 
 
+def require_active(install_dir: str) -> dict[str, str]:
+    """``sha`` and ``lock_digest`` of the active release. LoopError says what keeps a cycle from running it."""
+    current = os.path.join(install_dir, "current")
+    target = os.path.realpath(current)
+    path = os.path.join(target, RECORD)
+    content = read_bytes(path)
+    if content is None:
+        raise LoopError(f"no engine is installed: {path} is missing")
+    try:
+        known = json.loads(content)
+        release = {key: str(known[key]) for key in ("sha", "lock_digest")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoopError(f"{path} does not name its sha and lock_digest: build the release again") from error
+    if os.path.basename(target) != release["sha"]:
+        raise LoopError(f"{current} leads to {target}, which says that it is {release['sha']}")
+    return release
+
+
 def record(install_dir: str, sha: str) -> Json | None:
     """What was recorded of a complete release, with its ``path``; None where it is missing or half built."""
     path = path_of(install_dir, sha)

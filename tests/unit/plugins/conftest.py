@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The local forge, and a host that is deployed beside it. A test file or room that needs more of one has its own."""
+"""The local forge, and a host that is deployed beside it. A test file or room that needs more of one has its own.
+
+Where coverage is measured, what the tests' children run counts as well.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from deployed import SEED, Host, Running, deployed, running
+from forks import counted
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_count() -> Iterator[None]:
+    with counted():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from celled import POLICY
 from changing import Changing
 from forge import Running, running
 
@@ -34,19 +35,6 @@ CHANGE = "ISSUE_NETWORK_OPERATIONS_235"
 BRANCH = f"hyrule-feature/{CHANGE}/hyrule-infra"
 BOT = "hyrule-loop[bot]"
 SEED = {"repos": [{"name": "network-operations"}, {"name": "hyrule-cloud"}]}
-POLICY = """\
-version: 1
-defaults:
-  max_changed_files: 20
-  max_file_bytes: 1048576
-  denied_path_globs: [.env, .env.*, "*.key", "*.pem", id_*, secrets/**, "**/secrets/**"]
-  denied_content_patterns: ["-----BEGIN [A-Z ]*PRIVATE KEY-----"]
-  allowed_gate_commands: [python3, git]
-  protected_branch_prefixes: [main, master]
-  allowed_pr_remotes: [origin]
-  allowed_handoff_dirs: [RUNS]
-repos: {}
-"""
 
 
 @dataclass

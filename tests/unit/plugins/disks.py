@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small disks that only one test sees."""
+"""Mounts that only one test sees: small disks, and what stands over the host's own files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from worlds import World
 CLONE_NEWNS = 0x00020000
 
 
-def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None]) -> None:
-    """Run ``work`` in a child that sees a small tmpfs at ``place``; nobody else does."""
+def with_mounts_of_its_own(work: Callable[[], None]) -> None:
+    """Run ``work`` in a child: what that mounts nobody else sees."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -25,11 +25,20 @@ def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None
             if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
                 raise OSError(ctypes.get_errno(), "no mount namespace to be had")
             subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
-            work(World(place))
+            work()
             status = 0
         except BaseException:  # noqa: BLE001 - the parent must hear of anything
             traceback.print_exc()
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None]) -> None:
+    """Run ``work`` in a child that sees a small tmpfs at ``place``; nobody else does."""
+
+    def mounted() -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
+        work(World(place))
+
+    with_mounts_of_its_own(mounted)

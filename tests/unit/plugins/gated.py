@@ -20,9 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import coverage
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run as cycle
@@ -115,9 +114,6 @@ def gateway_of(host: Box) -> Iterator[int]:
     bring_access(host)
     place = Path(sessions.socket_of(host.config))
     place.parent.mkdir(mode=0o755)
-    spot = host.top / "run/ran"
-    spot.mkdir(exist_ok=True)
-    give(spot, GATE)
     pid = 0
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -133,7 +129,6 @@ def gateway_of(host: Box) -> Iterator[int]:
             if pid:
                 os.kill(pid, signal.SIGTERM)
                 os.waitpid(pid, 0)
-        count(spot)
         subprocess.run(["rm", "-rf", str(place.parent)], check=True)
 
 
@@ -151,7 +146,6 @@ def start(host: Box, server: socket.socket) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - not pytest's
-        write_down_what_runs(host.top / "run/ran")
         os.dup2(server.fileno(), gateway.FIRST_SOCKET)
         os.closerange(gateway.FIRST_SOCKET + 1, 256)
         os.setgroups([gid(GATE), gid(LOOP)])
@@ -163,43 +157,6 @@ def start(host: Box, server: socket.socket) -> int:
         status = gateway.main(host.config_file)
     finally:
         os._exit(status)
-
-
-def write_down_what_runs(spot: Path) -> None:
-    """In the gateway, where coverage is measured: each of its processes writes what it ran to a file as it ends.
-
-    coverage's own way costs a database for each of them, and a clone of what the tests had run before.
-    """
-    if (tests := coverage.Coverage.current()) is None:
-        return
-    tests.stop()
-    ours = coverage.Coverage(data_file=None, config_file=tests.config.config_file or False)
-    ours.set_option("run:disable_warnings", ["module-not-measured", "no-data-collected", "module-not-imported"])
-    ours.start()
-    leave = os._exit
-
-    def end(status: int) -> NoReturn:
-        try:
-            ours.stop()
-            data = ours.get_data()
-            ran = {name: data.arcs(name) for name in data.measured_files()}
-            (spot / f"{os.getpid()}-{time.monotonic_ns()}").write_text(json.dumps(ran))
-        finally:
-            leave(status)
-
-    os._exit = end
-
-
-def count(spot: Path) -> None:
-    """What the gateway ran counts as run by the tests."""
-    if (tests := coverage.Coverage.current()) is None:
-        return
-    ran: dict[str, set[tuple[int, int]]] = {}
-    for path in spot.iterdir():
-        with suppress(ValueError):  # it was killed as it wrote
-            for name, arcs in json.loads(path.read_text()).items():
-                ran.setdefault(name, set()).update(map(tuple, arcs))
-    tests.get_data().add_arcs(ran)
 
 
 def journal(host: Box) -> str:

@@ -85,3 +85,15 @@ def ready(world: World) -> World:
     """All is cloned and current."""
     world.update()
     return world
+
+
+def deep(top: Path, levels: int = 3000) -> None:
+    """Directories below each other, deeper than a path can be long."""
+    top.mkdir(parents=True)
+    descriptor = os.open(top, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("dd", dir_fd=descriptor)
+        inner = os.open("dd", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(descriptor)

@@ -17,7 +17,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, installed, receipts
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, receipts
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_canary
 from deployed import BOT, ISSUE, REPO, Host, published
 from forge_store import branches
@@ -27,7 +27,7 @@ from forge_store import branches
 def host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Its systemctl and journalctl are the test's."""
     monkeypatch.setattr(systemd, "systemctl", partial(host.systemd, "systemctl"))
-    monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
+    monkeypatch.setattr(systemd, "_journalctl", partial(host.systemd, "journalctl"))
     return host
 
 

@@ -38,6 +38,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.use
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from celled import LOOP, NEEDS_ROOT, Box, box
 from deployed import OTHER, REPO, SHA, Host, Running, deployed
+from forks import PROGRAM
 from gated import gateway_of, in_unit
 
 STOPPED = "stopped by signal SIGTERM: systemctl stop, a shutdown or the time-out"
@@ -301,7 +302,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
             print(error)
     """
     runner = subprocess.Popen(
-        [sys.executable, "-c", script, str(host.config_file)],
+        [sys.executable, "-c", PROGRAM + script, str(host.config_file)],
         env={**os.environ, "PYTHONPATH": str(COLLECTIONS)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     for name in ("engine", "grandchild"):

@@ -23,6 +23,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
+from forks import PROGRAM
+from worlds import BRANCH, of_nobodys, swept
 
 pytestmark = NEEDS_ROOT
 COLLECTIONS = Path(__file__).resolve().parents[5] / ".collections"
@@ -208,7 +210,7 @@ def played(host: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
             f"from {enter.__name__} import {command[1]} as main"  # first: the user may not read this Python's library
         )
         home = {"HOME": cell.part("state"), "PATH": os.environ["PATH"]}
-        there = f"import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
+        there = f"{PROGRAM}import os, sys; sys.path.insert(0, {str(COLLECTIONS)!r}); {load}; "
         there += f"os.setgroups([]); os.setgid({gid(LOOP)}); os.setuid({uid(LOOP)}); os.environ.clear(); "
         there += f"os.environ.update({home!r}); os.chdir({cell.part('runs')!r}); sys.exit(main(*sys.argv[1:]))"
         yield [sys.executable, "-c", there, *command[2:]]
@@ -282,6 +284,69 @@ def test_files_come_out_of_a_worktree_whose_repository_is_gone(played: Box) -> N
     (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
     assert os.path.isdir(brought["path"])
     assert not os.path.lexists(f"{brought['path']}/pipe")
+
+
+def test_what_git_cannot_have_is_named_and_stays(played: Box) -> None:
+    cell, worktree = worked(played)
+    write(worktree, {"closed/x": "x", "secret.md": "s"})
+    give(worktree, LOOP)
+    (worktree / "closed").chmod(0)
+    (worktree / "secret.md").chmod(0)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert "secret.md" in brought["left_out"] and "closed" in " ".join(brought["left_out"])
+    assert Path(brought["path"], "docs/new.md").read_text() == "n\n"
+    assert not {"secret.md", "closed"} & set(os.listdir(brought["path"]))
+
+
+def test_files_come_out_where_a_commit_is_broken(played: Box) -> None:
+    cell, worktree = worked(played)
+    blob = git(worktree, "rev-parse", "HEAD:docs/committed.md")
+    Path(cell.part("workspace"), "app/.git/objects", blob[:2], blob[2:]).unlink()
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert [line for line in brought["left_out"] if line.startswith("the commits of its repository (")]
+    assert Path(brought["path"], "docs/committed.md").read_text() == "c\n"
+    assert git(brought["path"], "log", "--format=%s", "origin/main..").splitlines() == [
+        "What was not committed when the cycle ended"
+    ]
+
+
+def test_work_in_a_repository_of_its_own_comes_out(played: Box) -> None:
+    cell, worktree = worked(played)
+    (worktree / ".git").unlink()
+    git(worktree, "init", "-q")
+    git(worktree, "add", "-A")
+    git(worktree, "commit", "-q", "-m", "Own")
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert git(brought["path"], "log", "--format=%s", "origin/main..") == "Own"  # all of it was committed
+
+
+def test_what_an_older_layout_had_put_aside_comes_back(played: Box) -> None:
+    with of_nobodys(worktree=True) as world:
+        name = swept(world)["quarantined"][0]["id"]
+        cell = played.kept(NAME, "adopted")
+        places = (str(world.runs), str(world.root / "workspace"))
+        cells.update(cell, binds=[[place, place] for place in places])
+        done = enter.restore_earlier(played.config, name)
+        assert done == {
+            "id": NAME, "exit_status": 0, "lines": [f"{name} is back at {world.path}, branch {BRANCH}"]
+        }  # fmt: skip
+        assert (world.path / "untracked.txt").exists()
+        assert enter.restore_earlier(played.config, "20260131T120000Z-0000000a-1") is None
+
+
+def test_what_cannot_come_back_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert enter.earlier(f"{tmp_path}/.quarantine", "20260131T120000Z-0000000a-1", str(tmp_path)) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_without_what_root_hands_over_nobody_gets_in(
+    host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(host.top / "none"))
+    assert enter.inside(host.config_file, host.cell().path) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("loop: ")
 
 
 def test_which_worktrees_there_are(

@@ -366,28 +366,6 @@ def test_a_failure_of_its_own_is_said_and_logged(forge: Running) -> None:
         gate.close_all()
 
 
-@pytest.mark.parametrize(
-    ("lines", "unit"),
-    [
-        ("0::/system.slice/a.service", "a.service"), ("0::/system.slice/a.service/sub", "a.service"),
-        ("12:cpu:/x.service\n1:name=systemd:/system.slice/a.service", "a.service"),
-        ("0::/user.slice/user-0.slice/session-1.scope", ""), ("0::/", ""), ("12:cpu:/x.service", ""),
-        ("0::/a.service.d/x", ""),
-    ],
-)  # fmt: skip
-def test_the_unit_of_a_process(lines: str, unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = open
-    (tmp_path / "cgroup").write_text(f"{lines}\n")
-    monkeypatch.setattr(
-        "builtins.open", lambda path, **more: real(tmp_path / "cgroup" if "/cgroup" in str(path) else path, **more)
-    )
-    assert server.unit_of(1) == unit
-
-
-def test_the_unit_of_nobody() -> None:
-    assert server.unit_of(2**22 + 1) == ""
-
-
 def test_without_settings_it_does_not_start(shared: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     with pytest.raises(LoopError, match="this host was not deployed yet"):

@@ -18,6 +18,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import (
     Change,
     Entry,
+    apply,
     compare,
     converge,
     entry_from,
@@ -310,3 +311,27 @@ def test_what_is_roots_in_another_users_directory_is_not_given_away(theirs: Path
     os.chown(theirs / "roots/secret", NOBODY.pw_uid, -1)
     with pytest.raises(LoopError, match="hard link"):
         converge([Entry(str(theirs / "roots/kept"), "kept", mode=0o600)])
+
+
+def test_a_link_of_ours_that_begins_at_the_top_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    entry = Entry(f"{tmp_path}/link/one", content=b"1", owner=ME, group=GROUP)
+    assert [change.path for change in converge([entry])] == [entry.path]
+    assert (tmp_path / "real/one").read_bytes() == b"1"
+
+
+def test_what_is_to_be_kept_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LoopError, match="is not a regular file; put the file itself there"):
+        compare(Entry(f"{tmp_path}/pipe", "kept", owner=ME, group=GROUP))
+
+
+def test_a_parent_that_went_away_meanwhile_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    entry = Entry(f"{tmp_path}/gone/one", content=b"1", owner=ME, group=GROUP)
+    change = compare(entry)
+    (tmp_path / "gone").rmdir()
+    assert change
+    with pytest.raises(LoopError, match="gone/one cannot be made: No such file or directory"):
+        apply(entry, change)

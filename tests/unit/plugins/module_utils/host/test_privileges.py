@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +15,11 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, processes, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.privileges import look, quiet, repair
+from disks import with_mounts_of_its_own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="changes accounts, of a copy of /etc")
 USERS = {"loop-test": "loop-test", "gate-test": "gate-test"}
+NOLOGIN = "/usr/sbin/nologin"
 UID = 61000 + os.getpid() % 4000 // 2 * 2  # two of them, which no other run has
 
 
@@ -32,41 +32,20 @@ def own_etc(tmp_path: Path) -> Callable[[Callable[[], None]], None]:
     """Runs a test in a child with accounts of its own: /etc is a copy, and so are the places of cron and logind."""
 
     def run(work: Callable[[], None]) -> None:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                assert not ctypes.CDLL(None).unshare(0x00020000)  # CLONE_NEWNS
-                sh("mount", "--make-rprivate", "/")
-                sh("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
-                sh("cp", "-a", "/etc", f"{tmp_path}/etc")
-                sh("mount", "--bind", f"{tmp_path}/etc", "/etc")
-                for name in ("LINGER", "CRONTABS", "AT_JOBS"):
-                    (tmp_path / name).mkdir()
-                    setattr(privileges, name, str(tmp_path / name))
-                setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
-                for name, uid in zip(USERS, (UID, UID + 1), strict=True):
-                    sh("groupadd", "-g", str(uid), name)
-                    sh(
-                        "useradd",
-                        "-u",
-                        str(uid),
-                        "-g",
-                        name,
-                        "-M",
-                        "-d",
-                        privileges.NOWHERE,
-                        "-s",
-                        "/usr/sbin/nologin",
-                        name,
-                    )
-                work()
-                status = 0
-            except BaseException:  # noqa: BLE001 - the parent must hear of anything
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        assert os.waitpid(child, 0)[1] == 0
+        def among_them() -> None:
+            sh("mount", "-t", "tmpfs", "tmpfs", str(tmp_path))
+            sh("cp", "-a", "/etc", f"{tmp_path}/etc")
+            sh("mount", "--bind", f"{tmp_path}/etc", "/etc")
+            for name in ("LINGER", "CRONTABS", "AT_JOBS"):
+                (tmp_path / name).mkdir()
+                setattr(privileges, name, str(tmp_path / name))
+            setattr(systemd, "RUNNING_SYSTEMD", f"{tmp_path}/none")  # noqa: B010 - no logind here
+            for name, uid in zip(USERS, (UID, UID + 1), strict=True):
+                sh("groupadd", "-g", str(uid), name)
+                sh("useradd", "-u", str(uid), "-g", name, "-M", "-d", privileges.NOWHERE, "-s", NOLOGIN, name)
+            work()
+
+        with_mounts_of_its_own(among_them)
 
     return run
 
@@ -179,6 +158,7 @@ def test_rights_by_sudo_are_refused(own_etc: Own, tmp_path: Path, monkeypatch: p
         sudo.chmod(0o755)
         os.environ["PATH"] = f"{sudo.parent}:{os.environ['PATH']}"
         os.makedirs("/etc/sudoers.d", exist_ok=True)
+        Path("/etc/sudoers.d/README").write_text("# nothing\n")
         Path("/etc/sudoers.d/agents").write_text("loop-test ALL=(ALL) NOPASSWD: ALL\n")
         assert [line.split(": ")[-1] for line in look(USERS).refused] == [
             "take them away with visudo -f /etc/sudoers.d/agents"
@@ -193,6 +173,40 @@ def test_whoever_applies_does_not_lock_itself_out(own_etc: Own, monkeypatch: pyt
     def work() -> None:
         (line,) = look(USERS).refused
         assert "this play is logged in as loop-test" in line
+        del os.environ["SUDO_UID"]
+        clean()
+        Path("/proc/self/loginuid").write_text(str(UID))  # as who came by ssh and became root by su
+        assert look(USERS).refused == [line]
+
+    own_etc(work)
+
+
+def test_a_home_for_all_who_have_none_is_refused(own_etc: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        monkeypatch.setattr(privileges, "NOWHERE", str(tmp_path / "nowhere"))
+        assert look(USERS).refused == []
+        (tmp_path / "nowhere").mkdir()
+        (line,) = set(look(USERS).refused)
+        assert line.endswith(f": mv {tmp_path}/nowhere {tmp_path}/nowhere.found")
+
+    own_etc(work)
+
+
+def test_what_has_no_name_is_told_by_its_number(own_etc: Own) -> None:
+    def work() -> None:
+        sh("usermod", "-g", "gate-test", "loop-test")
+        sh("sed", "-i", "/^gate-test:/d", "/etc/group")
+        assert f"had the group {UID + 1} as its own: it has loop-test now" in look({"loop-test": "loop-test"}).faults[0]
+
+    own_etc(work)
+
+
+def test_a_user_that_shadow_does_not_know_has_no_password(own_etc: Own) -> None:
+    def work() -> None:
+        sh("sed", "-i", "/^loop-test:/d", "/etc/shadow")
+        clean()
+        os.setresuid(UID + 1, UID + 1, UID + 1)
+        clean()  # and who may not read it believes it
 
     own_etc(work)
 
@@ -234,6 +248,55 @@ def test_sessions_end_also_those_that_do_not_want_to(own_etc: Own, monkeypatch: 
             process.wait()
 
     own_etc(work)
+
+
+def test_what_does_not_end_is_told_with_the_command(own_etc: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privileges, "PATIENCE", 0.0)
+
+    def work() -> None:
+        process = as_loop("trap '' TERM")
+        with pytest.raises(LoopError, match=rf"of the user loop-test does not end: kill -9 {process.pid}"):
+            quiet("loop-test")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    own_etc(work)
+
+
+def test_sessions_end_where_systemd_does_not_answer(own_etc: Own, tmp_path: Path) -> None:
+    def work() -> None:
+        (tmp_path / "none").mkdir()  # as if it ran this host
+        os.environ["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+        for name in ("loginctl", "systemctl"):
+            (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked\nexit 1\n')
+            (tmp_path / name).chmod(0o755)
+        Path(privileges.LINGER, "loop-test").touch()
+        process = as_loop("true")
+        assert repair(USERS)
+        clean()
+        process.wait()
+        asked = ["loginctl disable-linger loop-test", f"systemctl stop user@{UID}.service"]
+        assert (tmp_path / "asked").read_text().splitlines() == [*asked, "loginctl terminate-user loop-test"]
+
+    own_etc(work)
+
+
+def test_a_user_with_a_process_keeps_its_home_and_is_told_why(own_etc: Own) -> None:
+    def work() -> None:
+        process = as_loop("true")
+        with pytest.raises(LoopError, match=rf"loop-test cannot be changed: usermod: .* process {process.pid}"):
+            privileges.give_back("loop-test", "/srv", "/bin/sh")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        privileges.give_back("loop-test", "/srv", "/bin/sh")
+        assert sh("getent", "passwd", "loop-test").split(":")[5:] == ["/srv", "/bin/sh\n"]
+
+    own_etc(work)
+
+
+def test_nobody_is_at_work_as_root_or_as_a_user_that_is_missing() -> None:
+    assert [privileges.at_work(name, ["/"]) for name in ("root", "no-such-user")] == ["", ""]
+    assert quiet("root") == quiet("no-such-user") == []
 
 
 def test_a_process_of_a_service_is_not_ended_but_waited_for(own_etc: Own, monkeypatch: pytest.MonkeyPatch) -> None:

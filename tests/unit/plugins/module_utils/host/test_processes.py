@@ -156,8 +156,16 @@ def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int
         ("0::/user.slice/user-999.slice/user@999.service/app.slice/evil.service", ""),
         ("0::/user.slice/user-999.slice/session-4.scope", ""),
         ("0::/", ""),
+        ("0::/system.slice/a.service/sub", "a.service"),
+        ("12:cpu:/x.service\n1:name=systemd:/system.slice/a.service", "a.service"),
+        ("12:cpu:/x.service", ""),
+        ("0::/a.service.d/x", ""),
     ],
 )
 def test_the_service_of_a_process(line: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_content", lambda _pid, _part: f"{line}\n".encode())
     assert processes.service_of(1) == service
+
+
+def test_the_service_of_nobody() -> None:
+    assert processes.service_of(2**22 + 1) == ""

@@ -181,3 +181,15 @@ def test_the_wait_for_rest_starts_nothing_twice(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(systemd, "active", lambda unit: unit in running)
     assert systemd.rest(lambda: "", ["a.timer", "b.timer"], 0, "nothing") == ["a.timer"]
     assert asked == [("stop", "a.timer")]
+
+
+def test_why_the_journal_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LoopError, match="journalctl cannot be run on this host"):
+        systemd.sync_journal()
+    program = tmp_path / "journalctl"
+    for said, told in (("first\nlast", "last"), ("", "no message")):
+        program.write_text(f"#!/bin/sh\n[ '{said}' ] && echo '{said}' >&2\nexit 3\n")
+        program.chmod(0o755)
+        with pytest.raises(LoopError, match=f"^journalctl --quiet --no-pager ended with 3: {told}$"):
+            systemd.journal("--unit=x")

@@ -11,11 +11,18 @@ import os
 import pwd
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import account, as_user
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import (
+    account,
+    as_user,
+    end_with_parent,
+    name_of,
+    whose,
+)
 
 ROOT = os.geteuid() == 0
 ME = pwd.getpwuid(os.geteuid())
@@ -149,3 +156,39 @@ def test_no_process_and_no_descriptor_is_left() -> None:
     assert os.listdir("/proc/self/fd") == descriptors
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_number_without_a_name() -> None:
+    assert name_of(ME.pw_uid) == ME.pw_name
+    with pytest.raises(LoopError, match="uid 4242424 has no account on this host"):
+        name_of(4242424)
+
+
+def test_a_user_becomes_no_other() -> None:
+    with pytest.raises(LoopError, match="this must run as daemon or as root"):
+        as_nobody(lambda: as_user("daemon", lambda: 1))
+
+
+def test_a_child_whose_parent_is_gone_ends() -> None:
+    child = os.fork()
+    if child == 0:
+        end_with_parent(os.getpid())  # as if somebody else had become its parent meanwhile
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.skipif(not ROOT, reason="what only root may follow")
+def test_whose_a_path_is_through_links_of_roots(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").touch()
+    (tmp_path / "one/link").symlink_to("./../two")
+    assert whose(f"{tmp_path}/one/link") == (f"{tmp_path}/two", 0)
+    with pytest.raises(LoopError, match=r"none cannot be read: No such file"):
+        whose(f"{tmp_path}/none")
+
+
+def test_whose_a_path_is_for_who_is_not_root(tmp_path: Path) -> None:
+    assert as_nobody(lambda: whose("/etc/passwd")) == ["/etc/passwd", 0]
+    tmp_path.chmod(0o700)
+    with pytest.raises(LoopError, match=r"cannot be read: (Permission denied|No such file)"):
+        as_nobody(lambda: whose(f"{tmp_path}/none"))

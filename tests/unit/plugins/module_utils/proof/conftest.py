@@ -8,9 +8,6 @@ from functools import partial
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
-    cycle_run,
-)
 from deployed import Host
 
 
@@ -18,5 +15,5 @@ from deployed import Host
 def host(host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Its systemctl and journalctl are the test's."""
     monkeypatch.setattr(systemd, "systemctl", partial(host.systemd, "systemctl"))
-    monkeypatch.setattr(cycle_run, "journalctl", partial(host.systemd, "journalctl"))
+    monkeypatch.setattr(systemd, "_journalctl", partial(host.systemd, "journalctl"))
     return host

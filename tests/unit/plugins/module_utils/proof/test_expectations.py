@@ -219,7 +219,7 @@ def test_whatever_forge_and_engine_say_tells_no_terminal_what_to_do(host: Host) 
     host.cycle = cycle
     result = docs(host, say=said.append, cleanup=True)
     assert {"nothing else", "one pull request", "report"} <= set(failed(result))
-    result["evidence"].pop("account")  # what root wrote: this host of the tests writes it as it comes
+    result["evidence"].pop("record")  # what root wrote: this host of the tests writes it as it comes
     assert len(said) > 10 and result["cleanup"] and result["evidence"]["bystanders"]
     for text in texts([said, result]):
         assert text.isprintable(), text[:200]

@@ -14,7 +14,7 @@ import workspaces
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import remove_tree
 from commands import sh
 from damages import DAMAGES, SETTINGS, Spoil, left_by_a_killed_git, setting
-from workspaces import NAMES, World, head, put
+from workspaces import NAMES, World, deep, head, put
 
 # pytest finds fixtures by their names in this module.
 world, ready = workspaces.world, workspaces.ready
@@ -156,9 +156,9 @@ def test_a_tree_deeper_than_a_walk_can_go_and_names_that_are_no_text(ready: Worl
     (top / " ").mkdir()
     (top / " " / "file").write_text("mine\n")
     (top / os.fsdecode(b"caf\xe9")).write_text("mine\n")
-    deep(top / "deep", 3000)
+    deep(top / "deep")
     shutil.copytree(top / " ", ready.root / ".clone-one")
-    deep(ready.root / ".clone-one/deep", 3000)
+    deep(ready.root / ".clone-one/deep")
     began = time.monotonic()
     done = ready.update()["repositories"][0]
     assert done["status"] == "restored" and not list(ready.root.glob(".clone-*"))
@@ -167,15 +167,3 @@ def test_a_tree_deeper_than_a_walk_can_go_and_names_that_are_no_text(ready: Worl
     assert ready.statuses() == ["current"] * 3
     remove_tree(str(ready.root))  # pytest's own cleaning would end in it
     assert not ready.root.exists()
-
-
-def deep(top: Path, levels: int) -> None:
-    """Directories below each other, deeper than a path can be long."""
-    top.mkdir()
-    descriptor = os.open(top, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("dd", dir_fd=descriptor)
-        inner = os.open("dd", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = inner
-    os.close(descriptor)

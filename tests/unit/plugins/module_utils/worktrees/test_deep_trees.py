@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.retention import Retention, purge
+from workspaces import deep
 from worlds import BRANCH, World, heal, quarantine, swept, usable
 
 
@@ -34,17 +35,6 @@ def test_a_very_deep_tree(world: World) -> None:
     )
     assert found.stdout.count("deeper-and-deeper") == 300
     subprocess.run(["rm", "-rf", str(world.runs)], check=True)
-
-
-def deep(top: Path, levels: int = 3000) -> None:
-    top.mkdir(parents=True)
-    descriptor = os.open(top, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("dd", dir_fd=descriptor)
-        inner = os.open("dd", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = inner
-    os.close(descriptor)
 
 
 @pytest.mark.parametrize("where", ["tree", "admin", "refs", "held", "a space"])
