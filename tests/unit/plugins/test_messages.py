@@ -24,8 +24,9 @@ def options(given: dict[str, Any] | None) -> Iterator[str]:
 
 
 def documents(tree: ast.Module) -> dict[str, ast.Constant]:
-    """The constants of a module that are its documentation, by name."""
-    named = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    """The constants of a module, or of a fragment's class, that are its documentation, by name."""
+    parts = [part for node in tree.body for part in (node.body if isinstance(node, ast.ClassDef) else [node])]
+    named = [node for node in parts if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
     return {
         node.targets[0].id: node.value
         for node in named
@@ -57,7 +58,8 @@ def test_a_playbook_is_named_as_it_can_be_typed() -> None:
 
 def test_no_message_names_a_modules_option() -> None:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PLUGINS.glob("[!d]*/*.py"))}
-    documented = (documents(tree).get("DOCUMENTATION") for tree in trees.values())
+    shared = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PLUGINS.glob("doc_fragments/*.py"))]
+    documented = (documents(tree).get("DOCUMENTATION") for tree in [*trees.values(), *shared])
     given = {name for text in documented if text for name in options(yaml.safe_load(str(text.value)).get("options"))}
     assert {"env_file", "any_branch", "run_lock", "private_key_file"} <= given
     found = [
