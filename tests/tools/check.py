@@ -263,7 +263,7 @@ def run_aside(check: Check) -> tuple[int, int]:
     print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
 
     def work() -> int:
-        with log.open("wb") as output, PROXY if check.name in WITH_A_PROXY else contextlib.nullcontext():
+        with PROXY if check.name in WITH_A_PROXY else contextlib.nullcontext(), log.open("wb") as output:
             streams: Any = {"stdout": output, "stderr": subprocess.STDOUT, **where}
             code = subprocess.run(check.command, check=False, **streams).returncode
             if INTERRUPTS and molecule:  # it leaves its hosts up then
