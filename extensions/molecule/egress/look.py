@@ -35,7 +35,7 @@ DIRECT = (
 def fetched(url: str) -> str:
     try:
         context = ssl.create_default_context(cafile=PEM)
-        with urllib.request.urlopen(url, timeout=60, context=context) as answer:  # noqa: S310 - PAGES alone
+        with urllib.request.urlopen(url, timeout=20, context=context) as answer:  # noqa: S310 - PAGES alone
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return f"{error} ({error.headers['Refused']})"
