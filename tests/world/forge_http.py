@@ -175,6 +175,9 @@ def _add_api_headers(response: Response) -> None:
         "Reset": int(time.time()) + 3600,
     }.items():
         response.headers.setdefault(f"X-RateLimit-{key}", str(value))
+    if g.record and g.record["kind"] == "personal" and g.record["expires_at"]:
+        ends = g.record["expires_at"].replace("T", " ").replace("Z", " UTC")
+        response.headers["GitHub-Authentication-Token-Expiration"] = ends
 
 
 def _judge(store: Store, description: Description, response: Response) -> None:

@@ -9,9 +9,11 @@ import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
+from ..base.clock import written
 from ..base.errors import LoopError, MissingLibrary, certificate
 from ..base.untrusted import show
 from ..git.command import LOOPBACK, origin_of
@@ -89,6 +91,16 @@ class Forge:
     def identity(self) -> str:
         """The login that this token acts as."""
         return str(self._get("/user")["login"])
+
+    def token_ends(self) -> str:
+        """When this token ends to be valid, as ``utc_now`` writes it; empty where it does not, or nobody says so."""
+        answer = self._request("GET", "/rate_limit", absent=(404,))  # which costs no quota
+        told = answer.headers.get("GitHub-Authentication-Token-Expiration", "") if answer is not None else ""
+        try:
+            ends = datetime.strptime(told.replace(" UTC", " +0000"), "%Y-%m-%d %H:%M:%S %z")
+        except ValueError:
+            return ""
+        return written(ends.astimezone(UTC))
 
     def repository(self, repo: str) -> Json:
         """The repository, with ``default_branch`` and what the token may do in ``permissions``."""

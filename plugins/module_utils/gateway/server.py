@@ -26,6 +26,7 @@ from ..base import untrusted, wire
 from ..base.errors import LoopError
 from ..base.journal import say
 from ..cell import pristine
+from ..forge.client import Forge
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.processes import service_of
@@ -205,5 +206,13 @@ def root_asks(config: Settings, asked: Json) -> Json:
     refreshed = pristine.refresh(config, found.token)
     tips = {one["dest"]: one["after"] for one in refreshed if one["after"]}
     audit.append(config, str(asked.get("cycle")), {"what": "refresh", "tips": tips})
-    token = {"kind": found.kind, "note": found.note, "expires": found.expires_at}
+    token = {"kind": found.kind, "note": found.note, "expires": found.expires_at or _ends(config, found.token)}
     return {"ok": True, "clones": refreshed, "token": token}
+
+
+def _ends(config: Settings, token: str) -> str:
+    """When a token that was not minted ends, so that it is told before. A forge that does not say it ends no cycle."""
+    try:
+        return Forge(config.api_url, token, patience=0).token_ends()
+    except LoopError:
+        return ""

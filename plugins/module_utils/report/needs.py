@@ -22,8 +22,8 @@ Status: TypeAlias = Mapping[str, Any]
 # The most urgent first.
 ORDER = (
     "broken", "absent", "wedged", "disk_full", "secrets", "credentials", "forge", "policy", "drifted", "engine",
-    "under_way", "unproven", "timer_off", "paused", "over_budget", "held", "triage", "proof_expires", "leftovers",
-    "not_applied",
+    "under_way", "unproven", "timer_off", "paused", "over_budget", "held", "triage", "proof_expires", "secrets_expire",
+    "leftovers", "not_applied",
 )  # fmt: skip
 # What comes of something else, and of what: a cause stands for it.
 FOLLOWS = {
@@ -34,6 +34,7 @@ FOLLOWS = {
 HOST = "on HOST: "  # before what is typed there; whoever shows it knows the host's name
 # A proof that ends sooner than this, or than a quarter of its time, is said before.
 SOON_SECONDS = 2 * 86400.0
+TOKEN_SOON_SECONDS = 7 * 86400.0  # whoever makes a new one may have to ask somebody
 HELD_SHOWN = 5
 
 
@@ -48,10 +49,10 @@ class Need(NamedTuple):
 def of(status: Status, signs: Signs) -> list[Need]:
     """All of them, the most urgent first."""
     found = [
-        *_unreadable(signs), *_wedged(status, signs), *_disk(status, signs), *_secrets(status), *_files(status, signs),
-        *_last_cycle(status, signs), *_proof(status, signs), *_timer(status, signs), *_paused(status),
-        *_budget(status, signs), *_held(status), *_triage(status, signs), *_leftovers(status, signs),
-        *_pin(status, signs),
+        *_unreadable(signs), *_wedged(status, signs), *_disk(status, signs), *_secrets(status, signs),
+        *_files(status, signs), *_last_cycle(status, signs), *_proof(status, signs), *_timer(status, signs),
+        *_paused(status), *_budget(status, signs), *_held(status), *_triage(status, signs),
+        *_leftovers(status, signs), *_pin(status, signs),
     ]  # fmt: skip
     codes = {need.code for need in found}
     told = [need for need in found if not codes & FOLLOWS.get(need.code, set())]
@@ -119,11 +120,19 @@ def _disk(status: Status, signs: Signs) -> Iterator[Need]:
     )
 
 
-def _secrets(status: Status) -> Iterator[Need]:
+def _secrets(status: Status, signs: Signs) -> Iterator[Need]:
     problem = status["secrets"]["problem"]
     if problem:
         code = CREDENTIALS if "no forge token" in problem else "secrets"
         yield Need(code, f"Every cycle is refused for its secrets: {problem}.", f"mend that, then {_start(status)}")
+    elif ends := status["secrets"]["expires_at"]:
+        left = (moment_of(ends) - moment_of(status["looked_at"])).total_seconds()
+        if left < TOKEN_SOON_SECONDS:
+            yield Need(
+                "secrets_expire",
+                f"The forge token ends at {_at(ends)}, in {spoken(max(0, left))}: then no cycle gets to the forge.",
+                f"make a new one at the forge and put it {_where(signs)}",
+            )
 
 
 def _where(signs: Signs) -> str:

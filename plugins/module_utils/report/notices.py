@@ -33,11 +33,11 @@ ELSEWHERE = ("held", "paused", "over_budget")
 OF_A_CYCLE = ("triage", "forge", "credentials", "engine")
 # How long something must last before it is told: an apply passes through states that nobody needs to hear of.
 LASTS = {
-    "disk_full": 0, "secrets": 0, "proof_expires": 0, "under_way": HOUR, "leftovers": DAY,
+    "disk_full": 0, "secrets": 0, "proof_expires": 0, "secrets_expire": 0, "under_way": HOUR, "leftovers": DAY,
     **dict.fromkeys(OF_A_CYCLE, 30 * MINUTE),
 }  # fmt: skip
 USUAL = 15 * MINUTE
-CALM = ("proof_expires", "secrets", "leftovers", "timer_off", "unproven", "under_way")
+CALM = ("proof_expires", "secrets_expire", "secrets", "leftovers", "timer_off", "unproven", "under_way")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -110,7 +110,8 @@ class _Look:
             "quarantine": part(lambda: _quarantine(config), nothing) or {"count": 0, "bytes": 0, "items": []},
             "history": [_lately(record) for record in self.history if record.get("outcome") != records.RUNNING],
             "disk": part(lambda: _disk(config), disk),
-            "secrets": part(lambda: _secrets(config), nothing) or {"problem": "", "notes": [], "expires_at": ""},
+            "secrets": part(lambda: _secrets(config, self.history), nothing)
+            or {"problem": "", "notes": [], "expires_at": ""},
         }  # fmt: skip
 
     def signs(self, status: Json) -> Signs:
@@ -352,7 +353,16 @@ def _disk(config: Settings) -> Json:
     }
 
 
-def _secrets(config: Settings) -> Json:
-    """What speaks against the secrets. When they end is known of none: a token of the App is made anew in time."""
+def _secrets(config: Settings, history: Sequence[Json]) -> Json:
+    """What speaks against the secrets, and when the forge token ends: the App's is made anew in time and does not."""
     found = handover.look(config)
-    return {"problem": found["problem"], "notes": list(found["notes"]), "expires_at": ""}
+    return {"problem": found["problem"], "notes": list(found["notes"]), "expires_at": _token_ends(config, history)}
+
+
+def _token_ends(config: Settings, history: Sequence[Json]) -> str:
+    """As the forge said in the last cycle; of a file with the secrets that is newer nothing is known yet."""
+    record = next((one for one in history if one.get("token")), None)
+    if record is None or record["token"].get("kind") != "break-glass":
+        return ""
+    renewed = int(os.stat(config.env_file).st_mtime) > moment_of(record["started"]).timestamp()
+    return "" if renewed else str(record["token"].get("expires") or "")

@@ -10,11 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import requests
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import moment_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import client
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.api_errors import UNNAMED_LIMIT
@@ -250,6 +252,28 @@ def test_a_token_that_expires_in_the_middle_is_said(forge: Forge, host: Host) ->
     assert forge.identity() == BOT and forge.newest_number(OTHER) == 0
     with pytest.raises(LoopError, match=r"HTTP 401 \(Bad credentials\); the token is wrong or has expired"):
         forge.repository(REPO)
+
+
+def test_when_a_token_ends_is_asked(host: Host) -> None:
+    assert Forge(host.forge.api_url, host.forge.token).token_ends() == ""
+    token = host.side("tokens", {"login": BOT, "seconds": 86400})["token"]
+    left = (moment_of(Forge(host.forge.api_url, token).token_ends()) - datetime.now(UTC)).total_seconds()
+    assert 86300 < left <= 86400
+
+
+@pytest.mark.parametrize(
+    ("told", "ends"),
+    [
+        ("2027-03-31 00:00:00 UTC", "2027-03-31T00:00:00Z"),
+        ("2027-03-31 00:00:00 +0900", "2027-03-30T15:00:00Z"),
+        ("soon", ""),
+    ],
+)
+def test_the_ways_in_which_it_is_written(forge: Forge, monkeypatch: pytest.MonkeyPatch, told: str, ends: str) -> None:
+    answer = requests.Response()
+    answer.headers["GitHub-Authentication-Token-Expiration"] = told
+    monkeypatch.setattr(forge, "_request", lambda *_asked, **_more: answer)
+    assert forge.token_ends() == ends
 
 
 def test_an_apps_token_does_what_a_bots_does(host: Host) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import today, utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import today, utc_now, written
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
@@ -171,6 +172,21 @@ def test_no_secrets(well: Watched) -> None:
     Path(well.host.config["env_file"]).unlink()
     code, what, do = only(well)
     assert code == "secrets" and well.host.config["env_file"] in what and f"systemctl start {UNIT}.service" in do
+
+
+def test_a_token_that_ends_soon(well: Watched) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+
+    def ends_in(days: float, kind: str = "break-glass") -> dict[str, tuple[str, str]]:
+        ends = written(now + datetime.timedelta(days=days))
+        well.record(2, "nothing_to_do", token={"kind": kind, "note": "", "expires": ends})
+        return well.needs()
+
+    assert ends_in(8) == {} and well.look()["secrets"]["expires_at"] and ends_in(0.01, "app") == {}
+    (what, do) = ends_in(2.52)["secrets_expire"]
+    assert " in 2 d 12 h: then no cycle gets to the forge" in what and well.host.config["env_file"] in do
+    os.utime(well.host.config["env_file"], (time.time() + 5, time.time() + 5))
+    assert ends_in(2.52) == {} and well.look()["secrets"]["expires_at"] == ""  # somebody put another one there
 
 
 def test_no_token(well: Watched) -> None:
