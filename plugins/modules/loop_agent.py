@@ -78,7 +78,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     users,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollback_sets
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 
@@ -112,7 +112,7 @@ def main() -> None:
         if names and not (installing and module.check_mode):
             result["program"] = agents.program(settings, names[0])
             # One that root installed and has started once is still the same. Before a first apply nobody can start it.
-            startable = os.path.exists(bubblewrap.BWRAP) and host_status.user_exists(settings.user)
+            startable = os.path.exists(bubblewrap.BWRAP) and host_facts.user_exists(settings.user)
             if startable and (installing or not agent.get("package")):
                 progress.step(f"starting {names[0]} once, shut in")
                 result["said"] = users.as_user(settings.user, lambda: agent_check.starts(settings, names[0]))

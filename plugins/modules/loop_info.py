@@ -334,7 +334,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd, targets
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status, older_layout
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts, older_layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
@@ -373,27 +373,27 @@ def main() -> None:
         layout = layout_from(wanted["takeover"]) if wanted["takeover"] else None
         module.exit_json(
             changed=False,
-            system=host_status.system(),
-            full=host_status.full(wanted["directories"]),
-            packages_missing=host_status.missing_packages(wanted["packages"]),
-            packages_interrupted=host_status.packages_interrupted(),
-            uv_version=host_status.uv_version(wanted["uv"]) if wanted["uv"] else "",
-            user_exists=host_status.user_exists(wanted["user"]) if wanted["user"] else False,
+            system=host_facts.system(),
+            full=host_facts.full(wanted["directories"]),
+            packages_missing=host_facts.missing_packages(wanted["packages"]),
+            packages_interrupted=host_facts.packages_interrupted(),
+            uv_version=host_facts.uv_version(wanted["uv"]) if wanted["uv"] else "",
+            user_exists=host_facts.user_exists(wanted["user"]) if wanted["user"] else False,
             accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
             takeover=shown([item.path for item in older_layout.plan(layout)]) if layout else [],
-            rollout=host_status.rollouts(wanted["config"]),
-            paused=host_status.paused(wanted["config"]),
+            rollout=host_facts.rollouts(wanted["config"]),
+            paused=host_facts.paused(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
             deployed=any(systemd.ours(f"{systemd.UNIT_DIR}/{name}") for name in wanted["units"]),
             secrets=shown(
-                host_status.secrets(
+                host_facts.secrets(
                     Settings(wanted["secrets"]) if wanted["secrets"] else None, wanted["environment"], layout
                 )
             ),
-            cell_problem=host_status.cell_problem(wanted["home_files"], wanted["caches"]),
-            agent_problem=host_status.agent_problem(wanted, wanted["agent_lockfile"], layout),
+            cell_problem=host_facts.cell_problem(wanted["home_files"], wanted["caches"]),
+            agent_problem=host_facts.agent_problem(wanted, wanted["agent_lockfile"], layout),
             notify_problem=targets.problem(wanted["notify"], wanted["notify_file"]),
-            loop=host_status.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
+            loop=host_facts.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
         )
     except LoopError as error:
         module.fail_json(msg=str(error))

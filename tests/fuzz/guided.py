@@ -16,7 +16,7 @@ import atheris
 CORE = "ansible_collections.as215932.engineering_loop.plugins.module_utils"
 READERS = (
     "base.untrusted", "cell.cells", "cell.records", "cycle.settle", "git.repository", "git.worktree_admin",
-    "host.processes", "lifecycle.host_status", "policy", "worktrees.manifests",
+    "host.processes", "lifecycle.host_facts", "policy", "worktrees.manifests",
 )  # fmt: skip
 with atheris.instrument_imports(include=[*(f"{CORE}.{name}" for name in READERS), "yaml", "json"]):
     import targets

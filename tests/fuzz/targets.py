@@ -38,7 +38,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.git import worktree_admin  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings  # noqa: E402
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status  # noqa: E402
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, rules, schema  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.diff import changes_in_diff  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import manifests  # noqa: E402
@@ -182,7 +182,7 @@ def cell(content: bytes) -> None:
     cells.kept_size(runs)
     for age, size in ((1.0, None), (None, 0.0), (None, None)):
         cells.retire(runs, age, size, 0.0, check=True)
-    for one in host_status.kept(runs):
+    for one in host_facts.kept(runs):
         _harmless(one["what"])
         _harmless(one["title"])
         _harmless(str(one["detail"]))

@@ -16,7 +16,7 @@ from ..base.files import read_bytes
 from ..cycle import prepare
 from ..host import processes, systemd
 from ..host.settings import Settings
-from ..lifecycle import host_status
+from ..lifecycle import host_facts
 from ..policy import schema
 from ..proof import installed, receipts, rollback_sets
 from ..proof.rollout_ledger import Ledger
@@ -260,7 +260,7 @@ def damaged(config: Settings, sha: str) -> list[str]:
 def no_room(config: Settings) -> str:
     """Why a disk of the loop has no room for a cycle; empty where all have."""
     why: str = prepare.missing_room(config)[1]
-    others = host_status.full([config.install_dir, config.state_dir, os.path.dirname(config.env_file), "/var/log"])
+    others = host_facts.full([config.install_dir, config.state_dir, os.path.dirname(config.env_file), "/var/log"])
     return why or (f"the disk of {', '.join(others)} is full: make room there" if others else "")
 
 

@@ -25,7 +25,7 @@ from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..host import settings, systemd
 from ..host.settings import Settings
-from ..lifecycle import host_status
+from ..lifecycle import host_facts
 from ..proof import pause, preconditions, rollout, rollout_ledger, timer_hold
 from ..proof.timer_hold import Proof
 from ..release import store
@@ -329,7 +329,7 @@ def _waiting(history: list[Json], held: list[Json]) -> list[Json]:
 def _quarantine(config: Settings) -> Json:
     """What is kept of cycles that did not end well, and of pushes that were refused; ``seen``: somebody opened it."""
     items = []
-    for one in host_status.kept(config.runs_dir) + host_status.kept_pushes(config):
+    for one in host_facts.kept(config.runs_dir) + host_facts.kept_pushes(config):
         told = {key: one[key] for key in ("id", "what", "title", "outcome", "detail", "made", "size", "kind")}
         told["seen"] = os.path.exists(f"{one['path']}/{cells.IN_USE}")
         items.append(told)

@@ -21,7 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.fil
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.older_layout import plan
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import prepare, take
@@ -234,9 +234,9 @@ def test_what_is_said_of_the_secrets_before_a_take_over_is_what_is_true_after_it
     })  # fmt: skip
 
     def said() -> dict[str, Any]:
-        return host_status.secrets(config, None, layout)
+        return host_facts.secrets(config, None, layout)
 
-    assert "no forge token" in host_status.secrets(config, {"OTHER": "x"}, layout)["problem"]
+    assert "no forge token" in host_facts.secrets(config, {"OTHER": "x"}, layout)["problem"]
     put(Path(layout.dotenv), APP)
     assert "key.pem is not an RSA private key in PEM" in said()["problem"]
     put(Path(layout.key_file), key, 0o640)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, records
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_status
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import pause
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
 from celled import NEEDS_ROOT
@@ -33,7 +33,7 @@ def program(path: Path, text: str) -> str:
 
 
 def test_the_system() -> None:
-    system = host_status.system()
+    system = host_facts.system()
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     assert system["id"] == release["ID"].strip('"')
     assert system["python"] == platform.python_version()
@@ -47,27 +47,27 @@ def test_the_system() -> None:
 def test_a_disk_that_is_full(tmp_path: Path, options: str) -> None:
     def work(world: World) -> None:
         wanted = [f"{world.root}/not/yet", str(world.root), "/"]
-        assert host_status.full(wanted) == []
+        assert host_facts.full(wanted) == []
         for number in range(300):
             (world.root / str(number)).write_bytes(b"x" * 4096)
-        assert host_status.full(wanted) == [str(world.root)]
+        assert host_facts.full(wanted) == [str(world.root)]
 
     on_a_disk_of_its_own(tmp_path, options, work)
 
 
 def test_an_interrupted_dpkg_is_seen_by_its_journal(tmp_path: Path) -> None:
-    assert host_status.packages_interrupted(str(tmp_path / "none")) is False
+    assert host_facts.packages_interrupted(str(tmp_path / "none")) is False
     (tmp_path / "tmp.i").touch()
-    assert host_status.packages_interrupted(str(tmp_path)) is False
+    assert host_facts.packages_interrupted(str(tmp_path)) is False
     (tmp_path / "0003").touch()
-    assert host_status.packages_interrupted(str(tmp_path)) is True
+    assert host_facts.packages_interrupted(str(tmp_path)) is True
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert host_status.missing_packages([]) == []
-    assert host_status.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
+    assert host_facts.missing_packages([]) == []
+    assert host_facts.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
     monkeypatch.setenv("PATH", "/nowhere")  # not a Debian at all
-    assert host_status.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
+    assert host_facts.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
 
 
 def test_debians_node_and_npm_are_missing_where_no_programs_are(
@@ -81,45 +81,45 @@ def test_debians_node_and_npm_are_missing_where_no_programs_are(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(agents, "PATH", str(tmp_path))
     wanted = ["dpkg", "nodejs", "npm"]
-    assert host_status.missing_packages(wanted) == ["nodejs", "npm"]
+    assert host_facts.missing_packages(wanted) == ["nodejs", "npm"]
     (tmp_path / "node").write_text("#!/bin/sh\n")
     (tmp_path / "node").chmod(0o755)
-    assert host_status.missing_packages(wanted) == ["nodejs", "npm"]
+    assert host_facts.missing_packages(wanted) == ["nodejs", "npm"]
     shutil.copy(tmp_path / "node", tmp_path / "npm")
-    assert host_status.missing_packages(wanted) == []
+    assert host_facts.missing_packages(wanted) == []
     states.write_text("dpkg installed\nnodejs installed\nnpm config-files\n")  # NodeSource's, after Debian's
-    assert host_status.missing_packages(wanted) == []
+    assert host_facts.missing_packages(wanted) == []
     states.write_text("dpkg installed\nnodejs installed\nnpm half-configured\n")  # a killed installation of Debian's
-    assert host_status.missing_packages(wanted) == ["npm"]
+    assert host_facts.missing_packages(wanted) == ["npm"]
 
 
 def test_the_version_of_uv(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     real = str(Path(sys.executable).with_name("uv"))
-    assert host_status.uv_version(real).count(".") == 2
-    assert host_status.uv_version(program(tmp_path / "good", "echo 'uv 1.2.3 (abc 2026-01-01)'")) == "1.2.3"
+    assert host_facts.uv_version(real).count(".") == 2
+    assert host_facts.uv_version(program(tmp_path / "good", "echo 'uv 1.2.3 (abc 2026-01-01)'")) == "1.2.3"
     for text in ("exit 3", "echo uv", "printf '\\377'", "kill $$"):
-        assert host_status.uv_version(program(tmp_path / "bad", text)) == ""
+        assert host_facts.uv_version(program(tmp_path / "bad", text)) == ""
     (tmp_path / "plain").write_text("")
     for path in (tmp_path / "none", tmp_path, tmp_path / "plain"):
-        assert host_status.uv_version(str(path)) == ""
+        assert host_facts.uv_version(str(path)) == ""
     tmp_path.chmod(0o700)  # as root with the umask 077 would have made it: what it holds is nobody else's to run
-    assert host_status.uv_version(str(tmp_path / "good")) == ""
+    assert host_facts.uv_version(str(tmp_path / "good")) == ""
 
 
 def test_users() -> None:
-    assert host_status.user_exists(pwd.getpwuid(os.geteuid()).pw_name)
-    assert not host_status.user_exists("no-such-user")
+    assert host_facts.user_exists(pwd.getpwuid(os.geteuid()).pw_name)
+    assert not host_facts.user_exists("no-such-user")
 
 
 def test_a_host_where_nothing_was_deployed(tmp_path: Path) -> None:
-    assert host_status.loop(str(tmp_path / "none.json")) is None
+    assert host_facts.loop(str(tmp_path / "none.json")) is None
 
 
 def test_a_deployed_host(host: Host) -> None:
     for number in range(3):
         records.write(host.config["cycles_dir"], {"cycle": f"20260101T00000{number}Z-a", "outcome": "idle"})
-    seen = host_status.loop(str(host.config_file), last=2)
+    seen = host_facts.loop(str(host.config_file), last=2)
     assert seen is not None
     assert seen["settings"] == host.config
     assert seen["engine"] == seen["installed"]["engine_sha"] == SHA
@@ -132,7 +132,7 @@ def test_a_deployed_host(host: Host) -> None:
 
 def test_a_host_that_lacks_a_part_is_told_and_not_a_crash(host: Host) -> None:
     (host.top / "opt/current").unlink()
-    seen = host_status.loop(str(host.config_file))
+    seen = host_facts.loop(str(host.config_file))
     assert seen is not None
     assert (seen["engine"], seen["installed"], seen["proof"]["matches"]) == ("", {}, False)
     assert "no engine is installed" in seen["proof"]["reason"]
@@ -153,7 +153,7 @@ def test_kept_cells_are_told_with_what_is_harmless_to_a_terminal(host: Host) -> 
         (runs / name).mkdir()
         if manifest:
             cells.write_manifest(cells.Cell(f"{runs}/{name}"), manifest)
-    seen = host_status.loop(str(host.config_file))
+    seen = host_facts.loop(str(host.config_file))
     assert seen is not None
     assert [(one["id"][-1], one["what"], one["outcome"]) for one in seen["kept"]] == [
         ("1", "o/r#7", "error"), ("5", "what an older layout left", "adopted"), ("6", "", "damaged"),
@@ -167,13 +167,13 @@ def test_kept_cells_are_told_with_what_is_harmless_to_a_terminal(host: Host) -> 
 def test_broken_settings_are_one_line(host: Host) -> None:
     host.config_file.write_text("{")
     with pytest.raises(LoopError, match="is not JSON"):
-        host_status.loop(str(host.config_file))
+        host_facts.loop(str(host.config_file))
 
 
 def test_a_pause_is_told_wherever_a_loop_is(host: Host, tmp_path: Path) -> None:
     config = str(host.config_file)
-    assert host_status.paused(config) == host_status.paused(str(tmp_path / "none.json")) == ""
+    assert host_facts.paused(config) == host_facts.paused(str(tmp_path / "none.json")) == ""
     made, _changed = pause.put(host.config, "the forge moves", "ann")
-    assert host_status.paused(config) == made.sentence
+    assert host_facts.paused(config) == made.sentence
     host.config_file.write_text("[")
-    assert host_status.paused(config) == ""
+    assert host_facts.paused(config) == ""
