@@ -126,6 +126,7 @@ collection_version:
 
 import functools
 import os
+from typing import TYPE_CHECKING
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
@@ -133,11 +134,15 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import command, history, tell
 
-# What the `loop` command shows on the host, above the room that lists the rest: to import it is what makes Ansible
-# ship it.
-SHOWN = (command, history, tell)
+if TYPE_CHECKING:
+    # What the `loop` command shows on the host, above the room that lists the rest: that it stands here is what makes
+    # Ansible ship it.
+    from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import (  # noqa: F401
+        command,
+        history,
+        tell,
+    )
 
 
 def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:

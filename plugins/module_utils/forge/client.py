@@ -10,19 +10,20 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..base.clock import written
 from ..base.errors import LoopError, MissingLibrary, certificate
+from ..base.later import later
 from ..base.untrusted import show
 from ..git.command import LOOPBACK, origin_of
 from .api_errors import advice_on, limited_for
 
-try:
+if TYPE_CHECKING:
     import requests
-except ImportError:  # a fresh host, before the role's packages are there
-    requests = None  # type: ignore[assignment]
+else:
+    requests = later("requests")  # None on a fresh host, before the role's packages are there
 
 Json: TypeAlias = dict[str, Any]
 

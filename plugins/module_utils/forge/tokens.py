@@ -12,20 +12,20 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import LoopError, MissingLibrary
 from ..base.files import read_bytes
+from ..base.later import later
 from ..git.command import origin_of
 from ..host import renderers, secrets_file
 from ..host.settings import Settings
 from .client import Forge
 
-try:
+if TYPE_CHECKING:
     import jwt
-    from jwt.exceptions import PyJWTError
-except ImportError:  # a fresh host, before the role's packages are there
-    jwt = None  # type: ignore[assignment]
+else:
+    jwt = later("jwt")  # None on a fresh host, before the role's packages are there
 
 TOKEN_KEYS = ("GH_TOKEN", "ENGINEERING_LOOP_GITHUB_TOKEN")
 # What today's hosts have in their file with the secrets; ours are settings.
@@ -171,7 +171,7 @@ def signed(app: App, key: bytes | None = None) -> str:
     claims = {"iat": now - 60, "exp": now + SECONDS, "iss": app.id}
     try:
         return jwt.encode(claims, key or key_of(app), algorithm="RS256")
-    except (PyJWTError, ValueError, TypeError, NotImplementedError):
+    except (jwt.PyJWTError, ValueError, TypeError, NotImplementedError):
         # Not the library's words: they could show what the file holds.
         raise LoopError(
             f"{app.private_key_file} is not an RSA private key in PEM without a passphrase, or python3-cryptography "

@@ -10,15 +10,22 @@ import os
 import pkgutil
 import shlex
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..base.errors import LoopError
-from ..cell import sandbox, squid
-from ..cycle import engine_run, enter, prepare, settle, watch
-from ..gateway import access, server
-from ..gateway import client as gateway_client
-from ..host import habits, settings
+from ..cell import sandbox
+from ..host import settings
 from ..host.managed_files import Entry
-from ..proof import canary
+
+if TYPE_CHECKING:
+    # What runs on the host. That they stand here is what makes Ansible ship them, with all that they import; they are
+    # sources to this module, and to load them would take it longer than its work. The report is a room above this one:
+    # the module that writes these files names that.
+    from ..cell import squid  # noqa: F401
+    from ..cycle import engine_run, enter, prepare, settle, watch  # noqa: F401
+    from ..gateway import access, client, server  # noqa: F401
+    from ..host import habits  # noqa: F401
+    from ..proof import canary  # noqa: F401
 
 # The same as in galaxy.yml; a receipt names it.
 VERSION = "0.2.0"
@@ -26,10 +33,6 @@ VERSION = "0.2.0"
 PACKAGE = "engineering_loop_core"
 # The package that holds the rooms, under the name that it has here.
 CORE = str(__package__).rpartition(".")[0]
-
-# What runs on the host. To import them here is what makes Ansible ship them, with all that they import. The report is a
-# room above this one: the module that writes these files imports that.
-PROGRAMS = (canary, engine_run, squid, enter, server, access, gateway_client, habits, prepare, sandbox, settle, watch)
 
 LAUNCHER = """\
 #!/usr/bin/python3 -I
