@@ -27,6 +27,7 @@ from ..base import wire
 from ..base.errors import APPLY, LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
+from ..base.untrusted import show
 from ..cell import egress, pristine, records, sandbox
 from ..cell.cells import Cell, settings_in
 from ..gateway import client, sessions
@@ -68,13 +69,13 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
         command += ["--repo", repo]
     command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
     command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
-    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - _flags(help_text))
+    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - flags_in(help_text))
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
         )
     command += config.daemon_args
-    if config.allowed_paths and "--allow" in _flags(help_text):
+    if config.allowed_paths and "--allow" in flags_in(help_text):
         for checkout, prefixes in sorted(config.allowed_paths.items()):
             for prefix in prefixes:
                 command += ["--allow", f"{checkout}={gate_paths.normal_prefix(prefix)}"]
@@ -85,7 +86,8 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
     return command
 
 
-def _flags(help_text: str) -> set[str]:
+def flags_in(help_text: str) -> set[str]:
+    """The flags that a program's help names."""
     return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
@@ -161,6 +163,20 @@ def started(config: Settings, current: str, command: list[str]) -> list[str]:
     return [f"{current}/.venv/bin/python", "-P", "-c", START, sandbox.engine_python(config), *command]
 
 
+def help_of(command: Sequence[str], current: str, environment: Mapping[str, str]) -> str | None:
+    """What a program of the release in ``current`` says to ``--help``; None where it does not know that."""
+    try:
+        asked = subprocess.run(
+            [*command, "--help"], cwd=current, env={**environment, "COLUMNS": "200"},
+            capture_output=True, text=True, errors="replace", timeout=120, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        say(f"{' '.join(command)} --help: {show(str(said).strip()[-300:])}\n")
+        return None
+    return asked.stdout
+
+
 def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """One ``daemon --once``; (exit status, its JSON report). Its output goes to the journal as it comes.
 
@@ -169,23 +185,13 @@ def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, d
     """
     current = os.path.realpath(f"{config.install_dir}/current")
     program = f"{current}/.venv/bin/{ENGINE}"
-    try:
-        asked = subprocess.run(
-            [program, "daemon", "--help"],
-            cwd=current,
-            env={**environment, "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=120,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LoopError(f"the engine {program} does not start ({error}); {APPLY}") from error
-    command = started(config, current, engine_command(config, program, asked.stdout))
+    help_text = help_of([program, "daemon"], current, environment)
+    if help_text is None:
+        raise LoopError(f"the engine {program} does not start; {APPLY}")
+    command = started(config, current, engine_command(config, program, help_text))
     end = ""
-    with _process_group(command, current, environment) as engine:
-        for text in _spoken(engine):
+    with process_group(command, current, environment) as engine:
+        for text in spoken(engine):
             say(text)
             end = (end + text)[-MAX_REPORT:]
         status = engine.wait()
@@ -193,7 +199,7 @@ def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, d
 
 
 @contextlib.contextmanager
-def _process_group(
+def process_group(
     command: list[str], directory: str, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The engine in a PID namespace of its own: what it starts dies with it, and nothing in there sees this process.
@@ -224,7 +230,7 @@ def _process_group(
             engine.stdout.close()
 
 
-def _spoken(engine: subprocess.Popen[bytes]) -> Iterator[str]:
+def spoken(engine: subprocess.Popen[bytes]) -> Iterator[str]:
     """The engine's stdout as it comes, until the engine ends: what it left behind may hold the pipe for longer."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     ended = os.pidfd_open(engine.pid)
@@ -296,13 +302,14 @@ def _used() -> dict[str, float]:
     return {"cpu_seconds": round(used.ru_utime + used.ru_stime, 1), "memory_max_bytes": used.ru_maxrss * 1024}
 
 
-def _stop(signum: int, _frame: object) -> None:
+def stop(signum: int, _frame: object) -> None:
+    """What to do where the unit is stopped."""
     raise Stopped(f"stopped by signal {signal.Signals(signum).name}: systemctl stop, a shutdown or the time-out")
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:
     """Run one cycle and exit as ``records.EXIT_STATUS`` says."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         config = settings.load(config_path)
         handed = handover.take(config)

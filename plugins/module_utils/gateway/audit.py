@@ -28,7 +28,7 @@ KEEP = 200
 # One cycle asks some hundred things; whoever asks more often is not one.
 MAX_ENTRIES, MAX_BYTES = 5000, 4 * 1024 * 1024
 # What has reached the forge is written down also where all else finds no room any more.
-SPARE, DONE = 256 * 1024, ("push", "open")
+SPARE, DONE = 256 * 1024, ("push", "open", "job-comment", "job-label")
 
 
 def path_of(config: Settings, cycle: str) -> str:

@@ -15,8 +15,8 @@ from ..git.command import helpers, rows
 from ..host.settings import Settings
 from ..policy import commits, rules, schema
 from ..policy.change import Change, Violation
+from .asking import deployed_policy
 from .inbox import Inbox
-from .requests import deployed_policy
 
 DEFAULT_PREFIXES = ["docs"]  # the engine's own
 # What is in it, when unpacked, may be this many times what a change may add; more is no change but a bomb.

@@ -21,7 +21,7 @@ from ..cell import pristine
 from ..cell.pristine import HEADS, Clone
 from ..host.settings import Settings
 from . import inbox, sessions
-from .requests import Asking
+from .asking import Asking
 
 Json: TypeAlias = dict[str, Any]
 

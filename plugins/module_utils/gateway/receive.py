@@ -27,11 +27,11 @@ from ..git.command import ANY
 from ..host.settings import change_id
 from ..policy.change import Violation
 from . import inbox
+from .asking import Asking
 from .forward import Forwarding
 from .inbox import Inbox
 from .judge import NotAllowed, judge
 from .kept_pushes import keep
-from .requests import Asking
 
 Json: TypeAlias = dict[str, Any]
 

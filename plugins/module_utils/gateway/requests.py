@@ -9,122 +9,41 @@ them.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from ..base.errors import APPLY, LoopError
-from ..base.files import read_bytes
+from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.untrusted import show
 from ..cell import attempts, pristine
 from ..cell.pristine import HEADS
-from ..forge.client import APPROVED, Forge, Refused
+from ..forge.client import APPROVED, Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
-from ..policy import rules, schema
-from . import audit, holding, sessions
-from .audit import Story
+from ..policy import rules
+from . import audit, holding, job_requests
+from .asking import (
+    MAX_BODY,
+    MAX_TITLE,
+    Asking,
+    Parser,
+    deployed_policy,
+    in_scope,
+    number_of,
+    shown,
+    viewed,
+    words_of,
+)
 
 Json: TypeAlias = dict[str, Any]
-
-MAX_TITLE, MAX_BODY = 256, 65_536  # GitHub's own
-
-# What --json may ask for, and where the forge's answer has it.
-FIELDS: dict[str, Callable[[Json], Any]] = {
-    "author": lambda issue: {"login": issue["user"]["login"], "is_bot": issue["user"]["type"] == "Bot"},
-    "body": lambda issue: issue["body"] or "",
-    "closed": lambda issue: issue["state"] == "closed",
-    "createdAt": lambda issue: issue["created_at"],
-    "id": lambda issue: issue["node_id"],
-    "labels": lambda issue: [
-        {"id": one["node_id"], "name": one["name"], "description": one["description"] or "", "color": one["color"]}
-        for one in issue["labels"]
-    ],
-    "number": lambda issue: issue["number"],
-    "state": lambda issue: issue["state"].upper(),
-    "title": lambda issue: show(issue["title"], MAX_TITLE - 3),  # it becomes the pull request's
-    "updatedAt": lambda issue: issue["updated_at"],
-    "url": lambda issue: issue["html_url"],
-}
-
-
-@dataclass
-class Asking:
-    """Who asks, and what they may have."""
-
-    config: Settings
-    cycle: str
-    bound: bool  # a cycle works on the issue that it took, a person on what they want
-    token: Callable[[], str]  # one that is good for a while
-    still: Callable[[], bool] = lambda: True  # whether its cycle runs still
-    counts: Mapping[str, Json] = field(default_factory=dict)  # issues that were tried before, by name, as root has it
-
-    @functools.cached_property
-    def forge(self) -> Forge:
-        """The forge, as we may see it: one connection to it for all that is asked of it here."""
-        return Forge(self.config.api_url, self.token())
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """One at a time reaches the forge, and nobody whose cycle has ended while it waited: its record is closed."""
-        with sessions.turn(self.config):
-            if not self.still():
-                raise LoopError("the cycle has ended")
-            yield
-
-    def note(self, what: str, **more: Any) -> None:
-        """Into the record of the cycle."""
-        audit.append(self.config, self.cycle, {"what": what, **more})
-
-    def story(self) -> Story:
-        """What this cycle did so far. LoopError where it has asked for more than any cycle does."""
-        told = audit.story(audit.read(self.config, self.cycle))
-        if told.entries > audit.MAX_ENTRIES:
-            raise LoopError("this cycle has asked for too much: it is answered no more")
-        return told
-
-
-def deployed_policy(config: Settings) -> schema.Policy:
-    """The policy in force. LoopError where it is not the one that was deployed, to the digest."""
-    path = config.policy_file
-    content = read_bytes(path, schema.MAX_BYTES)
-    policy, digest = _loaded(content, path) if content is not None else (schema.load_file(path), "")
-    if digest != config.policy_sha256:
-        raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY}")
-    return policy
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(content: bytes, path: str) -> tuple[schema.Policy, str]:
-    """Read once: the gateway loads it before it answers anybody."""
-    policy = schema.load(content, path)
-    return policy, schema.digest(policy)
-
 
 # --- the words ----------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong instead of ending the program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise LoopError(f"the gateway does not know this of gh: {message}")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise LoopError(message or f"ended with {status}")
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 @functools.cache
-def _parser() -> _Parser:
-    top = _Parser(prog="gh", allow_abbrev=False, add_help=False)
+def _parser() -> Parser:
+    top = Parser(prog="gh", allow_abbrev=False, add_help=False)
     topics = top.add_subparsers(required=True, dest="topic")
     issue = topics.add_parser("issue", add_help=False).add_subparsers(required=True, dest="verb")
     pull = topics.add_parser("pr", add_help=False).add_subparsers(required=True, dest="verb")
@@ -137,27 +56,28 @@ def _parser() -> _Parser:
 
     listing = command(issue, "list", _list)
     listing.add_argument("-s", "--state", default="open")
-    listing.add_argument("-l", "--label", action="extend", type=_names, default=[])
+    listing.add_argument("-l", "--label", action="extend", type=words_of, default=[])
     listing.add_argument("-L", "--limit", type=int, default=30)
-    listing.add_argument("--json", type=_names, required=True)
+    listing.add_argument("--json", type=words_of, required=True)
     viewing = command(issue, "view", _view)
     viewing.add_argument("number")
-    viewing.add_argument("--json", type=_names, required=True)
+    viewing.add_argument("--json", type=words_of, required=True)
     creating = command(pull, "create", _create)
     creating.add_argument("-t", "--title", required=True)
     creating.add_argument("-b", "--body", required=True)
     creating.add_argument("-H", "--head", required=True)
     creating.add_argument("-B", "--base", default="")
     creating.add_argument("-d", "--draft", action="store_true")
-    creating.add_argument("-l", "--label", action="extend", type=_names, default=[])
-    creating.add_argument("-r", "--reviewer", action="extend", type=_names, default=[])
+    creating.add_argument("-l", "--label", action="extend", type=words_of, default=[])
+    creating.add_argument("-r", "--reviewer", action="extend", type=words_of, default=[])
     return top
 
 
 def answer(asking: Asking, words: Sequence[str]) -> Json:
     """What ``gh`` prints for these words, and its exit status."""
     try:
-        asked = _parser().parse_args([str(word) for word in words])
+        parser = _parser() if asking.may is None else job_requests.parser()
+        asked = parser.parse_args([str(word) for word in words])
         return {"status": 0, "stdout": asked.run(asking, asked), "stderr": ""}
     except (LoopError, argparse.ArgumentError) as error:
         asked_for, why = show(" ".join(map(str, words[:2]))), show(str(error), 1000)
@@ -166,31 +86,11 @@ def answer(asking: Asking, words: Sequence[str]) -> Json:
         return {"status": 1, "stdout": "", "stderr": f"{error}\n"}
 
 
-def _shown(records: Any, fields: Sequence[str]) -> str:
-    for name in fields:
-        if name not in FIELDS:
-            raise LoopError(f'Unknown JSON field: "{show(name)}"\nAvailable fields:\n  ' + "\n  ".join(sorted(FIELDS)))
-
-    def pick(record: Json) -> Json:
-        return {name: FIELDS[name](record) for name in sorted(fields)}
-
-    picked = [pick(one) for one in records] if isinstance(records, list) else pick(records)
-    return json.dumps(picked, separators=(",", ":"), ensure_ascii=False) + "\n"
-
-
-def _in_scope(asking: Asking, named: str) -> str:
-    repo = "/".join(named.split("/")[-2:])
-    if repo not in asking.config.repos:
-        allowed = ", ".join(asking.config.repos)
-        raise LoopError(f"{show(repo) or 'no --repo'} is not one that the loop works on, allowed: {allowed}")
-    return repo
-
-
 # --- issues -------------------------------------------------------------------------------------
 
 
 def _list(asking: Asking, asked: argparse.Namespace) -> str:
-    repo = _in_scope(asking, asked.repo)
+    repo = in_scope(asking, asked.repo)
     if asked.state != "open" or asked.label != [APPROVED]:
         raise LoopError(f"the gateway lists open issues with the label {APPROVED} and no others")
     offered, held = [], []
@@ -209,23 +109,17 @@ def _list(asking: Asking, asked: argparse.Namespace) -> str:
         for issue in offered
     ]
     asking.note("list", repo=repo, offered=told, held=held, released=released)
-    return _shown(offered, asked.json)
+    return shown(offered, asked.json)
 
 
 def _view(asking: Asking, asked: argparse.Namespace) -> str:
-    repo = _in_scope(asking, asked.repo)
-    if not asked.number.isdecimal() or len(asked.number) > 9:
-        raise LoopError(f"{show(asked.number)} is not the number of an issue")
-    number = int(asked.number)
+    repo = in_scope(asking, asked.repo)
+    number = number_of(asked.number)
     if asking.bound and (repo, number) not in asking.story().offered:
         raise LoopError(f"{repo}#{number} was not offered to this cycle")
-    issue = asking.forge.issue(repo, number)
-    if issue is None:
-        raise LoopError(
-            f"GraphQL: Could not resolve to an issue or pull request with the number of {number}. (repository.issue)"
-        )
+    issue = viewed(asking, repo, number, asked.json)
     asking.note("view", repo=repo, number=number, body="body" in asked.json)
-    return _shown(issue, asked.json)
+    return shown(issue, asked.json)
 
 
 def why_held(asking: Asking, repo: str, issue: Json) -> str:
@@ -298,7 +192,7 @@ def _open(asking: Asking, asked: argparse.Namespace) -> str:
     if pushed is None:
         raise LoopError(f"{show(asked.head)} was not published by this cycle, so there is nothing to open")
     clone = next(one for one in pristine.clones(asking.config) if one.dest == pushed["dest"])
-    if asked.repo and _in_scope(asking, asked.repo) != clone.repo:
+    if asked.repo and in_scope(asking, asked.repo) != clone.repo:
         raise LoopError(f"{show(asked.head)} was published to {clone.repo}, not to {show(asked.repo)}")
     if not asked.draft:
         raise LoopError("the gateway opens drafts only: --draft is missing")

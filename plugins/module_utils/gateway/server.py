@@ -33,7 +33,7 @@ from ..host.processes import service_of
 from ..host.settings import Settings
 from ..host.users import account, end_with_parent
 from . import access, audit, holding, judge, kept_pushes, receive, requests, sessions
-from .requests import Asking
+from .asking import Asking
 
 Json: TypeAlias = dict[str, Any]
 
@@ -157,11 +157,14 @@ def _who(config: Settings, peer: wire.Peer) -> Asking:
         return sessions.session_of(config, unit) == session
 
     cycle, bound = str(session.get("cycle")), session.get("bound") is not False
-    return Asking(config, cycle, bound, lambda: access.token(config).token, still, session.get("counts") or {})
+    may = tuple(map(str, session["may"])) if "may" in session else None
+    return Asking(config, cycle, bound, lambda: access.token(config).token, still, session.get("counts") or {}, may)
 
 
 def _git(asking: Asking, connection: socket.socket, first: bytes) -> None:
     """git's own protocol, as git: URLs speak it."""
+    if asking.may is not None:
+        raise LoopError("a job beside the cycle has nothing to fetch or push here")
     asked = GIT_REQUEST.fullmatch(wire.unpacked(connection, first))
     if asked is None:
         raise LoopError("nothing that git asks for")

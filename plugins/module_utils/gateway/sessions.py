@@ -13,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ..base import untrusted
@@ -41,12 +41,19 @@ def _session(config: Settings, unit: str) -> str:
 
 
 def open_session(
-    config: Settings, unit: str, cycle: str, *, bound: bool = True, counts: Mapping[str, Json] | None = None
+    config: Settings,
+    unit: str,
+    cycle: str,
+    *,
+    bound: bool = True,
+    counts: Mapping[str, Json] | None = None,
+    may: Sequence[str] | None = None,
 ) -> None:
     """As root: from now on the processes of ``unit`` may ask, as the cycle of that name.
 
     ``bound`` is whether it may only work on the issue that it took; a person decides that for themselves. ``counts`` is
-    what root knows of issues that were tried before, as ``attempts.for_gateway`` has it.
+    what root knows of issues that were tried before, as ``attempts.for_gateway`` has it. ``may`` are the rights of a
+    job beside the cycle, in the place of a cycle's own.
     """
     path = _session(config, unit)
     try:
@@ -54,7 +61,9 @@ def open_session(
         os.chmod(os.path.dirname(path), 0o755)  # whatever the umask
     except OSError as error:
         raise LoopError(f"{path} cannot be made: {error.strerror}") from error
-    session = {"cycle": cycle, "bound": bound, "counts": dict(counts or {})}
+    session: Json = {"cycle": cycle, "bound": bound, "counts": dict(counts or {})}
+    if may is not None:
+        session["may"] = [*may]
     write_atomic(path, json.dumps(session).encode(), mode=0o644)
 
 

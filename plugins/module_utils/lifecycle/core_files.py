@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # sources to this module, and to load them would take it longer than its work. The report is a room above this one:
     # the module that writes these files names that.
     from ..cell import squid  # noqa: F401
-    from ..cycle import engine_run, enter, prepare, settle, watch  # noqa: F401
+    from ..cycle import engine_run, enter, job_run, prepare, settle, watch  # noqa: F401
     from ..gateway import access, client, server  # noqa: F401
     from ..host import habits  # noqa: F401
     from ..proof import canary  # noqa: F401
@@ -58,6 +58,15 @@ match sys.argv[1:]:
     case ["send"]:
         from engineering_loop_core.report.send import main
         words = []
+    case ["job-prepare", config, name]:
+        from engineering_loop_core.cycle.job_run import before as main
+        words = [config, name]
+    case ["job", config, name]:
+        from engineering_loop_core.cycle.job_run import run as main
+        words = [config, name]
+    case ["job-settle", config, name]:
+        from engineering_loop_core.cycle.job_run import after as main
+        words = [config, name]
     case ["egress-settings", *words] if len(words) <= 1:
         from engineering_loop_core.cell.squid import prepare as main
     case ["alone", *words] if words:

@@ -294,7 +294,7 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
         import signal, sys
         from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import engine_run, handover
         from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
-        signal.signal(signal.SIGTERM, engine_run._stop)
+        signal.signal(signal.SIGTERM, engine_run.stop)
         try:
             config = settings.Settings(settings.load(sys.argv[1]), daemon_state_dir="/s", workspace_dir="/w")
             engine_run.run_engine(config, engine_run.engine_environment(config, handover.Handover()))
