@@ -124,7 +124,6 @@ collection_version:
   sample: 0.2.0
 """
 
-import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -191,12 +190,17 @@ def main() -> None:
             entries.append(managed_files.Entry(path=path, state=state, content=str(content).encode(), mode=0o600))
         own = [config] if config else []
         core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
-        hold = functools.partial(rollout.begin, config) if config else None
         in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == systemd.UNIT_DIR}
         refused = systemd.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
         if refused:
             raise LoopError("; ".join(refused))
-        changes = managed_files.converge([*entries, *core], check=module.check_mode, before=hold)
+
+        def before(paths: list[str]) -> None:
+            if config:
+                rollout.begin(config, paths)
+            systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
+
+        changes = managed_files.converge([*entries, *core], check=module.check_mode, before=before)
         reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
         if reload and not module.check_mode:
             systemd.systemctl("daemon-reload")

@@ -178,6 +178,12 @@ user_exists:
   returned: success
   type: bool
   sample: true
+job_units:
+  description: Unit files of jobs beside the cycle that are on the host, of the loop that O(takeover) names.
+  returned: success
+  type: list
+  elements: str
+  sample: [hyrule-reliability-governor.service, hyrule-reliability-governor.timer]
 accounts:
   description: What was found about O(accounts).
   returned: success
@@ -384,6 +390,7 @@ def main() -> None:
             rollout=host_facts.rollouts(wanted["config"]),
             paused=host_facts.paused(wanted["config"]),
             units_refused=systemd.refused(wanted["units"]),
+            job_units=systemd.job_units(layout.unit) if layout else [],
             deployed=any(systemd.ours(f"{systemd.UNIT_DIR}/{name}") for name in wanted["units"]),
             secrets=shown(
                 host_facts.secrets(

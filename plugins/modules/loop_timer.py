@@ -117,6 +117,34 @@ held:
   returned: success
   type: str
   sample: ""
+jobs:
+  description:
+    - The engine's other jobs and their timers. C(held) says why the installed engine cannot do one; its runs end well
+      and do nothing until one can.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: Name of the job.
+      type: str
+      returned: success
+    unit:
+      description: Its unit, without the ending.
+      type: str
+      returned: success
+    active:
+      description: Whether its timer runs.
+      type: bool
+      returned: success
+    next:
+      description: When it fires next, in UTC; empty where it does not.
+      type: str
+      returned: success
+    held:
+      description: Why the installed engine cannot do it, or empty.
+      type: str
+      returned: success
 """
 
 import os
@@ -125,7 +153,9 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd, telling
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import jobs, settings, systemd, telling
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.jobs import Job
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     pause,
@@ -166,12 +196,33 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
             config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode
         )
         changed = noted or changed
+    brought = [bring_job(module, config, job, proven or not params["required"]) for job in jobs.of(config)]
+    changed = any(differed for differed, _job in brought) or changed
     changed = telling.bring(config.unit, check=module.check_mode) or changed
     if proven or run:
         changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
     engine = store.active(config.install_dir)
     told = result(after, changed, proven, proof.reason, held, before if module._diff else None)
-    return {**told, "engine": engine["sha"] if engine else ""}
+    return {**told, "engine": engine["sha"] if engine else "", "jobs": [job for _differed, job in brought]}
+
+
+def bring_job(module: AnsibleModule, config: Settings, job: Job, good: bool) -> tuple[bool, dict[str, Any]]:
+    """The timer of a job as it should be; whether that is a change, and how it is then.
+
+    ``good`` is whether a timer may start what is installed.
+    """
+    run = job.enabled and (good or not job.proof) and not pause.read(config)
+    before = systemd.timer_of(job.unit)
+    differs = systemd.timer_differs(before, run)
+    if module.check_mode:
+        after = before._replace(enabled=run, active=run, next="") if differs else before
+    else:
+        after = systemd.set_timer(job.unit, run, before)
+    release = f"{config.install_dir}/current"
+    return differs, {
+        "name": job.name, "unit": job.unit, "active": after.active, "next": after.next,
+        "held": jobs.unknown(job, os.path.realpath(release)),
+    }  # fmt: skip
 
 
 def foreseen(module: AnsibleModule, proven: bool) -> dict[str, Any]:
@@ -202,6 +253,7 @@ def result(
         "reason": reason,
         "held": held,
         "engine": "",
+        "jobs": [],
     }
     if before is not None:
         told["diff"] = {"before": words(before), "after": words(after)}

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One run of a job beside the cycle: root prepares it, the loop's user runs the engine's program, root settles it.
 
-``loop job-prepare``, ``loop job`` and ``loop job-settle`` with the job's name, in its unit. It has the cycle's rules for
-pauses, secrets, policy and proof, and in the place of a cell one directory of its own. What it did at the forge is what
-the gateway wrote down.
+``loop job-prepare``, ``loop job`` and ``loop job-settle`` with the job's name, in its unit. It has the cycle's rules
+for pauses, secrets, policy and proof, and in the place of a cell one directory of its own. What it did at the forge is
+what the gateway wrote down.
 """
 
 from __future__ import annotations
@@ -63,11 +63,9 @@ def before(config_path: str, name: str) -> int:
 
 def _prepared(config: Settings, job: Job, invocation: str) -> Handover:
     place = jobs.records_dir(config, job)
-    managed_files.converge(
-        [Entry(os.path.dirname(place), "directory", mode=0o755), Entry(place, "directory", mode=0o755)]
-    )
-    for record in records.running(place):
-        records.write(place, records.ended(record, "interrupted", "the run was killed before it could end"))
+    managed_files.converge([Entry(path, "directory", mode=0o755) for path in (os.path.dirname(place), place)])
+    for earlier in records.running(place):
+        records.write(place, records.ended(earlier, "interrupted", "the run was killed before it could end"))
     release = os.path.realpath(f"{config.install_dir}/current")
     record: Record = {
         "cycle": cells.new_id(invocation), "job": job.name, "invocation_id": invocation, "started": utc_now(),

@@ -15,6 +15,8 @@ from .settings import Settings
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 # What the gateway can let a job do. To approve is to say loop:approved in a person's place.
 RIGHTS = ("read", "comment", "label", "approve")
+# The one that the role of old knows.
+GOVERNOR, GOVERNOR_UNIT = "reliability-governor", "hyrule-reliability-governor"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
@@ -99,6 +100,23 @@ def content(path: str) -> bytes:
 def ours(path: str) -> bool:
     """Whether the role wrote this unit file."""
     return MARK in content(path)
+
+
+def job_units(unit: str) -> list[str]:
+    """The unit files of jobs beside the cycle of this loop, whatever they are called: each says whose it is."""
+    mark = f"\n# A job of {unit}.\n".encode()
+    with contextlib.suppress(OSError):
+        names = sorted(name for name in os.listdir(UNIT_DIR) if name.endswith((".service", ".timer")))
+        return [name for name in names if ours(path := f"{UNIT_DIR}/{name}") and mark in content(path)]
+    return []
+
+
+def retire(paths: Sequence[str]) -> None:
+    """Stop and disable what starts others, of unit files that are about to go; what runs may end."""
+    names = [os.path.basename(path) for path in paths if path.endswith((".timer", ".socket", ".path"))]
+    names = [name for name in names if "@." not in name and os.path.lexists(f"{UNIT_DIR}/{name}")]
+    if names:
+        systemctl("disable", "--now", *names)
 
 
 def refused(wanted: Mapping[str, str]) -> list[str]:

@@ -159,6 +159,7 @@ def _homes(config: Settings) -> list[str]:
 def _unit_files(config: Settings, unit_dir: str) -> list[str]:
     """Units of ours: of the loop's name, and written by the role."""
     found = sorted(glob.glob(f"{glob.escape(unit_dir)}/{glob.escape(config.unit)}*"))
+    found += [path for name in systemd.job_units(config.unit) if (path := f"{unit_dir}/{name}") not in found]
     return [path for path in found if path.endswith((".timer", ".socket", ".path", ".service")) and systemd.ours(path)]
 
 

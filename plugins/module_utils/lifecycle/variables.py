@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..base.errors import LoopError, printable, without_passwords
+from ..base.files import inside
 from ..git.remotes import check_engine, remote_of
-from ..host import secrets_file, targets
+from ..host import jobs, secrets_file, targets
 from ..policy import compose, paths
 from ..release import agents
 
@@ -105,13 +106,22 @@ SHAPES = {
     **dict.fromkeys(("quarantine_max_age", "cycles_max_age"), TIME.empty()),
     **dict.fromkeys(("quarantine_max_size", "cycles_max_size"), SIZE.empty()),
     "canary_max_age": Shape(r"[1-9]\d{0,8}[smhdw]", "a time such as 90d").empty(),
-    "timer_on_calendar": Shape(r".*\S.*", "a time as OnCalendar= of systemd has it, such as hourly"),
+    "jobs.name": Shape(jobs.NAME.pattern, "a name of small letters, digits and -, of at most 40"),
+    "jobs.unit": NAME,
+    "jobs.state": DIRECTORY,
+    "jobs.command": Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", "a program of the engine, and words that choose"),
+    "governor_repos": REPOSITORY,
+    **dict.fromkeys(
+        ("timer_on_calendar", "jobs.on_calendar", "governor_on_calendar"),
+        Shape(r".*\S.*", "a time as OnCalendar= of systemd has it, such as hourly"),
+    ),
 }
 # Text that YAML takes for a number, and that says the same as one.
 BY_NUMBER = {f"{PREFIX}{name}" for name in ("github_app_id", "github_app_installation_id", "memory_max")}
 LEAST = {
     **dict.fromkeys(("keep_releases", "cell_max_files", "canary.issue", "egress_local", "notify_per_hour"), 1),
-    **dict.fromkeys(("canary_timeout", "service_timeout"), 60),
+    **dict.fromkeys(("canary_timeout", "service_timeout", "jobs.timeout", "governor_timeout"), 60),
+    "governor_limit": 1,
 }
 
 
@@ -321,6 +331,40 @@ def _ports(ports: Sequence[Any]) -> None:
         )
 
 
+def _jobs(named: Sequence[Mapping[str, Any]], unit: str, governor: Any, runs_dir: str, state_dir: str) -> None:
+    """Each is a unit and a directory of its own, and none of them the loop's."""
+    names = [str(job["name"]) for job in named] + [jobs.GOVERNOR] * (
+        str(governor).lower() in ("true", "yes", "on", "1")
+    )
+    units = [str(job.get("unit") or f"{unit}-job-{job['name']}") for job in named]
+    if again := _repeated(names):
+        raise LoopError(f"engineering_loop_jobs names {', '.join(again)} more than once (the governor is one of them)")
+    if again := _repeated(units):
+        raise LoopError(f"engineering_loop_jobs has more than one job with the unit {', '.join(again)}")
+    for name in units:
+        if name in (unit, jobs.GOVERNOR_UNIT) or (name.startswith(f"{unit}-") and not name.startswith(f"{unit}-job-")):
+            raise LoopError(
+                f"engineering_loop_jobs has a job with the unit {name}, which is the loop's own or the governor's"
+            )
+    states = {str(job["name"]): os.path.normpath(job["state"]) for job in named if job.get("state")}
+    for name, state in states.items():
+        others = [other for one, other in states.items() if one != name]
+        for other in (*others, runs_dir, f"{state_dir}/jobs", f"{state_dir}/cycles", f"{state_dir}/gate"):
+            if inside(state, other) or inside(other, state):
+                raise LoopError(
+                    f"engineering_loop_jobs: {name} would write {state}, which is another's or holds it ({other}): give"
+                    " each job a directory of its own"
+                )
+
+
+def _governor(repos: Sequence[str], scope: Sequence[str]) -> None:
+    if beyond := sorted({*map(str.lower, repos)} - {*map(str.lower, scope)}):
+        raise LoopError(
+            f"engineering_loop_governor_repos names {', '.join(beyond)}, which is not in engineering_loop_repos: the"
+            " gateway answers for those alone"
+        )
+
+
 def _policy(overlay: Mapping[str, Any], widen: Sequence[str]) -> None:
     compose.check_overlay(overlay, widen)
 
@@ -342,4 +386,6 @@ TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
     (("egress_local",), _ports),
     (("notify",), targets.check_all),
     (("policy_overlay", "policy_widen"), _policy),
+    (("jobs", "unit", "governor_enabled", "runs_dir", "state_dir"), _jobs),
+    (("governor_repos", "repos"), _governor),
 ]
