@@ -32,9 +32,8 @@ BOUND = {
 # In loop.json, but without a say in what a cycle does (or with a digest of its own).
 VOLATILE_KEYS = frozenset({
     "agent", "agent_probe", "applied_by", "canary_max_age", "canary_mode", "canary_required", "cell_max_files",
-    "cell_max_size", "collection_version", "cycles_keep", "inventory_name", "jobs",
-    "max_attempts_per_issue", "metrics_dir", "min_free", "notify_file", "notify_per_hour", "policy_sha256", "quarantine_keep",
-    "timer_enabled",
+    "cell_max_size", "collection_version", "cycles_keep", "inventory_name", "jobs", "max_attempts_per_issue",
+    "metrics_dir", "min_free", "notify_file", "notify_per_hour", "policy_sha256", "quarantine_keep", "timer_enabled",
 })  # fmt: skip
 # The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
 UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reference_loop_engine import __version__
 from reference_loop_engine.cycle import Options, run_cycle
+from reference_loop_engine.governor import govern
 
 # Only these fail the service: a run that stops for a person has done its work.
 FAILURES = ("error", "refused_ci")
@@ -20,7 +21,8 @@ FAILURES = ("error", "refused_ci")
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="hyrule-engineering-loop")
     top.add_argument("--version", action="version", version=__version__)
-    daemon = top.add_subparsers(dest="command", required=True).add_parser("daemon", help="run one cycle")
+    commands = top.add_subparsers(dest="command", required=True)
+    daemon = commands.add_parser("daemon", help="run one cycle")
     daemon.add_argument("--once", action="store_true", required=True)
     daemon.add_argument("--repo", action="append", required=True, metavar="OWNER/NAME")
     daemon.add_argument("--workspace-root", type=Path, required=True)
@@ -32,6 +34,13 @@ def parser() -> argparse.ArgumentParser:
     daemon.set_defaults(allow=[])
     if __version__ != "0.1.0":  # the next version brings a flag, so that a deployer has to ask what its engine accepts
         daemon.add_argument("--allow", action="append", metavar="REPO=PATH_PREFIX")
+        # ... and a second job, that an older engine cannot be asked for.
+        governor = commands.add_parser("reliability-governor", help="say of each open issue what may be done about it")
+        governor.add_argument("--once", action="store_true", required=True)
+        governor.add_argument("--repo", action="append", required=True, metavar="OWNER/NAME")
+        governor.add_argument("--registry", type=Path, required=True)
+        governor.add_argument("--state-dir-path", type=Path, required=True)
+        governor.add_argument("--limit", type=int, default=20)
     return top
 
 
@@ -47,6 +56,9 @@ def allowed_paths(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     asked = parser().parse_args(argv)
+    if asked.command == "reliability-governor":
+        govern(asked.repo, asked.registry, asked.state_dir_path, asked.limit)
+        return
     report = run_cycle(
         Options(
             repos=asked.repo,
