@@ -218,7 +218,8 @@ def judge(module: AnsibleModule, config: Settings, say: Callable[[str], object])
         module.exit_json(changed=changed, passed=True, reason=reason, receipt=None, **told)
     refuse_pause(config)
     if module.check_mode:
-        module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {reason}")
+        why = reason.partition("; ")[0]
+        module.exit_json(changed=True, passed=False, reason=f"the {wanted['mode']} canary would run: {why}")
     token, identity = acting(wanted, config)
     asked = canary.Request(
         mode=wanted["mode"],

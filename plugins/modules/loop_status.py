@@ -143,7 +143,9 @@ status:
       elements: dict
       returned: always
     disk:
-      description: C(free_bytes) where the cells are, and C(min_free_bytes) that a cycle wants.
+      description:
+        - C(free_bytes) of C(total_bytes) where the cells are, on what is mounted at C(mount), and C(min_free_bytes)
+          that a cycle wants.
       type: dict
       returned: always
     secrets:

@@ -104,7 +104,7 @@ def stopped_timer() -> None:
 def full_disk() -> None:
     """The disk is full."""
     must("mount -t tmpfs -o size=64m none /var/lib/engineering-loop/runs")
-    assert "du -xh" in bad("disk_full")
+    assert "findmnt -T /var/lib/engineering-loop/runs; that disk is too small" in bad("disk_full")
     must("umount /var/lib/engineering-loop/runs")
     mended()
 

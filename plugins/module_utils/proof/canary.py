@@ -126,10 +126,11 @@ def look_before(config: Settings, request: Request, forge: Forge) -> Before:
     """How things stand. LoopError where a cycle would be wasted."""
     target = preconditions.target_of(config, request.repo, request.issue) if request.mode == "docs" else None
     identity = preconditions.check_identity(forge, request.identity)
-    preconditions.check_budget(config)
-    preconditions.check_queue(config, forge, target)
-    if target is not None:
-        target = preconditions.check_target(config, forge, target)
+    target = preconditions.together(
+        lambda: preconditions.check_budget(config),
+        lambda: preconditions.check_queue(config, forge, target),
+        lambda: preconditions.check_target(config, forge, target) if target else None,
+    )[-1]
     now = installed.now(config)
     return Before(target, identity, now, {repo: forge_changes.snapshot(forge, repo) for repo in config.repos})
 

@@ -33,8 +33,10 @@ BOUND = {
 VOLATILE_KEYS = frozenset({
     "agent", "agent_probe", "applied_by", "canary_max_age", "canary_mode", "canary_required", "cell_max_files",
     "cell_max_size", "collection_version", "cycles_keep", "inventory_name", "jobs", "max_attempts_per_issue",
-    "metrics_dir", "min_free", "notify_file", "notify_per_hour", "policy_sha256", "quarantine_keep", "timer_enabled",
+    "max_runs_per_day", "metrics_dir", "min_free", "notify_file", "notify_per_hour", "policy_sha256",
+    "quarantine_keep", "timer_enabled",
 })  # fmt: skip
+CAPS = {"--max-runs-per-day", "--max-cost-usd-per-day"}
 # The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
 UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
 WAY_OUT = (
@@ -93,7 +95,7 @@ def unit_digest(config: Settings, root: str = "") -> str:
     """
     paths = unit_files(config, root)
     digest = hashlib.sha256()
-    bound = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    bound = _without_caps({key: value for key, value in config.items() if key not in VOLATILE_KEYS})
     _feed(digest, "loop.json", json.dumps(bound, sort_keys=True).encode())
     for path in paths:
         _feed(digest, path, read_bytes(root + path) or b"")
@@ -103,7 +105,15 @@ def unit_digest(config: Settings, root: str = "") -> str:
 def bound_settings(config: Json) -> Json:
     """What of the settings a proof is bound to, policy and agent included, which have digests of their own."""
     apart = ("agent", "policy_sha256")
-    return {key: value for key, value in config.items() if key not in VOLATILE_KEYS or key in apart}
+    return _without_caps({key: value for key, value in config.items() if key not in VOLATILE_KEYS or key in apart})
+
+
+def _without_caps(bound: Json) -> Json:
+    """How much may be spent on a day has no say in what a cycle does: who raises that has proven nothing less."""
+    words = [str(word) for word in bound.get("daemon_args", [])]
+    pairs = zip(["", *words], words, strict=False)
+    kept = [word for before, word in pairs if before not in CAPS and word.partition("=")[0] not in CAPS]
+    return {**bound, "daemon_args": kept}
 
 
 def files(config_file: str, config: Settings, root: str = "") -> list[str]:

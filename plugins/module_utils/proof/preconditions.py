@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -97,6 +97,19 @@ def max_cost(config: Settings) -> float:
     return _number_of(config.daemon_args, "--max-cost-usd-per-day", MAX_COST)
 
 
+def together(*checks: Callable[[], Any]) -> list[Any]:
+    """What each finds. LoopError with all that speaks against a canary: a person mends it in one go."""
+    found, problems = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except LoopError as error:
+            problems.append(str(error))
+    if problems:
+        raise LoopError("; and ".join(problems))
+    return found
+
+
 def check_queue(config: Settings, forge: Forge, target: Target | None) -> None:
     """Refuse where the engine would take another issue than the one we mean, or any at all.
 
@@ -158,8 +171,8 @@ def check_target(config: Settings, forge: Forge, target: Target) -> Target:
     taken = open_pulls(forge, target, config.branch_prefixes)
     if taken:
         raise LoopError(
-            f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it,"
-            " which engineering_loop_canary.cleanup: true does after the next proof"
+            f"{target} already has the pull request {taken[0]['html_url']}, so it is not offered to a cycle: close it"
+            " (after each proof, engineering_loop_canary.cleanup: true does)"
         )
     return replace(target, default_branch=default_branch)
 

@@ -15,6 +15,7 @@ from .installed import BOUND, Installed
 from .receipts import STRENGTH, Receipt
 
 PROVE_AGAIN = f"prove it with: {playbook('canary')}"
+NOTHING_YET = "nothing was proven on this host yet"
 UNSEEN = "nobody has seen what this changes at work"
 CLOCK_SKEW = 300.0  # seconds
 
@@ -78,7 +79,7 @@ def covering(config: Settings, now: Installed, max_age: float | None = None, mod
             if not problem:
                 return Proof(receipt, f"proven by the {receipt.mode} canary at {receipt.proved_at}")
         reasons.append(problem)
-    return Proof(None, f"{reasons[0] if reasons else 'nothing was proven on this host yet'}; {PROVE_AGAIN}")
+    return Proof(None, f"{reasons[0] if reasons else NOTHING_YET}; {PROVE_AGAIN}")
 
 
 def _mismatch(receipt: Receipt, now: Installed, max_age: float | None, mode: str) -> str:

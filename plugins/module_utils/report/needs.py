@@ -15,6 +15,7 @@ from ..base.errors import playbook
 from ..base.sizes import readable, spoken
 from ..cell import records
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
+from ..proof import timer_hold
 from .signs import Signs, few
 
 Status: TypeAlias = Mapping[str, Any]
@@ -51,7 +52,7 @@ def of(status: Status, signs: Signs) -> list[Need]:
     found = [
         *_unreadable(signs), *_wedged(status, signs), *_disk(status, signs), *_secrets(status, signs),
         *_files(status, signs), *_last_cycle(status, signs), *_proof(status, signs), *_timer(status, signs),
-        *_paused(status), *_budget(status, signs), *_held(status), *_triage(status, signs),
+        *_paused(status), *_budget(status, signs), *_held(status, signs), *_triage(status, signs),
         *_leftovers(status, signs), *_pin(status, signs),
     ]  # fmt: skip
     codes = {need.code for need in found}
@@ -86,8 +87,8 @@ def _wedged(status: Status, signs: Signs) -> Iterator[Need]:
         words = " ".join(lock.command.split("\0"))[:60]
         yield Need(
             "wedged",
-            f"Cycles wait for {lock.path}, which process {lock.pid} ({words}) holds; it runs for"
-            f" {spoken(lock.seconds)}.",
+            f"Cycles wait for {lock.path}, which process {lock.pid} ({words}) holds, running for"
+            f" {spoken(lock.seconds)}. When it ends, they go on by themselves.",
             f"{HOST}kill {lock.pid}",
         )
     for ending, unit in signs.units.items():
@@ -116,8 +117,20 @@ def _disk(status: Status, signs: Signs) -> Iterator[Need]:
         + (f" What is kept of earlier cycles takes {readable(kept['bytes'])}." if kept["bytes"] else ""),
         f"set engineering_loop_quarantine_max_size lower in host_vars, then {playbook('apply')}"
         if much
-        else f"{HOST}du -xh --max-depth=2 / | sort -h | tail; remove what is not needed",
+        else _make_room(status, signs),
     )
+
+
+def _make_room(status: Status, signs: Signs) -> str:
+    """Where to look: on the disk that is too full, or that could never have room enough."""
+    disk = status["disk"]
+    if disk["total_bytes"] <= disk["min_free_bytes"]:
+        whole = readable(disk["total_bytes"])
+        return (
+            f"{HOST}findmnt -T {signs.config.runs_dir}; that disk is too small for any cycle ({whole} in all): unmount"
+            " or enlarge it, or set engineering_loop_min_free lower"
+        )
+    return f"{HOST}du -xah --max-depth=3 {disk['mount']} | sort -h | tail; remove what is not needed"
 
 
 def _secrets(status: Status, signs: Signs) -> Iterator[Need]:
@@ -142,13 +155,18 @@ def _where(signs: Signs) -> str:
     return f"into {signs.config.env_file}, as whatever renders that file does"
 
 
+def _access(signs: Signs) -> str:
+    """What lets the loop in at the forge here."""
+    return "App key" if signs.config.github_app.get("id") else "token (GH_TOKEN)"
+
+
 def _files(status: Status, signs: Signs) -> Iterator[Need]:
     apply = playbook("apply")
     if signs.damaged:
         yield Need(
             "engine",
             f"The engine's release {status['engine']['active'][:12]} is damaged: {few(signs.damaged)}.",
-            apply,
+            f"{apply}; it builds the release anew; then {_start(status)}",
         )
     if not status["policy"]["matches"]:
         path = signs.config.policy_file
@@ -168,7 +186,7 @@ def _files(status: Status, signs: Signs) -> Iterator[Need]:
     elif others:
         yield Need(
             "drifted", f"Somebody changed on the host what was deployed: {few(others)}. The timer starts nothing"
-            " unproven.", apply,
+            " unproven.", f"{apply}; it overwrites the change with what was deployed",
         )  # fmt: skip
 
 
@@ -184,16 +202,18 @@ def _last_cycle(status: Status, signs: Signs) -> Iterator[Need]:
         yield Need(
             CREDENTIALS,
             f"The forge does not let the loop in, as the cycle of {at} found: {signs.forge_words}",
-            f"put a valid token (GH_TOKEN) or App key {_where(signs)}; then {again}",
+            f"put a valid {_access(signs)} {_where(signs)}; then {again}",
         )
     elif kind == FORGE:
         yield Need(
             FORGE,
             f"The forge could not be reached in the cycle of {at}: {signs.forge_words}",
-            f"see whether it answers, {HOST}curl -sI {signs.config.api_url}; then wait for the timer, or {again}",
+            f"nothing, if it is to come back: the timer tries again; to see at once whether it has: {again}",
         )
     elif last["outcome"] in ("refused", "refused_ci") and not _explained(status, signs):
-        yield Need("engine", f"The cycle of {at} was refused: {why}", f"mend what it says, then {again}")
+        yield Need(
+            "engine", f"The cycle of {at} was refused: {why}", f"mend what it says, if nobody has since; then {again}"
+        )
     elif last["outcome"] == "error":
         yield _errors(status, at, why)
     elif last["outcome"] == "interrupted" and signs.ended_for:
@@ -238,12 +258,14 @@ def _proof(status: Status, signs: Signs) -> Iterator[Need]:
     if began:
         yield Need(
             "under_way",
-            f"A rollout that began at {_at(began)} did not end: what is installed is not proven,"
-            " and the timer is held.",
+            f"What the apply of {_at(began)} brought is not proven: it was without the canary, or did not end. The"
+            " timer is held.",
             f"{playbook('canary')}; or go back: {playbook('rollback')}",
         )
     if not proof["matches"] and signs.config.canary_required:
         reason = proof["reason"].partition("; prove it with")[0]
+        if reason == timer_hold.NOTHING_YET and status["history"]:
+            reason = "cycles have run here, and no proof is on this host any more"
         yield Need("unproven", f"No timer may start what is installed: {reason}.", playbook("canary"))
     if proof["matches"] and proof["expires_at"] and signs.config.canary_required:
         left = (moment_of(proof["expires_at"]) - moment_of(status["looked_at"])).total_seconds()
@@ -289,7 +311,7 @@ def _paused(status: Status) -> Iterator[Need]:
         yield Need(
             "paused",
             f"Paused since {_at(pause['since'])}{by}: {pause['why'] or 'no reason was given'}. No cycle starts.",
-            playbook("resume"),
+            f"leave it until that is settled; then {playbook('resume')}",
         )
 
 
@@ -308,18 +330,21 @@ def _budget(status: Status, signs: Signs) -> Iterator[Need]:
             "over_budget",
             f"Today's budget is used up ({used}) and nothing was published for it; the next cycle may work after"
             " midnight UTC.",
-            f"see what it was spent on: {playbook('cycles')}; or raise {name} in host_vars, then {playbook('apply')}",
+            f"nothing, it goes on by itself then; to see what it was spent on: {playbook('cycles')}; to go on sooner,"
+            f" raise {name} in host_vars, then {playbook('apply')}",
         )
 
 
-def _held(status: Status) -> Iterator[Need]:
+def _held(status: Status, signs: Signs) -> Iterator[Need]:
     held = status["held"]
     for one in held[:HELD_SHOWN]:
         issue = f"{one['repo']}#{one['number']}"
+        url = f"{signs.config.git_url.rstrip('/')}/{one['repo']}/issues/{one['number']}"
         yield Need(
             "held",
-            f"{issue} ({one['title'][:60]}) is not worked on any more: {one['why']}",
-            f"change its text or labels on the forge, or {playbook('release_issue')} -e issue={issue}",
+            f"{issue} ({one['title'][:60]}) is not worked on any more: {one['why']}. It is {url}",
+            f"change what it says there, or close it; to have it tried as it is:"
+            f" {playbook('release_issue')} -e issue={issue}",
         )
     if len(held) > HELD_SHOWN:
         yield Need("held", f"{len(held) - HELD_SHOWN} more issues are held.", playbook("cycles"))
@@ -333,7 +358,7 @@ def _triage(status: Status, signs: Signs) -> Iterator[Need]:
         yield Need(
             "triage",
             f"A run stopped for a person to decide{others}, {newest['what']}: {newest['detail']}",
-            f"look at it: {HOST}{signs.config.lib_dir}/loop enter {newest['id']}",
+            f"look at it, which takes it off this list as well: {HOST}{signs.config.lib_dir}/loop enter {newest['id']}",
         )
 
 
@@ -341,6 +366,6 @@ def _leftovers(status: Status, signs: Signs) -> Iterator[Need]:
     if signs.strays:
         yield Need(
             "leftovers",
-            f"{status['leftovers']} things lie among the cells that are none: {few(signs.strays)}.",
-            f"{HOST}ls -la {signs.config.runs_dir}; move away what is yours",
+            f"In {signs.config.runs_dir} lies what is no cell: {few(signs.strays)}.",
+            f"{HOST}ls -la {signs.config.runs_dir}; remove it, or move it away",
         )

@@ -37,6 +37,7 @@ Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 HISTORY = 200
+NO_DISK = {"free_bytes": 0, "min_free_bytes": 0, "total_bytes": 0, "mount": "/"}
 NO_DAY = {"runs": 0, "max_runs": 0, "cost_usd": 0.0, "max_cost_usd": 0.0}
 # What of a cycle a person is told in the history.
 LATELY = ("cycle", "started", "outcome", "seconds", "cost_usd", "pr_url", "issue")
@@ -92,7 +93,7 @@ class _Look:
         config, part, nothing = self.config, self.part, dict[str, Any]()
         engine = part(lambda: _engine(config, self.pin), {"pin": self.pin, "active": ""})
         held = part(lambda: _held(config), list[Json]())
-        disk = {"free_bytes": 0, "min_free_bytes": 0}
+        disk = dict(NO_DISK)
         return {
             "state": "deployed", "problem": "", "version": str(config.get("collection_version", "")),
             "looked_at": utc_now(), "unit": config.unit,
@@ -184,7 +185,7 @@ def _without(state: str, problem: str, found: list[Need], version: str = "") -> 
             "timer": {"active": False, "next": "", "reason": ""}, "pause": None, "running": None, "last_cycle": None,
             "today": dict(NO_DAY), "held": [], "waiting": [],
             "leftovers": 0, "quarantine": {"count": 0, "bytes": 0, "items": []}, "history": [],
-            "disk": {"free_bytes": 0, "min_free_bytes": 0},
+            "disk": dict(NO_DISK),
             "secrets": {"problem": "", "notes": [], "expires_at": ""},
         },
         found,
@@ -347,9 +348,14 @@ def _strays(config: Settings) -> list[str]:
 
 def _disk(config: Settings) -> Json:
     disk = os.statvfs(config.runs_dir)
+    mount = os.path.realpath(config.runs_dir)
+    while not os.path.ismount(mount):
+        mount = os.path.dirname(mount)
     return {
         "free_bytes": disk.f_bavail * disk.f_frsize,
         "min_free_bytes": int(number_of(config.min_free, "size")),
+        "total_bytes": disk.f_blocks * disk.f_frsize,
+        "mount": mount,
     }
 
 

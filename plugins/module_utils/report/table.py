@@ -214,7 +214,7 @@ def notes(status: Status) -> Iterator[str]:
     if last and last["outcome"] == "interrupted" and "engine" not in codes:
         yield f"the last cycle was interrupted: {last['detail']}. Its cell is kept."
     for one in status["waiting"]:
-        yield f"{one['repo']}#{one['number']} is approved and waits: {one['why']}."
+        yield f"{one['repo']}#{one['number']} is approved and waits (nothing to do here): {one['why']}."
     for note in status["secrets"]["notes"]:
         yield f"{note}."
 

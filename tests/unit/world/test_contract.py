@@ -110,7 +110,8 @@ def everything(forge: Forge, url: str) -> None:
     """Every method of the client."""
     assert forge.create_draft_pull(REPO, title="Walk", body="b", head=BRANCH, base="main")["draft"]
     number = forge.newest_number(REPO)
-    assert forge.identity() and forge.may_push(REPO, url) and forge.may_open_pulls(REPO, "main")
+    assert forge.token_ends() == "" and forge.identity()
+    assert forge.may_push(REPO, url) and forge.may_open_pulls(REPO, "main")
     assert forge.repository(REPO) and forge.issue(REPO, number) and forge.issue(REPO, 999) is None
     assert forge.issues(REPO, state="all", labels="loop:approved") and forge.approved_issues(REPO)
     tips = forge.branches(REPO)

@@ -105,6 +105,16 @@ def test_a_cycle_is_not_spent_where_its_end_is_known(host: Host, spoil: Callable
     assert host.started == []
 
 
+def test_all_that_speaks_against_it_is_told_at_once(host: Host) -> None:
+    runs_used(host)
+    closed(host)
+    may_not_push(host)
+    with pytest.raises(LoopError) as told:
+        docs(host)
+    words = ("2 of 2 runs", "is closed: open it again", "may not push")
+    assert all(word in str(told.value) for word in words) and host.started == []
+
+
 @pytest.mark.parametrize(
     ("repo", "issue", "words"),
     [

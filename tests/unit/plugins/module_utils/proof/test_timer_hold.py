@@ -62,7 +62,11 @@ def new_drop_in(host: Host) -> None:
 
 
 def new_setting(host: Host) -> None:
-    host.config["daemon_args"] = ["--max-runs-per-day", "99"]
+    host.config["daemon_args"] = [*host.config["daemon_args"], "--max-runs", "99"]
+
+
+def higher_caps(host: Host) -> None:
+    host.config.update(max_runs_per_day=9, daemon_args=["--max-runs-per-day", "9", "--max-cost-usd-per-day=90.5"])
 
 
 def new_code(host: Host) -> None:
@@ -135,7 +139,7 @@ def volatile(host: Host) -> None:
     host.config.update(applied_by="bob", collection_version="9.9.9", canary_required=False, policy_sha256="f" * 64)
 
 
-@pytest.mark.parametrize("change", [policy_layout, other_timer, new_secret, byte_code, newer_uv, volatile])
+@pytest.mark.parametrize("change", [policy_layout, other_timer, new_secret, byte_code, newer_uv, volatile, higher_caps])
 def test_what_says_nothing_about_a_cycle_needs_no_new_proof(host: Host, change: Callable[[Host], None]) -> None:
     prove(host)
     change(host)

@@ -176,4 +176,4 @@ def test_what_needs_nobody_is_a_note() -> None:
         table.draw({"one": off}).split()
     )
     waits = told(waiting=[{"repo": "a/b", "number": 7, "why": "its pull request x is open"}])
-    assert "a/b#7 is approved and waits: its pull request x is open." in table.draw({"one": waits})
+    assert "a/b#7 is approved and waits (nothing to do here): its pull request x is open." in table.draw({"one": waits})
