@@ -35,6 +35,7 @@ NASTY: dict[str, Any] = {
     "negative": "-1",
     "huge": 10**30,
 }
+JOB: dict[str, Any] = {"name": "look", "command": ["engine", "look"]}
 # What has parts is tried part by part, the others being right.
 RIGHT: dict[str, Any] = {
     "home_files": {"src": "/etc/pi.json", "dest": ".pi/agent.json"},
@@ -42,6 +43,7 @@ RIGHT: dict[str, Any] = {
     "workspace_repositories": {"repo": "o/a", "dest": "a"},
     "agent": {"path": "/usr/bin/pi"},
     "canary": {"mode": "docs", "repo": "o/a", "issue": 1},
+    "jobs": JOB,
 }
 
 
@@ -71,18 +73,19 @@ def places() -> list[tuple[str, str, Any]]:
 # own patterns and files, and a name of an author is only shown.
 FREE = {
     "git_user_name", "git_user_email", "timer_on_calendar", "memory_max", "cpu_quota", "on_failure", "hosts", "serial",
-    "pin_file", "bump_checks", "agent.lockfile", "fleet_first",
+    "pin_file", "bump_checks", "agent.lockfile", "fleet_first", "jobs.on_calendar", "governor_on_calendar",
 }  # fmt: skip
 IN_HOME = {"home_files.dest", "caches.dest"}
 BORNE = {
     "bool": {name for name, kind, _make in places() if kind == "bool"} | {"serial", "bump_checks", "fleet_first"},
     "list": {"serial", "bump_checks", "fleet_first"},
-    "dict": {"serial", "bump_checks", "environment", "fleet_first"},
+    "dict": {"serial", "bump_checks", "environment", "fleet_first", "jobs.options"},
     "empty": {
         "allowed_signers", "keyring", "lock_sha256", "wheels", "github_app_id", "github_app_installation_id",
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
         "canary_max_age", "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
-    } | FREE - {"git_user_name", "git_user_email", "timer_on_calendar"},
+    } | FREE
+    - {"git_user_name", "git_user_email", "timer_on_calendar", "jobs.on_calendar", "governor_on_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
     "foreign": FREE | IN_HOME | {"repo", "allowed_branches[]", "workspace_repositories.version"},
     "template": FREE | IN_HOME | {"repo"},
@@ -194,6 +197,11 @@ def test_no_variable_bears_what_would_do_harm(nasty: str) -> None:
         ("egress", ["10.0.0.1"], 'engineering_loop_egress[0] is "10.0.0.1", but must be names of hosts'),
         ("egress_local", [3128], "engineering_loop_egress_local holds 3128"),
         ("egress_local", ["65536"], "engineering_loop_egress_local holds 65536"),
+        ("jobs", [{"name": "A", "command": ["x"]}], 'engineering_loop_jobs[0].name is "A", but must be a name of'),
+        ("jobs", [{"name": "a"}], "engineering_loop_jobs[0] has no command, and must have one"),
+        ("jobs", [{**JOB, "timeout": 5}], "engineering_loop_jobs[0].timeout is 5, but must be a whole number, 60 or"),
+        ("jobs", [{**JOB, "may": ["push"]}], "must be one of read, comment, label, approve"),
+        ("jobs", [{**JOB, "command": ["/bin/sh"]}], "must be a program of the engine"),
         ("policy_overlay", {"defaults": {"max_files": 1}}, "overlay: defaults.max_files: an unknown key"),
         ("policy_overlay", {"defaults": {"denied_path_globs": ["../x"]}}, "this one never matches"),
         ("policy_overlay", {"defaults": {"denied_path_globs": {"add": "x"}}}, "denied_path_globs.add: found 'x'"),
@@ -238,3 +246,29 @@ def test_a_secret_that_is_let_in_arrives_as_it_was_given(secrets: dict[str, str 
     ):
         text = ENV.render(engineering_loop_environment=secrets)
         assert secrets_file.parse(text, "it") == {key: str(value) for key, value in secrets.items()}
+
+
+BASE = {"unit": "loop", "governor_enabled": False, "runs_dir": "/var/lib/loop/runs", "state_dir": "/var/lib/loop",
+        "repos": ["o/a"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"jobs": [JOB, JOB]}, "engineering_loop_jobs names look more than once"),
+        ({"jobs": [{**JOB, "name": "reliability-governor"}], "governor_enabled": "yes"}, "the governor is one of them"),
+        ({"jobs": [{**JOB, "unit": "x"}, {**JOB, "name": "b", "unit": "x"}]}, "more than one job with the unit x"),
+        ({"jobs": [{**JOB, "unit": "loop"}]}, "the unit loop, which is the loop's own or the governor's"),
+        ({"jobs": [{**JOB, "unit": "loop-gate"}]}, "the unit loop-gate, which is the loop's own or the governor's"),
+        ({"jobs": [{**JOB, "state": "/var/lib/loop/runs/x"}]}, "look would write /var/lib/loop/runs/x"),
+        ({"jobs": [{**JOB, "state": "/srv/a"}, {**JOB, "name": "b", "state": "/srv/a/b"}]}, "a directory of its own"),
+        ({"governor_repos": ["o/B"]}, "governor_repos names o/b, which is not in engineering_loop_repos"),
+    ],
+)
+def test_jobs_stand_in_nobodys_way(given: dict[str, Any], words: str) -> None:
+    def told(more: dict[str, Any]) -> list[str]:
+        return variables.refused(OPTIONS, {f"engineering_loop_{key}": one for key, one in {**BASE, **more}.items()})
+
+    needed = told({"jobs": [{**JOB, "unit": "loop-job-look", "state": "/srv/look"}], "governor_repos": ["O/A"]})
+    (line,) = [one for one in told(given) if one not in needed]
+    assert words in line
