@@ -132,13 +132,13 @@ def what_nobody_has_proven() -> None:
     code = "/usr/local/lib/engineering-loop/engineering_loop_core/cycle/settle.py"
     pin(engineering_loop_governor_on_calendar="*:*:0/5", engineering_loop_governor_randomized_delay=0)
     apply()
-    must(f"cp -p {code} /root/settle.py; echo '# mine' >> {code}")
+    must(f"cp -p {code} /var/tmp/settle.py; echo '# mine' >> {code}")
     deadline = time.monotonic() + 60
     while last()["trigger"] != "timer" or last()["outcome"] != "held":
         assert time.monotonic() < deadline, last()
         time.sleep(1)
     assert "not proven, so not run on the timer" in last()["detail"], last()
-    must(f"mv /root/settle.py {code}")
+    must(f"mv /var/tmp/settle.py {code}")
     pin(engineering_loop_governor_on_calendar="yearly")
     apply()
 
