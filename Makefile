@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks migration versions bench fuzz renovate build importer release docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts migration versions bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,12 @@ cells: setup ## what an agent can leave, and cycles killed at random moments, on
 
 attacks: setup ## what a hostile agent and engine can do, in full; ENGINE=<url or bundle> TO=<sha>
 	@ATTACKS=all $(CHECK) attacks
+
+faults: setup ## all that can go wrong in an apply, and applies killed at random moments; KILLS=3
+	@FAULTS=all $(CHECK) faults
+
+rollouts: setup ## all ways in which a rollout ends
+	@ROLLOUT=all $(CHECK) rollouts
 
 migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
 	@MIGRATION=all $(CHECK) migration

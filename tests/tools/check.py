@@ -161,6 +161,8 @@ CHECKS = {
     "cells": [scenario("cells")],
     "attacks": [scenario("agent")],
     "migration": [scenario("migration")],
+    "faults": [scenario("faults")],
+    "rollouts": [scenario("rollout")],
 }
 
 
