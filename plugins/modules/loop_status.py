@@ -137,6 +137,13 @@ status:
         - What is kept, as C(count), C(bytes), and the C(items), of which one is C(seen) once somebody has opened it.
       type: dict
       returned: always
+    jobs:
+      description:
+        - The engine's other jobs, each with its C(name), C(unit), whether its timer is C(wanted), when that fires
+          C(next), and C(started), C(outcome) and C(detail) of its last run.
+      type: list
+      elements: dict
+      returned: always
     history:
       description: Up to 200 cycles that ended, the newest last.
       type: list

@@ -23,7 +23,8 @@ from ..base.untrusted import shown
 from ..cell import attempts, budget, cells, records
 from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
-from ..host import settings, systemd
+from ..host import jobs, settings, systemd
+from ..host.jobs import Job
 from ..host.settings import Settings
 from ..lifecycle import host_facts
 from ..proof import pause, preconditions, rollout, rollout_ledger, timer_hold
@@ -106,6 +107,7 @@ class _Look:
             "last_cycle": _last(self.history),
             "today": part(lambda: _today(config, self.history), nothing) or dict(NO_DAY),
             "held": held,
+            "jobs": part(lambda: [_job(config, job) for job in jobs.of(config)], list[Json]()),
             "waiting": _waiting(self.history, held),
             "leftovers": len(self.strays),
             "quarantine": part(lambda: _quarantine(config), nothing) or {"count": 0, "bytes": 0, "items": []},
@@ -183,7 +185,7 @@ def _without(state: str, problem: str, found: list[Need], version: str = "") -> 
             "engine": {"pin": "", "active": "", "drift": [], "back": None},
             "policy": {"sha256": "", "matches": False}, "proof": _no_proof(""),
             "timer": {"active": False, "next": "", "reason": ""}, "pause": None, "running": None, "last_cycle": None,
-            "today": dict(NO_DAY), "held": [], "waiting": [],
+            "today": dict(NO_DAY), "held": [], "jobs": [], "waiting": [],
             "leftovers": 0, "quarantine": {"count": 0, "bytes": 0, "items": []}, "history": [],
             "disk": dict(NO_DISK),
             "secrets": {"problem": "", "notes": [], "expires_at": ""},
@@ -242,6 +244,14 @@ def _pause(config: Settings) -> Json | None:
 def _held(config: Settings) -> list[Json]:
     """The issues that are not offered any more, since they failed too often."""
     return attempts.held(config)
+
+
+def _job(config: Settings, job: Job) -> Json:
+    """A job beside the cycle: how its last run ended, and when its timer fires next."""
+    ended = [one for one in records.read(jobs.records_dir(config, job)) if one.get("outcome") != records.RUNNING]
+    last, timer = ended[-1] if ended else {}, systemd.timer_of(job.unit)
+    told = {key: str(last.get(key) or "") for key in ("started", "outcome", "detail")}
+    return {"name": job.name, "unit": job.unit, "wanted": job.enabled, "next": timer.next, **told}
 
 
 def _issue(record: Mapping[str, Any]) -> str:

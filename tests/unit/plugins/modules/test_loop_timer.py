@@ -136,7 +136,7 @@ def test_a_half_running_timer_is_set_right(apply: Any, host: Host, enabled: bool
 
 def test_a_change_after_the_proof_holds_the_timer(apply: Any, host: Host) -> None:
     prove(host)
-    host.config["daemon_args"] = []
+    host.config["daemon_args"] = ["--another"]
     host.write_config()
     systemd = Systemd(enabled=True, active=True)
     assert apply(systemd, enabled=True)["held"].startswith("the unit changed after the proof of ")

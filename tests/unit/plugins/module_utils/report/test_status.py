@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import today, utc_now, written
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import pause, receipts, rollout_ledger
@@ -312,6 +312,24 @@ def test_a_proof_that_ends_soon(well: Watched, monkeypatch: pytest.MonkeyPatch) 
         prove(well.host)
     code, what, do = only(well)
     assert code == "proof_expires" and " in 22 h " in what and "engineering_loop.canary" in do
+
+
+def test_a_job_that_failed(well: Watched) -> None:
+    well.host.config["state_dir"] = str(well.host.top / "var")
+    well.host.config["jobs"] = [
+        {"name": "look", "unit": "loop-job-look", "command": ["engine"], "args": [], "options": {}, "may": [],
+         "state": "/srv/look", "proof": True, "enabled": True}
+    ]  # fmt: skip
+    well.units["loop-job-look.timer"] = dict(well.units[f"{UNIT}.timer"])
+    assert well.needs() == {} and well.look()["jobs"][0]["outcome"] == ""
+    place = well.host.top / "var/jobs/look"
+    place.mkdir(parents=True)
+    told = {"cycle": "20260101T000000Z-00000000", "started": utc_now(), "outcome": "error", "detail": "it ended with 1"}
+    records.write(str(place), told)
+    code, what, do = only(well)
+    assert code == "job" and "The job look ended as error at" in what and "journalctl -u loop-job-look.service" in do
+    records.write(str(place), {**told, "outcome": "held"})
+    assert well.needs() == {} and well.look()["jobs"][0]["outcome"] == "held"
 
 
 def test_a_timer_that_is_off(well: Watched) -> None:
