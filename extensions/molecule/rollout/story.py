@@ -307,7 +307,7 @@ def killed_during_the_canary() -> None:
     """The canary goes on without its playbook. The next apply waits for its verdict and spends no second cycle."""
     arrange("pi: sleep 6")
     before = pulls()
-    pin(NEXT, engineering_loop_max_runs_per_day=19)
+    pin(NEXT, engineering_loop_service_timeout=3500)
     killed(JOURNAL, "-l", "one", "-e", CANARY)
     assert timer() == OFF
     play("apply.yml", "-l", "one", "-e", CANARY)
