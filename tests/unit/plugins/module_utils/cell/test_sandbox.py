@@ -268,7 +268,8 @@ def test_the_units_sandbox_is_a_persons() -> None:
 
 
 def test_all_of_the_roles_unit_that_shuts_in_is_taken() -> None:
-    lines = [line.strip() for line in TEMPLATE.read_text().partition("[Service]")[2].splitlines()]
+    text = TEMPLATE.read_text().partition("[Service]")[2] + TEMPLATE.with_name("engine-shut.j2").read_text()
+    lines = [line.strip() for line in text.splitlines()]
     options = sandbox.properties("[Service]\n" + "\n".join(line for line in lines if not line.startswith("{%")))
     names = {word.partition("=")[0] for word in options[1::2]}
     assert {"ProtectSystem", "ProtectHome", "PrivateTmp", "NoNewPrivileges", "RestrictNamespaces",

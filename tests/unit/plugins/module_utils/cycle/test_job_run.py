@@ -144,6 +144,7 @@ def test_a_pause_and_what_is_not_proven(host: Box, monkeypatch: pytest.MonkeyPat
     host.config["jobs"][0]["proof"] = False
     with gateway_of(host):
         assert prepared(host)["outcome"] == records.RUNNING
+    monkeypatch.setenv("INVOCATION_ID", "fedcba98" * 4)  # else it would be the same run, within this second
     pause.put(host.config, "the forge moves", "me")
     assert prepared(host)["outcome"] == "paused"
     killed = records.read(jobs.records_dir(host.config, jobs.find(host.config, "look")))
