@@ -282,7 +282,7 @@ def killed_between_switch_and_canary() -> None:
     killed("TASK .*Write the gate policy", "-l", "one", "-e", CANARY)
     assert (engine(), timer()) == (NEXT, OFF)
     said = play("status.yml", "-l", "one", fails=True)
-    assert "one: under_way A rollout that began at 20" in said, said
+    assert "one: under_way What the apply of 20" in said, said
     said = play("apply.yml", "-l", "one", "-e", CANARY)
     assert (engine(), timer()) == (NEXT, ON)
 
