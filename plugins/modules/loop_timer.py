@@ -185,18 +185,14 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
         unit = f"{config.unit}.timer"
         module.warn(f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})")
 
-    before = systemd.timer_of(config.unit)
-    changed = systemd.timer_differs(before, run)
-    if module.check_mode:
-        after = before._replace(enabled=run, active=run, next="") if changed else before
-    else:
-        after = systemd.set_timer(config.unit, run, before)
+    before, changed, after = set_timer(module, config.unit, run)
     if run and not proven:
         noted = receipts.note_unproven(
             config, applied_by=params["applied_by"], overrides=params["overrides"], check=module.check_mode
         )
         changed = noted or changed
-    brought = [bring_job(module, config, job, proven or not params["required"]) for job in jobs.of(config)]
+    good = not paused and (proven or not params["required"])
+    brought = [bring_job(module, config, job, good if job.proof else not paused) for job in jobs.of(config)]
     changed = any(differed for differed, _job in brought) or changed
     changed = telling.bring(config.unit, check=module.check_mode) or changed
     if proven or run:
@@ -206,18 +202,18 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
     return {**told, "engine": engine["sha"] if engine else "", "jobs": [job for _differed, job in brought]}
 
 
-def bring_job(module: AnsibleModule, config: Settings, job: Job, good: bool) -> tuple[bool, dict[str, Any]]:
-    """The timer of a job as it should be; whether that is a change, and how it is then.
-
-    ``good`` is whether a timer may start what is installed.
-    """
-    run = job.enabled and (good or not job.proof) and not pause.read(config)
-    before = systemd.timer_of(job.unit)
+def set_timer(module: AnsibleModule, unit: str, run: bool) -> tuple[Timer, bool, Timer]:
+    """A timer as it was, whether that is not as it should be, and as it is then, or would be in check mode."""
+    before = systemd.timer_of(unit)
     differs = systemd.timer_differs(before, run)
     if module.check_mode:
-        after = before._replace(enabled=run, active=run, next="") if differs else before
-    else:
-        after = systemd.set_timer(job.unit, run, before)
+        return before, differs, before._replace(enabled=run, active=run, next="") if differs else before
+    return before, differs, systemd.set_timer(unit, run, before)
+
+
+def bring_job(module: AnsibleModule, config: Settings, job: Job, good: bool) -> tuple[bool, dict[str, Any]]:
+    """The timer of a job as it should be, which ``good`` says may run; whether that is a change, and how it is then."""
+    _before, differs, after = set_timer(module, job.unit, job.enabled and good)
     release = f"{config.install_dir}/current"
     return differs, {
         "name": job.name, "unit": job.unit, "active": after.active, "next": after.next,

@@ -35,7 +35,6 @@ from .handover import Handover
 Record: TypeAlias = dict[str, Any]
 
 DID = {"job-comment": "comments", "job-label": "label changes", "refused": "refusals"}
-TAIL = 2000  # characters of what it said last
 
 
 class Held(LoopError):

@@ -107,7 +107,8 @@ def job_units(unit: str) -> list[str]:
     mark = f"\n# A job of {unit}.\n".encode()
     with contextlib.suppress(OSError):
         names = sorted(name for name in os.listdir(UNIT_DIR) if name.endswith((".service", ".timer")))
-        return [name for name in names if ours(path := f"{UNIT_DIR}/{name}") and mark in content(path)]
+        texts = {name: content(f"{UNIT_DIR}/{name}") for name in names}
+        return [name for name, text in texts.items() if MARK in text and mark in text]
     return []
 
 

@@ -125,6 +125,13 @@ class Box:
         (self.top / "run/unit").mkdir(exist_ok=True)
         return {"INVOCATION_ID": "0123456789abcdef" * 2, "RUNTIME_DIRECTORY": f"{self.top}/run/unit"}
 
+    def enter_unit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on this process is what such a unit starts, by a person's hand and on no CI runner."""
+        for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in self.unit().items():
+            monkeypatch.setenv(name, value)
+
     def cell(self, name: str = NAME, **manifest: Any) -> Cell:
         """A fresh one, by the way that every cycle gets one."""
         told = {"invocation": "i" * 32, "trigger": "manual", "engine": "e" * 40, "agents": 0, **manifest}

@@ -36,10 +36,7 @@ exit 0
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     with box() as found:
         found.deploy()
-        for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in found.unit().items():
-            monkeypatch.setenv(name, value)
+        found.enter_unit(monkeypatch)
         give(found.top / "run/unit", LOOP)
         found.config["group"] = grp.getgrgid(gid(LOOP)).gr_name
         state = f"{found.top}/var/jobs/look/state"

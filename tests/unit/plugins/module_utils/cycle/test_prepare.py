@@ -34,10 +34,7 @@ REFUSED = "must be a regular file that only root can write; run ansible-playbook
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     with box() as found:
         found.deploy()
-        for name in ("GITHUB_ACTIONS", "TRIGGER_UNIT"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in found.unit().items():
-            monkeypatch.setenv(name, value)
+        found.enter_unit(monkeypatch)
         monkeypatch.setattr(wire, "place", lambda _config: f"{found.top}/run/socket")
         monkeypatch.setattr(prepare, "REFRESH_SECONDS", 2.0)  # where no gateway is started
         yield found
