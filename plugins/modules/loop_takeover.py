@@ -101,6 +101,12 @@ options:
         type: list
         elements: path
         default: []
+      job_states:
+        description:
+          - Where jobs beside the cycle have their state, by unit. It is no work of an older layout, and what a unit of
+            this name had there is copied to it.
+        type: dict
+        default: {}
       state_dir:
         description:
           - Where its work is; home of the loop's user there. Work is moved where this and the next four are given.
@@ -205,6 +211,7 @@ LAYOUT = {
     "author": {"type": "str"},
     "homed": {"type": "list", "elements": "str", "default": []},
     "wrappers": {"type": "list", "elements": "path", "default": []},
+    "job_states": {"type": "dict", "default": {}},
     "run_lock": {"type": "path"},
     "state_dir": {"type": "path"},
     "workspace_dir": {"type": "path"},

@@ -95,7 +95,13 @@ GOVERNOR = f"""\
 Type=oneshot
 User=loop
 WorkingDirectory={HOME}
-ExecStart={HOME}/.venv/bin/hyrule-engineering-loop reliability-governor --once
+ExecStart={LIB}/run-reliability-governor
+"""
+RUN_GOVERNOR = f"""\
+#!/bin/sh
+exec {HOME}/.venv/bin/hyrule-engineering-loop reliability-governor --once \
+  {" ".join(f"--repo {repo}" for repo in REPOS)} --registry {HOME}/configs/loop/capability-registry.yml \
+  --state-dir-path {VAR}/state/reliability-governor --limit 20
 """
 
 
@@ -132,7 +138,8 @@ def build(settings: dict[str, Any]) -> None:
         put(HOME / ".env", f'GH_TOKEN="{settings["token"]}"\nANTHROPIC_API_KEY=not-a-key\n', "loop:loop", 0o640)
     wrapper = WRAPPERS[0 if settings.get("rendered") else 1]
     put(wrapper, RUN_DAEMON, "root:loop", 0o750)
-    for name, text in (("git-askpass", ASKPASS), ("github-app-token", APP_TOKEN)):
+    scripts = {"git-askpass": ASKPASS, "github-app-token": APP_TOKEN, "run-reliability-governor": RUN_GOVERNOR}
+    for name, text in scripts.items():
         put(LIB / name, text, "root:loop", 0o750)
     workspaces(settings["url"])
     put(UNITS / f"{UNIT}.service", SERVICE.replace("WRAPPER", str(wrapper)), "root:root", 0o644)
@@ -178,6 +185,8 @@ def workspaces(url: str) -> None:
     loop("mkdir", str(VAR / "runs" / WAITING.lower() / "state"))
     put(VAR / "runs" / WAITING.lower() / "state" / f"{WAITING}.json", "{}\n", "loop:loop", 0o640)
     put(VAR / "state/ledger-2026-01-01.json", '{"runs": 1}\n', "loop:loop", 0o640)
+    loop("mkdir", str(VAR / "state/reliability-governor"))
+    put(VAR / "state/reliability-governor/decisions.json", '{"1": "ready"}\n', "loop:loop", 0o640)
 
 
 # --- what must survive ------------------------------------------------------------------------

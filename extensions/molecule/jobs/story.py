@@ -77,8 +77,8 @@ def last(unit: str = GOVERNOR) -> dict[str, Any]:
 def an_engine_that_does_not_know_it() -> None:
     """The job is held, and nothing has failed."""
     pin(
-        engineering_loop_governor_enabled=True,
-        engineering_loop_governor_on_calendar="yearly",
+        engineering_loop_governor_timer_enabled=True,
+        engineering_loop_governor_timer_calendar="yearly",
         engineering_loop_jobs=[VERSION_JOB],
         engineering_loop_canary={"mode": "docs", "repo": REPO, "issue": 235, "cleanup": True},
     )
@@ -130,7 +130,7 @@ def what_it_may_not() -> None:
 def what_nobody_has_proven() -> None:
     """Its timer starts nothing unproven; a person may."""
     code = "/usr/local/lib/engineering-loop/engineering_loop_core/cycle/settle.py"
-    pin(engineering_loop_governor_on_calendar="*:*:0/5", engineering_loop_governor_randomized_delay=0)
+    pin(engineering_loop_governor_timer_calendar="*:*:0/5", engineering_loop_governor_randomized_delay=0)
     apply()
     must(f"cp -p {code} /var/tmp/settle.py; echo '# mine' >> {code}")
     deadline = time.monotonic() + 60
@@ -139,7 +139,7 @@ def what_nobody_has_proven() -> None:
         time.sleep(1)
     assert "not proven, so not run on the timer" in last()["detail"], last()
     must(f"mv /var/tmp/settle.py {code}")
-    pin(engineering_loop_governor_on_calendar="yearly")
+    pin(engineering_loop_governor_timer_calendar="yearly")
     apply()
 
 
@@ -170,7 +170,7 @@ def what_a_job_costs() -> None:
 
 def gone() -> None:
     """Nothing of a job that nobody asks for any more stays but its records."""
-    pin(engineering_loop_governor_enabled=False, engineering_loop_jobs=[])
+    pin(engineering_loop_governor_timer_enabled=False, engineering_loop_jobs=[])
     said = apply("--check", "--diff")
     assert f"{GOVERNOR}.timer" in said and must(f"systemctl is-active {GOVERNOR}.timer") == "active"
     apply()
@@ -180,7 +180,7 @@ def gone() -> None:
 
 def back_again() -> None:
     """The older engine does not know it again: held, not failed."""
-    pin(engineering_loop_version=stage["from"], engineering_loop_governor_enabled=True)
+    pin(engineering_loop_version=stage["from"], engineering_loop_governor_timer_enabled=True)
     apply()
     seen = run()
     assert (seen["status"], seen["outcome"]) == (0, "held"), seen

@@ -74,7 +74,7 @@ def _prepared(config: Settings, job: Job, invocation: str) -> Handover:
         pause.check(config)
         _check(config, job, release, record["trigger"])
         given = handover.for_cycle(config, handover.secrets(config))
-        managed_files.converge([Entry(job.state, "directory", owner=config.user, group=config.group, mode=0o700)])
+        managed_files.converge([Entry(job.state, "directory", owner="root", group=config.group, mode=0o770)])
         sessions.open_session(config, f"{job.unit}.service", record["cycle"], may=job.may)
     except Paused as error:
         given, record = Handover(paused=str(error)), records.ended(record, "paused", str(error))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..base.errors import LoopError
@@ -37,6 +37,7 @@ class Layout:
     daemon_args: Sequence[str] = ()  # what ours gives the engine
     author: str = ""  # NAME <EMAIL> of ours
     homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
+    job_states: Mapping[str, str] = field(default_factory=dict)  # where jobs have their state, by unit
     env_rendered: bool = False  # the role writes the secrets itself
     forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
     unit_dir: str = systemd.UNIT_DIR
@@ -54,7 +55,7 @@ class Layout:
 def layout_from(given: Mapping[str, Any]) -> Layout:
     """A Layout from a module's option, where what is not set may be None."""
     values = {key: value for key, value in given.items() if value is not None}
-    known = {field.name for field in fields(Layout)}
+    known = {one.name for one in fields(Layout)}
     missing = {"install_dir", "config_dir", "lib_dir", "memory_dir", "env_file", "unit", "user", "group"}
     if set(values) - known or missing - set(values):
         raise LoopError(f"a layout has the keys {', '.join(sorted(known))}; {', '.join(sorted(missing))} must be set")

@@ -124,7 +124,7 @@ def wrapper_scripts(layout: Layout) -> list[str]:
 def _units(layout: Layout, engine_goes: bool) -> list[Item]:
     """Units of this name that are not ours, and units whose program is about to move."""
     found = []
-    for name in (f"{layout.unit}.service", f"{layout.unit}.timer"):
+    for name in [f"{unit}.{kind}" for unit in (layout.unit, *layout.job_states) for kind in ("service", "timer")]:
         if os.path.lexists(f"{layout.unit_dir}/{name}") and not systemd.ours(f"{layout.unit_dir}/{name}"):
             found.append(name)
     if engine_goes:

@@ -28,7 +28,7 @@ from ..host import privileges, processes, secrets_file, systemd
 from ..host.managed_files import Entry, converge
 from ..host.users import as_user, entry_of
 from ..proof import rollout
-from . import adopt, older_layout, takeover_report
+from . import adopt, job_state, older_layout, takeover_report
 from .layout import Layout
 from .older_layout import Item, plan
 from .takeover_manifest import ASIDE, Manifest, Moved, Owner, is_roots_directory, unfinished
@@ -85,6 +85,7 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         known = replace(known, items=[*known.items, *(each for each in moved if each not in known.items)])
         known.write(aside)
         _disarm(layout, items)
+        left_out = job_state.bring(layout, job_state.theirs(layout, older_layout.wrapper_scripts(layout)))
         for item in items:
             progress.step(f"taking over {item.path}")
             _carry_out(layout, aside, item)
@@ -93,7 +94,7 @@ def take(layout: Layout, wait: float = 0, *, check: bool = False) -> Json:
         if _has(items, "unit"):
             systemd.systemctl("daemon-reload")
         replace(known, ended=fine_stamp()).write(aside)
-    return _told(layout, aside, known, items, told)
+    return _told(layout, aside, known, items, [*left_out, *told])
 
 
 def _check_secrets(layout: Layout) -> None:
@@ -166,6 +167,7 @@ def _with_work(layout: Layout, known: Manifest, ident: str) -> Manifest:
         return known
     ident, work = known.cell or ident, older_layout.work(layout, known)
     found = adopt.told(layout, work, ident) if layout.tells_of_work else []
+    found += job_state.told(layout, job_state.theirs(layout, older_layout.wrapper_scripts(layout)))
     return replace(known, cell=ident, work=work, found=found)
 
 

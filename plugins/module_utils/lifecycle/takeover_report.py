@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from ..base import untrusted
 from ..base.errors import LoopError, playbook
 from ..host import systemd
+from ..host.jobs import GOVERNOR_UNIT
 from ..host.renderers import UNIT_DIRS, renderers_of
 from .layout import Layout
 from .older_layout import Item, wrapper_scripts
@@ -97,16 +98,20 @@ def commit_of(directory: str) -> str:
     return ""
 
 
+def _again(layout: Layout, unit: str) -> str:
+    """What becomes of what a timer has started."""
+    if unit in (layout.unit, *layout.job_states):
+        return f"it runs again only when what is installed is proven: {playbook('canary')}"
+    asked = ", unless you set engineering_loop_governor_timer_enabled: true" if unit == GOVERNOR_UNIT else ""
+    return f"what it started is in the checkout and goes with it{asked}"
+
+
 def lines(layout: Layout, aside: str, known: Manifest, items: Sequence[Item]) -> list[str]:
     """What was found and where it goes, a line each."""
     told = []
     for name, was in known.timers.items():
         if was.get("ActiveState") == "active" or was.get("UnitFileState") == "enabled":
-            again = f"it runs again only when what is installed is proven: {playbook('canary')}"
-            told.append(
-                f"THE TIMER {name} WAS ON AND IS STOPPED: "
-                + (again if name == f"{layout.unit}.timer" else "what it started is in the checkout and goes with it")
-            )
+            told.append(f"THE TIMER {name} WAS ON AND IS STOPPED: {_again(layout, name.removesuffix('.timer'))}")
     entries = [item for item in items if item.kind == "checkout"]
     if entries:
         commit = f" at {known.head}" if known.head else ""

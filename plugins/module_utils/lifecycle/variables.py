@@ -73,7 +73,7 @@ SHAPES = {
     "unit": NAME,
     **dict.fromkeys(("env_file", "github_app_private_key_file", "python"), FILE),
     **dict.fromkeys(("install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir"), DIRECTORY),
-    **dict.fromkeys(("daemon_state_dir", "memory_dir"), DIRECTORY),
+    **dict.fromkeys(("daemon_state_dir", "memory_dir", "governor_state_dir"), DIRECTORY),
     "legacy_memory_dir": PATH,
     **dict.fromkeys(("allowed_signers", "keyring", "notify_file"), FILE.empty()),
     **dict.fromkeys(("wheels", "metrics_dir"), PATH.empty()),
@@ -112,7 +112,7 @@ SHAPES = {
     "jobs.command": Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", "a program of the engine, and words that choose"),
     "governor_repos": REPOSITORY,
     **dict.fromkeys(
-        ("timer_on_calendar", "jobs.on_calendar", "governor_on_calendar"),
+        ("timer_on_calendar", "jobs.on_calendar", "governor_timer_calendar"),
         Shape(r".*\S.*", "a time as OnCalendar= of systemd has it, such as hourly"),
     ),
 }
@@ -357,12 +357,18 @@ def _jobs(named: Sequence[Mapping[str, Any]], unit: str, governor: Any, runs_dir
                 )
 
 
-def _governor(repos: Sequence[str], scope: Sequence[str]) -> None:
+def _governor(repos: Sequence[str], scope: Sequence[str], state: str, *moved: str) -> None:
     if beyond := sorted({*map(str.lower, repos)} - {*map(str.lower, scope)}):
         raise LoopError(
             f"engineering_loop_governor_repos names {', '.join(beyond)}, which is not in engineering_loop_repos: the"
             " gateway answers for those alone"
         )
+    for other in moved:
+        if inside(os.path.normpath(state), other) or inside(other, os.path.normpath(state)):
+            raise LoopError(
+                f"engineering_loop_governor_state_dir {state} stands in {other} or holds it, which is another's: leave"
+                " the variable out, and what the governor has there already is brought along"
+            )
 
 
 def _policy(overlay: Mapping[str, Any], widen: Sequence[str]) -> None:
@@ -387,5 +393,5 @@ TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
     (("notify",), targets.check_all),
     (("policy_overlay", "policy_widen"), _policy),
     (("jobs", "unit", "governor_enabled", "runs_dir", "state_dir"), _jobs),
-    (("governor_repos", "repos"), _governor),
+    (("governor_repos", "repos", "governor_state_dir", "daemon_state_dir", "workspace_dir", "runs_dir"), _governor),
 ]

@@ -73,7 +73,7 @@ def places() -> list[tuple[str, str, Any]]:
 # own patterns and files, and a name of an author is only shown.
 FREE = {
     "git_user_name", "git_user_email", "timer_on_calendar", "memory_max", "cpu_quota", "on_failure", "hosts", "serial",
-    "pin_file", "bump_checks", "agent.lockfile", "fleet_first", "jobs.on_calendar", "governor_on_calendar",
+    "pin_file", "bump_checks", "agent.lockfile", "fleet_first", "jobs.on_calendar", "governor_timer_calendar",
 }  # fmt: skip
 IN_HOME = {"home_files.dest", "caches.dest"}
 BORNE = {
@@ -85,7 +85,7 @@ BORNE = {
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
         "canary_max_age", "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
     } | FREE
-    - {"git_user_name", "git_user_email", "timer_on_calendar", "jobs.on_calendar", "governor_on_calendar"},
+    - {"git_user_name", "git_user_email", "timer_on_calendar", "jobs.on_calendar", "governor_timer_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
     "foreign": FREE | IN_HOME | {"repo", "allowed_branches[]", "workspace_repositories.version"},
     "template": FREE | IN_HOME | {"repo"},
@@ -249,7 +249,9 @@ def test_a_secret_that_is_let_in_arrives_as_it_was_given(secrets: dict[str, str 
 
 
 BASE = {"unit": "loop", "governor_enabled": False, "runs_dir": "/var/lib/loop/runs", "state_dir": "/var/lib/loop",
-        "repos": ["o/a"]}  # fmt: skip
+        "repos": ["o/a"], "governor_repos": [], "governor_state_dir": "/var/lib/loop/gov",
+        "daemon_state_dir": "/var/lib/loop/state",
+        "workspace_dir": "/var/lib/loop/workspace"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -263,6 +265,8 @@ BASE = {"unit": "loop", "governor_enabled": False, "runs_dir": "/var/lib/loop/ru
         ({"jobs": [{**JOB, "state": "/var/lib/loop/runs/x"}]}, "look would write /var/lib/loop/runs/x"),
         ({"jobs": [{**JOB, "state": "/srv/a"}, {**JOB, "name": "b", "state": "/srv/a/b"}]}, "a directory of its own"),
         ({"governor_repos": ["o/B"]}, "governor_repos names o/b, which is not in engineering_loop_repos"),
+        ({"governor_state_dir": "/var/lib/loop/state/gov"}, "stands in /var/lib/loop/state or holds it"),
+        ({"governor_state_dir": "/var/lib/loop/workspace"}, "leave the variable out"),
     ],
 )
 def test_jobs_stand_in_nobodys_way(given: dict[str, Any], words: str) -> None:
