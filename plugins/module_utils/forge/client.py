@@ -97,11 +97,11 @@ class Forge:
         """When this token ends to be valid, as ``utc_now`` writes it; empty where it does not, or nobody says so."""
         answer = self._request("GET", "/rate_limit", absent=(404,))  # which costs no quota
         told = answer.headers.get("GitHub-Authentication-Token-Expiration", "") if answer is not None else ""
-        try:
-            ends = datetime.strptime(told.replace(" UTC", " +0000"), "%Y-%m-%d %H:%M:%S %z")
+        try:  # not strptime, which would import more: a child that gave root up may not be able to read it
+            ends = datetime.fromisoformat(told.replace(" UTC", "+00:00").replace(" +", "+").replace(" -", "-"))
         except ValueError:
             return ""
-        return written(ends.astimezone(UTC))
+        return written(ends.astimezone(UTC)) if ends.tzinfo else ""
 
     def repository(self, repo: str) -> Json:
         """The repository, with ``default_branch`` and what the token may do in ``permissions``."""

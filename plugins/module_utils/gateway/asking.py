@@ -134,6 +134,8 @@ def shown(records: Any, fields: Sequence[str]) -> str:
     for name in fields:
         if name not in FIELDS:
             raise LoopError(f'Unknown JSON field: "{show(name)}"\nAvailable fields:\n  ' + "\n  ".join(sorted(FIELDS)))
+    if "comments" in fields and isinstance(records, list):
+        raise LoopError("the gateway lists no comments: gh issue view NUMBER --json comments has those of one issue")
 
     def pick(record: Json) -> Json:
         return {name: FIELDS[name](record) for name in sorted(fields)}

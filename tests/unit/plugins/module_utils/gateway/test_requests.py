@@ -162,6 +162,7 @@ def test_a_person_may_look_at_what_they_like(gate: Door) -> None:
         (["issue", "list", "--repo", REPO, "--label", f"{APPROVED},bug", "--json", "number"], "lists open"),
         (["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number,secret"],
          'Unknown JSON field: "secret"'),
+        (["issue", "list", "--repo", REPO, "--label", APPROVED, "--json", "number,comments"], "lists no comments"),
         (["issue", "list", "--repo", REPO, "--label", APPROVED], "does not know this of gh: "),
         (["issue", "view", "x", "--repo", REPO, "--json", "body"], "x is not the number of an issue"),
         (["issue", "view", "9" * 40, "--repo", REPO, "--json", "body"], "is not the number of an issue"),
