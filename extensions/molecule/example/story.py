@@ -42,7 +42,7 @@ LIES: dict[str, tuple[str, str]] = {
 }
 # None of them cost the pull request that it really opened, and no other one is in the record.
 UNPUBLISHED = ("nothing", "backwards", "foreign")
-LIAR = '''
+LIAR = """
 def lie(report):
     title = (report.get("issue") or {}).get("title") or TITLE
     name, told, other = title.split()[-1], {"cost_usd": 0.0, **report}, "https://forge.example/o/r/pull/1"
@@ -63,7 +63,7 @@ def lie(report):
         print(json.dumps({**told, "pr_url": other}))
 
 
-def main('''
+def main("""
 
 
 def pin(**more: Any) -> None:
@@ -195,7 +195,8 @@ def it_lies() -> None:
         before = len(asked("GET", "pulls?state=all"))
         seen = run()
         opened = [pull["html_url"] for pull in asked("GET", "pulls?state=all")]
-        assert (seen["outcome"], why in seen["detail"]) == (outcome, True), (name, seen)
+        told = seen["detail"] + json.dumps(seen["refusals"])
+        assert (seen["outcome"], why in told) == (outcome, True), (name, seen)
         assert len(opened) - before == (name not in UNPUBLISHED), (name, opened)
         assert seen["pr_url"] == ("" if name in UNPUBLISHED else opened[0]), (name, seen["pr_url"], opened)
         assert (seen["issue"]["repo"], seen["issue"]["number"]) == (REPO, number), (name, seen["issue"])

@@ -188,7 +188,7 @@ def require_program(path: str, name: str) -> None:
     """Refuse a release without the program that is started of it, ``.venv/bin/NAME``."""
     if os.path.dirname(name) != BIN or os.path.exists(os.path.join(path, name)):
         return
-    own = re.compile(r"(?!python|activate|pip)[A-Za-z0-9][\w.+-]*(?<!\.py)")
+    own = re.compile(r"(?!python|pydoc|pip|(de)?activate)[A-Za-z0-9][\w.+-]*")
     programs_dir = os.path.join(path, BIN)
     there = sorted(filter(own.fullmatch, os.listdir(programs_dir) if os.path.isdir(programs_dir) else ())) or ["none"]
     raise LoopError(

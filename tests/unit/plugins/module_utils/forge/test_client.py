@@ -64,7 +64,7 @@ def test_reading(forge: Forge, host: Host) -> None:
     assert forge.identity() == BOT
     assert forge.repository(REPO)["default_branch"] == "main"
     assert [issue["number"] for issue in forge.issues(REPO)] == [ISSUE]
-    assert [(issue["repo"], issue["number"]) for issue in forge.approved_issues(REPO, "loop:approved")] == [(REPO, ISSUE)]
+    assert [(one["repo"], one["number"]) for one in forge.approved_issues(REPO, "loop:approved")] == [(REPO, ISSUE)]
     assert forge.approved_issues(OTHER, "loop:approved") == []
     issue = forge.issue(REPO, ISSUE)
     assert issue is not None and issue["state"] == "open"
