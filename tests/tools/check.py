@@ -163,6 +163,7 @@ CHECKS = {
     "migration": [scenario("migration")],
     "faults": [scenario("faults")],
     "rollouts": [scenario("rollout")],
+    "hosts": [scenario("hosts")],
 }
 
 

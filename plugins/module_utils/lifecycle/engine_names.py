@@ -45,7 +45,7 @@ def check_prefixes(prefixes: Sequence[str], overlay: Mapping[str, Any], checkout
         if other := next((one for one in prefixes if one != prefix and inside(prefix, one)), None):
             raise LoopError(f"{PREFIXES} holds {prefix}, which lies below {other}: name just one of them")
     if len({*prefixes}) < len(prefixes):
-        raise LoopError(f"{PREFIXES} names one more than once")
+        raise LoopError(f"{PREFIXES} names one more than once: remove all but the first")
 
 
 def check_checkouts(names: Mapping[Any, Any]) -> None:
