@@ -13,7 +13,7 @@ CYCLE_KILLS ?= 200
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts migration versions bench fuzz renovate build importer release docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts migration hosts versions bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,10 @@ rollouts: setup ## all ways in which a rollout ends
 
 migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
 	@MIGRATION=all $(CHECK) migration
+
+hosts: setup ## other Debians, booted: 12 is refused by its name, and 14 carries the loop (scenarios default and example)
+	@SUITE=bookworm $(CHECK) hosts
+	@SUITE=forky S="default example" $(CHECK) molecule
 
 versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
 	@$(BIN)/python tests/tools/versions.py

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Throwaway loop hosts: a real Debian 13, booted with systemd in about two seconds.
+"""Throwaway loop hosts: a real Debian, 13 or the SUITE of the environment, booted with systemd in about two seconds.
 
 One root file system is built once; a host is an overlay over it, booted by
 systemd-nspawn in a mount namespace and a control group of its own. Every mount
@@ -62,6 +62,7 @@ PROGRAMS = {
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SUITES = ("bookworm", "trixie", "forky")
 INCLUDE = "systemd,systemd-sysv,dbus,python3,openssh-server,ca-certificates,iproute2,sudo"
 # A host key shared by every host would be no key; what apt does on its own would hold its lock
 # under a test; a getty has no terminal here.
@@ -198,11 +199,19 @@ def hosts() -> list[dict[str, Any]]:
     return found
 
 
+def _suite() -> str:
+    """Which Debian the hosts run: 13, or what SUITE names, such as bookworm."""
+    suite = os.environ.get("SUITE") or "trixie"
+    if suite not in SUITES:
+        fail(f"SUITE={suite} is none of {', '.join(SUITES)}")
+    return suite
+
+
 def rootfs() -> Path:
     """The root file system that hosts are laid over, built once for each recipe."""
     recipe = ["--mode=root", "--variant=minbase", f"--include={INCLUDE}", "--skip=cleanup/apt/lists"]
     recipe += [f"--aptopt={option}" for option in _apt_options()]
-    recipe += ["--dpkgopt=force-unsafe-io", f"--customize-hook={CUSTOMIZE}", "trixie"]
+    recipe += ["--dpkgopt=force-unsafe-io", f"--customize-hook={CUSTOMIZE}", _suite()]
     done = CACHE / f"rootfs-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
     if done.is_dir():
         return done
@@ -213,7 +222,7 @@ def rootfs() -> Path:
         _delete(building)
         if shutil.disk_usage(CACHE).free < ROOTFS_BYTES:
             fail(f"the disk is full: {CACHE} needs {ROOTFS_BYTES / 1e9} GB for the root file system")
-        print("Building the Debian 13 root file system, once (about half a minute)...", file=sys.stderr, flush=True)
+        print(f"Building the root file system of {recipe[-1]}, once (half a minute)...", file=sys.stderr, flush=True)
         # In a process namespace that dies with its first process: interrupted, mmdebstrap leaves
         # neither mounts nor children. It inherits the lock, so that nobody builds over it.
         command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -146,7 +146,8 @@ RETURN = r"""
 system:
   description:
     - Operating system, Python and clock of the host. C(namespaces_problem) says why the agent could not be shut in on
-      its kernel, and how to allow it; it is empty where it can.
+      its kernel, and how to allow it; it is empty where it can. C(problem) says why this system cannot carry the loop
+      at all, C(runs Debian GNU/Linux 12 ...) and what that lacks, and is empty where it can.
   returned: success
   type: dict
   sample: {id: debian, version_id: "13", name: Debian GNU/Linux 13 (trixie), python: 3.13.5, systemd: true, root: true}

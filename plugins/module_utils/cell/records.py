@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 from typing import Any
@@ -75,9 +76,11 @@ def one(cycles_dir: str, cycle: str) -> dict[str, Any] | None:
 
 
 def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """``value`` with long texts and lists cut, what is nested too deeply left out, and nothing a terminal obeys."""
+    """``value`` with long texts and lists cut, no NaN, nothing nested too deeply, and nothing a terminal obeys."""
     if isinstance(value, str):
         return "\n".join(show(line, MAX_TEXT) for line in value[: MAX_TEXT * 4].split("\n"))[: MAX_TEXT + 3]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # Python writes NaN, which is no JSON, and nobody else could read the record
     if isinstance(value, (dict, list)) and not depth:
         return "..."
     if isinstance(value, dict):

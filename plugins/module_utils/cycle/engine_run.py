@@ -38,8 +38,6 @@ from ..policy import paths as gate_paths
 from . import agent_check, handover
 from .handover import Handover
 
-ENGINE = "hyrule-engineering-loop"
-
 # Runs the engine's program in its own interpreter, which is told to take another for itself: ours, which shuts in what
 # it is asked to run. An engine that starts a gate command with sys.executable would otherwise pass by what is on PATH.
 START = """\
@@ -184,7 +182,7 @@ def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, d
     cycle cannot mix two versions. The engine leads a process group that dies with it.
     """
     current = os.path.realpath(f"{config.install_dir}/current")
-    program = f"{current}/.venv/bin/{ENGINE}"
+    program = f"{current}/.venv/bin/{config.program}"
     help_text = help_of([program, "daemon"], current, environment)
     if help_text is None:
         raise LoopError(f"the engine {program} does not start; {APPLY}")

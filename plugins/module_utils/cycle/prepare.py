@@ -32,6 +32,7 @@ from ..policy import rules, schema
 from ..proof import pause, timer_hold
 from ..proof.pause import Paused
 from ..release import store
+from ..release.build import require_program
 from . import attempted, handover, watch
 from .handover import Handover
 
@@ -188,6 +189,7 @@ def check_host(config: Settings) -> None:
     owner = os.stat(release)
     if owner.st_uid != 0 or owner.st_mode & 0o022:
         raise LoopError(f"the engine {release} must belong to root, and nobody else may write it; {APPLY}")
+    require_program(release, f".venv/bin/{config.program}")
 
 
 def check_policy(config: Settings) -> None:
@@ -210,6 +212,12 @@ def check_policy(config: Settings) -> None:
         raise LoopError(f"the policy {path} is not the one that was deployed; {APPLY} and prove it again")
     if not rules.admits_handoff(policy, config.runs_dir):
         raise LoopError(f"the policy {path} does not admit handoffs under {config.runs_dir}; {APPLY}")
+    for prefix in config.branch_prefixes:
+        if found := rules.judge_branch(policy, prefix):
+            raise LoopError(
+                f"the policy {path} refuses every branch below {prefix}, which engineering_loop_branch_prefixes names:"
+                f" it {found[0].reason}"
+            )
 
 
 def check_proven(config: Settings, started_by: str) -> None:

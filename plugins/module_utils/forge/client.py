@@ -27,7 +27,6 @@ else:
 
 Json: TypeAlias = dict[str, Any]
 
-APPROVED = "loop:approved"
 TRIES = 5
 MAX_PAGES = 200
 REDIRECTS = 3
@@ -128,9 +127,9 @@ class Forge:
         newest = self._json(self._request("GET", f"{_repo(repo)}/issues", params=query))
         return int(newest[0]["number"]) if newest else 0
 
-    def approved_issues(self, repo: str) -> list[Json]:
-        """What the engine may take there: open and approved by a person. Each names its ``repo``."""
-        return [{**issue, "repo": repo} for issue in self.issues(repo, labels=APPROVED)]
+    def approved_issues(self, repo: str, label: str) -> list[Json]:
+        """What the engine may take there: open and approved by a person with ``label``. Each names its ``repo``."""
+        return [{**issue, "repo": repo} for issue in self.issues(repo, labels=label)]
 
     def pulls(self, repo: str, *, state: str = "all", head: str = "", after: int = 0) -> list[Json]:
         """Pull requests, the newest first; ``head`` is a branch of the same owner."""

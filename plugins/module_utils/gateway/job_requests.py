@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job beside the cycle may ask of the forge, by its rights: read issues, comment, move ``loop:`` labels.
+"""What a job beside the cycle may ask of the forge, by its rights: read issues, comment, move the loop's labels.
 
 In the words of GitHub's ``gh``, as a cycle's requests. Nothing here pushes, opens or closes anything, and git is not
 spoken with a job at all.
@@ -17,11 +17,11 @@ from typing import Any
 from ..base.errors import LoopError
 from ..base.untrusted import show
 from ..cell import pristine
-from ..forge.client import APPROVED
+from ..host import jobs
 from ..policy import rules
 from .asking import MAX_BODY, Asking, Parser, deployed_policy, in_scope, number_of, shown, viewed, words_of
 
-LABEL = re.compile(r"loop:[A-Za-z0-9._/-]{1,45}")
+LABEL = re.compile(r"[A-Za-z0-9._/-]{1,45}")  # what follows the beginning that all of them have
 MOST = 1000  # issues in one list
 
 
@@ -109,10 +109,12 @@ def _edit(asking: Asking, asked: argparse.Namespace) -> str:
     _needs(asking, "label")
     repo, number = in_scope(asking, asked.repo), number_of(asked.number)
     asking.story()
+    approved, ours = asking.config.label.casefold(), jobs.labels_begin(asking.config)
     for label in (*asked.add_label, *asked.remove_label):
-        if not LABEL.fullmatch(label):
-            raise LoopError(f"a job moves labels that begin with loop: and no others, not {show(label)}")
-    if APPROVED in asked.add_label:
+        own = label.startswith(ours) and LABEL.fullmatch(label.removeprefix(ours))
+        if not own and label.casefold() != approved:
+            raise LoopError(f"a job moves labels that begin with {ours} and no others, not {show(label)}")
+    if any(label.casefold() == approved for label in asked.add_label):  # the forge knows no capitals in labels
         _needs(asking, "approve")
     if not asked.add_label and not asked.remove_label:
         raise LoopError("nothing to change: give --add-label or --remove-label")

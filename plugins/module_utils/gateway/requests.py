@@ -18,7 +18,7 @@ from ..base.journal import say
 from ..base.untrusted import show
 from ..cell import attempts, pristine
 from ..cell.pristine import HEADS
-from ..forge.client import APPROVED, Refused
+from ..forge.client import Refused
 from ..git.command import ANY, git, rows
 from ..host.settings import Settings, change_id
 from ..policy import rules
@@ -91,10 +91,11 @@ def answer(asking: Asking, words: Sequence[str]) -> Json:
 
 def _list(asking: Asking, asked: argparse.Namespace) -> str:
     repo = in_scope(asking, asked.repo)
-    if asked.state != "open" or asked.label != [APPROVED]:
-        raise LoopError(f"the gateway lists open issues with the label {APPROVED} and no others")
+    label = asking.config.label
+    if asked.state != "open" or asked.label != [label]:
+        raise LoopError(f"the gateway lists open issues with the label {label} and no others")
     offered, held = [], []
-    approved = asking.forge.approved_issues(repo)
+    approved = asking.forge.approved_issues(repo, label)
     pulls = {issue["number"]: why_held(asking, repo, issue) for issue in approved}
     released = holding.released(asking.counts, repo, [issue for issue in approved if not pulls[issue["number"]]])
     for issue in approved:

@@ -13,7 +13,7 @@ from ..base.errors import APPLY, LoopError
 from .settings import Settings
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-# What the gateway can let a job do. To approve is to say loop:approved in a person's place.
+# What the gateway can let a job do. To approve is to set engineering_loop_label in a person's place.
 RIGHTS = ("read", "comment", "label", "approve")
 # The one that the role of old knows.
 GOVERNOR, GOVERNOR_UNIT = "reliability-governor", "hyrule-reliability-governor"
@@ -53,6 +53,11 @@ def find(config: Settings, name: str) -> Job:
     if found is None:
         raise LoopError(f"this host has no job {name}: it is not in engineering_loop_jobs, or {APPLY}")
     return found
+
+
+def labels_begin(config: Settings) -> str:
+    """What the labels begin with that a job may move: as the one that approves does, up to its last colon."""
+    return f"{config.label.rpartition(':')[0] or config.label}:"
 
 
 def records_dir(config: Settings, job: Job) -> str:

@@ -38,8 +38,11 @@ class Settings(Mapping[str, Any]):
     cycles_dir: str
     receipts_dir: str
     unit: str
+    program: str
+    label: str
     repos: list[Any]
     workspace_repositories: list[Any]
+    checkout_names: dict[str, Any]
     branch_prefixes: list[Any]
     allowed_paths: dict[str, Any]
     daemon_args: list[Any]

@@ -24,6 +24,7 @@ from ..host import settings, systemd
 from ..host.settings import Settings
 from ..proof import installed, pause, rollout, rollout_ledger, timer_hold
 from ..release import agents, pypi_tools
+from . import supported
 from .layout import Layout
 from .older_layout import plan
 
@@ -42,7 +43,7 @@ def system() -> dict[str, Any]:
     release = {}
     with contextlib.suppress(OSError):
         release = platform.freedesktop_os_release()
-    return {
+    told = {
         "id": release.get("ID", ""),
         "version_id": release.get("VERSION_ID", ""),
         "name": release.get("PRETTY_NAME", ""),
@@ -52,6 +53,7 @@ def system() -> dict[str, Any]:
         "clock": int(time.time()),
         "namespaces_problem": namespaces_problem(),
     }
+    return {**told, "problem": supported.problem(told)}
 
 
 def full(directories: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from ..git.remotes import check_engine, remote_of
 from ..host import jobs, secrets_file, targets
 from ..policy import compose, paths
 from ..release import agents
+from . import engine_names
 
 PREFIX = "engineering_loop_"
 SECRETS = f"{PREFIX}environment"
@@ -71,6 +72,9 @@ PROGRAM = Shape(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "the name of a program, without 
 SHAPES = {
     **dict.fromkeys(("user", "group", "gate_user"), USER),
     "unit": NAME,
+    "program": PROGRAM,
+    "label": Shape(engine_names.LABEL, engine_names.LABEL_WORDS),
+    "branch_prefixes": Shape(engine_names.PREFIX, engine_names.PREFIX_WORDS),
     **dict.fromkeys(("env_file", "github_app_private_key_file", "python"), FILE),
     **dict.fromkeys(("install_dir", "config_dir", "lib_dir", "state_dir", "workspace_dir", "runs_dir"), DIRECTORY),
     **dict.fromkeys(("daemon_state_dir", "memory_dir", "governor_state_dir"), DIRECTORY),
@@ -383,6 +387,8 @@ def _repeated(names: Sequence[str]) -> list[str]:
 TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
     (("user", "gate_user"), _users),
     (("repo",), check_engine),
+    (("branch_prefixes", "policy_overlay", "workspace_repositories"), engine_names.check_prefixes),
+    (("checkout_names",), engine_names.check_checkouts),
     (("repos",), _repos),
     (("repos", "workspace_repositories", "git_url"), _checkouts),
     (("allowed_paths",), _allowed_paths),

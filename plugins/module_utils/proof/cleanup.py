@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..base import untrusted
 from ..base.errors import LoopError
-from ..forge.client import APPROVED, Forge
+from ..forge.client import Forge
 from ..host.settings import Settings
-from .preconditions import Target, labels, open_pulls, target_of
+from .preconditions import Target, is_approved, open_pulls, target_of
 
 Json: TypeAlias = dict[str, Any]
 
@@ -21,7 +21,7 @@ def after_proof(config: Settings, repo: str, issue: int, *, token: str, do: bool
     """Tidy up after a canary that passed before; with ``do`` false only ``left`` is told."""
     forge, target = Forge(config.api_url, token), target_of(config, repo, issue)
     pulls = open_pulls(forge, target, config.branch_prefixes)
-    approved = APPROVED in labels(forge.issue(repo, issue) or {})
+    approved = is_approved(forge.issue(repo, issue) or {}, target)
     return tidy(remains(forge, target, pulls, approved=approved), do=do)
 
 
@@ -42,8 +42,8 @@ def remains(forge: Forge, target: Target, pulls: Sequence[Json], *, approved: bo
         of = f"{branch} of {repo}"
         found.append(Remnant(f"delete {of}", f"deleted {of}", partial(forge.delete_branch, repo, branch)))
     if approved:
-        label = f"{APPROVED} off {target.url}"
-        remove = partial(forge.remove_label, target.repo, target.issue, APPROVED)
+        label = f"{target.label} off {target.url}"
+        remove = partial(forge.remove_label, target.repo, target.issue, target.label)
         found.append(Remnant(f"take {label}", f"took {label}", remove))
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ..base import untrusted
 from ..base.errors import LoopError
 from ..cell import attempts, budget, records
-from ..forge.client import APPROVED, Forge, Refused
+from ..forge.client import Forge, Refused
 from ..host import settings
 from ..host.settings import Settings
 
@@ -23,7 +23,6 @@ WEIGHTS = {"critical": 5, "security": 4, "bug": 2, "firewall": 2, "bgp": 2, "mon
 SECTIONS = ("## Context", "## Action items", "## Related")
 LISTED = 30  # gh lists the newest 30 of a repository, so the engine sees no more
 MAX_COST = 10.0  # USD a day
-CHECKOUTS = {"network-operations": "hyrule-infra", "noc-agent": "hyrule-noc-agent"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Target:
     repo: str
     issue: int
     url: str
+    label: str  # what approves it
     change_id: str
     checkout: str
     branch: str
@@ -53,11 +53,13 @@ def target_of(config: Settings, repo: str, issue: int) -> Target:
     change_id = settings.change_id(repo, issue)
     short = repo.rpartition("/")[2]
     known = {entry["repo"]: entry["dest"] for entry in reversed(config.workspace_repositories)}
-    checkout = known.get(repo, CHECKOUTS.get(short, short))
+    known = {short: short, **config.checkout_names, **known}
+    checkout = str(known.get(repo) or known[short])
     return Target(
         repo=repo,
         issue=issue,
         url=f"{config.git_url.rstrip('/')}/{repo}/issues/{issue}",
+        label=config.label,
         change_id=change_id,
         checkout=checkout,
         branch=f"{config.branch_prefixes[0]}/{change_id}/{checkout}",
@@ -120,7 +122,7 @@ def check_queue(config: Settings, forge: Forge, target: Target | None) -> None:
         for repo in config.repos
         for issue in [
             one
-            for one in forge.approved_issues(repo)
+            for one in forge.approved_issues(repo, config.label)
             if (target and _is(one, target)) or not attempts.why_held(config, repo, one)
         ][:LISTED]
     ]
@@ -138,15 +140,15 @@ def check_queue(config: Settings, forge: Forge, target: Target | None) -> None:
             raise LoopError(f"{target} is a pull request, not an issue")
         if found["state"] != "open":
             raise LoopError(f"issue {target} is {found['state']}: open it again")
-        if APPROVED not in labels(found):
-            raise LoopError(f"issue {target} does not have the label {APPROVED}")
+        if not is_approved(found, target):
+            raise LoopError(f"issue {target} does not have the label {target.label}")
         raise LoopError(f"the engine does not see {target}: it lists the newest {LISTED} approved ones of a repository")
     rival = max((issue for issue in queue if not _is(issue, target)), key=lambda issue: score(issue, now), default=None)
     # Level ones count: the engine asks the clock anew for each, so their order is chance.
     if rival is not None and score(rival, now) > own - 1e-6:
         raise LoopError(
             f"{_named(rival)} stands before {target} in the engine's queue (score {score(rival, now):.2f} against "
-            f"{own:.2f}): take the label {APPROVED} off it for the canary, or use it as the canary's issue"
+            f"{own:.2f}): take the label {target.label} off it for the canary, or use it as the canary's issue"
         )
 
 
@@ -206,6 +208,11 @@ def has_prefix(branch: str, prefixes: Sequence[str]) -> bool:
 def labels(item: Json) -> list[str]:
     """The names of an issue's labels."""
     return [str(label["name"]) for label in item.get("labels", [])]
+
+
+def is_approved(issue: Json, target: Target) -> bool:
+    """Whether it has the label by which a person approves; the forge knows no capitals in it."""
+    return target.label.casefold() in map(str.casefold, labels(issue))
 
 
 def _number_of(arguments: Sequence[str], flag: str, default: float) -> float:

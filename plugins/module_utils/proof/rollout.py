@@ -22,7 +22,7 @@ from ..base.errors import LoopError
 from ..host import managed_files, processes, settings, systemd
 from ..host.settings import Settings
 from ..release import releases, store
-from ..release.wanted_version import Wanted
+from ..release.wanted_version import PROGRAM, Wanted, smoke_of
 from . import installed, pause, rollback_sets, rollout_ledger, timer_hold
 from .installed import Installed
 from .pause import Pause
@@ -273,7 +273,8 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
         # The timer is held, so what runs is the canary that did not end.
         systemd.systemctl("stop", f"{config.unit}.service")
     if left != target.sha:
-        releases.back_to(_build_settings(config, order), target.sha)
+        program = target.config.get("program", PROGRAM)  # a set of an earlier version of the collection names none
+        releases.back_to(_build_settings(config, order, program), target.sha)
     managed_files.converge(entries)
     systemd.systemctl("daemon-reload")
     proof = timer_hold.matching(target.config, mode=timer_hold.wanted_mode(target.config))
@@ -298,7 +299,7 @@ def _noted(now: Situation, target: KeptSet, going: Return) -> Ledger:
     return ledger
 
 
-def _build_settings(config: Settings, order: Order) -> Wanted:
+def _build_settings(config: Settings, order: Order, program: object) -> Wanted:
     """How a release is switched to, and built again if it must be; it comes from the host's own mirror."""
     return Wanted(
         install_dir=config.install_dir,
@@ -307,6 +308,7 @@ def _build_settings(config: Settings, order: Order) -> Wanted:
         keep=order.keep,
         python=order.python,
         uv=order.uv,
+        smoke=smoke_of(str(program)),
         wait=order.wait,
     )
 

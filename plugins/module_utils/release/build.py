@@ -29,6 +29,7 @@ from .wanted_version import Wanted
 Json = dict[str, Any]
 
 RECORD = ".release.json"
+BIN = ".venv/bin"
 MANIFEST = ".release.files"
 # What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop, and
 # nothing that leads an installation elsewhere.
@@ -56,6 +57,7 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
     progress.step("building the engine: compiling it")
     _compile(wanted, path)
     frozen.freeze(path)
+    require_program(path, wanted.smoke[0] if wanted.smoke else "")
     progress.step(f"starting the engine once, shut in: {' '.join(wanted.smoke)}")
     smoke = _smoke(wanted, path)
     progress.step("writing down what the engine consists of")
@@ -180,6 +182,19 @@ def _compile(wanted: Wanted, path: str) -> None:
     if not os.path.exists(python):
         raise LoopError("the sync command made no .venv in the release; the engine is run from there")
     _run(wanted, [python, "-I", "-S", "-c", script, "."], path)  # nothing of the release's own is run by that
+
+
+def require_program(path: str, name: str) -> None:
+    """Refuse a release without the program that is started of it, ``.venv/bin/NAME``."""
+    if os.path.dirname(name) != BIN or os.path.exists(os.path.join(path, name)):
+        return
+    own = re.compile(r"(?!python|pydoc|pip|(de)?activate)[A-Za-z0-9][\w.+-]*")
+    programs_dir = os.path.join(path, BIN)
+    there = sorted(filter(own.fullmatch, os.listdir(programs_dir) if os.path.isdir(programs_dir) else ())) or ["none"]
+    raise LoopError(
+        f"the engine has no program {os.path.basename(name)}, which engineering_loop_program says is started; it has"
+        f" {', '.join(there[:10])} ([project.scripts] of its pyproject.toml)"
+    )
 
 
 def _smoke(wanted: Wanted, path: str) -> Json:

@@ -20,7 +20,7 @@ from ..base.errors import LoopError
 from ..base.files import discard, flocked, read_bytes
 from ..host.processes import wait_until_idle
 from . import source, store
-from .build import build, write_record
+from .build import build, require_program, write_record
 from .wanted_version import Wanted, check_version
 
 Json = dict[str, Any]
@@ -101,6 +101,8 @@ def _have(wanted: Wanted, choose: Callable[[], str], by: str, check: bool) -> Js
         recovered = not check and store.recover(install_dir)
         found = _look(wanted, choose(), by)
         sha = found.sha
+        if by == "version" and found.known and not found.builds and wanted.smoke:
+            require_program(store.path_of(install_dir, sha), wanted.smoke[0])  # another may be asked for than before
         if check:
             if found.switches and not found.builds:
                 _check_policy(wanted, sha)

@@ -12,7 +12,15 @@ from typing import Any
 from ..base.errors import LoopError
 from ..git.remotes import check_engine
 
-SMOKE = (".venv/bin/hyrule-engineering-loop", "daemon", "--help")
+PROGRAM = "hyrule-engineering-loop"
+
+
+def smoke_of(program: str) -> list[str]:
+    """How a release whose engine is called so is started once, before it counts."""
+    return [f".venv/bin/{program}", "daemon", "--help"]
+
+
+SMOKE = tuple(smoke_of(PROGRAM))
 
 
 @dataclass(frozen=True)

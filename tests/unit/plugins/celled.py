@@ -116,7 +116,9 @@ class Box:
         write(self.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=k\n"})
         (self.top / "etc/env").chmod(0o600)
         release = {".release.json": json.dumps({"sha": SHA, "lock_digest": "1" * 64})}
-        write(self.release, {**release, "configs/loop/model-policy.production.yml": "backends: {default: pi}\n"})
+        backends = {"configs/loop/model-policy.production.yml": "backends: {default: pi}\n"}
+        program = {f".venv/bin/{self.config['program']}": ""}
+        write(self.release, {**release, **program, **backends})
         (self.top / "opt/current").symlink_to(self.release)
         self.write_config()
 
@@ -235,8 +237,11 @@ def box() -> Iterator[Box]:
                 "cycles_dir": str(state / "cycles"),
                 "receipts_dir": str(top / "opt/receipts"),
                 "unit": UNIT,
+                "program": "hyrule-engineering-loop",
+                "label": "loop:approved",
                 "repos": [],
                 "workspace_repositories": [],
+                "checkout_names": {},
                 "branch_prefixes": ["hyrule-feature"],
                 "allowed_paths": {},
                 "daemon_args": [],

@@ -213,6 +213,9 @@ def deployed(top: Path, forge: Running) -> Host:
             "cycles_dir": str(paths["cycles"]),
             "receipts_dir": str(top / "opt" / "receipts"),
             "unit": "hyrule-engineering-loop",
+            "program": "hyrule-engineering-loop",
+            "label": "loop:approved",
+            "checkout_names": {"network-operations": "hyrule-infra"},
             "repos": [REPO, OTHER],
             "workspace_repositories": [
                 {"repo": REPO, "dest": "hyrule-infra", "version": "main"},

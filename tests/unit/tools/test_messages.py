@@ -39,7 +39,7 @@ def test_errors_of_every_kind_are_on_the_page() -> None:
         "plugins/lookup/loop_hosts.py": "or put it into the group engineering_loop",  # AnsibleError
         "release/agents.py": "no agent is on this host",  # returned as a problem, not raised
         "proof/timer_hold.py": "is the clock of this host right?",
-        "roles/engineering_loop/tasks/preflight.yml": "The loop needs root, systemd and Debian 13 or later",
+        "roles/engineering_loop/tasks/preflight.yml": "Deploy it first: run",
     }
     for place, words in expected.items():
         assert [text for where, text in found if where == place and words in text], place

@@ -113,7 +113,7 @@ def everything(forge: Forge, url: str) -> None:
     assert forge.token_ends() == "" and forge.identity()
     assert forge.may_push(REPO, url) and forge.may_open_pulls(REPO, "main")
     assert forge.repository(REPO) and forge.issue(REPO, number) and forge.issue(REPO, 999) is None
-    assert forge.issues(REPO, state="all", labels="loop:approved") and forge.approved_issues(REPO)
+    assert forge.issues(REPO, state="all", labels="loop:approved") and forge.approved_issues(REPO, "loop:approved")
     tips = forge.branches(REPO)
     assert forge.compare(REPO, "main", BRANCH)["status"] == "ahead" and forge.checks(REPO, tips[BRANCH]) == {}
     (pull,) = forge.pulls(REPO, state="open", head=BRANCH)

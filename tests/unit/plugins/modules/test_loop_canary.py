@@ -70,7 +70,7 @@ def test_what_is_left_is_told_and_tidied_up_later(run: Any, host: Host) -> None:
     done = run(cleanup=True)
     assert done["changed"] and done["passed"] and done["left"] == [] and done["cleanup"][0] == f"closed {pull}"
     forge = Forge(host.config["api_url"], host.forge.token)
-    assert forge.pulls(REPO, state="open") == [] and forge.approved_issues(REPO) == []
+    assert forge.pulls(REPO, state="open") == [] and forge.approved_issues(REPO, "loop:approved") == []
     assert list(forge.branches(REPO)) == ["main"]
     again = run(cleanup=True)
     assert not again["changed"] and again["cleanup"] == again["left"] == [] and len(host.started) == 1

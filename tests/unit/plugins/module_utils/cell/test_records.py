@@ -162,6 +162,14 @@ def test_what_an_engine_claims_is_cut_and_cleaned() -> None:
     assert '"..."' in json.dumps(seen["deep"]) and json.dumps(seen["deep"]).count("in") < records.MAX_DEPTH + 1
 
 
+def test_a_record_is_json_for_everybody(tmp_path: Path) -> None:
+    told = {"cost_usd": float("nan"), "deep": [{"x": float("inf")}, 1.5, -0.0]}
+    records.write(str(tmp_path), {**record(1), "report": told})
+    (text,) = [path.read_text() for path in tmp_path.glob("*.json")]
+    seen = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert seen["report"] == {"cost_usd": None, "deep": [{"x": None}, 1.5, -0.0]}
+
+
 def test_what_does_not_fit_is_left_out_by_name() -> None:
     large = {str(number): ["x" * 1000] * 100 for number in range(10)}
     seen = records.fitting({"cycle": "c", "report": large, "numbers": {"seconds": 1}, "detail": "d"})

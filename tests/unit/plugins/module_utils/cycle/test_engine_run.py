@@ -81,7 +81,7 @@ def model_policy(release: Path) -> Path:
 
 def play_engine(host: Host, script: str, help_text: str = HELP) -> None:
     """Have a shell script stand in for the engine; its help is that of an old one."""
-    program = host.top / "opt/releases" / SHA / ".venv/bin" / engine_run.ENGINE
+    program = host.top / "opt/releases" / SHA / ".venv/bin" / host.config["program"]
     program.parent.mkdir(parents=True, exist_ok=True)
     model_policy(host.top / "opt/releases" / SHA)
     text = f'#!/bin/sh\nif [ "$2" = --help ]; then printf %s {shlex.quote(help_text)}; exit 0; fi\n{script}\n'
@@ -207,7 +207,7 @@ def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
     with pytest.raises(LoopError, match=f"{broken}"):
         run_engine(inside(host))  # there is none
     play_engine(host, "echo never")
-    program = host.top / "opt/releases" / SHA / ".venv/bin" / engine_run.ENGINE
+    program = host.top / "opt/releases" / SHA / ".venv/bin" / host.config["program"]
     program.write_text("#!/bin/sh\necho 'ModuleNotFoundError: yaml' >&2\nexit 1\n")
     with pytest.raises(LoopError, match=broken):  # and not: it does not know --max-runs-per-day
         run_engine(inside(host))
@@ -391,7 +391,7 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
 
 
 def engine(host: Box, script: str) -> None:
-    program = host.release / ".venv/bin" / engine_run.ENGINE
+    program = host.release / ".venv/bin" / host.config["program"]
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text(f'#!/bin/sh\nif [ "$2" = --help ]; then exit 0; fi\n{script}\n')
     program.chmod(0o755)

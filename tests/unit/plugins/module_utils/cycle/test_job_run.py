@@ -49,7 +49,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
         ]  # fmt: skip
         found.config["state_dir"] = f"{found.top}/var"
         program = found.release / ".venv/bin/engine"
-        program.parent.mkdir(parents=True)
+        program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(ENGINE.replace("said", f"{state}/said"))
         program.chmod(0o755)
         yield found

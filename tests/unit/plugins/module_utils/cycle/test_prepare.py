@@ -128,6 +128,18 @@ def test_a_directory_of_the_policy_where_others_can_put_another(host: Box) -> No
     assert "must be one that only root can write; run ansible-playbook" in refusal(host)
 
 
+def test_a_policy_that_refuses_every_branch_of_the_engine(host: Box) -> None:
+    host.config["branch_prefixes"] = ["small", "master/x"]
+    why = refusal(host)
+    assert "refuses every branch below master/x, which engineering_loop_branch_prefixes names" in why, why
+    assert why.endswith("it is protected by master")
+
+
+def test_an_engine_without_the_program_that_is_asked_for(host: Box) -> None:
+    host.config["program"] = "another"
+    assert "has no program another, which engineering_loop_program says is started; it has hyrule-" in refusal(host)
+
+
 def test_a_policy_has_to_admit_the_handoffs(host: Box) -> None:
     elsewhere = host.top / "elsewhere"
     elsewhere.mkdir()

@@ -64,8 +64,8 @@ def test_reading(forge: Forge, host: Host) -> None:
     assert forge.identity() == BOT
     assert forge.repository(REPO)["default_branch"] == "main"
     assert [issue["number"] for issue in forge.issues(REPO)] == [ISSUE]
-    assert [(issue["repo"], issue["number"]) for issue in forge.approved_issues(REPO)] == [(REPO, ISSUE)]
-    assert forge.approved_issues(OTHER) == []
+    assert [(one["repo"], one["number"]) for one in forge.approved_issues(REPO, "loop:approved")] == [(REPO, ISSUE)]
+    assert forge.approved_issues(OTHER, "loop:approved") == []
     issue = forge.issue(REPO, ISSUE)
     assert issue is not None and issue["state"] == "open"
     assert forge.issue(REPO, 999) is None
@@ -87,7 +87,7 @@ def test_writing(forge: Forge, host: Host) -> None:
     for _unused in range(2):  # what is gone already is fine
         forge.delete_branch(REPO, BRANCH)
         forge.remove_label(REPO, ISSUE, "loop:approved")
-    assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO) == []
+    assert set(forge.branches(REPO)) == {"main"} and forge.approved_issues(REPO, "loop:approved") == []
 
 
 @pytest.mark.parametrize("branch", ["", "../../issues/1", "a//b", "/a", "a/", "./a", "a\x1bb"])

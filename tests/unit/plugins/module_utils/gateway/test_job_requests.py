@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from celled import NEEDS_ROOT, TODAY
-from gated import REPO, Cycle, Door, journal
+from gated import REPO, Cycle, Door, Running, door, journal
 
 pytestmark = NEEDS_ROOT
 ALL = ("read", "comment", "label")
@@ -77,6 +77,9 @@ def test_it_reads_comments_and_moves_labels(gate: Door) -> None:
         (ALL, ["edit", "N", "--remove-label", "bug"], "begin with loop: and no others"),
         (ALL, ["edit", "N", "--add-label", "loop:\u202ex"], "begin with loop: and no others"),
         (ALL, ["edit", "N", "--add-label", "loop:ready,loop:approved"], "may not approve"),
+        (ALL, ["edit", "N", "--add-label", "loop:Approved"], "may not approve"),
+        (ALL, ["edit", "N", "--add-label", "LOOP:APPROVED"], "may not approve"),
+        (ALL, ["edit", "N", "--add-label", "Loop:x"], "begin with loop: and no others, not Loop:x"),
         (ALL, ["edit", "N"], "nothing to change"),
         (ALL, ["edit", "N", "--title", "x", "--add-label", "loop:x"], "does not know this of gh"),
         (ALL, ["close", "N"], "does not know this of gh"),
@@ -103,6 +106,27 @@ def test_it_is_a_persons_to_approve_unless_they_say_otherwise(gate: Door) -> Non
     with job(gate, (*ALL, "approve")) as ours:
         ask(ours, "issue", "edit", str(number), "--add-label", "loop:approved")
     assert "loop:approved" in labels(gate, number)
+
+
+@pytest.mark.parametrize(
+    ("label", "moved", "not_moved"),
+    [
+        ("agent:go", "agent:ready", "loop:ready"),
+        ("team/agent: go", "team/agent:ready", "team/x"),
+        ("ready", "ready:x", "readyx"),
+    ],
+)
+def test_the_labels_are_those_that_begin_as_the_one_that_approves(
+    forge: Running, label: str, moved: str, not_moved: str
+) -> None:
+    with door(forge, label=label) as gate:
+        number = gate.issue(labels=["bug"])
+        with job(gate, ALL) as ours:
+            edit = ("issue", "edit", str(number), "--repo", REPO)
+            ask(ours, *edit[:3], "--add-label", moved)
+            assert "and no others" in refused(ours, *edit, "--add-label", not_moved)
+            assert "may not approve" in refused(ours, *edit, "--add-label", label)
+        assert labels(gate, number) == sorted(["bug", moved])
 
 
 def test_another_repository_and_git_are_not_its_affair(gate: Door) -> None:

@@ -114,12 +114,12 @@ def test_it_counts_for_its_owner_and_for_the_engine(tmp_path: Path, sleeper: sub
     assert str(sleeper.pid) in (run_holder(str(lock)) or "")
     os.chown(lock, 65534, 65534)  # written by another user: a process of root's cannot have meant it
     assert run_holder(str(lock)) is None
-    words = [sys.executable, "-c", SLEEP, "/opt/engine/bin/hyrule-engineering-loop"]
+    words = [sys.executable, "-c", SLEEP, "/opt/engine/bin/another", "daemon", "--once"]
     with subprocess.Popen(words) as engine:
         lock.write_text(json.dumps({"pid": engine.pid, "started_at": time.time()}))
         try:
             for _time in range(100):  # until it is another program than ours
-                if b"hyrule-engineering-loop" in Path(f"/proc/{engine.pid}/cmdline").read_bytes():
+                if b"--once" in Path(f"/proc/{engine.pid}/cmdline").read_bytes():
                     break
                 time.sleep(0.02)
             assert str(engine.pid) in (run_holder(str(lock)) or "")

@@ -96,7 +96,7 @@ def test_cleanup_leaves_the_forge_as_it_was(host: Host) -> None:
     forge = Forge(host.config["api_url"], host.forge.token)
     assert forge.pulls(REPO, state="open") == []
     assert list(forge.branches(REPO)) == ["main"]
-    assert forge.approved_issues(REPO) == []
+    assert forge.approved_issues(REPO, "loop:approved") == []
     assert len(result["cleanup"]) == 3 and not any("not done" in line for line in result["cleanup"])
 
 

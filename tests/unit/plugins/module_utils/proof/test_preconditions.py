@@ -19,6 +19,22 @@ from deployed import BOT, BRANCH, CHANGE, ISSUE, OTHER, REPO, Host, published
 from proofs import HOSTILE, docs, unlabelled
 
 
+def test_an_engine_of_ones_own_has_its_own_names(host: Host) -> None:
+    host.config.update(
+        label="agent:go", branch_prefixes=["small"], workspace_repositories=[], checkout_names={OTHER: "whole"}
+    )
+    target = preconditions.target_of(host.config, OTHER, 7)
+    assert (target.checkout, target.label) == ("whole", "agent:go")
+    assert target.branch == f"small/{target.change_id}/whole"
+    host.config.update(checkout_names={OTHER.split("/")[1]: "short"})
+    assert preconditions.target_of(host.config, OTHER, 7).checkout == "short"
+    host.config.update(checkout_names={})
+    assert preconditions.target_of(host.config, OTHER, 7).checkout == OTHER.split("/")[1]
+    named = {"labels": [{"name": "Agent:Go"}]}
+    assert preconditions.is_approved(named, target)  # as on the forge, which knows no capitals
+    assert not preconditions.is_approved({"labels": [{"name": "agent:go2"}]}, target)
+
+
 def approve(host: Host, repo: str = OTHER, **more: Any) -> None:
     host.side("issues", {"repo": repo, "title": "Another", "labels": ["loop:approved"], **more})
 

@@ -38,6 +38,7 @@ def test_nothing_in_a_release_can_be_written(wanted: Wanted, shas: list[str]) ->
         ),
         ({"smoke": [".venv/bin/engine", "&&"], "sync": ["sleep", "5"], "timeout": 0.3}, "longer than 0.3 s"),
         ({"smoke": [".venv/bin/python", "-c", "raise SystemExit('no start')"]}, "no start"),
+        ({"smoke": [".venv/bin/other", "daemon"]}, "has no program other, .* it has engine "),
         ({"python": "/nowhere/python3"}, "could not be built: `.*uv"),
         ({"uv": "/nowhere/uv"}, "/nowhere/uv cannot be started"),
         ({"lock_sha256": "0" * 64}, "not 0000"),
@@ -53,6 +54,14 @@ def test_a_build_that_fails_leaves_what_was_active(
         releases.present(dataclasses.replace(installed, **broken), shas[1])  # type: ignore[arg-type]
     assert "what was active stays active" in str(failure.value) and "\n" not in str(failure.value)
     assert mine(installed) == {shas[0]} and says(installed) == "release 0"
+
+
+def test_a_release_that_stands_is_asked_for_another_program(installed: Wanted, shas: list[str]) -> None:
+    other = dataclasses.replace(installed, smoke=[".venv/bin/other", "daemon", "--help"])
+    for check in (True, False):
+        with pytest.raises(LoopError, match="the engine has no program other, which engineering_loop_program"):
+            releases.present(other, shas[0], check=check)
+    assert releases.present(installed, shas[0])["changed"] is False
 
 
 def test_a_lock_that_does_not_match_is_refused(anywhere: Wanted, source: Source, shas: list[str]) -> None:
