@@ -28,13 +28,14 @@ from ..base.errors import APPLY, LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.untrusted import show
-from ..cell import egress, pristine, records, sandbox
+from ..cell import collected, egress, pristine, records, sandbox
 from ..cell.cells import Cell, settings_in
 from ..gateway import client, sessions
 from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings
 from ..policy import paths as gate_paths
+from ..release import engine_options
 from ..release.engine_help import options_of
 from . import agent_check, handover
 from .handover import Handover
@@ -77,6 +78,12 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
         )
     command += config.daemon_args
+    learning = {engine_options.LEARNING: collected.learning_in(config.daemon_state_dir)}
+    wanted = [[one[0], learning[one[0]]] if one[0] in learning else one for one in config.engine_options]
+    options, unknown = engine_options.fitting(wanted, known)
+    if unknown:
+        say(f"{engine_options.without(unknown)}\n")
+    command += options
     if config.allowed_paths and "--allow" in known:
         for checkout, prefixes in sorted(config.allowed_paths.items()):
             for prefix in prefixes:
@@ -107,7 +114,7 @@ def engine_environment(config: Settings, handed: Handover) -> dict[str, str]:
         PYTHONUNBUFFERED="1",
     )
     if handover.TRACE in environment:  # a cycle writes nowhere but in its cell
-        environment[handover.TRACE] = f"{state}/agent-core-trace.jsonl"
+        environment[handover.TRACE] = collected.trace_in(state)
     if handed.model_policy:
         environment[handover.MODEL_POLICY] = f"{state}/model-policy.yml"
         write_atomic(environment[handover.MODEL_POLICY], handed.model_policy.encode(), mode=0o400)

@@ -106,6 +106,7 @@ def no_home(layout: Layout) -> set[str]:
     paths = [layout.workspace_dir, layout.runs_dir, layout.daemon_state_dir, layout.cycles_dir, memory]
     paths += [memory + beside for beside in ("-legacy", ".previous", ".new", ".swap")]
     paths += [f"{layout.state_dir}/{name}" for name in ("pristine", "gate")]
+    paths += [stay + beside for stay in layout.stays for beside in ("", ".previous", ".new", ".swap")]
     paths += [layout.install_dir, layout.config_dir, layout.lib_dir, layout.env_file, layout.key_file]
     return {os.path.relpath(path, layout.state_dir).split("/")[0] for path in paths if _below(path, layout.state_dir)}
 
