@@ -19,12 +19,12 @@ ROTATED = ("", ".[0-9]*")
 BESIDE = (".previous", ".new", ".swap")
 
 
-def always(config: Settings, logrotate: str = LOGROTATE) -> list[tuple[str, Callable[[], object]]]:
+def always(config: Settings) -> list[tuple[str, Callable[[], object]]]:
     """What goes in any case: what each is in words, and how."""
-    paths = [*telling.files(config), engine_options.path_of(config.install_dir), f"{logrotate}/{config.unit}-trace"]
+    paths = [*telling.files(config), engine_options.path_of(config.install_dir), f"{LOGROTATE}/{config.unit}-trace"]
     found: list[tuple[str, Callable[[], object]]] = []
     found += [(path, partial(os.unlink, path)) for path in paths if os.path.lexists(path)]
-    return found + [(f"{path}, and the trust in it", partial(trust.remove, path)) for path in trust.ours()]
+    return found + [(f"{path}, and the trust in it", partial(trust.remove, path)) for path in trust.ours(trust.DIRECTORY)]
 
 
 def work(config: Settings) -> set[str]:
