@@ -119,8 +119,8 @@ held:
   sample: ""
 options:
   description:
-    - Flags of the engine's that are wanted and that the installed one does not name in its help. C(without), which it is
-      run without, and C(refused), with which every cycle is refused.
+    - Flags of the engine's that are wanted and that the installed one does not name in its help. C(without), which it
+      is run without, and C(refused), with which every cycle is refused.
   returned: success
   type: dict
   sample: {without: [--knowledge-context], refused: []}
@@ -209,7 +209,12 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
     options = engine_options.look(config, keep=not module.check_mode)
     for line in engine_options.sentences(options):
         module.warn(line)
-    return {**told, "options": options, "engine": engine["sha"] if engine else "", "jobs": [job for _differed, job in brought]}
+    return {
+        **told,
+        "options": options,
+        "engine": engine["sha"] if engine else "",
+        "jobs": [job for _differed, job in brought],
+    }
 
 
 def set_timer(module: AnsibleModule, unit: str, run: bool) -> tuple[Timer, bool, Timer]:

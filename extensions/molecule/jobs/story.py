@@ -124,15 +124,15 @@ def an_engine_that_does_not_know_it() -> None:
         engineering_loop_canary={"mode": "docs", "repo": REPO, "issue": 235, "cleanup": True},
     )
     said = apply("-e", "engineering_loop_canary_run=true")
-    assert "Not acted on" not in said and said.count("does not know --knowledge-context, --knowledge-mcp-url,") == 1, said
-    assert "--max-wall-clock-minutes-per-run, --nope (engineering_loop_knowledge_context_enabled" in said, said
+    assert "Not acted on" not in said and "does not know --knowledge-context, --knowledge-mcp-url," in said, said
+    assert "--max-wall-clock-minutes-per-run, --nope (engineering_loop_knowledge_context_enabled, eng" in said, said
     said = apply()
     assert " changed=0 " in said and "does not know --knowledge-context" in said, said
     assert "does not know --knowledge-context" in re.sub(r"\s+", " ", play("status")[1])
     assert "[told]" not in must("journalctl -o cat -t engineering-loop")
     assert "does not know --knowledge-context" in must("journalctl -o cat -t engineering-loop")
     must(f"openssl verify -CAfile /etc/ssl/certs/ca-certificates.crt {CA}")
-    must(f"logrotate --debug {ROTATION}; test ! -e {TRACE}; test -z \"$(ls {LEARNED})\"")
+    must(f'logrotate --debug {ROTATION}; test ! -e {TRACE}; test -z "$(ls {LEARNED})"')
     seen = run()
     assert (seen["status"], seen["outcome"]) == (0, "held") and "does not know this job" in seen["detail"], seen
     assert must(f"systemctl is-active {GOVERNOR}.timer") == "active"
@@ -211,7 +211,8 @@ def what_goes_again() -> None:
     """Without its variables nothing of it is passed, and what was put on the host for it is gone."""
     nothing = {"knowledge_learning_dir": "", "noc_lhp_base_url": "", "max_iterations_per_run": 0, "icinga_ca_src": ""}
     off = dict.fromkeys(
-        ("knowledge_context_enabled", "lhp_callback_enabled", "agent_core_trace_enabled", "insight_records_enabled"), False
+        ("knowledge_context_enabled", "lhp_callback_enabled", "agent_core_trace_enabled", "insight_records_enabled"),
+        False,
     )
     told_no_more = {**nothing, **off, "max_wall_clock_minutes_per_run": 0, "agent_environment": {}}
     pin(**{f"engineering_loop_{name}": value for name, value in told_no_more.items()})

@@ -85,7 +85,7 @@ def take_back(config: Settings, learned: str) -> Copied:
 
 
 def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
-    """``learned`` takes the place of ``memory``, which is kept beside it. No part of ``learned`` below ``top`` is a link.
+    """``learned`` takes the place of ``memory``, which is kept beside it; no link on the way to it, below ``top``.
 
     Copied by a process of the user ``name``, file by file, with bounds. ``{changed, files, bytes, left_out}``.
     """

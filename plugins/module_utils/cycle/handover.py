@@ -224,7 +224,7 @@ def model_policy(config: Settings, environment: Mapping[str, str]) -> str:
 
 
 def by_variables(config: Settings, environment: Mapping[str, str]) -> dict[str, str]:
-    """What variables of the role say to the engine. How the network is reached is for the secrets to say, if they do."""
+    """What variables of the role say to the engine. How the network is reached the secrets say, if they do."""
     told = {name: str(value) for name, value in (config.get("engine_environment") or {}).items()}
     return {name: value for name, value in told.items() if name not in secrets_file.network(environment)}
 

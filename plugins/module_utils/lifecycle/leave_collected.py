@@ -24,7 +24,9 @@ def always(config: Settings) -> list[tuple[str, Callable[[], object]]]:
     paths = [*telling.files(config), engine_options.path_of(config.install_dir), f"{LOGROTATE}/{config.unit}-trace"]
     found: list[tuple[str, Callable[[], object]]] = []
     found += [(path, partial(os.unlink, path)) for path in paths if os.path.lexists(path)]
-    return found + [(f"{path}, and the trust in it", partial(trust.remove, path)) for path in trust.ours(trust.DIRECTORY)]
+    return found + [
+        (f"{path}, and the trust in it", partial(trust.remove, path)) for path in trust.ours(trust.DIRECTORY)
+    ]
 
 
 def work(config: Settings) -> set[str]:

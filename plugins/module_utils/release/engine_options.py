@@ -36,6 +36,7 @@ VARIABLES = {
     "--max-wall-clock-minutes-per-run": "max_wall_clock_minutes_per_run",
     "--require-reliability-decision": "require_reliability_decision",
 }
+TOGETHER = tuple(VARIABLES)[:5]
 # What the role says itself, by the variable that says what; empty where none does.
 OWN = {
     "--once": "",
@@ -70,13 +71,14 @@ def flags_of(words: Iterable[str]) -> list[str]:
 
 
 def asked_by(flags: Iterable[str]) -> list[str]:
-    """The role's variables that ask for these flags."""
-    return list(dict.fromkeys(f"engineering_loop_{VARIABLES[flag]}" for flag in flags if flag in VARIABLES))
+    """The role's variables that ask for these flags; of those that come together the one that asks for all."""
+    names = ["knowledge_context_enabled" if flag in TOGETHER else VARIABLES.get(flag, "jobs") for flag in flags]
+    return list(dict.fromkeys(f"engineering_loop_{name}" for name in names))
 
 
 def without(flags: Sequence[str]) -> str:
     """What is to be said of wanted flags that the installed engine does not know."""
-    variables = ", ".join(asked_by(flags)) or "engineering_loop_jobs"
+    variables = ", ".join(asked_by(flags))
     return f"the installed engine does not know {', '.join(flags)} ({variables}), so it is run without"
 
 
@@ -85,8 +87,8 @@ def sentences(seen: Json) -> list[str]:
     found = [without(seen["without"])] if seen["without"] else []
     if seen["refused"]:
         found.append(
-            f"the installed engine does not know {', '.join(seen['refused'])}, so every cycle is refused: take it out of"
-            " engineering_loop_daemon_args, or bump engineering_loop_version"
+            f"the installed engine does not know {', '.join(seen['refused'])}, so every cycle is refused: take it out"
+            " of engineering_loop_daemon_args, or bump engineering_loop_version"
         )
     return found
 

@@ -144,7 +144,9 @@ def test_wrapper_scripts_elsewhere_are_taken_over() -> None:
     assert found["env_rendered"] is False
 
 
-NOTHING_TOLD = "{{ [engineering_loop__engine_options, engineering_loop__engine_environment, engineering_loop__trace_file] }}"
+NOTHING_TOLD = (
+    "{{ [engineering_loop__engine_options, engineering_loop__engine_environment, engineering_loop__trace_file] }}"
+)
 
 
 def test_an_engine_is_told_nothing_that_nobody_asked_for() -> None:
@@ -162,7 +164,8 @@ def test_what_the_engine_is_told() -> None:
     }  # fmt: skip
     named = {f"engineering_loop_{name}": value for name, value in given.items()}
     knowledge = [
-        ["--knowledge-context"], ["--knowledge-mcp-url", "http://m/mcp"], ["--knowledge-mcp-transport", "streamable-http"],
+        ["--knowledge-context"], ["--knowledge-mcp-url", "http://m/mcp"],
+        ["--knowledge-mcp-transport", "streamable-http"],
         ["--knowledge-context-budget", "6000"], ["--knowledge-context-timeout", "20"],
     ]  # fmt: skip
     others = [["--knowledge-learning-dir", "/v/learned"], ["--max-iterations-per-run", "3"]]
@@ -179,7 +182,10 @@ def test_what_the_engine_is_told() -> None:
         "SSL_CERT_FILE": trust, "REQUESTS_CA_BUNDLE": trust,
     }  # fmt: skip
     layout = template("{{ engineering_loop__layout }}", **named)
-    assert layout["stays"] == [trace, "/v/learned"] and layout["daemon_args"][4:6] == ["--dry-run", "--knowledge-context"]
+    assert layout["stays"] == [trace, "/v/learned"] and layout["daemon_args"][4:6] == [
+        "--dry-run",
+        "--knowledge-context",
+    ]
     assert template("{{ engineering_loop__agent_environment }}", **named) == {"N": "7"}
     assert "logrotate" in template("{{ engineering_loop__packages }}", **named)
 

@@ -57,7 +57,7 @@ def test_a_trace_is_appended(host_box: Box, cell: Cell) -> None:
 def test_of_lines_only_those_that_are_objects(host_box: Box, cell: Cell) -> None:
     bad = [b"\x1b[2J", b'{"a": ', b"[1]", b'{"a": "\xff"}', b'{"a":' * 40 + b"1" + b"}" * 40]
     bad.append(b'{"n": ' + b"9" * 5000 + b"}")
-    good = '{"title": "\\u001b[31m", "key": "hunter2-and-more"}'.encode()
+    good = b'{"title": "\\u001b[31m", "key": "hunter2-and-more"}'
     traced(cell, b"\n".join([*bad, good, b"", good[:9]]))
     seen = collected.take_back(host_box.config, cell, Redactor(["hunter2-and-more"]), ended=True)["trace"]
     assert (seen["lines"], seen["left_out"]) == (1, len(bad) + 1)

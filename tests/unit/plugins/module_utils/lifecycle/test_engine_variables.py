@@ -95,7 +95,7 @@ def test_places_that_are_free() -> None:
 def test_the_engine_ends_a_run_before_systemd_does() -> None:
     of.minutes(0, 3600)
     of.minutes(59, "3600")
-    with pytest.raises(LoopError, match="is 60, but systemd ends a cycle after .*, 3600 seconds: it must be less"):
+    with pytest.raises(LoopError, match=r"is 60, but systemd ends a cycle after .*, 3600 seconds: it must be less"):
         of.minutes(60, 3600)
 
 

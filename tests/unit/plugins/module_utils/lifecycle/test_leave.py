@@ -24,7 +24,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     trust,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave, leave_collected
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import (
+    core_files,
+    leave,
+    leave_collected,
+)
 from changing import Changing
 from disks import on_a_disk_of_its_own
 from older_host import killed_at

@@ -124,8 +124,8 @@ def test_no_engine_and_a_file_that_says_nothing(open_path: Path) -> None:
 def test_what_is_told() -> None:
     without, refused = engine_options.sentences({"without": ["--knowledge-mcp-url", "--deep"], "refused": ["--odd"]})
     assert without == (
-        "the installed engine does not know --knowledge-mcp-url, --deep (engineering_loop_knowledge_mcp_url), so it is"
-        " run without"
+        "the installed engine does not know --knowledge-mcp-url, --deep (engineering_loop_knowledge_context_enabled,"
+        " engineering_loop_jobs), so it is run without"
     )
     assert refused.startswith("the installed engine does not know --odd, so every cycle is refused: take it out of")
     assert engine_options.without(["--deep"]).endswith("--deep (engineering_loop_jobs), so it is run without")

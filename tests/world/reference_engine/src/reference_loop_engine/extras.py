@@ -35,7 +35,9 @@ def limits(command: argparse.ArgumentParser) -> None:
 
 def note(asked: argparse.Namespace) -> None:
     """Say what it was told, and leave a trace and a lesson where it was told to."""
-    names = [name for name in vars(asked) if name.startswith(("knowledge_", "max_iter", "max_wall", "require_", "dry_"))]
+    names = [
+        name for name in vars(asked) if name.startswith(("knowledge_", "max_iter", "max_wall", "require_", "dry_"))
+    ]
     said = {name: str(getattr(asked, name)) for name in names if getattr(asked, name)}
     found = {name: os.environ[name] for name in TOLD_BY_ENVIRONMENT if name in os.environ}
     told = {"command": asked.command, "options": said, "environment": found, "secret": SECRET in os.environ}
