@@ -53,7 +53,10 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import variables as core
 
 # What the role reads on the controller, and of which variable.
-READ = {"engineering_loop__lockfile": "engineering_loop_agent.lockfile"}
+READ = {
+    "engineering_loop__lockfile": "engineering_loop_agent.lockfile",
+    "engineering_loop__icinga_ca": "engineering_loop_icinga_ca_src",
+}
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types

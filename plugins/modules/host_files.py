@@ -62,6 +62,12 @@ options:
       - A file whose content is empty is removed.
     type: dict
     default: {}
+  authorities:
+    description:
+      - Path to content of certificates in C(/usr/local/share/ca-certificates) that the host is to trust. Others that
+        this module has put there are removed, and the host's trust is renewed (C(update-ca-certificates)).
+      - A file of somebody else's that holds the same is left as it is. Without this option all of them are.
+    type: dict
   hold:
     description:
       - The host's settings, C(loop.json). Given them, the timer is held before a file that a proof covers is changed,
@@ -130,7 +136,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd, trust
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
@@ -173,6 +179,7 @@ OPTIONS = {
         "required_if": [("state", "file", ["content"])],
     },
     "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "authorities": {"type": "dict"},
     "hold": {"type": "path"},
     "lib_dir": {"type": "path"},
     "programs": {"type": "list", "elements": "str", "default": []},
@@ -188,6 +195,8 @@ def main() -> None:
         for path, content in module.params["secrets"].items():
             state = "file" if content else "absent"
             entries.append(managed_files.Entry(path=path, state=state, content=str(content).encode(), mode=0o600))
+        wanted = module.params["authorities"]
+        entries += trust.entries(wanted) if wanted is not None else []
         own = [config] if config else []
         core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
         in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == systemd.UNIT_DIR}
@@ -204,10 +213,13 @@ def main() -> None:
         reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
         if reload and not module.check_mode:
             systemd.systemctl("daemon-reload")
+        trusted = any(os.path.dirname(one.path) == trust.DIRECTORY for one in changes) or trust.stale(wanted or {})
+        if trusted and not module.check_mode:
+            trust.refresh()
     except LoopError as error:
         module.fail_json(msg=str(error))
     result = {
-        "changed": bool(changes) or reload,
+        "changed": bool(changes) or reload or trusted,
         "changed_paths": [change.path for change in changes],
         "collection_version": core_files.VERSION,
     }

@@ -86,6 +86,8 @@ status:
       description:
         - C(pin), the commit that is wanted, C(active), the one that runs, C(drift), what of the files on the host is
           not as it was proven, a line each, and C(back), what the playbook C(rollback) would go back to.
+        - C(options) are flags that are wanted and that the active one does not know, those that it is run C(without),
+          and those for which every cycle is C(refused).
       type: dict
       returned: always
     policy:

@@ -96,6 +96,11 @@ options:
         type: list
         elements: str
         default: []
+      stays:
+        description: What stands in O(layout.state_dir) and is used as it is, no part of the home that it was.
+        type: list
+        elements: path
+        default: []
       wrappers:
         description: Wrapper scripts elsewhere than in O(layout.lib_dir).
         type: list
@@ -210,6 +215,7 @@ LAYOUT = {
     "daemon_args": {"type": "list", "elements": "str", "default": []},
     "author": {"type": "str"},
     "homed": {"type": "list", "elements": "str", "default": []},
+    "stays": {"type": "list", "elements": "path", "default": []},
     "wrappers": {"type": "list", "elements": "path", "default": []},
     "job_states": {"type": "dict", "default": {}},
     "run_lock": {"type": "path"},

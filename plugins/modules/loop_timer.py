@@ -117,6 +117,13 @@ held:
   returned: success
   type: str
   sample: ""
+options:
+  description:
+    - Flags of the engine's that are wanted and that the installed one does not name in its help. C(without), which it
+      is run without, and C(refused), with which every cycle is refused.
+  returned: success
+  type: dict
+  sample: {without: [--knowledge-context], refused: []}
 jobs:
   description:
     - The engine's other jobs and their timers. C(held) says why the installed engine cannot do one; its runs end well
@@ -163,7 +170,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout,
     timer_hold,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import store
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_options, store
 
 
 def bring(module: AnsibleModule) -> dict[str, Any]:
@@ -199,7 +206,15 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
         changed = rollout.end(params["config"], proof.receipt, check=module.check_mode) or changed
     engine = store.active(config.install_dir)
     told = result(after, changed, proven, proof.reason, held, before if module._diff else None)
-    return {**told, "engine": engine["sha"] if engine else "", "jobs": [job for _differed, job in brought]}
+    options = engine_options.look(config, keep=not module.check_mode)
+    for line in engine_options.sentences(options):
+        module.warn(line)
+    return {
+        **told,
+        "options": options,
+        "engine": engine["sha"] if engine else "",
+        "jobs": [job for _differed, job in brought],
+    }
 
 
 def set_timer(module: AnsibleModule, unit: str, run: bool) -> tuple[Timer, bool, Timer]:
@@ -249,6 +264,7 @@ def result(
         "reason": reason,
         "held": held,
         "engine": "",
+        "options": {"without": [], "refused": []},
         "jobs": [],
     }
     if before is not None:

@@ -303,7 +303,8 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     Called with the lock held, when no cycle runs.
     """
     runs = config.runs_dir
-    memory.recover(config.memory_dir)
+    for place in filter(None, (config.memory_dir, config.learning_dir)):
+        memory.recover(place)
     for name in sorted(os.listdir(runs)):
         if name.startswith((MAKING, GOING)):
             try:

@@ -80,18 +80,25 @@ def _put(path: str, content: bytes, status: os.stat_result) -> None:
 
 
 def take_back(config: Settings, learned: str) -> Copied:
-    """What the cycle ``learned``, a directory of its cell, is the memory of the next; the one before is kept beside it.
+    """What the cycle ``learned``, a directory of its cell, is the memory of the next."""
+    return exchange(config.user, learned, config.memory_dir)
 
-    Copied by a process of the loop's user, file by file, with bounds. ``{changed, files, bytes, left_out}``.
+
+def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
+    """``learned`` takes the place of ``memory``, which is kept beside it; no link on the way to it, below ``top``.
+
+    Copied by a process of the user ``name``, file by file, with bounds. ``{changed, files, bytes, left_out}``.
     """
-    memory, fresh, previous = config.memory_dir, f"{config.memory_dir}.new", f"{config.memory_dir}.previous"
-    user = account(config.user)
+    fresh, previous = f"{memory}.new", f"{memory}.previous"
+    user = account(name)
     if os.path.islink(learned) or not os.path.isdir(learned):
         raise LoopError(f"{learned} is no directory any more")
+    with untrusted.opened(os.path.dirname(learned), top or os.path.dirname(learned)):
+        pass  # LoopError where something on the way is a link
     remove_tree(fresh)
     os.mkdir(fresh, 0o700)
     os.chown(fresh, user.pw_uid, user.pw_gid)
-    copied = copy(config.user, learned, fresh)
+    copied = copy(name, learned, fresh)
     os.chown(fresh, 0, user.pw_gid)
     os.chmod(fresh, 0o750)
     if _same(fresh, memory):

@@ -116,9 +116,13 @@ def gate_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **secrets_file.network(environment), "CI": "true"}
 
 
-def agent_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the engine hands to its agent, without what no agent has a use for, should an engine hand on all it has."""
-    return {name: value for name, value in environment.items() if not NOT_THE_AGENTS.fullmatch(name)}
+def agent_environment(environment: Mapping[str, str], config: Settings) -> dict[str, str]:
+    """What the engine hands to its agent, and what the operator has for that.
+
+    Without what no agent has a use for, should an engine hand on all it has.
+    """
+    kept = {name: value for name, value in environment.items() if not NOT_THE_AGENTS.fullmatch(name)}
+    return {**kept, **config.agent_environment, **QUIET}
 
 
 def engine_python(config: Settings) -> str:
@@ -148,7 +152,7 @@ def alone(name: str, *arguments: str) -> int:
             return NOT_FOUND
         if name in config.agent_programs:
             wire.tell(config.unit, {"what": "agent", "program": name})
-            environment = {**agent_environment(environment), **QUIET}
+            environment = agent_environment(environment, config)
         else:
             environment = gate_environment(environment)
         environment.update(egress.environment(config))

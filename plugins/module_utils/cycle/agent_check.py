@@ -126,8 +126,8 @@ def starts(config: Settings, name: str, path: str = agents.PATH) -> str:
 
 def answers(config: Settings, cell: Cell, words: Sequence[str], environment: Mapping[str, str]) -> str:
     """What the model says through the agent, as the engine starts it; nothing of it stays in the cell."""
-    own = sandbox.agent_environment(environment)
-    own.update(egress.environment(config), **sandbox.QUIET)
+    own = sandbox.agent_environment(environment, config)
+    own.update(egress.environment(config))
     path = own["PATH"] = sandbox.plain_path(config, own.get("PATH", agents.PATH))
     asked = [word.replace("{prompt}", PROMPT).replace("{max_iterations}", "1") for word in words]
     program = agents.program(config, words[0], path) or words[0]

@@ -28,13 +28,15 @@ from ..base.errors import APPLY, LoopError
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.untrusted import show
-from ..cell import egress, pristine, records, sandbox
+from ..cell import collected, egress, pristine, records, sandbox
 from ..cell.cells import Cell, settings_in
 from ..gateway import client, sessions
 from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings
 from ..policy import paths as gate_paths
+from ..release import engine_options
+from ..release.engine_help import options_of
 from . import agent_check, handover
 from .handover import Handover
 
@@ -67,13 +69,20 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
         command += ["--repo", repo]
     command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
     command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
-    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - flags_in(help_text))
+    known = options_of(help_text)
+    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - known)
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
         )
     command += config.daemon_args
-    if config.allowed_paths and "--allow" in flags_in(help_text):
+    learning = {engine_options.LEARNING: collected.learning_in(config.daemon_state_dir)}
+    wanted = [[one[0], learning[one[0]]] if one[0] in learning else one for one in config.engine_options]
+    options, unknown = engine_options.fitting(wanted, known)
+    if unknown:
+        say(f"{engine_options.without(unknown)}\n")
+    command += options
+    if config.allowed_paths and "--allow" in known:
         for checkout, prefixes in sorted(config.allowed_paths.items()):
             for prefix in prefixes:
                 command += ["--allow", f"{checkout}={gate_paths.normal_prefix(prefix)}"]
@@ -82,11 +91,6 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
             "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
         )
     return command
-
-
-def flags_in(help_text: str) -> set[str]:
-    """The flags that a program's help names."""
-    return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
 def engine_environment(config: Settings, handed: Handover) -> dict[str, str]:
@@ -108,7 +112,7 @@ def engine_environment(config: Settings, handed: Handover) -> dict[str, str]:
         PYTHONUNBUFFERED="1",
     )
     if handover.TRACE in environment:  # a cycle writes nowhere but in its cell
-        environment[handover.TRACE] = f"{state}/agent-core-trace.jsonl"
+        environment[handover.TRACE] = collected.trace_in(state)
     if handed.model_policy:
         environment[handover.MODEL_POLICY] = f"{state}/model-policy.yml"
         write_atomic(environment[handover.MODEL_POLICY], handed.model_policy.encode(), mode=0o400)

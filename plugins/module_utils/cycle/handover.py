@@ -111,6 +111,7 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
         return {"problem": str(error), "notes": [], "loose": []}
     ours = sorted(set(environment) - set(secrets_file.without_ours(environment)))
     ours += [MODEL_POLICY] * _of_a_release(config, environment.get(MODEL_POLICY, "")) + [TRACE] * (TRACE in environment)
+    ours += sorted({*by_variables(config, environment)} & {*environment} - {*ours})
     if ours:
         names = ", ".join(sorted(ours))
         where = path if given is None else "engineering_loop_environment"
@@ -222,13 +223,19 @@ def model_policy(config: Settings, environment: Mapping[str, str]) -> str:
     return path
 
 
+def by_variables(config: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """What variables of the role say to the engine. How the network is reached the secrets say, if they do."""
+    told = {name: str(value) for name, value in (config.get("engine_environment") or {}).items()}
+    return {name: value for name, value in told.items() if name not in secrets_file.network(environment)}
+
+
 def for_cycle(config: Settings, environment: Mapping[str, str]) -> Handover:
     """What of the host's secrets a cycle gets, and which files it must not be able to read."""
     policy = model_policy(config, environment)
     engines = tokens.without_credentials(secrets_file.without_ours(environment))
     content = b"" if _of_a_release(config, policy) else read_bytes(policy) or b""  # elsewhere no cycle sees it
     return Handover(
-        environment={**engines, MODEL_POLICY: policy},
+        environment={**engines, **by_variables(config, engines), MODEL_POLICY: policy},
         model_policy=content.decode("utf-8", "replace"),
         hidden=files(config, environment),
     )

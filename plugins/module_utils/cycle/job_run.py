@@ -20,7 +20,7 @@ from ..base.clock import moment_of, utc_now
 from ..base.errors import LoopError
 from ..base.journal import say
 from ..base.sizes import limits_of
-from ..cell import cells, records
+from ..cell import cells, collected, records
 from ..gateway import audit, sessions
 from ..host import jobs, managed_files, settings
 from ..host.jobs import Job
@@ -28,8 +28,9 @@ from ..host.managed_files import Entry
 from ..host.settings import Settings
 from ..proof import pause
 from ..proof.pause import Paused
+from ..release.engine_help import options_of
 from . import handover, prepare
-from .engine_run import Stopped, engine_environment, flags_in, help_of, process_group, spoken, stop
+from .engine_run import Stopped, engine_environment, help_of, process_group, spoken, stop
 from .handover import Handover
 
 Record: TypeAlias = dict[str, Any]
@@ -142,7 +143,7 @@ def _run(config: Settings, job: Job, handed: Handover) -> int:
 
 def _words(job: Job, release: str, help_text: str) -> list[str]:
     """The arguments, and of the options those that this engine knows. What it does not know is said."""
-    words, known = [job.filled(word, release) for word in job.args], flags_in(help_text)
+    words, known = [job.filled(word, release) for word in job.args], options_of(help_text)
     for flag, value in job.options:
         if flag in known:
             words += [flag, *([job.filled(value, release)] if value else [])]
@@ -163,7 +164,7 @@ def after(config_path: str, name: str) -> int:
         place = jobs.records_dir(config, job)
         invocation = os.environ.get("INVOCATION_ID", "")
         for record in [one for one in records.running(place) if one.get("invocation_id") == invocation]:
-            _settle(config, place, record)
+            _settle(config, job, record)
         kept = limits_of(config.cycles_keep)
         records.retire(place, kept["age"], kept["size"])
     except LoopError as error:
@@ -172,14 +173,15 @@ def after(config_path: str, name: str) -> int:
     return 0
 
 
-def _settle(config: Settings, place: str, record: Record) -> None:
+def _settle(config: Settings, job: Job, record: Record) -> None:
     did = Counter(DID[one["what"]] for one in audit.read(config, str(record["cycle"])) if one["what"] in DID)
     outcome, detail = _ended(os.environ)
     told = ", ".join(f"{count} {what}" for what, count in sorted(did.items()))
     record = records.ended(record, outcome, "; ".join(filter(None, (detail, told))))
     record["did"] = dict(did)
+    record["collected"] = collected.collect_from_job(config, job.state, handover.redactor(config))
     record["seconds"] = round((moment_of(record["ended"]) - moment_of(record["started"])).total_seconds(), 1)
-    records.write(place, record)
+    records.write(jobs.records_dir(config, job), record)
     say(f"{_sentence(record)}\n")
 
 

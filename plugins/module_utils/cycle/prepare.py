@@ -21,7 +21,7 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import archive, attempts, budget, cells, records
+from ..cell import archive, attempts, budget, cells, collected, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
@@ -131,6 +131,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     }  # fmt: skip
     cell = cells.make(config, record["cycle"], told)
     write_ledger(config, cell)
+    collected.give(config, cell)
     watch.point_at(config, cell)
     sessions.open_session(config, f"{config.unit}.service", cell.id, counts=counts)
     record["cell"] = cell.path

@@ -20,7 +20,7 @@ from ..base.journal import say
 from ..base.redact import Redactor
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import archive, budget, cells, egress, memory, pristine, records
+from ..cell import archive, budget, cells, collected, egress, memory, pristine, records
 from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
@@ -103,6 +103,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     )
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
+    record["collected"] = collected.take_back(config, cell, redact, ended=bool(claim.get("engine_ended")))
     _mark_damaged(config, claim)
     if outcome in cells.NOTHING_IN_IT and not manifest.agents:
         _remove(cell)

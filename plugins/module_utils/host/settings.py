@@ -46,6 +46,11 @@ class Settings(Mapping[str, Any]):
     branch_prefixes: list[Any]
     allowed_paths: dict[str, Any]
     daemon_args: list[Any]
+    engine_options: list[Any]
+    engine_environment: dict[str, Any]
+    agent_environment: dict[str, Any]
+    learning_dir: str
+    trace_file: str
     max_runs_per_day: int
     max_attempts_per_issue: int
     canary_required: bool

@@ -107,6 +107,7 @@ def no_home(layout: Layout) -> set[str]:
     paths += [memory + beside for beside in ("-legacy", ".previous", ".new", ".swap")]
     paths += [f"{layout.state_dir}/{name}" for name in ("pristine", "gate")]
     paths += layout.job_states.values()
+    paths += [stay + beside for stay in layout.stays for beside in ("", ".previous", ".new", ".swap")]
     paths += [layout.install_dir, layout.config_dir, layout.lib_dir, layout.env_file, layout.key_file]
     return {os.path.relpath(path, layout.state_dir).split("/")[0] for path in paths if _below(path, layout.state_dir)}
 

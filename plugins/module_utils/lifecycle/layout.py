@@ -38,6 +38,7 @@ class Layout:
     author: str = ""  # NAME <EMAIL> of ours
     homed: Sequence[str] = ()  # what cycles find in their homes, by its path there
     job_states: Mapping[str, str] = field(default_factory=dict)  # where jobs have their state, by unit
+    stays: Sequence[str] = ()  # what of the state directory is no part of a home: it is used as it is
     env_rendered: bool = False  # the role writes the secrets itself
     forbidden_environment: Sequence[str] = ()  # what must not stand in them, as shell patterns
     unit_dir: str = systemd.UNIT_DIR

@@ -26,14 +26,14 @@ from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, remove_tree, size_of
 from ..cell import attempts, budget, cells
-from ..host import privileges, renderers, settings, systemd, targets, telling
+from ..host import privileges, renderers, settings, systemd, targets
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
 from ..proof import pause
 from ..release import releases
 from ..release.wanted_version import Wanted
 from ..worktrees.manifests import listing
-from . import adopt, core_files, older_layout
+from . import adopt, core_files, leave_collected, older_layout
 from .takeover_manifest import ASIDE
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ NEEDED = (
 # Those that only a layout with cells has, and only one without.
 CELLED, CELLESS = ("gate_user", "pristine_dir"), ("workspace_dir", "daemon_state_dir")
 # Those that are not in the settings of an earlier version.
-LATER = ("metrics_dir",)
+LATER = ("metrics_dir", "learning_dir", "trace_file")
 # Where memory stands as well, while it is exchanged and after that.
 BESIDE_MEMORY = (".previous", ".new", ".swap")
 # Those that follow from others, and are no variables.
@@ -127,8 +127,8 @@ def _plan(config: Settings, remove: Sequence[str], key_file: str, unit_dir: str)
     _leave_units(plan, config, unit_dir)
     _leave_code(plan, config.lib_dir)
     _leave_releases(plan, config)
-    for path in telling.files(config):
-        plan.go(path, partial(_unlink, path))
+    for line, how in leave_collected.always(config):
+        plan.go(line, how)
     if "work" in remove:
         _check_nesting(config, remove, key_file)
         _leave_work(plan, config)
@@ -249,7 +249,7 @@ def _work(config: Settings) -> list[str]:
         paths |= {path for path in _below(state_dir) if os.lstat(path).st_uid in uids}
     else:
         paths.add(state_dir)
-    paths = {os.path.normpath(path) for path in paths}
+    paths = {os.path.normpath(path) for path in paths | leave_collected.work(config)}
     tops = sorted(path for path in paths if not any(inside(path, other) for other in paths if other != path))
     budget_file = budget.path_of(config)
     found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
@@ -342,7 +342,8 @@ def _made(path: str, config: Settings) -> bool:
     names = [os.path.basename(below) for below in _below(path)]
     if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
         return True
-    if path in [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]:
+    lessons = [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]
+    if path in lessons or leave_collected.made(path, config):
         return _exists(grp.getgrnam, config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
     if path == config.cycles_dir:
         return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.(json|log|tar\.gz)(\.new)?", name) for name in names)

@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass
 
 from ..host import systemd, telling
-from ..release import releases
+from ..release import engine_options, releases
 from . import adopt, takeover_manifest
 from .layout import Layout
 from .takeover_manifest import ASIDE, Manifest
@@ -24,7 +24,17 @@ from .takeover_manifest import ASIDE, Manifest
 # a checkout which is half moved is still seen as one.
 CHECKOUT = ("pyproject.toml", ".venv", ".git")
 # What our releases need there; whatever else of root's stands beside a checkout came with it.
-OURS = (*releases.OURS, "budget.json", "attempts.json", "paused.json", telling.TOLD, "uv", "receipts", ASIDE)
+OURS = (
+    *releases.OURS,
+    "budget.json",
+    "attempts.json",
+    "paused.json",
+    telling.TOLD,
+    engine_options.FILE,
+    "uv",
+    "receipts",
+    ASIDE,
+)
 WRAPPERS = ("run-daemon", "run-reliability-governor", "github-app-token", "git-askpass")
 
 

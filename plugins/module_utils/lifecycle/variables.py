@@ -21,7 +21,7 @@ from ..git.remotes import check_engine, remote_of
 from ..host import jobs, secrets_file, targets
 from ..policy import compose, paths
 from ..release import agents
-from . import engine_names
+from . import engine_names, engine_variables
 
 PREFIX = "engineering_loop_"
 SECRETS = f"{PREFIX}environment"
@@ -62,6 +62,7 @@ DIRECTORY = Shape(_SYSTEM + PATH.pattern, f"{PATH.words}, and none of the system
 NAME = Shape(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", "a name of letters, digits and _.- only")
 USER = Shape(NAME.pattern.replace("199", "30"), f"{NAME.words}, of at most 31")
 URL = Shape(r"https?://[^\s/@]+(/\S*)?", "the address of a forge, https://HOST")
+SERVER = Shape(r"https?://[^\s/@]+(/[^\s@]*)?", "the address of a server, http(s)://HOST/PATH, without a password")
 COMMITTER = Shape(r"[^<>]{1,200}", "at most 200 letters without < and >")
 TIME = Shape(r"\d{1,9}[smhdw]", "a time such as 90d")
 SIZE = Shape(r"\d{1,9}[KMGT]", "a size such as 10G")
@@ -110,6 +111,15 @@ SHAPES = {
     **dict.fromkeys(("quarantine_max_age", "cycles_max_age"), TIME.empty()),
     **dict.fromkeys(("quarantine_max_size", "cycles_max_size"), SIZE.empty()),
     "canary_max_age": Shape(r"[1-9]\d{0,8}[smhdw]", "a time such as 90d").empty(),
+    **dict.fromkeys(("noc_lhp_base_url", "agent_core_trace_collector_url"), SERVER.empty()),
+    "knowledge_mcp_url": SERVER,
+    "knowledge_mcp_transport": NAME,
+    "knowledge_learning_dir": DIRECTORY.empty(),
+    "agent_core_trace_path": FILE,
+    "governor_state_dir": DIRECTORY,
+    "icinga_ca_dest": Shape(
+        r"/usr/local/share/ca-certificates/[A-Za-z0-9_.-]+\.crt", "a .crt file in /usr/local/share/ca-certificates"
+    ),
     "jobs.name": Shape(jobs.NAME.pattern, "a name of small letters, digits and -, of at most 40"),
     "jobs.unit": NAME,
     "jobs.state": DIRECTORY,
@@ -125,7 +135,7 @@ BY_NUMBER = {f"{PREFIX}{name}" for name in ("github_app_id", "github_app_install
 LEAST = {
     **dict.fromkeys(("keep_releases", "cell_max_files", "canary.issue", "egress_local", "notify_per_hour"), 1),
     **dict.fromkeys(("canary_timeout", "service_timeout", "jobs.timeout", "governor_timeout"), 60),
-    "governor_limit": 1,
+    **dict.fromkeys(("governor_limit", "knowledge_context_budget", "knowledge_context_timeout"), 1),
 }
 
 
@@ -400,4 +410,5 @@ TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
     (("policy_overlay", "policy_widen"), _policy),
     (("jobs", "unit", "governor_enabled", "runs_dir", "state_dir"), _jobs),
     (("governor_repos", "repos", "governor_state_dir", "daemon_state_dir", "workspace_dir", "runs_dir"), _governor),
+    *engine_variables.TOGETHER,
 ]

@@ -29,7 +29,7 @@ from ..host.settings import Settings
 from ..lifecycle import host_facts
 from ..proof import pause, preconditions, rollout, rollout_ledger, timer_hold
 from ..proof.timer_hold import Proof
-from ..release import store
+from ..release import engine_options, store
 from . import needs, signs
 from .needs import Need
 from .signs import Signs
@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 HISTORY = 200
 NO_DISK = {"free_bytes": 0, "min_free_bytes": 0, "total_bytes": 0, "mount": "/"}
+NO_OPTIONS: Json = {"without": [], "refused": []}
 NO_DAY = {"runs": 0, "max_runs": 0, "cost_usd": 0.0, "max_cost_usd": 0.0}
 # What of a cycle a person is told in the history.
 LATELY = ("cycle", "started", "outcome", "seconds", "cost_usd", "pr_url", "issue")
@@ -98,7 +99,10 @@ class _Look:
         return {
             "state": "deployed", "problem": "", "version": str(config.get("collection_version", "")),
             "looked_at": utc_now(), "unit": config.unit,
-            "engine": {**engine, "drift": self.drift, "back": part(lambda: rollout.back(config), None)},
+            "engine": {
+                **engine, "drift": self.drift, "back": part(lambda: rollout.back(config), None),
+                "options": part(lambda: engine_options.look(config, ask=False), NO_OPTIONS),
+            },
             "policy": {key: self.policy[key] for key in ("sha256", "matches")},
             "proof": part(lambda: _proof(config, self.proof), nothing) or _no_proof(self.proof.reason),
             "timer": {"active": self.timer.active, "next": self.timer.next, "reason": ""},
@@ -182,7 +186,7 @@ def _without(state: str, problem: str, found: list[Need], version: str = "") -> 
     return finished(
         {
             "state": state, "problem": problem, "version": version, "looked_at": utc_now(), "unit": "",
-            "engine": {"pin": "", "active": "", "drift": [], "back": None},
+            "engine": {"pin": "", "active": "", "drift": [], "back": None, "options": NO_OPTIONS},
             "policy": {"sha256": "", "matches": False}, "proof": _no_proof(""),
             "timer": {"active": False, "next": "", "reason": ""}, "pause": None, "running": None, "last_cycle": None,
             "today": dict(NO_DAY), "held": [], "jobs": [], "waiting": [],

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..base.clock import moment_of
 from ..base.sizes import readable, short
 from ..base.untrusted import show
+from ..release import engine_options
 from .needs import HOST
 
 try:
@@ -215,6 +216,8 @@ def notes(status: Status) -> Iterator[str]:
         yield f"the last cycle was interrupted: {last['detail']}. Its cell is kept."
     for one in status["waiting"]:
         yield f"{one['repo']}#{one['number']} is approved and waits (nothing to do here): {one['why']}."
+    for line in engine_options.sentences(status["engine"]["options"]):
+        yield f"{line}."
     for note in status["secrets"]["notes"]:
         yield f"{note}."
 

@@ -130,7 +130,8 @@ def test_vault_agent_writes_where_the_role_reads_and_for_root_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "program"), [("pi", "pi"), ("claude-code", "claude"), ("codex", "codex"), ("opencode", "opencode")]
+    ("name", "program"),
+    [("pi", "pi"), ("claude-code", "claude"), ("codex", "codex"), ("opencode", "opencode"), ("aider", "aider")],
 )
 def test_a_model_policy_starts_its_agent_whatever_the_tier(name: str, program: str) -> None:
     found = agent_check.commands(str(EXAMPLES / f"model-policies/{name}.yml"))
@@ -138,6 +139,16 @@ def test_a_model_policy_starts_its_agent_whatever_the_tier(name: str, program: s
     assert all("{prompt}" in words for words in found)
     # As the public engine has them: under another name it would play its mock, or hand no key on.
     assert load(f"model-policies/{name}.yml")["backends"]["default"] == "pi"
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "agents").glob("*.yml")), ids=lambda path: path.stem)
+def test_the_variables_of_an_agent_are_right_and_fit_its_model_policy(path: Path) -> None:
+    agent = load(f"agents/{path.name}")["engineering_loop_agent"]
+    (program,) = {words[0] for words in agent_check.commands(str(EXAMPLES / f"model-policies/{path.name}"))}
+    assert agent.get("program", Path(agent.get("path", "")).name) == program
+    known = {f"{path.stem.replace('-', '_')}_integrity": f"sha512-{'A' * 86}=="}
+    done = validate("one-host/inventory.yml", "-e", f"@{path}", "-e", json.dumps(known))
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_host_that_pulls_is_told_the_same_by_the_page_and_by_the_unit() -> None:

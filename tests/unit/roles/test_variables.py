@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_options
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLE = ROOT / "roles/engineering_loop"
@@ -141,6 +142,58 @@ def test_wrapper_scripts_elsewhere_are_taken_over() -> None:
     assert found["wrappers"] == ["/usr/local/sbin/run"]
     assert found["legacy_memory_dir"] == "/var/lib/engineering-loop/workspace/hyrule-infra/memory"
     assert found["env_rendered"] is False
+
+
+NOTHING_TOLD = (
+    "{{ [engineering_loop__engine_options, engineering_loop__engine_environment, engineering_loop__trace_file] }}"
+)
+
+
+def test_an_engine_is_told_nothing_that_nobody_asked_for() -> None:
+    assert template(NOTHING_TOLD) == [[], {}, ""]
+    assert template("{{ engineering_loop__governor.options }}") == {}
+
+
+def test_what_the_engine_is_told() -> None:
+    given = {
+        "knowledge_context_enabled": "yes", "knowledge_mcp_url": "http://m/mcp", "knowledge_learning_dir": "/v/learned",
+        "max_iterations_per_run": 3, "require_reliability_decision": True, "noc_lhp_base_url": "http://n",
+        "lhp_callback_enabled": True, "agent_core_trace_enabled": True, "agent_core_trace_collector_url": "http://c",
+        "insight_records_enabled": True, "icinga_ca_src": "ca.crt", "daemon_args": ["--dry-run"],
+        "agent_environment": {"N": 7},
+    }  # fmt: skip
+    named = {f"engineering_loop_{name}": value for name, value in given.items()}
+    knowledge = [
+        ["--knowledge-context"], ["--knowledge-mcp-url", "http://m/mcp"],
+        ["--knowledge-mcp-transport", "streamable-http"],
+        ["--knowledge-context-budget", "6000"], ["--knowledge-context-timeout", "20"],
+    ]  # fmt: skip
+    others = [["--knowledge-learning-dir", "/v/learned"], ["--max-iterations-per-run", "3"]]
+    seen = template("{{ engineering_loop__engine_options }}", **named)
+    assert seen == [*knowledge, *others, ["--require-reliability-decision"]]
+    assert template("{{ engineering_loop__governor.options }}", **named) == {
+        one[0]: one[1] if one[1:] else "" for one in knowledge
+    }
+    trace, trust = "/var/lib/engineering-loop/agent-core-trace.jsonl", "/etc/ssl/certs/ca-certificates.crt"
+    assert template("{{ engineering_loop__engine_environment }}", **named) == {
+        "ENGINEERING_LOOP_NOC_LHP_BASE_URL": "http://n", "ENGINEERING_LOOP_LHP_CALLBACK_ENABLED": "1",
+        "HYRULE_ENGINEERING_AGENT_CORE_TRACE": "1", "HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH": trace,
+        "HYRULE_ENGINEERING_AGENT_CORE_TRACE_COLLECTOR_URL": "http://c", "HYRULE_ENGINEERING_INSIGHT_RECORDS": "1",
+        "SSL_CERT_FILE": trust, "REQUESTS_CA_BUNDLE": trust,
+    }  # fmt: skip
+    layout = template("{{ engineering_loop__layout }}", **named)
+    assert layout["stays"] == [trace, "/v/learned"] and layout["daemon_args"][4:6] == [
+        "--dry-run",
+        "--knowledge-context",
+    ]
+    assert template("{{ engineering_loop__agent_environment }}", **named) == {"N": "7"}
+    assert "logrotate" in template("{{ engineering_loop__packages }}", **named)
+
+
+def test_each_option_is_one_of_a_variable() -> None:
+    """What the core says of a flag names the variable that asks for it."""
+    assert all(f"engineering_loop_{name}" in KNOWN for name in engine_options.VARIABLES.values())
+    assert all(f"engineering_loop_{name}" in KNOWN for name in engine_options.OWN.values() if name)
 
 
 def test_the_agent_as_the_settings_have_it() -> None:

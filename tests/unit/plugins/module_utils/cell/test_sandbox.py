@@ -216,7 +216,14 @@ def test_a_gate_command_gets_what_ci_would_give_it() -> None:
 def test_what_no_agent_gets() -> None:
     given = {"PATH": "/usr/bin", "OPENAI_API_KEY": "k", "HOME": "/h", "LC_ALL": "C"}
     others = ["GH_TOKEN", "GITHUB_TOKEN", "GIT_ASKPASS", "HYRULE_POLICY_FILE", "ENGINEERING_LOOP_SECRETS"]
-    assert sandbox.agent_environment({**given, **dict.fromkeys(others, "x")}) == given
+    config = Settings({"agent_environment": {}})
+    assert sandbox.agent_environment({**given, **dict.fromkeys(others, "x")}, config) == {**given, **sandbox.QUIET}
+
+
+def test_what_the_operator_has_for_the_agent() -> None:
+    config = Settings({"agent_environment": {"EDITOR": "true", "LANG": "C.UTF-8"}})
+    seen = sandbox.agent_environment({"PATH": "/usr/bin", "LANG": "de"}, config)
+    assert seen == {"PATH": "/usr/bin", "EDITOR": "true", "LANG": "C.UTF-8", **sandbox.QUIET}
 
 
 def test_path_without_our_programs() -> None:

@@ -122,6 +122,32 @@ def test_a_flag_that_the_engine_does_not_know_is_named(host: Host) -> None:
     assert command(host, newer, daemon_args=extra)[-4:] == extra
 
 
+def test_options_go_to_an_engine_that_names_them(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [["--knowledge-context"], ["--knowledge-learning-dir", "/var/lib/x"], ["--max-iterations-per-run", "3"]]
+    newer = HELP + "  --knowledge-context\n  --knowledge-learning-dir DIR\n"
+    place = f"{inside(host)['daemon_state_dir']}/learning"
+    words = ["--knowledge-context", "--knowledge-learning-dir", place]
+    assert command(host, newer, engine_options=options)[-3:] == words
+    said = "does not know --max-iterations-per-run (engineering_loop_max_iterations_per_run), so it is run without\n"
+    assert said in capsys.readouterr().out
+    assert command(host, newer, engine_options=options[:2]) and not capsys.readouterr().out
+    assert command(host, engine_options=options) == command(host)
+
+
+def test_what_variables_say_is_in_the_engines_environment(host: Host) -> None:
+    host.config["engine_environment"] = {
+        "HYRULE_ENGINEERING_AGENT_CORE_TRACE": "1", handover.TRACE: "/var/lib/trace", "SSL_CERT_FILE": "/ours",
+        "REQUESTS_CA_BUNDLE": "/ours",
+    }  # fmt: skip
+    secrets = {"HYRULE_ENGINEERING_AGENT_CORE_TRACE": "0", "SSL_CERT_FILE": "/theirs"}
+    model_policy(host.top / "opt/releases" / SHA)
+    handed = handover.for_cycle(host.config, secrets)
+    seen = engine_run.engine_environment(Settings(inside(host)), handed)
+    assert seen["HYRULE_ENGINEERING_AGENT_CORE_TRACE"] == "1"
+    assert (seen["SSL_CERT_FILE"], seen["REQUESTS_CA_BUNDLE"]) == ("/theirs", "/ours")
+    assert seen[handover.TRACE] == f"{inside(host)['daemon_state_dir']}/agent-core-trace.jsonl"
+
+
 def test_allowed_paths_go_by_the_checkouts_name(host: Host) -> None:
     allowed = {"hyrule-infra": ["docs", "ansible/roles"], "hyrule-cloud": ["docs"]}
     assert command(host, HELP + "  --allow REPO=PATH_PREFIX\n", allowed_paths=allowed)[-6:] == [

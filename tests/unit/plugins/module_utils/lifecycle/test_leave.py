@@ -21,9 +21,14 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     renderers,
     systemd,
     telling,
+    trust,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files, leave
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import (
+    core_files,
+    leave,
+    leave_collected,
+)
 from changing import Changing
 from disks import on_a_disk_of_its_own
 from older_host import killed_at
@@ -213,6 +218,32 @@ def test_what_tells_goes_and_who_was_told_is_a_secret(host: Host, asked: list[tu
     assert not [line for line in told["kept"] if "told" in line]
     assert ("disable", "--now", "loop-tell.path") in asked and ("disable", "--now", "loop-tell.timer") in asked
     assert f"{host.top}/etc/notify" in host.leave("secrets")["removed"] and "etc/notify" not in host.files()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_what_was_collected_is_work_and_what_it_took_goes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.put("opt/engine-options.json", "{}")
+    for name in ("trace.jsonl", "trace.jsonl.1", "trace.jsonl.2.gz", "learning/a", "learning.previous/a"):
+        host.put(f"log/{name}", "x")
+    rotation, mine = host.top / "logrotate/loop-trace", host.top / "ca/ours.crt"
+    host.put("logrotate/loop-trace", "x")
+    host.put("logrotate/loop-tracer", "x")
+    host.put("ca/theirs.crt", "x")
+    host.put("ca/ours.crt", trust.MARK.decode())
+    renewed: list[bool] = []
+    monkeypatch.setattr(trust, "refresh", lambda: renewed.append(mine.exists()))
+    monkeypatch.setattr(leave_collected, "LOGROTATE", str(rotation.parent))
+    monkeypatch.setattr(trust, "DIRECTORY", str(mine.parent))
+    host.config.update(trace_file=str(host.top / "log/trace.jsonl"), learning_dir=str(host.top / "log/learning"))
+    host.config.update(group="daemon")  # as the role makes them
+    for name in ("learning", "learning.previous"):
+        shutil.chown(host.top / "log" / name, group="daemon")
+    told = host.leave()
+    assert {str(rotation), f"{mine}, and the trust in it", f"{host.top}/opt/engine-options.json"} <= {*told["removed"]}
+    assert renewed == [False] and {"ca/theirs.crt", "logrotate/loop-tracer"} <= host.files()
+    assert f"{host.top}/log/trace.jsonl.2.gz (work)" in told["kept"] and "log/learning/a" in host.files()
+    host.leave("work")
+    assert not [name for name in host.files() if "trace.jsonl" in name or "learning" in name]
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")

@@ -79,7 +79,7 @@ IN_HOME = {"home_files.dest", "caches.dest"}
 BORNE = {
     "bool": {name for name, kind, _make in places() if kind == "bool"} | {"serial", "bump_checks", "fleet_first"},
     "list": {"serial", "bump_checks", "fleet_first"},
-    "dict": {"serial", "bump_checks", "environment", "fleet_first", "jobs.options"},
+    "dict": {"serial", "bump_checks", "agent_environment", "environment", "fleet_first", "jobs.options"},
     "empty": {
         "allowed_signers", "keyring", "lock_sha256", "wheels", "github_app_id", "github_app_installation_id",
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",

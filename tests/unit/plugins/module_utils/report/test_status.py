@@ -43,7 +43,7 @@ def test_a_host_that_fares_well(well: Watched) -> None:
     assert told["needs"] == [] and told["well"] and told["state"] == "deployed"
     assert told["timer"] == {"active": True, "next": "2026-01-01T12:00:00Z", "reason": ""}
     assert told["proof"]["matches"] and told["policy"]["matches"]
-    assert told["engine"] == {"pin": "", "active": SHA, "drift": [], "back": None}
+    assert told["engine"] == {"pin": "", "active": SHA, "drift": [], "back": None, "options": status.NO_OPTIONS}
     assert told["today"] == {"runs": 0, "max_runs": 2, "cost_usd": 0.25, "max_cost_usd": 10.0}
     (cycle,) = told["history"]
     assert (cycle["outcome"], cycle["cost_usd"], cycle["issue"]) == ("published", 0.25, f"{REPO}#{ISSUE}")

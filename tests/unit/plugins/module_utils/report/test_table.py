@@ -45,7 +45,7 @@ def told(number: int = 40, found: list[Need] | None = None, **more: Any) -> dict
     last = {**history[-1], "detail": "x"} if history else None
     given = {
         "state": "deployed", "version": "0.2.0", "unit": "u", "history": history, "last_cycle": last,
-        "engine": {"pin": "a" * 40, "active": "a" * 40, "drift": [], "back": None},
+        "engine": {"pin": "a" * 40, "active": "a" * 40, "drift": [], "back": None, "options": status.NO_OPTIONS},
         "policy": {"sha256": "b", "matches": True},
         "timer": {"active": True, "next": "2026-01-01T12:00:00Z", "reason": ""},
         "proof": {"matches": True, "reason": "", "proved_at": "", "age_seconds": 90000, "expires_at": ""},

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reference_loop_engine import __version__
+from reference_loop_engine import __version__, extras
 from reference_loop_engine.cycle import Options, run_cycle
 from reference_loop_engine.governor import govern
 
@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     daemon.set_defaults(allow=[])
     if __version__ != "0.1.0":  # the next version brings a flag, so that a deployer has to ask what its engine accepts
         daemon.add_argument("--allow", action="append", metavar="REPO=PATH_PREFIX")
+        extras.knowledge(daemon)
+        extras.limits(daemon)
         # ... and a second job, that an older engine cannot be asked for.
         governor = commands.add_parser("reliability-governor", help="say of each open issue what may be done about it")
         governor.add_argument("--once", action="store_true", required=True)
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         governor.add_argument("--registry", type=Path, required=True)
         governor.add_argument("--state-dir-path", type=Path, required=True)
         governor.add_argument("--limit", type=int, default=20)
+        extras.knowledge(governor)
     return top
 
 
@@ -56,6 +59,8 @@ def allowed_paths(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     asked = parser().parse_args(argv)
+    if __version__ != "0.1.0":
+        extras.note(asked)
     if asked.command == "reliability-governor":
         govern(asked.repo, asked.registry, asked.state_dir_path, asked.limit)
         return

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Authorities that the host trusts because the inventory names them, in Debian's own place for that.
+
+Each file of ours says so in its first line, which whoever reads certificates passes over. One without that is somebody
+else's: it is used where it holds the same, and never removed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+from ..base.errors import LoopError
+from ..base.files import read_bytes
+from .managed_files import Entry
+
+DIRECTORY = "/usr/local/share/ca-certificates"
+LINKS = "/etc/ssl/certs"
+MARK = b"# Installed by the role as215932.engineering_loop.engineering_loop, which removes it again.\n"
+LIMIT = 1 << 20
+
+
+def ours(directory: str = DIRECTORY) -> list[str]:
+    """The certificates that we have put there."""
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [path for name in names if name.endswith(".crt") and _has_mark(path := f"{directory}/{name}")]
+
+
+def entries(wanted: Mapping[str, str], directory: str = DIRECTORY) -> list[Entry]:
+    """What makes these certificates, path to content, the only ones of ours."""
+    found = []
+    for path, text in wanted.items():
+        content = text.strip().encode() + b"\n"
+        theirs = _content(path)
+        if theirs is None or theirs.strip() + b"\n" != content:
+            found.append(Entry(path, content=MARK + content))
+    return found + [Entry(path, "absent") for path in ours(directory) if path not in wanted]
+
+
+def stale(paths: Mapping[str, str], links: str = LINKS) -> bool:
+    """Whether certificates that stand there are not in force yet."""
+    names = [os.path.basename(path).removesuffix(".crt") for path in paths]
+    return any(not os.path.exists(f"{links}/{name}.pem") for name in names)
+
+
+def refresh() -> None:
+    """Bring into force what stands in the directory. LoopError where that fails."""
+    try:
+        done = subprocess.run(["update-ca-certificates"], capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoopError(f"the host's trust cannot be renewed (update-ca-certificates): {error}") from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"status {done.returncode}"]
+        raise LoopError(f"the host's trust cannot be renewed (update-ca-certificates): {said[-1]}")
+
+
+def remove(path: str) -> None:
+    """A certificate of ours, and what it brought into force."""
+    if os.path.lexists(path):
+        os.unlink(path)
+        refresh()
+
+
+def _has_mark(path: str) -> bool:
+    content = _content(path)
+    return content is not None and content.startswith(MARK)
+
+
+def _content(path: str) -> bytes | None:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return None
+    return read_bytes(path, LIMIT)

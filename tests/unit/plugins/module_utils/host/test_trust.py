@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Authorities that the host trusts: ours by their first line, all others left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import trust
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import converge
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def bring(top: Path, wanted: dict[str, str]) -> list[str]:
+    return [change.path for change in converge(trust.entries(wanted, str(top)))]
+
+
+def test_what_is_wanted_is_there_and_alone(tmp_path: Path) -> None:
+    one, other, theirs = (str(tmp_path / name) for name in ("one.crt", "other.crt", "theirs.crt"))
+    Path(theirs).write_text("theirs")
+    assert bring(tmp_path, {one: PEM}) == [one] and bring(tmp_path, {one: PEM}) == []
+    assert Path(one).read_bytes() == trust.MARK + PEM.encode()
+    assert bring(tmp_path, {one: f"{PEM}{PEM}"}) == [one]
+    assert sorted(bring(tmp_path, {other: PEM})) == [one, other]
+    assert trust.ours(str(tmp_path)) == [other]
+    assert bring(tmp_path, {}) == [other] and trust.ours(str(tmp_path)) == [] and Path(theirs).read_text() == "theirs"
+    assert trust.ours(str(tmp_path / "none")) == []
+
+
+def test_the_same_of_somebody_elses_stays_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "ca.crt"
+    path.write_text(PEM.strip())
+    assert bring(tmp_path, {str(path): PEM}) == [] and trust.ours(str(tmp_path)) == []
+    assert bring(tmp_path, {str(path): f"{PEM}{PEM}"}) == [str(path)]
+
+
+def test_what_is_not_in_force_yet(tmp_path: Path) -> None:
+    wanted = {"/usr/local/share/ca-certificates/a.crt": PEM}
+    assert trust.stale(wanted, str(tmp_path)) and not trust.stale({}, str(tmp_path))
+    (tmp_path / "a.pem").write_text(PEM)
+    assert not trust.stale(wanted, str(tmp_path))
