@@ -11,12 +11,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check, engine_run
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema
 from tools import build, survey
@@ -188,6 +189,35 @@ def test_ansible_builder_finds_what_the_artifact_needs_on_a_controller(tmp_path:
     assert [line.split()[0] for line in found["python"]] == ["requests>=2.31"]
     assert {line.split()[0] for line in found["system"]} == {"git", "openssh-client", "openssh-clients"}
     assert (tmp_path / "there/ansible_collections/as215932/engineering_loop/examples/one-host/inventory.yml").is_file()
+
+
+def test_the_engine_keeps_to_its_contract() -> None:
+    engine = EXAMPLES / "engine"
+    done = run(
+        sys.executable, "-B", "-c", "import small_engine; small_engine.main()", "daemon", "--help", cwd=engine / "src"
+    )
+    asked = engine_run.flags_in(done.stdout)
+    contract = (ROOT / "docs/engine-contract.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"(?s)```text\n(PROGRAM daemon .*?)```", contract)
+    assert done.returncode == 0 and engine_run.flags_in(command) - {"--allow"} <= asked, done.stdout
+    model_policy = engine / "configs/loop/model-policy.production.yml"
+    assert agent_check.commands(str(model_policy)) == [["pi", "--print", "{prompt}"]]
+    base = schema.load((engine / "engineering-loop-policy.yml").read_bytes(), "the example's")
+    assert compose.compose(base, {}, ["/var/lib/engineering-loop/runs"], [])
+    assert not re.search(r"hyrule-|loop:approved", (engine / "src/small_engine.py").read_text(encoding="utf-8"))
+    locked = tomllib.loads((engine / "uv.lock").read_text(encoding="utf-8"))
+    project = tomllib.loads((engine / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert [(one["name"], one["version"]) for one in locked["package"]] == [(project["name"], project["version"])]
+
+
+def test_the_contract_names_the_defaults() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/engineering_loop/defaults/main.yml").read_text(encoding="utf-8"))
+    rows = (ROOT / "docs/engine-contract.md").read_text(encoding="utf-8").splitlines()
+    for name in ("program", "label", "branch_prefixes", "checkout_names", "unit", "agent_programs"):
+        (row,) = [line for line in rows if line.startswith(f"| `engineering_loop_{name}` |")]
+        value = defaults[f"engineering_loop_{name}"]
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        assert [part for part in parts if f"`{part}`" not in row.rsplit("|", 2)[1]] == [], row
 
 
 @pytest.mark.parametrize("playbook", sorted(survey.ASKED))

@@ -15,7 +15,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import requests, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, NEEDS_ROOT
-from gated import APPROVED, OTHER, REPO, Cycle, Door, commit_files
+from gated import APPROVED, OTHER, REPO, Cycle, Door, Running, commit_files, door
 
 pytestmark = NEEDS_ROOT
 KEY = "-----BEGIN OPENSSH PRIVATE " + "KEY-----"
@@ -51,6 +51,18 @@ def test_what_is_approved_is_offered_and_nothing_else(gate: Door) -> None:
         assert [one["number"] for one in ours.entries("view")] == [mine]
         (told,) = ours.entries("list")[0]["offered"]
         assert (told["number"], told["title"], len(told["digest"])) == (mine, "A page is missing", 64)
+
+
+def test_the_label_that_approves_is_the_inventorys(forge: Running) -> None:
+    with door(forge, label="bug") as gate:
+        gate.issue()
+        mine = gate.issue(labels=["bug"])
+        with gate.cycle() as ours:
+            words = ["issue", "list", "--repo", REPO, "--json", "number", "--label"]
+            assert [one["number"] for one in json.loads(ours.gh(*words, "bug").stdout)] == [mine]
+            done = ours.gh(*words, APPROVED)
+            assert done.returncode == 1 and "lists open issues with the label bug and no others" in done.stderr
+        gate.close_all()
 
 
 def test_the_list_is_as_long_as_it_is_asked_to_be_and_only_that_is_offered(gate: Door) -> None:
