@@ -217,6 +217,7 @@ def what_goes_again() -> None:
     told_no_more = {**nothing, **off, "max_wall_clock_minutes_per_run": 0, "agent_environment": {}}
     pin(**{f"engineering_loop_{name}": value for name, value in told_no_more.items()})
     assert CA in apply("--check", "--diff") and must(f"ls {CA}") == CA
+    asked("POST", f"/repos/{REPO}/issues/235/labels", {"labels": ["loop:approved"]})
     apply("-e", "engineering_loop_canary_run=true")
     assert " changed=0 " in apply()
     must(f"test ! -e {CA} && test ! -e {ROTATION} && test -e {TRACE} && test -e {LEARNED}/candidate-0.json")

@@ -47,7 +47,10 @@ def give(config: Settings, cell: Cell) -> None:
         return
     place = learning_in(cell.part("state"))
     as_user(config.user, lambda: os.mkdir(place, 0o700))
-    memory.copy(config.user, config.learning_dir, place)
+    try:
+        memory.copy(config.user, config.learning_dir, place)
+    except LoopError as error:
+        say(f"the cycle has nothing of what was learned: {error}\n")
 
 
 def take_back(config: Settings, cell: Cell, redact: Redactor, *, ended: bool) -> Json:

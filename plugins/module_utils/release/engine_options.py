@@ -120,19 +120,27 @@ def look(config: Settings, *, ask: bool = True, keep: bool = True) -> Json:
     missing = [] if not ask else [one for one, options in wanted.items() if (options or one == engine)]
     missing = [one for one in missing if one not in of_release and os.path.isdir(release)]
     for command in missing:
-        said = engine_help.help_of(release, command.split(" "), config.user)
-        of_release[command] = None if said is None else sorted(engine_help.options_of(said))
+        if (said := _asked(release, command, config.user)) is not None:
+            of_release[command] = said
     if missing and keep:
         _keep(config, {**told, sha: of_release})
     for command, options in wanted.items():
-        known = of_release.get(command)
-        if known is not None:  # a job that it does not know is held, whatever its flags
-            without += fitting(options, known)[1]
+        if command in of_release:  # a job that it does not know is held, whatever its flags
+            without += fitting(options, of_release[command])[1]
     of_engine = of_release.get(engine)
     return {
         "without": list(dict.fromkeys(without)),
         "refused": [] if of_engine is None else [flag for flag in refused if flag not in of_engine],
     }
+
+
+def _asked(release: str, command: str, user: str) -> list[str] | None:
+    """What the release says to that command's help; None where it does not know it, or cannot be asked."""
+    try:
+        said = engine_help.help_of(release, command.split(" "), user)
+    except LoopError:
+        return None  # each cycle asks anew, and is refused where that fails
+    return None if said is None else sorted(engine_help.options_of(said))
 
 
 def path_of(install_dir: str) -> str:

@@ -190,6 +190,21 @@ def test_what_the_engine_is_told() -> None:
     assert "logrotate" in template("{{ engineering_loop__packages }}", **named)
 
 
+@pytest.mark.parametrize(
+    ("url", "ports", "found"),
+    [
+        ("http://127.0.0.1:8767/mcp", [], True), ("http://127.0.0.1:8767/mcp", ["8767"], False),
+        ("http://[::1]:8767/mcp", [80], True), ("http://localhost/mcp", [], True), ("http://localhost", [80], False),
+        ("http://[2001:db8::7]:8767/mcp", [], False), ("https://localhost.example/mcp", [], False),
+    ],
+)  # fmt: skip
+def test_what_is_on_the_host_itself_is_said(url: str, ports: list[Any], found: bool) -> None:
+    given = {"engineering_loop_knowledge_mcp_url": url, "engineering_loop_egress_local": ports}
+    assert template("{{ engineering_loop__unreached }}", **given) == []
+    seen = template("{{ engineering_loop__unreached }}", engineering_loop_knowledge_context_enabled=True, **given)
+    assert seen == [url] * found
+
+
 def test_each_option_is_one_of_a_variable() -> None:
     """What the core says of a flag names the variable that asks for it."""
     assert all(f"engineering_loop_{name}" in KNOWN for name in engine_options.VARIABLES.values())

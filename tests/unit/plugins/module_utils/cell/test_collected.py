@@ -153,6 +153,13 @@ def test_what_was_learned_goes_from_cell_to_cell(host_box: Box, cell: Cell) -> N
     assert shape(kept) == {"candidates/one.json": "{}"}
 
 
+def test_what_was_learned_cannot_be_read(host_box: Box, cell: Cell, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(host_box.config["learning_dir"]).chmod(0o700)
+    collected.give(host_box.config, cell)
+    assert shape(collected.learning_in(cell.part("state"))) == {}
+    assert "the cycle has nothing of what was learned" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("what", ["gone", "link", "state is a link"])
 def test_what_was_learned_is_no_directory_any_more(host_box: Box, cell: Cell, what: str) -> None:
     kept = Path(host_box.config["learning_dir"])

@@ -171,6 +171,22 @@ def test_secrets_that_are_as_they_should_be_say_nothing(host: Box) -> None:
 
 
 @NEEDS_ROOT
+def test_what_a_variable_says_goes_before_the_secrets_and_that_is_said(host: Box) -> None:
+    render(
+        host,
+        "GH_TOKEN=t\nOPENAI_API_KEY=k\nENGINEERING_LOOP_LHP_CALLBACK_ENABLED=0\nSSL_CERT_FILE=/etc/hosts\n",
+        mode=0o600,
+    )
+    told = {"ENGINEERING_LOOP_LHP_CALLBACK_ENABLED": "1", "SSL_CERT_FILE": "/x", "REQUESTS_CA_BUNDLE": "/x"}
+    host.config["engine_environment"] = told
+    (note,) = handover.look(host.config)["notes"]
+    assert note.endswith("since the loop sets them itself: ENGINEERING_LOOP_LHP_CALLBACK_ENABLED")
+    seen = handover.for_cycle(host.config, handover.secrets(host.config)).environment
+    assert (seen["ENGINEERING_LOOP_LHP_CALLBACK_ENABLED"], seen["SSL_CERT_FILE"]) == ("1", "/etc/hosts")
+    assert seen["REQUESTS_CA_BUNDLE"] == "/x"
+
+
+@NEEDS_ROOT
 def test_those_that_the_role_will_write_are_looked_at_without_a_file(host: Box) -> None:
     os.unlink(host.config["env_file"])
     assert handover.look(host.config, {"GH_TOKEN": "x", "OPENAI_API_KEY": "x"}) == {

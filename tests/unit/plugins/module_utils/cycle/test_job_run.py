@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import records
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import job_run
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, job_run
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import jobs
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
@@ -92,6 +92,20 @@ def test_a_run(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         assert "does not know --new, so job look is run without it" in capfd.readouterr().out
         assert ended(host, monkeypatch, 0)["outcome"] == "done"
         assert "loop-job-look" not in sessions.listing(host.config)
+
+
+def test_its_trace_is_collected(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, kept = host.release / ".venv/bin/engine", Path(f"{host.top}/var/trace.jsonl")
+    place = "$HYRULE_ENGINEERING_AGENT_CORE_TRACE_PATH"
+    program.write_text(program.read_text().replace("exit 0\n", f"echo '{{\"n\": 1}}' >> {place}\nexit 0\n"))
+    host.config["engine_environment"] = {handover.TRACE: str(kept)}
+    host.config["trace_file"] = str(kept)
+    with gateway_of(host):
+        prepared(host)
+        state = Path(host.config["jobs"][0]["state"])
+        assert run(host) == 0 and (state / "agent-core-trace.jsonl").exists()
+        assert ended(host, monkeypatch, 0)["collected"]["lines"] == 1
+    assert kept.read_text() == '{"n": 1}\n' and not (state / "agent-core-trace.jsonl").exists()
 
 
 def test_one_that_fails(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,16 @@ def check_disk(layout: Layout, name: str) -> None:
     assert plan(layout) == []
 
 
+def test_what_is_used_as_it_is_stays(layout: Layout) -> None:
+    for name in ("trace.jsonl", "learning/a"):
+        put(Path(layout.state_dir) / name, "x")
+        subprocess.run(["chown", "-R", LOOP.pw_name, f"{layout.state_dir}/{name.split('/')[0]}"], check=True)
+    stays = [f"{layout.state_dir}/trace.jsonl", f"{layout.state_dir}/learning"]
+    layout = replace(layout, stays=stays)
+    done(layout)
+    assert all(os.path.lexists(path) for path in stays) and plan(layout) == []
+
+
 def test_lessons_beyond_all_bounds_are_told_and_stay(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "MAX_FILES", 1)
     assert "everything after 1 files" in done(layout)[0]

@@ -121,6 +121,16 @@ def test_no_engine_and_a_file_that_says_nothing(open_path: Path) -> None:
         assert engine_options.look(config(open_path), ask=False) == nothing, text
 
 
+@NEEDS_ROOT
+def test_an_engine_that_does_not_answer_is_asked_again(open_path: Path) -> None:
+    program = release(open_path, OLD)
+    switch(open_path, OLD)
+    nothing = {"without": [], "refused": []}
+    assert engine_options.look(config(open_path, daemon_args=["--odd"])) == nothing
+    program.write_text(f"#!/bin/sh\nprintf %s {shlex.quote(HELP)}\n")
+    assert engine_options.look(config(open_path, daemon_args=["--odd"]))["refused"] == ["--odd"]
+
+
 def test_what_is_told() -> None:
     without, refused = engine_options.sentences({"without": ["--knowledge-mcp-url", "--deep"], "refused": ["--odd"]})
     assert without == (
