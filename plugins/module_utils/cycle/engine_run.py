@@ -35,6 +35,7 @@ from ..git.command import safe_environment
 from ..host import bubblewrap, secrets_file, settings
 from ..host.settings import Settings
 from ..policy import paths as gate_paths
+from ..release.engine_help import options_of
 from . import agent_check, handover
 from .handover import Handover
 
@@ -69,13 +70,14 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
         command += ["--repo", repo]
     command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
     command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
-    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - flags_in(help_text))
+    known = options_of(help_text)
+    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - known)
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
         )
     command += config.daemon_args
-    if config.allowed_paths and "--allow" in flags_in(help_text):
+    if config.allowed_paths and "--allow" in known:
         for checkout, prefixes in sorted(config.allowed_paths.items()):
             for prefix in prefixes:
                 command += ["--allow", f"{checkout}={gate_paths.normal_prefix(prefix)}"]
@@ -84,11 +86,6 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
             "engineering_loop_allowed_paths asks for more than docs, but the installed engine has no --allow"
         )
     return command
-
-
-def flags_in(help_text: str) -> set[str]:
-    """The flags that a program's help names."""
-    return {word.strip("[],|").split("=")[0] for word in help_text.split() if word.strip("[],|").startswith("--")}
 
 
 def engine_environment(config: Settings, handed: Handover) -> dict[str, str]:

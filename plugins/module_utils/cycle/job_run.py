@@ -28,8 +28,9 @@ from ..host.managed_files import Entry
 from ..host.settings import Settings
 from ..proof import pause
 from ..proof.pause import Paused
+from ..release.engine_help import options_of
 from . import handover, prepare
-from .engine_run import Stopped, engine_environment, flags_in, help_of, process_group, spoken, stop
+from .engine_run import Stopped, engine_environment, help_of, process_group, spoken, stop
 from .handover import Handover
 
 Record: TypeAlias = dict[str, Any]
@@ -142,7 +143,7 @@ def _run(config: Settings, job: Job, handed: Handover) -> int:
 
 def _words(job: Job, release: str, help_text: str) -> list[str]:
     """The arguments, and of the options those that this engine knows. What it does not know is said."""
-    words, known = [job.filled(word, release) for word in job.args], flags_in(help_text)
+    words, known = [job.filled(word, release) for word in job.args], options_of(help_text)
     for flag, value in job.options:
         if flag in known:
             words += [flag, *([job.filled(value, release)] if value else [])]

@@ -22,8 +22,7 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, sha256, write_atomic
 from ..host import programs
-from ..host.bubblewrap import BWRAP
-from . import frozen, source
+from . import frozen, shut_in, source
 from .wanted_version import Wanted
 
 Json = dict[str, Any]
@@ -68,7 +67,7 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
         "lock_digest": digest,
         "files_digest": sha256(listing),
         "python": _first_line([os.path.join(path, ".venv/bin/python"), "--version"]).removeprefix("Python "),
-        "interpreter": interpreter(path),
+        "interpreter": shut_in.interpreter(path),
         "uv": _first_line([wanted.uv, "--version"]),
         "smoke": smoke,
         "built_at": utc_now(),
@@ -90,12 +89,6 @@ def write_record(path: str, known: Json) -> None:
 def manifest(path: str) -> bytes:
     """The list of the release's files, but for what we write beside them."""
     return frozen.manifest(path, (RECORD, MANIFEST))
-
-
-def interpreter(path: str) -> str:
-    """The program of the host that a release's Python leads to; empty where there is none."""
-    program = os.path.realpath(os.path.join(path, ".venv/bin/python"))
-    return program if os.path.exists(program) else ""
 
 
 def _first_line(command: Sequence[str]) -> str:
@@ -189,20 +182,5 @@ def _smoke(wanted: Wanted, path: str) -> Json:
     the host's other files, and nothing that it leaves stays.
     """
     begun = time.monotonic()
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    _run(wanted, wanted.smoke, path, environment, wanted.user, _shut_in(path))
+    _run(wanted, wanted.smoke, path, shut_in.ENVIRONMENT, wanted.user, shut_in.words(path))
     return {"command": list(wanted.smoke), "user": wanted.user, "seconds": round(time.monotonic() - begun, 2)}
-
-
-def _shut_in(path: str) -> list[str]:
-    words = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
-    words += ["--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108 - the sandbox's own
-    home = re.search(r"(?m)^home = (.+)$", (read_bytes(f"{path}/.venv/pyvenv.cfg") or b"").decode())
-    pythons = [home[1] if home else "", os.path.dirname(interpreter(path))]
-    for prefix in dict.fromkeys(["", *(os.path.dirname(place) for place in pythons)]):
-        for name in ("bin", "lib", "lib64") if not f"{prefix}/".startswith("/usr/") else ():
-            words += ["--ro-bind-try", f"{prefix.rstrip('/')}/{name}", f"{prefix.rstrip('/')}/{name}"]
-    for name in ("alternatives", "group", "ld.so.cache", "localtime", "passwd", "ssl/certs"):
-        words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    return [*words, "--ro-bind", path, path, "--remount-ro", "/", "--chdir", path, "--"]

@@ -20,7 +20,8 @@ from ..base.errors import LoopError
 from ..base.files import discard, flocked, read_bytes, sha256, sync_directory, write_atomic
 from ..host.processes import cycle_in_progress
 from . import frozen
-from .build import MANIFEST, RECORD, interpreter, manifest
+from .build import MANIFEST, RECORD, manifest
+from .shut_in import interpreter
 from .wanted_version import Wanted, check_version
 
 Json = dict[str, Any]

@@ -24,7 +24,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
     rollout,
     timer_hold,
 )
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, store
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import build, shut_in, store
 from deployed import SHA, Host
 
 BAD = "b" * 40
@@ -77,7 +77,7 @@ def release(host: Host, sha: str) -> None:
     manifest = build.manifest(str(path))
     (path / build.MANIFEST).write_bytes(manifest)
     known = {"sha": sha, "lock_digest": "1" * 64, "files_digest": files.sha256(manifest)}
-    known["interpreter"] = build.interpreter(str(path))
+    known["interpreter"] = shut_in.interpreter(str(path))
     (path / build.RECORD).write_text(json.dumps(known))
 
 
