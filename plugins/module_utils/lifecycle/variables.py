@@ -20,7 +20,7 @@ from ..base.files import inside
 from ..git.remotes import check_engine, remote_of
 from ..host import jobs, secrets_file, targets
 from ..policy import compose, paths
-from ..release import agents
+from ..release import agents, build_tools, git_sources
 
 PREFIX = "engineering_loop_"
 SECRETS = f"{PREFIX}environment"
@@ -374,9 +374,11 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 # Each is looked at where all the variables that it is about are right by themselves.
-TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
+TOGETHER: list[tuple[tuple[str, ...], Callable[..., object]]] = [
     (("user", "gate_user"), _users),
     (("repo",), check_engine),
+    (("git_sources",), git_sources.check),
+    (("build_tools",), build_tools.pinned),
     (("repos",), _repos),
     (("repos", "workspace_repositories", "git_url"), _checkouts),
     (("allowed_paths",), _allowed_paths),
