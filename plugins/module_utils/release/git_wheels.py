@@ -97,7 +97,10 @@ def _install_tools(
     if lines:
         _write(files["tools"], lines)
         install = [wanted.uv, "pip", "install", "--quiet", "--python", "venv/bin/python", "--no-deps"]
-        steps.run(wanted, [*install, *wheels_only, "--require-hashes", "-r", files["tools"]], work)
+        try:
+            steps.run(wanted, [*install, *wheels_only, "--require-hashes", "-r", files["tools"]], work)
+        except LoopError as error:
+            raise LoopError(f"{dependency.sentence}: what it is built with cannot be installed: {error}") from error
     return sorted(line.partition(" ")[0] for line in lines)
 
 
@@ -117,7 +120,7 @@ def _shut_in_build(wanted: Wanted, path: str, work: str, dependency: GitDependen
         **({"SETUPTOOLS_SCM_PRETEND_VERSION": dependency.version} if dependency.version else {}),
     }  # fmt: skip
     source = os.path.join("/build/source", dependency.subdirectory)
-    command = ["/uv", "build", "--quiet", "--wheel", "--no-build-isolation", "--python", f"{work}/venv/bin/python"]
+    command = ["/uv", "build", "--wheel", "--no-build-isolation", "--python", f"{work}/venv/bin/python"]
     try:
         steps.run(wanted, [*command, "--out-dir", "/build/out", source], path, environment, wanted.user, within)
     except LoopError as error:

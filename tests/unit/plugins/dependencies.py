@@ -35,7 +35,8 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(os.path.join(wheel_directory, file), "w") as wheel:
         for path, text in files.items():
             wheel.writestr(zipfile.ZipInfo(path), text)
-        wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "".join(f"{path},,\\n" for path in [*files, f"{info}/RECORD"]))
+        listed = [*files, f"{info}/RECORD"]
+        wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "".join(f"{path},,\\n" for path in listed))
     return file
 """
 
