@@ -75,8 +75,27 @@ options:
     elements: str
     default: []
   wheels:
-    description: A directory of wheels on the host to install from, for hosts that reach no package index.
+    description:
+      - A directory of wheels on the host to install from, for hosts that reach no package index.
+      - A git dependency of the engine is then taken from C(NAME.bundle) in it, a git bundle.
     type: path
+  git_sources:
+    description:
+      - What the addresses of the engine's git dependencies may begin with, by whole names, as
+        V(https://github.com/AS215932). They are built from the commits that C(uv.lock) pins.
+      - By default those of the owner of O(repo), where that is on the web.
+    type: list
+    elements: str
+    default: []
+  build_tools:
+    description:
+      - What the engine's git dependencies are built with, as lines of a file of requirements, each with one version and
+        its hashes. Anything else is refused.
+      - By default hatchling, hatch-vcs, setuptools, setuptools-scm, wheel, flit-core and poetry-core, in versions that
+        this collection pins.
+    type: list
+    elements: str
+    default: []
   smoke:
     description:
       - The command that must succeed in the finished release before it is activated.
@@ -193,6 +212,10 @@ release:
     files_digest: {description: The SHA-256 of the list of its files and their digests., type: str}
     python: {description: The version of its Python., type: str}
     uv: {description: The version of uv that built it., type: str}
+    git_dependencies:
+      description: What was built from commits of repositories, each with its commit and the digest of its wheel.
+      type: list
+      elements: dict
     smoke: {description: The command that proved it and how long it took., type: dict}
     built_at: {description: When it was built (UTC)., type: str}
     built_by: {description: Who built it., type: str}
@@ -243,6 +266,8 @@ OPTIONS = {
     "uv": {"type": "str", "default": "uv"},
     "sync": {"type": "list", "elements": "str", "default": []},
     "wheels": {"type": "path"},
+    "git_sources": {"type": "list", "elements": "str", "default": []},
+    "build_tools": {"type": "list", "elements": "str", "default": []},
     "smoke": {"type": "list", "elements": "str", "default": list(SMOKE)},
     "user": {"type": "str"},
     "policy": {

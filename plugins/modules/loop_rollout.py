@@ -66,6 +66,20 @@ options:
     description: The program uv, for the same.
     type: str
     default: uv
+  wheels:
+    description: As of M(as215932.engineering_loop.engine_release), for the same.
+    type: path
+    default: ""
+  git_sources:
+    description: As of M(as215932.engineering_loop.engine_release), for the same.
+    type: list
+    elements: str
+    default: []
+  build_tools:
+    description: As of M(as215932.engineering_loop.engine_release), for the same.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: as215932.engineering_loop.engine_release
   - module: as215932.engineering_loop.loop_canary
@@ -136,6 +150,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
+PASSED = ("reason", "keep", "python", "uv", "wait", "wheels", "git_sources", "build_tools")
+
 
 def go_back(module: AnsibleModule) -> dict[str, Any]:
     """Do as told; what came of it."""
@@ -143,7 +159,7 @@ def go_back(module: AnsibleModule) -> dict[str, Any]:
     order = rollout.Order(
         timer=wanted["timer_enabled"],
         check=module.check_mode,
-        **{key: wanted[key] for key in ("reason", "keep", "python", "uv", "wait")},
+        **{key: wanted[key] for key in PASSED},
     )
     if wanted["state"] == "previous":
         return rollout.previous(wanted["config"], order, to=wanted["to"])
@@ -168,6 +184,9 @@ def main() -> None:
             "keep": {"type": "int", "default": 3},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "uv": {"type": "str", "default": "uv"},
+            "wheels": {"type": "path", "default": ""},
+            "git_sources": {"type": "list", "elements": "str", "default": []},
+            "build_tools": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

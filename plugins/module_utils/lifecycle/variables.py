@@ -20,7 +20,7 @@ from ..base.files import inside
 from ..git.remotes import check_engine, remote_of
 from ..host import jobs, secrets_file, targets
 from ..policy import compose, paths
-from ..release import agents
+from ..release import agents, build_tools, git_sources
 from . import engine_names, engine_variables
 
 PREFIX = "engineering_loop_"
@@ -394,11 +394,13 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 
 # Each is looked at where all the variables that it is about are right by themselves.
-TOGETHER: list[tuple[tuple[str, ...], Callable[..., None]]] = [
+TOGETHER: list[tuple[tuple[str, ...], Callable[..., object]]] = [
     (("user", "gate_user"), _users),
     (("repo",), check_engine),
     (("branch_prefixes", "policy_overlay", "workspace_repositories"), engine_names.check_prefixes),
     (("checkout_names",), engine_names.check_checkouts),
+    (("git_sources",), git_sources.check),
+    (("build_tools",), build_tools.pinned),
     (("repos",), _repos),
     (("repos", "workspace_repositories", "git_url"), _checkouts),
     (("allowed_paths",), _allowed_paths),

@@ -47,6 +47,9 @@ class Order:
     keep: int = 3
     python: str = "/usr/bin/python3"
     uv: str = "uv"
+    wheels: str = ""
+    git_sources: Sequence[str] = ()
+    build_tools: Sequence[str] = ()
     wait: float = 0.0  # seconds that a cycle in progress is waited for
 
 
@@ -309,6 +312,9 @@ def _build_settings(config: Settings, order: Order, program: object) -> Wanted:
         python=order.python,
         uv=order.uv,
         smoke=smoke_of(str(program)),
+        wheels=order.wheels,
+        git_sources=order.git_sources,
+        build_tools=order.build_tools,
         wait=order.wait,
     )
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..base import progress
@@ -22,7 +21,8 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, sha256, write_atomic
 from ..host import programs
-from . import frozen, shut_in, source
+from . import frozen, git_dependencies, git_sources, git_wheels, shut_in, source, steps
+from .git_dependencies import GitDependency
 from .wanted_version import Wanted
 
 Json = dict[str, Any]
@@ -30,14 +30,7 @@ Json = dict[str, Any]
 RECORD = ".release.json"
 BIN = ".venv/bin"
 MANIFEST = ".release.files"
-# What a build may see of the caller's environment: indexes, certificates and proxies, no secrets of the loop, and
-# nothing that leads an installation elsewhere.
-PASSED_ON = re.compile(
-    r"(UV|PIP)_(\w*INDEX\w*|FIND_LINKS|\w+_HOST|\w*CERTS?|NATIVE_TLS|KEYRING_PROVIDER|PROXY|CONFIG_FILE|OFFLINE"
-    r"|\w*TIMEOUT|\w*RETRIES|CONCURRENT_\w+)"
-    r"|SSL_CERT_\w+|(http|https|no|all)_proxy|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|HOME|TMPDIR",
-    re.IGNORECASE,
-)
+REQUIREMENTS = ".venv/requirements.txt"
 
 
 def build(wanted: Wanted, sha: str, path: str) -> None:
@@ -49,9 +42,11 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
     digest = sha256(lock) if lock is not None else ""
     if wanted.lock_sha256 and digest != wanted.lock_sha256:
         raise LoopError(f"its uv.lock has the SHA-256 {digest or '(there is none)'}, not {wanted.lock_sha256}")
-    for command in _sync_commands(wanted, lock is not None):
-        progress.step(f"building the engine: {' '.join([os.path.basename(command[0]), *command[1:]])}")
-        _run(wanted, command, path)
+    needed = [] if wanted.sync else git_dependencies.in_lock(lock or b"")
+    git_sources.judge(wanted, needed)
+    built = _install_with_git(wanted, path, needed) if needed else []
+    for command in [] if needed else _sync_commands(wanted, lock is not None):
+        _step(wanted, command, path)
     fetched = time.monotonic()
     progress.step("building the engine: compiling it")
     _compile(wanted, path)
@@ -72,6 +67,7 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
         "interpreter": shut_in.interpreter(path),
         "uv": _first_line([wanted.uv, "--version"]),
         "smoke": smoke,
+        "git_dependencies": [one.record() for one in built],
         "built_at": utc_now(),
         "built_by": os.environ.get("SUDO_USER") or getpass.getuser(),
         "seconds": {"install": round(fetched - begun, 2), "total": round(time.monotonic() - begun, 2)},
@@ -114,58 +110,49 @@ def _sync_commands(wanted: Wanted, locked: bool) -> list[list[str]]:
         # --frozen alone would install an old lock under a new pyproject.toml without a word.
         return [[wanted.uv, "lock", "--check"], [wanted.uv, "sync", "--frozen", "--no-dev"]]
     local = ["--no-index", "--find-links", wanted.wheels]
-    requirements = ".venv/requirements.txt"
     return [
-        [wanted.uv, "venv", "--python", wanted.python, ".venv"],
-        [wanted.uv, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "-o", requirements],
-        [wanted.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--require-hashes", "-r", requirements],
-        [wanted.uv, "pip", "install", "--python", ".venv/bin/python", *local, "--no-deps", "--editable", "."],
+        *_export_commands(wanted),
+        [*_install(wanted), *local, "--require-hashes", "-r", REQUIREMENTS],
+        [*_install(wanted), *local, "--no-deps", "--editable", "."],
         # Without an index `uv lock --check` cannot compare the lock with pyproject.toml; what came of it, this does.
         [wanted.uv, "pip", "check", "--python", ".venv/bin/python"],
     ]
 
 
-def _environment(wanted: Wanted) -> dict[str, str]:
-    """For the build: what the host says about indexes and certificates, no more; nothing downloads a Python."""
-    passed = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
-    cache = os.path.join(wanted.install_dir, "cache")
-    return {
-        "UV_SYSTEM_CERTS": "1",
-        "LANG": "C.UTF-8",
-        **passed,
-        "PATH": os.pathsep.join(filter(None, [os.path.dirname(wanted.uv), os.environ.get("PATH", os.defpath)])),
-        "UV_PYTHON": wanted.python,
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_PROJECT_ENVIRONMENT": ".venv",
-        "UV_NO_PROGRESS": "1",
-        "UV_CACHE_DIR": os.path.join(cache, "uv"),
-        "PIP_CACHE_DIR": os.path.join(cache, "pip"),
-        # A hard link into the cache would make the cache read-only, and a change by hand poison it.
-        "UV_LINK_MODE": "copy",
-    }
+def _export_commands(wanted: Wanted) -> list[list[str]]:
+    """A virtual environment, and in it the list of what the lock has for it."""
+    return [
+        [wanted.uv, "venv", "--python", wanted.python, ".venv"],
+        [wanted.uv, "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "-o", REQUIREMENTS],
+    ]
 
 
-def _run(
-    wanted: Wanted,
-    command: Sequence[str],
-    path: str,
-    environment: Mapping[str, str] | None = None,
-    user: str = "",
-    within: Sequence[str] = (),
-) -> None:
-    """Run one step of a build in ``path``, ``within`` a sandbox. LoopError with the last words of what failed."""
-    program = os.path.join(path, command[0]) if command[0].startswith(".") else command[0]
-    whole = [*within, program, *command[1:]]
-    try:
-        environment = environment or _environment(wanted)
-        done = programs.run(whole, wanted.timeout, cwd=path, environment=environment, user=user)
-    except OSError as error:
-        raise LoopError(f"{[*within, *command][0]} cannot be started: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
-        raise LoopError(f"`{' '.join(command)}` took longer than {wanted.timeout:g} s") from None
-    if done.returncode:
-        words = programs.last_words(done.stdout + done.stderr)
-        raise LoopError(f"`{' '.join(command)}` ended with {done.returncode}: {words}")
+def _install(wanted: Wanted) -> list[str]:
+    return [wanted.uv, "pip", "install", "--python", ".venv/bin/python"]
+
+
+def _install_with_git(wanted: Wanted, path: str, needed: Sequence[GitDependency]) -> list[git_wheels.Built]:
+    """As from a directory of wheels, with a wheel of each git dependency, which is built first."""
+    git_sources.require_bundles(wanted, needed)
+    local = ["--no-index", "--find-links", wanted.wheels] if wanted.wheels else []
+    for command in [*([] if local else [[wanted.uv, "lock", "--check"]]), *_export_commands(wanted)]:
+        _step(wanted, command, path, GIT_ALLOW_PROTOCOL="none")  # uv has rules of its own for what it fetches
+    built = git_wheels.build(wanted, path, needed)
+    listed = os.path.join(path, REQUIREMENTS)
+    write_atomic(listed, git_wheels.in_their_places((read_bytes(listed) or b"").decode(), built).encode())
+    for command in (
+        # The lock has all of it. What a wheel says of its own dependencies would lead to their repositories.
+        [*_install(wanted), *local, "--no-deps", "--require-hashes", "-r", REQUIREMENTS],
+        [*_install(wanted), *local, "--no-deps", "--editable", "."],
+        [wanted.uv, "pip", "check", "--python", ".venv/bin/python"],
+    ):
+        _step(wanted, command, path, GIT_ALLOW_PROTOCOL="none")
+    return built
+
+
+def _step(wanted: Wanted, command: Sequence[str], path: str, **more: str) -> None:
+    progress.step(f"building the engine: {' '.join([os.path.basename(command[0]), *command[1:]])}")
+    steps.run(wanted, command, path, {**steps.environment_of(wanted), **more})
 
 
 def _compile(wanted: Wanted, path: str) -> None:
@@ -174,7 +161,7 @@ def _compile(wanted: Wanted, path: str) -> None:
     python = os.path.join(path, ".venv/bin/python")
     if not os.path.exists(python):
         raise LoopError("the sync command made no .venv in the release; the engine is run from there")
-    _run(wanted, [python, "-I", "-S", "-c", script, "."], path)  # nothing of the release's own is run by that
+    steps.run(wanted, [python, "-I", "-S", "-c", script, "."], path)  # nothing of the release's own is run by that
 
 
 def require_program(path: str, name: str) -> None:
@@ -197,5 +184,5 @@ def _smoke(wanted: Wanted, path: str) -> Json:
     the host's other files, and nothing that it leaves stays.
     """
     begun = time.monotonic()
-    _run(wanted, wanted.smoke, path, shut_in.ENVIRONMENT, wanted.user, shut_in.words(path))
+    steps.run(wanted, wanted.smoke, path, shut_in.ENVIRONMENT, wanted.user, shut_in.words(path))
     return {"command": list(wanted.smoke), "user": wanted.user, "seconds": round(time.monotonic() - begun, 2)}

@@ -19,7 +19,7 @@ from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import discard, flocked, read_bytes
 from ..host.processes import wait_until_idle
-from . import source, store
+from . import git_sources, source, store
 from .build import build, require_program, write_record
 from .wanted_version import Wanted, check_version
 
@@ -88,6 +88,8 @@ class _Found:
 def _look(wanted: Wanted, sha: str, by: str) -> _Found:
     known = store.record(wanted.install_dir, sha)
     damaged = store.damage(wanted.install_dir, sha) if known else []
+    if by == "version":
+        git_sources.foresee(wanted, sha, None if damaged else known)
     judged = known and not damaged and by == "version"  # who goes back asks no repository
     unverified = bool(judged) and source.provenance(wanted) != (known or {}).get("provenance")
     return _Found(sha, store.active(wanted.install_dir), known, damaged, unverified)

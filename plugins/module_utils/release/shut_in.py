@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from ..base.files import read_bytes
 from ..host.bubblewrap import BWRAP
@@ -23,8 +24,11 @@ def interpreter(path: str) -> str:
     return program if os.path.exists(program) else ""
 
 
-def words(path: str) -> list[str]:
-    """What starts a command in the release at ``path``, shut in: no network, and nothing that it writes stays."""
+def words(path: str, more: Sequence[str] = ()) -> list[str]:
+    """What starts a command in the release at ``path``, shut in: no network, and nothing that it writes stays.
+
+    ``more`` are options of bubblewrap for what else it sees.
+    """
     begin = [BWRAP, "--unshare-all", "--die-with-parent", "--new-session", "--proc", "/proc", "--dev", "/dev"]
     begin += ["--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108 - the sandbox's own
     home = re.search(r"(?m)^home = (.+)$", (read_bytes(f"{path}/.venv/pyvenv.cfg") or b"").decode())
@@ -34,4 +38,4 @@ def words(path: str) -> list[str]:
             begin += ["--ro-bind-try", f"{prefix.rstrip('/')}/{name}", f"{prefix.rstrip('/')}/{name}"]
     for name in ("alternatives", "group", "ld.so.cache", "localtime", "passwd", "ssl/certs"):
         begin += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    return [*begin, "--ro-bind", path, path, "--remount-ro", "/", "--chdir", path, "--"]
+    return [*begin, "--ro-bind", path, path, *more, "--remount-ro", "/", "--chdir", path, "--"]

@@ -17,6 +17,7 @@ from ..host import programs
 from .wanted_version import Wanted
 
 NETWORK_SECONDS = 600.0
+MAX_FILE = 64 * 1024 * 1024
 
 
 def provenance(wanted: Wanted) -> dict[str, Any]:
@@ -76,6 +77,15 @@ def check_out(wanted: Wanted, sha: str, path: str) -> str:
     discard(mirror)
     discard(path)
     return _export(wanted, sha, path)
+
+
+def file_in_mirror(wanted: Wanted, sha: str, name: str) -> bytes:
+    """A file as a commit has it that was fetched already; nothing where it was not, or has no such file."""
+    mirror = _mirror(wanted)
+    if not os.path.isdir(mirror):
+        return b""
+    status, text, _said = git(mirror, ["cat-file", "blob", f"{sha}:{name}"], ok=ANY, most=MAX_FILE)
+    return text.encode("utf-8", "surrogateescape") if status == 0 else b""
 
 
 def _export(wanted: Wanted, sha: str, path: str) -> str:

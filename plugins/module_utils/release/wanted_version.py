@@ -35,6 +35,8 @@ class Wanted:
     uv: str = "uv"
     sync: Sequence[str] = ()
     wheels: str = ""
+    git_sources: Sequence[str] = ()  # what addresses of git dependencies begin with; none: the owner of ``repo``
+    build_tools: Sequence[str] = ()  # lines of requirements, with hashes; none: our own
     smoke: Sequence[str] = SMOKE
     user: str = ""  # whom the smoke command runs as; empty: whoever runs this
     policy: Mapping[str, Any] | None = None  # what gate_policy is asked for once the release is active
