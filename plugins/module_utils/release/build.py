@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Sequence
