@@ -111,10 +111,11 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
         return {"problem": str(error), "notes": [], "loose": []}
     ours = sorted(set(environment) - set(secrets_file.without_ours(environment)))
     ours += [MODEL_POLICY] * _of_a_release(config, environment.get(MODEL_POLICY, "")) + [TRACE] * (TRACE in environment)
-    ours += sorted({*by_variables(config, environment)} & {*environment} - {*ours})
+    where = path if given is None else "engineering_loop_environment"
+    if said_twice := sorted({*by_variables(config, environment)} & {*environment} - {*ours}):
+        notes.append(f"variables of the role go before these of {where}: {', '.join(said_twice)}")
     if ours:
         names = ", ".join(sorted(ours))
-        where = path if given is None else "engineering_loop_environment"
         notes.append(f"of {where} these have no effect, since the loop sets them itself: {names}")
     return {"problem": "", "notes": notes, "loose": loose}
 

@@ -180,7 +180,8 @@ def test_what_a_variable_says_goes_before_the_secrets_and_that_is_said(host: Box
     told = {"ENGINEERING_LOOP_LHP_CALLBACK_ENABLED": "1", "SSL_CERT_FILE": "/x", "REQUESTS_CA_BUNDLE": "/x"}
     host.config["engine_environment"] = told
     (note,) = handover.look(host.config)["notes"]
-    assert note.endswith("since the loop sets them itself: ENGINEERING_LOOP_LHP_CALLBACK_ENABLED")
+    env = host.config["env_file"]
+    assert note == f"variables of the role go before these of {env}: ENGINEERING_LOOP_LHP_CALLBACK_ENABLED"
     seen = handover.for_cycle(host.config, handover.secrets(host.config)).environment
     assert (seen["ENGINEERING_LOOP_LHP_CALLBACK_ENABLED"], seen["SSL_CERT_FILE"]) == ("1", "/etc/hosts")
     assert seen["REQUESTS_CA_BUNDLE"] == "/x"

@@ -74,6 +74,7 @@ def places() -> list[tuple[str, str, Any]]:
 FREE = {
     "git_user_name", "git_user_email", "timer_on_calendar", "memory_max", "cpu_quota", "on_failure", "hosts", "serial",
     "pin_file", "bump_checks", "agent.lockfile", "fleet_first", "jobs.on_calendar", "governor_timer_calendar",
+    "icinga_ca_src",
 }  # fmt: skip
 IN_HOME = {"home_files.dest", "caches.dest"}
 BORNE = {
@@ -83,14 +84,15 @@ BORNE = {
     "empty": {
         "allowed_signers", "keyring", "lock_sha256", "wheels", "github_app_id", "github_app_installation_id",
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
+        "agent_core_trace_collector_url", "knowledge_learning_dir", "noc_lhp_base_url",
         "canary_max_age", "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
     } | FREE
     - {"git_user_name", "git_user_email", "timer_on_calendar", "jobs.on_calendar", "governor_timer_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
     "foreign": FREE | IN_HOME | {"repo", "allowed_branches[]", "workspace_repositories.version"},
     "template": FREE | IN_HOME | {"repo"},
-    "option": FREE | IN_HOME,
-    "negative": FREE | IN_HOME,
+    "option": FREE | IN_HOME | {"daemon_args[]"},  # it is the engine's
+    "negative": FREE | IN_HOME | {"daemon_args[]"},
     "huge": {"serial", "bump_checks", "memory_max", "github_app_id", "fleet_first"},
 }  # fmt: skip
 

@@ -149,9 +149,10 @@ def test_an_engine_that_is_tried_sees_and_reaches_nothing_of_the_host(
         sha = source.commit("prying")
         source.write("src/engine/__init__.py", ENGINE)
         # Whose Python it is, an unprivileged user must be able to start.
+        python = anywhere.python if not user else "/usr/bin/python3"
         smoke = [".venv/bin/engine", "--fail"] if not user else ["/usr/bin/python3", "-c", f"{text}main()", "--fail"]
         with pytest.raises(LoopError, match=rf"uid {os.getuid() if not user else 65534} found \[\]"):
-            releases.present(dataclasses.replace(anywhere, user=user, smoke=smoke), sha)
+            releases.present(dataclasses.replace(anywhere, user=user, python=python, smoke=smoke), sha)
         forge.settimeout(0)
         with pytest.raises(BlockingIOError):
             forge.accept()

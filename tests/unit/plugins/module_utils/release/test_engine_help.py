@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_help, releases
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import Wanted
-from engines import ENGINE, PYTHON, Source
+from engines import ENGINE, PYTHON, Source, memory
 
 ARGPARSE = """\
 usage: engine daemon [-h] [--once] [--repo REPO] --workspace-root WORKSPACE_ROOT [--knowledge-context | --no-knowledge-context]
@@ -83,13 +83,14 @@ def test_what_argparse_makes_of_any_width(monkeypatch: pytest.MonkeyPatch) -> No
         assert engine_help.options_of(parser.format_help()) == {"--help", *names}
 
 
-def test_it_is_asked_as_the_one_who_will_run_it(tmp_path: Path) -> None:
-    release = tmp_path / "release"
-    (release / ".venv/bin").mkdir(parents=True)
-    (release / ".venv/bin/engine").write_text('#!/bin/sh\necho "  --uid-$(id -u)"\n')
-    for path in (release / ".venv/bin/engine", *release.parents[:3], release, release / ".venv", release / ".venv/bin"):
-        path.chmod(0o755)
-    text = engine_help.help_of(str(release), ["engine"], "nobody")
+def test_it_is_asked_as_the_one_who_will_run_it() -> None:
+    with memory() as top:  # which others may enter, as they may not what is pytest's
+        release = top / "release"
+        (release / ".venv/bin").mkdir(parents=True)
+        (release / ".venv/bin/engine").write_text('#!/bin/sh\necho "  --uid-$(id -u)"\n')
+        for path in (top, release, release / ".venv", release / ".venv/bin", release / ".venv/bin/engine"):
+            path.chmod(0o755)
+        text = engine_help.help_of(str(release), ["engine"], "nobody")
     assert engine_help.options_of(text or "") == {f"--uid-{65534 if os.geteuid() == 0 else os.geteuid()}"}
 
 
