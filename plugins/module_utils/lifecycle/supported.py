@@ -13,7 +13,7 @@ NEEDS = "bubblewrap 0.11, in whose overlays an agent finds its repository, syste
 # What was looked at, by ID and the beginning of VERSION_ID: what its own packages lack.
 LACKING = {
     ("debian", "11"): "its Python is 3.9, its systemd 247, its bubblewrap 0.4",
-    ("debian", "12"): "its bubblewrap is 0.8, its systemd 252, and newer ones of both are not in its backports",
+    ("debian", "12"): "its bubblewrap is 0.8, its systemd 252",
     ("ubuntu", "22.04"): "its Python is 3.10, its systemd 249, its bubblewrap 0.6",
     ("ubuntu", "24.04"): "its bubblewrap is 0.9, its systemd 255",
 }
