@@ -131,6 +131,24 @@ options:
         type: list
         elements: str
         default: []
+  asks:
+    description:
+      - Commands of the engine whose options are compared before another version is switched to.
+      - What came and what went is returned as RV(foretell), and shown as a warning.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command:
+        description: A program of the engine, and the words that choose what it does.
+        type: list
+        elements: str
+        required: true
+      given:
+        description: What this host gives it. An option among these that went is told apart.
+        type: list
+        elements: str
+        default: []
   lock_sha256:
     description: The SHA-256 that C(uv.lock) must have.
     type: str
@@ -237,6 +255,14 @@ damaged:
   returned: success
   type: list
   elements: str
+foretell:
+  description:
+    - What options the version that was switched to has, or has lost, against the one before it, a line for each
+      command of O(asks).
+    - In check mode, that this is known once it is built, where it is not.
+  returned: success
+  type: list
+  elements: str
 pruned:
   description: The commits of the releases that were removed.
   returned: success
@@ -277,6 +303,15 @@ OPTIONS = {
             "overlay": {"type": "dict", "default": {}},
             "handoff_dirs": {"type": "list", "elements": "str", "default": []},
             "widen": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "asks": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "command": {"type": "list", "elements": "str", "required": True},
+            "given": {"type": "list", "elements": "str", "default": []},
         },
     },
     "lock_sha256": {"type": "str"},

@@ -19,7 +19,7 @@ from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import discard, flocked, read_bytes
 from ..host.processes import wait_until_idle
-from . import git_sources, source, store
+from . import foretell, git_sources, source, store
 from .build import build, require_program, write_record
 from .wanted_version import Wanted, check_version
 
@@ -105,7 +105,9 @@ def _have(wanted: Wanted, choose: Callable[[], str], by: str, check: bool) -> Js
         sha = found.sha
         if by == "version" and found.known and not found.builds and wanted.smoke:
             require_program(store.path_of(install_dir, sha), wanted.smoke[0])  # another may be asked for than before
+        told: list[str] = []
         if check:
+            told = _foretell(wanted, found)
             if found.switches and not found.builds:
                 _check_policy(wanted, sha)
             pruned = store.prunable(wanted, sha, found.before["sha"] if found.before and found.switches else None)
@@ -115,18 +117,39 @@ def _have(wanted: Wanted, choose: Callable[[], str], by: str, check: bool) -> Js
                 _build(wanted, sha)
             elif found.unverified:
                 _verify_again(wanted, sha)
+            told = _foretell(wanted, found)
+            for line in told:
+                progress.step(line)
             if found.switches:
                 _activate(wanted, found, by)
             pruned = store.prune(wanted, sha)
             release = store.record(install_dir, sha)
     changed = exposed or recovered or found.builds or found.switches or found.unverified or bool(pruned)
-    done = {"built": found.builds, "activated": found.switches, "damaged": found.damaged}
+    done = {"built": found.builds, "activated": found.switches, "damaged": found.damaged, "foretell": told}
     return _result(found.before, release, pruned=pruned, changed=changed, **done)
 
 
 def _result(before: Json | None, release: Json | None, **done: Any) -> Json:
     previous = {"sha": before["sha"], "path": before["path"]} if before else None
-    return {"release": release, "previous": previous, "activated": False, "built": False, "damaged": [], **done}
+    return {
+        "release": release,
+        "previous": previous,
+        "activated": False,
+        "built": False,
+        "damaged": [],
+        "foretell": [],
+        **done,
+    }
+
+
+def _foretell(wanted: Wanted, found: _Found) -> list[str]:
+    """What is to be said of another version before it is switched to."""
+    if not (found.switches and found.before and wanted.asks):
+        return []
+    path = store.path_of(wanted.install_dir, found.sha)
+    if store.record(wanted.install_dir, found.sha) is None:
+        return [foretell.not_known(found.sha)]
+    return foretell.between(str(found.before["path"]), path, wanted.asks, wanted.user)
 
 
 def _verify_again(wanted: Wanted, sha: str) -> None:

@@ -98,6 +98,7 @@ def _python(environment: str, release: Json | None) -> tuple[Json, list[Json]]:
     """What a virtual environment holds; the project that it was made for is told apart, where there is one."""
     places = glob.glob(f"{glob.escape(environment)}/lib/python*/site-packages")
     engine: Json = {} if release is None else _engine(release, "", "")
+    by_commit = {one["name"]: one for one in (release or {}).get("git_dependencies", [])}
     found = []
     for one in metadata.distributions(path=places):
         name = re.sub(r"[-_.]+", "-", str(one.metadata["Name"] or "")).lower()
@@ -108,8 +109,20 @@ def _python(environment: str, release: Json | None) -> tuple[Json, list[Json]]:
             continue
         licensed = next((one.metadata[key] for key in ("License-Expression", "License") if key in one.metadata), "")
         purl = f"pkg:pypi/{quote(name)}@{quote(one.version, safe='')}"
-        found.append(_component("library", name, one.version, purl, str(licensed).partition("\n")[0]))
+        about = by_commit.get(name, {})
+        purl += _of_commit(about) if about else ""
+        component = _component("library", name, one.version, purl, str(licensed).partition("\n")[0])
+        if about:
+            component["externalReferences"] = [{"type": "vcs", "url": about["url"], "comment": about["commit"]}]
+            component["hashes"] = [{"alg": "SHA-256", "content": about["wheel_sha256"]}]
+        found.append(component)
     return engine, found
+
+
+def _of_commit(dependency: Json) -> str:
+    """What a package's address says of the commit that it was built from."""
+    below = f"#{quote(dependency['subdirectory'])}" if dependency["subdirectory"] else ""
+    return f"?vcs_url={quote('git+' + dependency['url'] + '@' + dependency['commit'], safe='')}{below}"
 
 
 def _is_project(one: metadata.Distribution, release: Json) -> bool:

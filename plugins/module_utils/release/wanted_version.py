@@ -49,6 +49,7 @@ class Wanted:
     timeout: float = 1800.0  # of each command of a build
     token: str = field(default="", repr=False)
     git_url: str = ""  # the forge that the token is for; empty where it is the repository's own
+    asks: Sequence[Mapping[str, Any]] = ()  # commands whose options are compared, and what they are given
     before_switch: Callable[[], None] | None = None  # called once another release is about to become active
 
     def check_source(self) -> None:

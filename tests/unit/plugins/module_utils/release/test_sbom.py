@@ -91,6 +91,24 @@ def test_each_component_is_one_that_is_there(config: Settings) -> None:
     assert uv["licenses"] == [{"license": {"name": "MIT OR Apache-2.0"}}]
 
 
+def test_what_was_built_from_a_commit_is_named_by_it(config: Settings) -> None:
+    release = Path(config.install_dir) / "releases" / SHA
+    installed(release / ".venv/lib/python3.13/site-packages", "agent-core", "0.3.0")
+    record = json.loads((release / ".release.json").read_text())
+    url = "https://forge.example/o/agent-core"
+    record["git_dependencies"] = [
+        {"name": "agent-core", "url": url, "commit": SHA, "subdirectory": "py", "wheel_sha256": "c" * 64}
+    ]
+    (release / ".release.json").write_text(json.dumps(record), encoding="utf-8")
+    bill = sbom.of_host(config, [], "0.2.0")
+    (core,) = (one for one in bill["components"] if one["name"] == "agent-core")
+    address = f"git%2Bhttps%3A%2F%2Fforge.example%2Fo%2Fagent-core%40{SHA}"
+    assert core["purl"] == f"pkg:pypi/agent-core@0.3.0?vcs_url={address}#py"
+    assert core["externalReferences"] == [{"type": "vcs", "url": url, "comment": SHA}]
+    assert core["hashes"] == [{"alg": "SHA-256", "content": "c" * 64}]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.text(bill)) is None
+
+
 def test_the_engine_is_its_commit_and_no_password_of_its_address_is_told(config: Settings) -> None:
     bill = sbom.of_host(config, [], "0.2.0")
     engine = bill["metadata"]["component"]
