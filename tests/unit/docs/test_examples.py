@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check, engine_run
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_help
 from tools import build, survey
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -196,10 +197,10 @@ def test_the_engine_keeps_to_its_contract() -> None:
     done = run(
         sys.executable, "-B", "-c", "import small_engine; small_engine.main()", "daemon", "--help", cwd=engine / "src"
     )
-    asked = engine_run.flags_in(done.stdout)
+    asked = engine_help.options_of(done.stdout)
     contract = (ROOT / "docs/engine-contract.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"(?s)```text\n(PROGRAM daemon .*?)```", contract)
-    assert done.returncode == 0 and engine_run.flags_in(command) - {"--allow"} <= asked, done.stdout
+    assert done.returncode == 0 and engine_help.options_of(command) - {"--allow"} <= asked, done.stdout
     model_policy = engine / "configs/loop/model-policy.production.yml"
     assert agent_check.commands(str(model_policy)) == [["pi", "--print", "{prompt}"]]
     base = schema.load((engine / "engineering-loop-policy.yml").read_bytes(), "the example's")

@@ -333,8 +333,9 @@ def test_a_run_in_progress_is_waited_for_and_then_told(layout: Layout, systemd: 
 def test_the_timer_runs_again_where_a_stray_process_does_not_end(
     layout: Layout, systemd: list[tuple[str, ...]]
 ) -> None:
-    engine = put(Path(layout.install_dir) / ".venv/bin/sleeper", "#!/bin/sh\nsleep 60 &\nwait\n", 0o755)
-    with subprocess.Popen([str(engine)], start_new_session=True) as stray:
+    engine = put(Path(layout.install_dir) / ".venv/bin/sleeper", "#!/bin/sh\necho up\nsleep 60 &\nwait\n", 0o755)
+    with subprocess.Popen([str(engine)], start_new_session=True, stdout=subprocess.PIPE) as stray:
+        assert stray.stdout and stray.stdout.readline() == b"up\n"  # before that it is not the engine yet
         try:
             with pytest.raises(LoopError, match=rf"process {stray.pid}: .*nothing of it was touched"):
                 take(layout, 0.1)

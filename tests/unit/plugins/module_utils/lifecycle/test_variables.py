@@ -86,6 +86,7 @@ BORNE = {
         "metrics_dir", "notify_file", "quarantine_max_age", "quarantine_max_size", "cycles_max_age", "cycles_max_size",
         "agent_core_trace_collector_url", "knowledge_learning_dir", "noc_lhp_base_url",
         "canary_max_age", "canary.identity", "workspace_repositories.dest", "workspace_repositories.version",
+        "build_tools[]",  # a blank line of a file of requirements
     } | FREE
     - {"git_user_name", "git_user_email", "timer_on_calendar", "jobs.on_calendar", "governor_timer_calendar"},
     "dots": FREE | {"repo", "allowed_branches[]"},
