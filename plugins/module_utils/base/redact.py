@@ -49,7 +49,7 @@ class Redactor:
     def everywhere(self, value: Any) -> Any:
         """Plain data with every text in it without secrets."""
         if isinstance(value, dict):
-            return {key: self.everywhere(inner) for key, inner in value.items()}
+            return {self.everywhere(key): self.everywhere(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.everywhere(inner) for inner in value]
         return self(value) if isinstance(value, str) else value

@@ -129,9 +129,13 @@ def _append(config: Settings, content: bytes) -> None:
             raise LoopError(f"{path} has {status.st_size} bytes already: rotate it")
         os.fchown(descriptor, os.geteuid(), account(config.user).pw_gid)
         os.fchmod(descriptor, 0o640)
-        while content:
-            content = content[handle.write(content) :]
-        os.fsync(descriptor)
+        try:
+            while content:
+                content = content[handle.write(content) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, status.st_size)  # no half line, which the next would go on in
+            raise
 
 
 def _unlink(path: str) -> None:

@@ -9,7 +9,6 @@ what the gateway wrote down.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Any, TypeAlias
 
 from ..base.clock import moment_of, utc_now
 from ..base.errors import LoopError
+from ..base.files import remove_tree
 from ..base.journal import say
 from ..base.sizes import limits_of
 from ..cell import cells, collected, records
@@ -127,8 +127,7 @@ def run(config_path: str, name: str) -> int:
 def _run(config: Settings, job: Job, handed: Handover) -> int:
     current = os.path.realpath(f"{config.install_dir}/current")
     inside = Settings(config, daemon_state_dir=job.state)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{job.state}/model-policy.yml")
+    remove_tree(f"{job.state}/model-policy.yml")  # whatever an earlier run has left there
     environment = engine_environment(inside, handed)
     start = [job.program(current), *job.command[1:]]
     known = help_of(start, current, environment)

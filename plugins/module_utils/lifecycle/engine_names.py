@@ -30,22 +30,28 @@ def check_prefixes(prefixes: Sequence[str], overlay: Mapping[str, Any], checkout
     """Refuse branches that no cycle could push: none, protected ones, and those that stand in each other's way."""
     if not prefixes:
         raise LoopError(f"{PREFIXES} is empty, but must name one beginning at least: else nothing could be pushed")
-    given = (overlay.get("defaults") or {}).get("protected_branch_prefixes") or ()
-    protected = dict.fromkeys([*PROTECTED, *map(str, given)])
+    defaults = overlay.get("defaults")
+    given = defaults.get("protected_branch_prefixes") if isinstance(defaults, Mapping) else None
+    # What is no list there, the policy's own check refuses.
+    protected = dict.fromkeys([*PROTECTED, *(map(str, given) if isinstance(given, list) else ())])
     followed = [str(one.get("version") or "main") for one in checkouts]
     for prefix in prefixes:
         low = prefix.casefold()
         if by := next((name for name in protected if inside(low, name.casefold())), None):
             raise LoopError(f"{PREFIXES} holds {prefix}, but {by} is protected: name one that is the loop's own")
-        if base := next((name for name in followed if inside(name, prefix) or inside(prefix, name)), None):
+        if base := next((name for name in followed if _meet(low, name.casefold())), None):
             raise LoopError(
                 f"{PREFIXES} holds {prefix}, but work starts from the branch {base} (engineering_loop_workspace"
                 "_repositories): name one that is the loop's own"
             )
-        if other := next((one for one in prefixes if one != prefix and inside(prefix, one)), None):
+        if other := next((one for one in prefixes if one != prefix and inside(low, one.casefold())), None):
             raise LoopError(f"{PREFIXES} holds {prefix}, which lies below {other}: name just one of them")
     if len({*prefixes}) < len(prefixes):
         raise LoopError(f"{PREFIXES} names one more than once: remove all but the first")
+
+
+def _meet(one: str, other: str) -> bool:
+    return inside(one, other) or inside(other, one)
 
 
 def check_checkouts(names: Mapping[Any, Any]) -> None:

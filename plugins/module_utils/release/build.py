@@ -12,6 +12,7 @@ import getpass
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ RECORD = ".release.json"
 BIN = ".venv/bin"
 MANIFEST = ".release.files"
 REQUIREMENTS = ".venv/requirements.txt"
+# uv and pip have rules of their own for what they fetch from repositories: they fetch nothing.
+NO_GIT = {"GIT_ALLOW_PROTOCOL": "none"}
 
 
 def build(wanted: Wanted, sha: str, path: str) -> None:
@@ -45,9 +48,13 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
         raise LoopError(f"its uv.lock has the SHA-256 {digest or '(there is none)'}, not {wanted.lock_sha256}")
     needed = [] if wanted.sync else git_dependencies.in_lock(lock or b"")
     git_sources.judge(wanted, needed)
+    if wanted.sync:
+        _step(wanted, wanted.sync, path)
     built = _install_with_git(wanted, path, needed) if needed else []
-    for command in [] if needed else _sync_commands(wanted, lock is not None):
-        _step(wanted, command, path)
+    for command in [] if needed or wanted.sync else _sync_commands(wanted, lock is not None):
+        _step(wanted, command, path, **NO_GIT)
+        if "export" in command:
+            git_wheels.in_their_places(_requirements(path), [])
     fetched = time.monotonic()
     progress.step("building the engine: compiling it")
     _compile(wanted, path)
@@ -55,6 +62,8 @@ def build(wanted: Wanted, sha: str, path: str) -> None:
     require_program(path, wanted.smoke[0] if wanted.smoke else "")
     progress.step(f"starting the engine once, shut in: {' '.join(wanted.smoke)}")
     smoke = _smoke(wanted, path)
+    if not wanted.sync and (needed or (lock is not None and wanted.wheels)):
+        _check_installed(wanted, path)
     progress.step("writing down what the engine consists of")
     listing = manifest(path)
     known: Json = {
@@ -98,9 +107,11 @@ def _first_line(command: Sequence[str]) -> str:
 
 
 def _sync_commands(wanted: Wanted, locked: bool) -> list[list[str]]:
-    """What installs the engine and its dependencies, editable: it looks for its data beside its sources."""
-    if wanted.sync:
-        return [list(wanted.sync)]
+    """What installs the engine and its dependencies, editable: it looks for its data beside its sources.
+
+    None of it may fetch from a repository by itself, and what was exported is looked at: uv may read a lock in another
+    way than we do.
+    """
     if not locked:
         local = ["--no-index", "--find-links", wanted.wheels] if wanted.wheels else []
         return [
@@ -109,14 +120,14 @@ def _sync_commands(wanted: Wanted, locked: bool) -> list[list[str]]:
         ]
     if not wanted.wheels:
         # --frozen alone would install an old lock under a new pyproject.toml without a word.
-        return [[wanted.uv, "lock", "--check"], [wanted.uv, "sync", "--frozen", "--no-dev"]]
+        return [
+            [wanted.uv, "lock", "--check"], *_export_commands(wanted), [wanted.uv, "sync", "--frozen", "--no-dev"],
+        ]  # fmt: skip
     local = ["--no-index", "--find-links", wanted.wheels]
     return [
         *_export_commands(wanted),
         [*_install(wanted), *local, "--require-hashes", "-r", REQUIREMENTS],
         [*_install(wanted), *local, "--no-deps", "--editable", "."],
-        # Without an index `uv lock --check` cannot compare the lock with pyproject.toml; what came of it, this does.
-        [wanted.uv, "pip", "check", "--python", ".venv/bin/python"],
     ]
 
 
@@ -137,18 +148,34 @@ def _install_with_git(wanted: Wanted, path: str, needed: Sequence[GitDependency]
     git_sources.require_bundles(wanted, needed)
     local = ["--no-index", "--find-links", wanted.wheels] if wanted.wheels else []
     for command in [*([] if local else [[wanted.uv, "lock", "--check"]]), *_export_commands(wanted)]:
-        _step(wanted, command, path, GIT_ALLOW_PROTOCOL="none")  # uv has rules of its own for what it fetches
+        _step(wanted, command, path, **NO_GIT)
     built = git_wheels.build(wanted, path, needed)
-    listed = os.path.join(path, REQUIREMENTS)
-    write_atomic(listed, git_wheels.in_their_places((read_bytes(listed) or b"").decode(), built).encode())
+    listed = git_wheels.in_their_places(_requirements(path), built)
+    write_atomic(os.path.join(path, REQUIREMENTS), listed.encode())
     for command in (
         # The lock has all of it. What a wheel says of its own dependencies would lead to their repositories.
         [*_install(wanted), *local, "--no-deps", "--require-hashes", "-r", REQUIREMENTS],
         [*_install(wanted), *local, "--no-deps", "--editable", "."],
-        [wanted.uv, "pip", "check", "--python", ".venv/bin/python"],
     ):
-        _step(wanted, command, path, GIT_ALLOW_PROTOCOL="none")
+        _step(wanted, command, path, **NO_GIT)
     return built
+
+
+def _requirements(path: str) -> str:
+    return (read_bytes(os.path.join(path, REQUIREMENTS)) or b"").decode()
+
+
+def _check_installed(wanted: Wanted, path: str) -> None:
+    """Whether what is installed fits together. Without an index `uv lock --check` cannot compare the lock with
+    pyproject.toml, and what a wheel of ours asks for, no lock has; what came of both, this tells.
+
+    uv starts the release's Python for it, which runs what was installed: so this is shut in as well.
+    """
+    program = os.path.realpath(shutil.which(wanted.uv) or wanted.uv)
+    environment = {**shut_in.ENVIRONMENT, "UV_CACHE_DIR": "/tmp/uv", "UV_NO_CONFIG": "1"}  # noqa: S108
+    command = ["/uv", "pip", "check", "--python", f"{path}/.venv/bin/python"]
+    within = shut_in.words(path, ["--ro-bind", program, "/uv"])
+    steps.run(wanted, command, path, environment, wanted.user, within)
 
 
 def _step(wanted: Wanted, command: Sequence[str], path: str, **more: str) -> None:

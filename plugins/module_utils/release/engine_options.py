@@ -96,6 +96,7 @@ def sentences(seen: Json) -> list[str]:
 def own(word: str) -> str:
     """The flag of the role's own that ``word`` says, also in part: the engine's parser completes what is cut short."""
     flag = word.partition("=")[0]
+    flag = f"--{flag.removeprefix('--no-')}" if flag.startswith("--no-") else flag  # which takes it back
     return next((each for each in OWN if flag.startswith("--") and len(flag) > 2 and each.startswith(flag)), "")
 
 

@@ -24,6 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,99}")
 _SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~+-]+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[::1\](:\d{1,5})?")
+_ELSEWHERE = {"registry", "git", "url"}
 _KNOWN = {"rev", "branch", "tag", "subdirectory"}
 
 
@@ -44,7 +45,7 @@ class GitDependency:
 
 def in_lock(lock: bytes) -> list[GitDependency]:
     """Those that an engine with this uv.lock is installed with. LoopError names one that pins no commit, and why."""
-    if b"git" not in lock:
+    if not lock:
         return []
     try:
         packages = tomllib.loads(lock.decode())["package"]
@@ -62,9 +63,9 @@ def _installed(packages: Sequence[Json]) -> Iterator[Json]:
     """The packages that the project itself leads to, on whatever system; what its developers alone need is left out."""
     by_name: dict[str, list[Json]] = {}
     for one in packages:
-        by_name.setdefault(one["name"], []).append(one)
-    source = [one.get("source", {}) for one in packages]
-    roots = [one["name"] for one, where in zip(packages, source, strict=True) if {"editable", "virtual"} & {*where}]
+        by_name.setdefault(canonical(one["name"]), []).append(one)
+    # Whatever is not brought from elsewhere is the project's own.
+    roots = [canonical(one["name"]) for one in packages if not _ELSEWHERE & {*one.get("source", {})}]
     reached: set[tuple[str, str]] = set()
     given: set[str] = set()
     open_ends = [(name, "") for name in roots]
@@ -76,7 +77,8 @@ def _installed(packages: Sequence[Json]) -> Iterator[Json]:
         for one in by_name.get(name, []):
             asked = one.get("optional-dependencies", {}).get(extra, []) if extra else one.get("dependencies", [])
             for needed in asked:
-                open_ends += [(needed["name"], ""), *((needed["name"], each) for each in needed.get("extra", []))]
+                called = canonical(needed["name"])
+                open_ends += [(called, ""), *((called, each) for each in needed.get("extra", []))]
         if name not in given:
             given.add(name)
             yield from by_name.get(name, [])

@@ -8,10 +8,10 @@ network, and leaves one file. What it is built with is installed before, from wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import read_bytes, remove_tree, sha256, write_atomic
-from ..base.untrusted import read, show
+from ..base.untrusted import opened, read, show
 from ..host.users import account
 from . import build_tools, git_sources, shut_in, steps
 from .git_dependencies import GitDependency, canonical
@@ -113,7 +113,8 @@ def _shut_in_build(wanted: Wanted, path: str, work: str, dependency: GitDependen
     inner = os.path.join(work, "inner")
     if wanted.user and os.geteuid() == 0:
         _give(inner, wanted.user)
-    within = shut_in.words(path, ["--bind", inner, "/build", "--ro-bind", os.path.realpath(uv), "/uv"])
+    within = ["prlimit", f"--fsize={MAX_WHEEL}", "--"]  # of each file, and of what it says
+    within += shut_in.words(path, ["--bind", inner, "/build", "--ro-bind", os.path.realpath(uv), "/uv"])
     environment = {
         **shut_in.ENVIRONMENT, "SOURCE_DATE_EPOCH": str(made), "UV_CACHE_DIR": "/tmp/uv",  # noqa: S108
         "UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never",
@@ -128,17 +129,19 @@ def _shut_in_build(wanted: Wanted, path: str, work: str, dependency: GitDependen
 
 
 def _give(top: str, user: str) -> None:
+    """The innermost first: while the way to something is walked, nobody else can put a link there."""
     entry = account(user)
-    for directory, directories, files in os.walk(top):
+    for _directory, directories, files, descriptor in os.fwalk(top, topdown=False):
         for name in [*directories, *files]:
-            os.lchown(os.path.join(directory, name), entry.pw_uid, entry.pw_gid)
-    os.chown(top, entry.pw_uid, entry.pw_gid)
+            os.chown(name, entry.pw_uid, entry.pw_gid, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(top, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def _taken(path: str, out: str, dependency: GitDependency, tools: Sequence[str]) -> Built:
     """The wheel that a build left, copied to where nobody else writes. LoopError where it is not the locked package."""
-    status = os.lstat(out) if os.path.lexists(out) else None
-    listed = os.listdir(out) if status and stat.S_ISDIR(status.st_mode) else []
+    listed: list[str] = []
+    with contextlib.suppress(LoopError), opened(out, os.path.dirname(os.path.dirname(out))) as descriptor:
+        listed = os.listdir(descriptor)
     names = [name for name in listed if name.endswith(".whl")]
     match = WHEEL.fullmatch(names[0]) if len(names) == 1 else None
     if match is None or not re.fullmatch(r"[A-Za-z0-9._+!-]+", names[0]):

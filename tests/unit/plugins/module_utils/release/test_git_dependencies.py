@@ -74,6 +74,7 @@ def test_a_source_that_is_refused(source: str, why: str) -> None:
         (lock(f"{URL}#{SHA}", version='version = "1.0 --hash"'), "in the version 1.0 --hash, which is none"),
         (b"git [", "uv.lock cannot be understood"),
         (b"# git\n", "uv.lock cannot be understood"),
+        (b"no lock at all", "uv.lock cannot be understood"),
         (b"package = 1 # git", "uv.lock cannot be understood"),
         (b'[[package]]\nname = "git"\nsource = { editable = "." }\ndependencies = 1', "cannot be understood"),
         (b"git\xff", "cannot be understood"),
@@ -110,11 +111,28 @@ less = [{ name = "d" }]
 
 def test_what_the_engine_is_installed_with_counts() -> None:
     assert [one.name for one in git_dependencies.in_lock(LARGE.encode())] == ["b", "c"]
-    assert git_dependencies.in_lock(b"") == [] == git_dependencies.in_lock(b"no lock at all")
+    assert git_dependencies.in_lock(b"") == []
 
 
 def test_names_are_compared_as_indexes_do() -> None:
     assert git_dependencies.in_lock(lock(f"{URL}#{SHA}", name="Agent_.Core"))[0].name == "agent-core"
+    content = lock(f"{URL}#{SHA}", name="Agent_.Core").replace(b'{ name = "Agent_.Core" }', b'{ name = "agent-core" }')
+    assert git_dependencies.in_lock(content)[0].name == "agent-core"
+
+
+@pytest.mark.parametrize(
+    ("plain", "otherwise"),
+    [
+        (b"{ git =", b'{ "g\\u0069t" ='),
+        (b'{ editable = "." }', b'{ directory = "." }'),
+        (b'source = { editable = "." }\n', b""),
+    ],
+)
+def test_no_spelling_hides_one(plain: bytes, otherwise: bytes) -> None:
+    content = lock("https://example.org/o/r#" + SHA)
+    assert plain in content
+    found = git_dependencies.in_lock(content.replace(plain, otherwise))
+    assert [one.url for one in found] == ["https://example.org/o/r"]
 
 
 @pytest.mark.parametrize(
