@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An engine of one's own, on one booted host with the local forge: story.py STAGE INVENTORY [CHAPTER...].
 
-The engine is examples/engine as it is; and the same, changed to lie in its report.
+The engine is examples/engine as it is; the same with a dependency from git; and changed to lie in its report.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,15 @@ LIES: dict[str, tuple[str, str]] = {
 }
 # None of them cost the pull request that it really opened, and no other one is in the record.
 UNPUBLISHED = ("nothing", "backwards", "foreign")
+WORDS = """
+[project]
+name = "words"
+version = "1.0"
+
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+"""
 LIAR = """
 def lie(report):
     title = (report.get("issue") or {}).get("title") or TITLE
@@ -176,6 +187,56 @@ def only_what_its_label_approves() -> None:
     assert run()["outcome"] == "idle", "its pull request waits for a person"
 
 
+def with_words() -> tuple[str, dict[str, str]]:
+    """The commit that the engine depends on; and the engine's sources, locked to that, with an option more."""
+    made = {"pyproject.toml": WORDS, "src/words/__init__.py": "GENTLE = 'be gentle with the words'\n"}
+    forge("POST", "repos", {"repo": "example/words", "files": {"README.md": "# Words\n"}})
+    sha = str(forge("POST", "commits", {"repo": "example/words", "files": made, "message": "Words"})["sha"])
+    changed = sources()
+    for name, text, instead in (
+        (
+            "pyproject.toml",
+            "dependencies = []",
+            f'dependencies = ["words @ git+{stage["url"]}/example/words.git@{sha}"]',
+        ),
+        ("pyproject.toml", "[tool.hatch", "[tool.hatch.metadata]\nallow-direct-references = true\n\n[tool.hatch"),
+        ("src/small_engine.py", "import traceback\n", "import traceback\nimport words\n"),
+        (
+            "src/small_engine.py",
+            "    asked = parser",
+            '    daemon.add_argument("--gently", help=words.GENTLE)\n    asked = parser',
+        ),
+    ):
+        assert changed[name].count(text) == 1, text
+        changed[name] = changed[name].replace(text, instead)
+    with tempfile.TemporaryDirectory() as place:
+        for name, text in changed.items():
+            Path(place, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(place, name).write_text(text, encoding="utf-8")
+        subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=place, check=True)
+        changed["uv.lock"] = Path(place, "uv.lock").read_text(encoding="utf-8")
+    return sha, changed
+
+
+def its_words_come_from_a_repository() -> None:
+    """A dependency from git: refused from elsewhere, built from its commit; what the new engine can is said before."""
+    sha, changed = with_words()
+    before = must("readlink /opt/engineering-loop/current")
+    pin(version=release(changed, "With words"))
+    elsewhere = json.dumps({"engineering_loop_git_sources": ["https://example.org/others"]})
+    said = apply("-e", elsewhere, fails=True)
+    assert "words" in said and "engineering_loop_git_sources" in said, said[-2000:]
+    assert must("readlink /opt/engineering-loop/current") == before
+    said = apply()
+    assert "it has gained --gently" in said, said[-3000:]
+    (told,) = json.loads(must("cat /opt/engineering-loop/current/.release.json"))["git_dependencies"]
+    assert (told["name"], told["commit"]) == ("words", sha), told
+    must("cd /opt/engineering-loop/current && ls .venv/wheels/words-1.0-py3-none-any.whl && ! ls -d .git-*")
+    assert " changed=0 " in apply(), "a second apply has nothing to do"
+    approved("A page with words")
+    assert run()["outcome"] == "published"
+
+
 def it_lies() -> None:
     """The record says what the gateway saw, whatever the engine reports."""
     changed = sources()
@@ -225,6 +286,7 @@ tell(
         a_program_that_it_does_not_have,
         proven,
         only_what_its_label_approves,
+        its_words_come_from_a_repository,
         it_lies,
     )
 )

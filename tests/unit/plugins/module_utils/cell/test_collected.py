@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -57,13 +58,27 @@ def test_a_trace_is_appended(host_box: Box, cell: Cell) -> None:
 def test_of_lines_only_those_that_are_objects(host_box: Box, cell: Cell) -> None:
     bad = [b"\x1b[2J", b'{"a": ', b"[1]", b'{"a": "\xff"}', b'{"a":' * 40 + b"1" + b"}" * 40]
     bad.append(b'{"n": ' + b"9" * 5000 + b"}")
-    good = b'{"title": "\\u001b[31m", "key": "hunter2-and-more"}'
+    good = b'{"title": "\\u001b[31m", "key": "hunter2-and-more", "hunter2-and-more": 1}'
     traced(cell, b"\n".join([*bad, good, b"", good[:9]]))
     seen = collected.take_back(host_box.config, cell, Redactor(["hunter2-and-more"]), ended=True)["trace"]
     assert (seen["lines"], seen["left_out"]) == (1, len(bad) + 1)
     text = Path(host_box.config["trace_file"]).read_text()
     assert text.isascii() and "\x1b" not in text and "hunter2" not in text
     assert json.loads(text)["title"] == "\x1b[31m"
+
+
+def test_no_half_line_stays_where_the_disk_fails(
+    host_box: Box, cell: Cell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    traced(cell, b'{"n": 1}\n')
+    collected.take_back(host_box.config, cell, PLAIN, ended=True)
+    monkeypatch.setattr(os, "fsync", full)
+    seen = collected.take_back(host_box.config, cell, PLAIN, ended=True)["trace"]
+    assert "No space left" in seen["error"] and "the trace was not collected" in capsys.readouterr().out
+    assert Path(host_box.config["trace_file"]).read_text() == '{"n": 1}\n'
 
 
 def test_of_a_long_one_beginning_and_end(host_box: Box, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,9 @@ def test_a_run(host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         assert sessions.session_of(host.config, "loop-job-look.service")["may"] == ["read"]
         state = Path(host.config["jobs"][0]["state"])
         assert state.stat().st_uid == 0 and state.stat().st_mode & 0o777 == 0o770
+        (state / "model-policy.yml/x").mkdir(parents=True)  # whatever an earlier run has left there
+        give(state / "model-policy.yml", LOOP)
+        give(state / "model-policy.yml/x", LOOP)
         assert run(host) == 0
         words, where, home = (state / "said").read_text().splitlines()
         release = os.path.realpath(host.release)

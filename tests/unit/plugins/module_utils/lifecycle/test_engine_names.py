@@ -54,7 +54,9 @@ def test_no_beginnings_of_branches(prefix: str) -> None:
         (["release/bots"], "holds release/bots, but release is protected"),
         (["develop"], "holds develop, but work starts from the branch develop/next"),
         (["develop/next/x"], "holds develop/next/x, but work starts from the branch develop/next"),
+        (["Develop"], "holds Develop, but work starts from the branch develop/next"),
         (["a/b", "a"], "holds a/b, which lies below a"),
+        (["Loop", "loop"], "holds Loop, which lies below loop"),
         (["a", "a"], "names one more than once"),
     ],
 )
@@ -62,6 +64,13 @@ def test_beginnings_that_no_push_could_have(prefixes: list[str], why: str) -> No
     with pytest.raises(LoopError, match=why) as refused:
         check_prefixes(prefixes, OVERLAY, FOLLOWED)
     assert str(refused.value).startswith(engine_names.PREFIXES)
+
+
+@pytest.mark.parametrize(
+    "overlay", [{"defaults": ["x"]}, {"defaults": "x"}, {"defaults": {"protected_branch_prefixes": 5}}, {}]
+)
+def test_an_overlay_that_is_none_is_for_the_policy_to_refuse(overlay: dict[str, Any]) -> None:
+    check_prefixes(["small"], overlay, [])
 
 
 def test_what_only_begins_alike_is_another() -> None:

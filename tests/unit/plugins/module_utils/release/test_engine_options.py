@@ -66,6 +66,7 @@ def test_what_fits(known: set[str], words: list[str], unknown: list[str]) -> Non
     ("word", "flag"),
     [
         ("--once", "--once"), ("--repo=a/b", "--repo"), ("--state-dir", "--state-dir-path"), ("--mem", "--memory-dir"),
+        ("--no-once", "--once"), ("--no-knowledge-context", "--knowledge-context"), ("--no-color", ""),
         ("--knowledge-mcp-url", "--knowledge-mcp-url"), ("--dry-run", ""), ("-v", ""), ("--", ""), ("once", ""),
     ],
 )  # fmt: skip
