@@ -228,7 +228,7 @@ def its_words_come_from_a_repository() -> None:
     assert "words" in said and "engineering_loop_git_sources" in said, said[-2000:]
     assert must("readlink /opt/engineering-loop/current") == before
     said = apply()
-    assert "it has gained --gently" in said, said[-3000:]
+    assert "of the new engine has gained --gently" in said, said[-3000:]
     (told,) = json.loads(must("cat /opt/engineering-loop/current/.release.json"))["git_dependencies"]
     assert (told["name"], told["commit"]) == ("words", sha), told
     must("cd /opt/engineering-loop/current && ls .venv/wheels/words-1.0-py3-none-any.whl && ! ls -d .git-*")
