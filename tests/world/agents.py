@@ -106,7 +106,7 @@ def children(_name: str) -> None:
     assert shell.wait(60) == 0 and b"on /dev/pts/" in os.read(mine, 100)
     assert child("git", "rev-parse", "--show-toplevel").strip() == str(Path.cwd())
     child("git", "status", "--porcelain")
-    threads = [threading.Thread(target=os.getpid) for _ in range(32)]
+    threads = [threading.Thread(target=os.getpid) for _number in range(32)]
     for one in threads:
         one.start()
     for one in threads:

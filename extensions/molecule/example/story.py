@@ -231,7 +231,7 @@ def its_words_come_from_a_repository() -> None:
     assert "of the new engine has gained --gently" in said, said[-3000:]
     (told,) = json.loads(must("cat /opt/engineering-loop/current/.release.json"))["git_dependencies"]
     assert (told["name"], told["commit"]) == ("words", sha), told
-    must("cd /opt/engineering-loop/current && ls .venv/wheels/words-1.0-py3-none-any.whl && ! ls -d .git-*")
+    must(f"cd /opt/engineering-loop/current && ls .venv/wheels/{told['wheel']} && ! ls -d .git-*")
     assert " changed=0 " in apply(), "a second apply has nothing to do"
     approved("A page with words")
     assert run()["outcome"] == "published"

@@ -226,9 +226,9 @@ def check_disk(layout: Layout, name: str) -> None:
 
 
 def test_what_is_used_as_it_is_stays(layout: Layout) -> None:
-    for name in ("trace.jsonl", "learning/a"):
+    for name, top in (("trace.jsonl", "trace.jsonl"), ("learning/a", "learning")):
         put(Path(layout.state_dir) / name, "x")
-        subprocess.run(["chown", "-R", LOOP.pw_name, f"{layout.state_dir}/{name.split('/')[0]}"], check=True)
+        subprocess.run(["chown", "-R", LOOP.pw_name, f"{layout.state_dir}/{top}"], check=True)
     stays = [f"{layout.state_dir}/trace.jsonl", f"{layout.state_dir}/learning"]
     layout = replace(layout, stays=stays)
     done(layout)
