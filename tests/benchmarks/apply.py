@@ -21,7 +21,8 @@ sys.path.insert(0, str(TOP / "tests"))
 import bench  # noqa: E402
 
 RUNS = 5
-JOBS = [{"name": f"look-{number}", "command": ["hyrule-engineering-loop", "--version"]} for number in range(4)]
+LOOK = {"command": ["hyrule-engineering-loop"], "args": ["--version"]}
+JOBS = [{"name": f"look-{number}", **LOOK} for number in range(4)]
 FLOOR = """
 - hosts: engineering_loop
   gather_facts: true
