@@ -70,7 +70,7 @@ def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
     command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
     command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
     known = options_of(help_text)
-    unknown = sorted({word.split("=")[0] for word in config.daemon_args if word.startswith("--")} - known)
+    unknown = sorted({*engine_options.flags_of(config.daemon_args)} - known)
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"

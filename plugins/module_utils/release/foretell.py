@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ..base.untrusted import show
 from .engine_help import help_of, options_of
+from .engine_options import flags_of
 
 Asked: TypeAlias = Mapping[str, Any]
 
@@ -43,8 +44,7 @@ def _line(command: Sequence[str], given: Sequence[str], old: str | None, new: st
     if old is None:
         return [f"the new engine has {called}, which the one before it had not"]
     before, after = options_of(old), options_of(new)
-    passed = {word.partition("=")[0] for word in given if word.startswith("--")}
-    passed |= {*ALWAYS} if command[1:] == [DAEMON] else set()
+    passed = {*flags_of(given), *(ALWAYS if command[1:] == [DAEMON] else ())}
     gone, came = before - after, after - before
     told = [f"lost {_named(gone & passed)}, which this host passes to it"] if gone & passed else []
     told += [f"no longer has {_named(gone - passed)}"] if gone - passed else []
