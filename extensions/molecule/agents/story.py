@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import TOP, cycle, forge, must, pins, play, stage, tell
+from at_work import TOP, asked, cycle, forge, must, pins, play, stage, tell
 
 STATE, REPO = "/var/lib/engineering-loop", "AS215932/network-operations"
 PROGRAMS = {"claude-code": "claude", "codex": "codex", "opencode": "opencode", "aider": "aider"}
@@ -96,10 +95,7 @@ def aider() -> None:
 
 def close(number: int) -> None:
     """A person at the forge takes the approval back."""
-    token = forge("POST", "tokens", {"login": "operator", "role": "admin"})["token"]
-    url = f"{stage['api_url']}/repos/{REPO}/issues/{number}"
-    head = {"Authorization": f"Bearer {token}"}
-    requests.patch(url, json={"state": "closed"}, headers=head, timeout=30).raise_for_status()
+    asked("PATCH", f"/repos/{REPO}/issues/{number}", {"state": "closed"})
 
 
 def no_secret_and_nothing_of_ours() -> None:

@@ -8,18 +8,17 @@ The engine is examples/engine as it is; the same with a dependency from git; and
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import TOP, forge, must, on_host, pins, play, stage, tell
+import at_work
+from at_work import TOP, apply, forge, must, on_host, pins, play, stage, tell
 
 SOURCES = TOP / "examples/engine"
 ENGINE, REPO, LABEL, UNIT = "example/small-engine", "example/handbook", "agent:go", "small-loop"
@@ -84,19 +83,9 @@ def pin(**more: Any) -> None:
     pins.write_text(yaml.safe_dump({**now, **named}), encoding="utf-8")
 
 
-def apply(*words: str, fails: bool = False) -> str:
-    status, said = play("apply", *words)
-    assert (status != 0) == fails, said[-3000:]
-    return re.sub(r"\s+", " ", said)
-
-
 def asked(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """A person at the forge."""
-    token = forge("POST", "tokens", {"login": "operator", "role": "admin"})["token"]
-    head = {"Authorization": f"Bearer {token}"}
-    answer = requests.request(method, f"{stage['api_url']}/repos/{REPO}/{path}", json=body, headers=head, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
+    """A person at the forge, in the repository that the engine works on."""
+    return at_work.asked(method, f"/repos/{REPO}/{path}", body)
 
 
 def approved(title: str, label: str = LABEL) -> int:

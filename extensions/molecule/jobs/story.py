@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import UNIT, cycle, forge, must, on_host, pins, play, stage, tell
+from at_work import UNIT, apply, asked, cycle, forge, must, on_host, pins, play, stage, tell
 
 GOVERNOR, REPO = "hyrule-reliability-governor", "AS215932/network-operations"
 VERSION_JOB = {
@@ -54,21 +53,6 @@ CANARY = ("-e", "engineering_loop_canary_run=true", "-e", '{"engineering_loop_ca
 def pin(**more: Any) -> None:
     """What the inventory says from now on."""
     pins.write_text(yaml.safe_dump({**yaml.safe_load(pins.read_text(encoding="utf-8")), **more}), encoding="utf-8")
-
-
-def apply(*words: str) -> str:
-    status, said = play("apply", *words)
-    assert status == 0, said[-3000:]
-    return re.sub(r"\s+", " ", said)
-
-
-def asked(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """A person at the forge."""
-    token = forge("POST", "tokens", {"login": "operator", "role": "admin"})["token"]
-    head = {"Authorization": f"Bearer {token}"}
-    answer = requests.request(method, f"{stage['api_url']}{path}", json=body, headers=head, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
 
 
 def triage(body: str = "Look at it.") -> int:

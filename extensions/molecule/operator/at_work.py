@@ -89,6 +89,13 @@ def play(playbook: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def apply(*words: str, fails: bool = False) -> str:
+    """The playbook apply, which must end well, or fail; what it said, in one line."""
+    status, said = play("apply", *words)
+    assert (status != 0) == fails, said[-3000:]
+    return re.sub(r"\s+", " ", said)
+
+
 def on_host(script: str) -> tuple[int, str]:
     """A command on the host as root, by the connection that the inventory names; its exit status and what it said."""
     done = subprocess.run([*login(), "bash -s"], input=script, capture_output=True, text=True, check=False)
@@ -117,6 +124,15 @@ def forge(method: str, path: str, body: Any = None) -> Any:
     answer = requests.request(method, f"{stage['url']}/_forge/{path}", json=body, timeout=30)
     answer.raise_for_status()
     return answer.json() if answer.content else None
+
+
+def asked(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """A person at the forge."""
+    token = forge("POST", "tokens", {"login": "operator", "role": "admin"})["token"]
+    head = {"Authorization": f"Bearer {token}"}
+    answer = requests.request(method, f"{stage['api_url']}{path}", json=body, headers=head, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
 
 
 def cycle() -> str:

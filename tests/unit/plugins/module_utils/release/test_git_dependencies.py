@@ -98,7 +98,7 @@ dependencies = [{ name = "a", extra = ["more"] }, { name = "gone" }]
 dev = [{ name = "for-developers" }]
 [[package]]
 name = "a"
-source = { registry = "https://index.example.org/simple" }
+source = { registry = "packages" }
 dependencies = [{ name = "b" }]
 [package.optional-dependencies]
 more = [{ name = "c" }]
