@@ -270,101 +270,19 @@ pruned:
   elements: str
 """
 
-import functools
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show, shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import SMOKE, Wanted
-
-OPTIONS = {
-    "state": {"type": "str", "choices": ["present", "previous", "absent"], "default": "present"},
-    "repo": {"type": "str"},
-    "version": {"type": "str"},
-    "branches": {"type": "list", "elements": "str", "default": []},
-    "install_dir": {"type": "path", "default": "/opt/engineering-loop"},
-    "keep": {"type": "int", "default": 3},
-    "python": {"type": "path", "default": "/usr/bin/python3"},
-    "uv": {"type": "str", "default": "uv"},
-    "sync": {"type": "list", "elements": "str", "default": []},
-    "wheels": {"type": "path"},
-    "git_sources": {"type": "list", "elements": "str", "default": []},
-    "build_tools": {"type": "list", "elements": "str", "default": []},
-    "smoke": {"type": "list", "elements": "str", "default": list(SMOKE)},
-    "user": {"type": "str"},
-    "policy": {
-        "type": "dict",
-        "options": {
-            "base": {"type": "str", "default": "engineering-loop-policy.yml"},
-            "overlay": {"type": "dict", "default": {}},
-            "handoff_dirs": {"type": "list", "elements": "str", "default": []},
-            "widen": {"type": "list", "elements": "str", "default": []},
-        },
-    },
-    "asks": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "command": {"type": "list", "elements": "str", "required": True},
-            "given": {"type": "list", "elements": "str", "default": []},
-        },
-    },
-    "lock_sha256": {"type": "str"},
-    "allowed_signers": {"type": "path"},
-    "keyring": {"type": "path"},
-    "run_lock": {"type": "path"},
-    "unit": {"type": "str", "default": "hyrule-engineering-loop"},
-    "wait": {"type": "float", "default": 0},
-    "timeout": {"type": "float", "default": 1800},
-    "env_file": {"type": "path"},
-    "hold": {"type": "path"},
-    "git_url": {"type": "str", "default": ""},
-    "github_app": tokens.OPTION,
-}
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import engine, outcome
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=OPTIONS,
+        argument_spec=engine.OPTIONS,
         required_if=[("state", "present", ("repo", "version"))],
         mutually_exclusive=[("allowed_signers", "keyring")],
         supports_check_mode=True,
     )
-    params = dict(module.params)
-    state, version = params.pop("state"), params.pop("version")
-    try:
-        put_habits_aside(module.ansible_version)
-        env_file, app = params.pop("env_file"), params.pop("github_app")
-        # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
-        secret = "" if module.check_mode else tokens.token_for(env_file, app)
-        given = {key: value for key, value in params.items() if value is not None}
-        hold = functools.partial(rollout.begin, given.pop("hold")) if "hold" in given else None
-        wanted = Wanted(token=secret, before_switch=hold, **given)
-        if state == "present":
-            result = releases.present(wanted, version, check=module.check_mode)
-        elif state == "previous":
-            result = releases.previous(wanted, check=module.check_mode)
-        else:
-            result = releases.absent(wanted, check=module.check_mode)
-    except LoopError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{show(error.filename or params['install_dir'])}: {error.strerror}; nothing was switched")
-    result = shown(result)
-    if result["damaged"]:
-        module.warn(f"{len(result['damaged'])} files of the release had been changed by hand: {result['damaged'][:5]}")
-    if module._diff:
-        result["diff"] = {"before": line(result["previous"]), "after": line(result["release"])}
-    module.exit_json(**result)
-
-
-def line(release: dict[str, str] | None) -> str:
-    return f"active: {release['sha'] if release else 'none'}\n"
+    outcome.run(module, engine.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

@@ -151,179 +151,19 @@ backup_file:
   type: str
 """
 
-import grp
-import os
-import pwd
-from dataclasses import dataclass
-from typing import Any
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes, write_atomic
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema, strict_yaml
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
-
-# The digest ends up in settings that check mode shows.
-NOTHING_YET: dict[str, Any] = {
-    "policy": {},
-    "sha256": "known once the release is built",
-    "widened": [],
-    "tightened": [],
-    "admitted": [],
-}
-
-
-def read_base(module: AnsibleModule) -> schema.Policy | None:
-    """The base, or None where check mode meets a host that does not have it yet."""
-    path, content = module.params["base"], module.params["base_content"]
-    if path is None:
-        if not isinstance(content, dict):
-            content = str(content).encode("utf-8", "surrogateescape")
-        return schema.load(content, "base_content", complete=False)
-    found = read_bytes(path, schema.MAX_BYTES)
-    if found is not None:
-        return schema.load(found, path, complete=False)
-    if module.check_mode:
-        return None
-    raise LoopError(f"there is no policy at {path} (base); it comes with the engine's release")
-
-
-def number(name: str | None, database: Any, what: str) -> int | None:
-    """A user or group as a number; None where nobody asked or it does not exist."""
-    if name is None:
-        return None
-    if name.isdigit():
-        return int(name)
-    try:
-        entry = database(name)
-    except KeyError as error:
-        raise LoopError(f"there is no {what} {name} on this host") from error
-    return int(entry[2])
-
-
-def permissions(value: Any) -> int:
-    """A mode from octal text, or from the number that YAML made of it."""
-    try:
-        mode = value if isinstance(value, int) else int(str(value), 8)
-    except ValueError as error:
-        raise LoopError(f"mode: found {value!r}, allowed: octal, like 0640") from error
-    if mode & ~0o777 or mode & 0o022:
-        raise LoopError(f"mode: found {mode:04o}, allowed: one that only the owner may write with, like 0640")
-    return int(mode)
-
-
-def wanted_ids(module: AnsibleModule) -> tuple[int | None, int | None]:
-    """Owner and group as numbers. In check mode they may be made by an earlier task, so they may be missing."""
-    try:
-        return (
-            number(module.params["owner"], pwd.getpwnam, "user"),
-            number(module.params["group"], grp.getgrnam, "group"),
-        )
-    except LoopError:
-        if module.check_mode:
-            return -1, -1
-        raise
-
-
-@dataclass(frozen=True)
-class PolicyFile:
-    """The policy file as it stands, or as it is to stand."""
-
-    content: bytes
-    uid: int
-    gid: int
-    mode: int
-
-    def shown(self) -> str:
-        """The content, with owner, group and mode in a line of their own: one side of the diff."""
-        return f"{self.content.decode('utf-8', 'replace')}# uid {self.uid} gid {self.gid} mode {self.mode:04o}\n"
-
-
-def standing(dest: str) -> PolicyFile | None:
-    """The policy in force; None where there is none."""
-    content = read_bytes(dest)
-    if content is None:
-        return None
-    status = os.lstat(dest)
-    return PolicyFile(content, status.st_uid, status.st_gid, status.st_mode & 0o7777)
-
-
-def install(module: AnsibleModule, now: PolicyFile | None, then: PolicyFile) -> dict[str, str]:
-    """Replace ``now`` by ``then`` when no cycle needs it any more; the name of its copy, where one is wanted."""
-    wanted, result = module.params, {}
-    dest = wanted["dest"]
-    if now and now.content != then.content:
-        who = (wanted["run_lock"] or "", wanted["unit"], wanted["wait"])
-        processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
-    if wanted["hold"]:
-        rollout.begin(wanted["hold"], [dest])
-    if now and wanted["backup"]:
-        result["backup_file"] = module.backup_local(dest)
-    write_atomic(dest, then.content, then.mode, then.uid, then.gid)
-    return result
-
-
-def apply(module: AnsibleModule) -> dict[str, Any]:
-    """Compose, compare with what is there, write if it differs."""
-    wanted, mode = module.params, permissions(module.params["mode"])
-    dest, base = wanted["dest"], read_base(module)
-    if base is None:
-        message = f"would compose {dest} from {wanted['base']}, which comes with the release"
-        return {**NOTHING_YET, "changed": True, "msg": message}
-    composed = compose.compose(base, wanted["overlay"], wanted["handoff_dirs"], wanted["widen"])
-    result: dict[str, Any] = {**composed._asdict(), "sha256": schema.digest(composed.policy)}
-    directory = os.path.dirname(dest)
-    if not os.path.isdir(directory) and not module.check_mode:
-        raise LoopError(f"{directory} (the directory of dest) does not exist")
-    now, (uid, gid) = standing(dest), wanted_ids(module)
-    uid = uid if uid is not None else now.uid if now else 0
-    gid = gid if gid is not None else now.gid if now else 0
-    then = PolicyFile(result.pop("text").encode(), uid, gid, mode)
-    result["changed"] = now != then
-    if module._diff:
-        sides = {"before": now.shown() if now else "", "after": then.shown()}
-        result["diff"] = {**sides, "before_header": dest, "after_header": dest}
-    if result["changed"] and not module.check_mode:
-        result.update(install(module, now, then))
-        if schema.digest(schema.load_file(dest)) != result["sha256"]:
-            raise LoopError(f"{dest} does not read back as it was written")
-    return result
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import gate_policy, outcome
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "dest": {"type": "path", "required": True},
-            "base": {"type": "path"},
-            "base_content": {"type": "raw"},
-            "overlay": {"type": "dict", "default": {}},
-            "handoff_dirs": {"type": "list", "elements": "str", "default": []},
-            "widen": {"type": "list", "elements": "str", "default": []},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
-            "mode": {"type": "raw", "default": "0640"},
-            "backup": {"type": "bool", "default": False},
-            "run_lock": {"type": "path"},
-            "unit": {"type": "str", "default": ""},
-            "wait": {"type": "float", "default": 0},
-            "hold": {"type": "path"},
-        },
+        argument_spec=gate_policy.OPTIONS,
         mutually_exclusive=[("base", "base_content")],
         required_one_of=[("base", "base_content")],
         supports_check_mode=True,
     )
-    if not strict_yaml.HAS_YAML:
-        if module.check_mode:
-            message = f"would compose {module.params['dest']} once PyYAML (python3-yaml) is installed"
-            module.exit_json(**NOTHING_YET, changed=True, msg=message)
-        module.fail_json(msg=missing_required_lib("PyYAML"))
-    try:
-        put_habits_aside(module.ansible_version)
-        module.exit_json(**apply(module))
-    except LoopError as error:
-        module.fail_json(msg=str(error))
+    outcome.run(module, gate_policy.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,21 @@ options:
         this module has put there are removed, and the host's trust is renewed (C(update-ca-certificates)).
       - A file of somebody else's that holds the same is left as it is. Without this option all of them are.
     type: dict
+  units:
+    description: Units of systemd by file name, to be written where it finds them. An empty one is not wanted.
+    type: dict
+    default: {}
+    version_added: "0.3.0"
+  settings:
+    description:
+      - The settings of the host, to be written to O(hold), for C(group) of them to read. What they say of policy and
+        code is added.
+    type: dict
+    version_added: "0.3.0"
+  policy_sha256:
+    description: The digest of the policy that the settings name, where that is not the one that stands there yet.
+    type: str
+    version_added: "0.3.0"
   hold:
     description:
       - The host's settings, C(loop.json). Given them, the timer is held before a file that a proof covers is changed,
@@ -130,105 +145,14 @@ collection_version:
   sample: 0.2.0
 """
 
-import os
-from typing import TYPE_CHECKING
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd, trust
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
-
-if TYPE_CHECKING:
-    # What the `loop` command shows on the host, above the room that lists the rest: that it stands here is what makes
-    # Ansible ship it.
-    from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import (  # noqa: F401
-        command,
-        history,
-        tell,
-    )
-
-
-def shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
-    """One change as Ansible's diff; of a secret and of our own code only that it changes."""
-    contents = change.what in ("content", "file created", "removed")
-    if brief or not contents:
-        return {"prepared": f"{change.path}: {change.what}{' (not shown)' if brief and contents else ''}\n"}
-    return {
-        "before_header": change.path,
-        "after_header": change.path,
-        "before": (change.before or b"").decode(errors="replace"),
-        "after": (change.after or b"").decode(errors="replace"),
-    }
-
-
-OPTIONS = {
-    "entries": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["file", "directory", "absent", "kept"], "default": "file"},
-            "content": {"type": "str"},
-            "owner": {"type": "str", "default": "root"},
-            "group": {"type": "str", "default": "root"},
-            "mode": {"type": "str", "default": "0644"},
-        },
-        "required_if": [("state", "file", ["content"])],
-    },
-    "secrets": {"type": "dict", "default": {}, "no_log": True},
-    "authorities": {"type": "dict"},
-    "hold": {"type": "path"},
-    "lib_dir": {"type": "path"},
-    "programs": {"type": "list", "elements": "str", "default": []},
-}
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import files, outcome
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
-    config, lib_dir = module.params["hold"], module.params["lib_dir"]
-    try:
-        put_habits_aside(module.ansible_version)
-        entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
-        for path, content in module.params["secrets"].items():
-            state = "file" if content else "absent"
-            entries.append(managed_files.Entry(path=path, state=state, content=str(content).encode(), mode=0o600))
-        wanted = module.params["authorities"]
-        entries += trust.entries(wanted) if wanted is not None else []
-        own = [config] if config else []
-        core = core_files.entries(lib_dir, module.params["programs"], *own) if lib_dir else []
-        in_systemd = {entry.path: entry for entry in entries if os.path.dirname(entry.path) == systemd.UNIT_DIR}
-        refused = systemd.refused({os.path.basename(path): one.content.decode() for path, one in in_systemd.items()})
-        if refused:
-            raise LoopError("; ".join(refused))
-
-        def before(paths: list[str]) -> None:
-            if config:
-                rollout.begin(config, paths)
-            systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
-
-        changes = managed_files.converge([*entries, *core], check=module.check_mode, before=before)
-        reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
-        if reload and not module.check_mode:
-            systemd.systemctl("daemon-reload")
-        trusted = any(os.path.dirname(one.path) == trust.DIRECTORY for one in changes) or trust.stale(wanted or {})
-        if trusted and not module.check_mode:
-            trust.refresh()
-    except LoopError as error:
-        module.fail_json(msg=str(error))
-    result = {
-        "changed": bool(changes) or reload or trusted,
-        "changed_paths": [change.path for change in changes],
-        "collection_version": core_files.VERSION,
-    }
-    if config:
-        result["voids"] = rollout.voids(config, changes)
-    if module._diff:
-        brief = {*module.params["secrets"], *(entry.path for entry in core)}
-        result["diff"] = [shown(change, change.path in brief) for change in changes]
-    module.exit_json(**result)
+    module = AnsibleModule(argument_spec=files.OPTIONS, required_by={"settings": "hold"}, supports_check_mode=True)
+    outcome.run(module, files.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

@@ -64,64 +64,14 @@ pruned:
   elements: str
 """
 
-import os
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import progress
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
-    bubblewrap,
-    processes,
-    secrets_file,
-    users,
-)
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollback_sets
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import agents
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import agent, outcome
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "settings": {"type": "dict", "required": True},
-            "lockfile": {"type": "str", "default": ""},
-            "environment": {"type": "dict", "default": {}, "no_log": True},
-            "keep": {"type": "int", "default": 3},
-        },
-        supports_check_mode=True,
-    )
-    given, settings = module.params, Settings(module.params["settings"])
-    agent, install_dir = settings.agent, settings.install_dir
-    try:
-        put_habits_aside(module.ansible_version)
-        agents.check_named(agent)
-        installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
-        result = {"changed": installing, "program": "", "said": "", "pruned": []}
-        if installing and not module.check_mode:
-            agents.install(install_dir, agent, given["lockfile"])
-            if not processes.cycle_in_progress("", settings.unit):  # it may have been started from any of them
-                used = [agents.place(install_dir, agent), *rollback_sets.agents_in_use(install_dir)]
-                result["pruned"] = agents.prune(install_dir, given["keep"], used)
-        environment = given["environment"] or (
-            secrets_file.read(settings.env_file) if os.path.exists(settings.env_file) else {}
-        )
-        names = agent_check.check(settings, environment, expected=installing and module.check_mode)
-        if names and not (installing and module.check_mode):
-            result["program"] = agents.program(settings, names[0])
-            # One that root installed and has started once is still the same. Before a first apply nobody can start it.
-            startable = os.path.exists(bubblewrap.BWRAP) and host_facts.user_exists(settings.user)
-            if startable and (installing or not agent.get("package")):
-                progress.step(f"starting {names[0]} once, shut in")
-                result["said"] = users.as_user(settings.user, lambda: agent_check.starts(settings, names[0]))
-    except LoopError as error:
-        module.fail_json(msg=str(error))
-    if module._diff:
-        wanted = f"{agent['package']} {agent['version']}\n" if agent.get("package") else ""
-        result["diff"] = {"before": "" if installing else wanted, "after": wanted}
-    module.exit_json(**result)
+    module = AnsibleModule(argument_spec=agent.OPTIONS, supports_check_mode=True)
+    outcome.run(module, agent.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

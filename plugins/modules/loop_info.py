@@ -122,6 +122,27 @@ options:
     type: path
     default: ""
     version_added: "0.2.0"
+  stages:
+    description:
+      - The stages of an apply, each with the options that its module is to be called with. RV(todo) says which of them
+        have anything to do.
+      - The stages are C(identity) and C(service), with the options of M(as215932.engineering_loop.host_files),
+        C(release) (M(as215932.engineering_loop.engine_release)), C(policy) (M(as215932.engineering_loop.gate_policy)),
+        C(agent) (M(as215932.engineering_loop.loop_agent)), C(workspace) (M(as215932.engineering_loop.pristine_clones))
+        and C(timer) (M(as215932.engineering_loop.loop_timer)), in this order.
+      - C(service) takes O(units), and C(identity) O(secret_files).
+    type: dict
+    default: {}
+    version_added: "0.3.0"
+  secret_files:
+    description: The option C(secrets) of the stage C(identity).
+    type: dict
+    default: {}
+    version_added: "0.3.0"
+  uv_wanted:
+    description: The version of O(uv) that is to be there.
+    type: str
+    version_added: "0.3.0"
   details:
     description: Also read what is deployed. Without it only the system is looked at, which is quick.
     type: bool
@@ -283,6 +304,16 @@ secrets:
     problem: ""
     loose: []
     notes: ["of /etc/engineering-loop/env these have no effect, since the loop sets them itself: GIT_ASKPASS"]
+todo:
+  description: The stages of an apply that have something to do, C(packages) and C(takeover) among them.
+  returned: with O(stages)
+  type: list
+  elements: str
+  sample: [release, policy, agent, service, timer]
+settled:
+  description: What the module of each of O(stages) that has nothing to do would return.
+  returned: with O(stages)
+  type: dict
 loop:
   description: What was deployed, null where nothing was or with O(details=false).
   returned: success
@@ -332,17 +363,13 @@ loop:
       returned: always
 """
 
-import dataclasses
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import shown
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd, targets
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import host_facts, older_layout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import layout_from
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import look
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -364,47 +391,32 @@ ARGUMENTS: dict[str, Any] = {
     "agent_lockfile": {"type": "str", "default": ""},
     "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "notify_file": {"type": "path", "default": ""},
+    "stages": {"type": "dict", "default": {}},
+    "secret_files": {"type": "dict", "default": {}, "no_log": True},
+    "uv_wanted": {"type": "str"},
     "details": {"type": "bool", "default": True},
     "cycles": {"type": "int", "default": 5},
 }
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENTS,
-        supports_check_mode=True,
-    )
-    wanted = module.params
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         put_habits_aside(module.ansible_version)
-        layout = layout_from(wanted["takeover"]) if wanted["takeover"] else None
-        module.exit_json(
-            changed=False,
-            system=host_facts.system(),
-            full=host_facts.full(wanted["directories"]),
-            packages_missing=host_facts.missing_packages(wanted["packages"]),
-            packages_interrupted=host_facts.packages_interrupted(),
-            uv_version=host_facts.uv_version(wanted["uv"]) if wanted["uv"] else "",
-            user_exists=host_facts.user_exists(wanted["user"]) if wanted["user"] else False,
-            accounts=dataclasses.asdict(privileges.look(wanted["accounts"])),
-            takeover=shown([item.path for item in older_layout.plan(layout)]) if layout else [],
-            rollout=host_facts.rollouts(wanted["config"]),
-            paused=host_facts.paused(wanted["config"]),
-            units_refused=systemd.refused(wanted["units"]),
-            job_units=systemd.job_units(layout.unit) if layout else [],
-            deployed=any(systemd.ours(f"{systemd.UNIT_DIR}/{name}") for name in wanted["units"]),
-            secrets=shown(
-                host_facts.secrets(
-                    Settings(wanted["secrets"]) if wanted["secrets"] else None, wanted["environment"], layout
-                )
-            ),
-            cell_problem=host_facts.cell_problem(wanted["home_files"], wanted["caches"]),
-            agent_problem=host_facts.agent_problem(wanted, wanted["agent_lockfile"], layout),
-            notify_problem=targets.problem(wanted["notify"], wanted["notify_file"]),
-            loop=host_facts.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
-        )
+        found, warnings = look.look(module.params, judged)
     except LoopError as error:
         module.fail_json(msg=str(error))
+    for line in warnings:
+        module.warn(line)
+    module.exit_json(changed=False, **found)
+
+
+def judged(options: Any, given: Any) -> dict[str, Any]:
+    """Options as a module takes them. LoopError where one is none of its."""
+    done = ArgumentSpecValidator(options).validate(given)
+    if done.error_messages:
+        raise LoopError(done.error_messages[0])
+    return dict(done.validated_parameters)
 
 
 if __name__ == "__main__":

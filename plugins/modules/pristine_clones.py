@@ -91,71 +91,14 @@ failed_clones:
   elements: str
 """
 
-from typing import Any
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-
-OPTIONS = {
-    "root": {"type": "path", "required": True},
-    "repositories": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "repo": {"type": "str", "required": True},
-            "dest": {"type": "str"},
-            "version": {"type": "str", "default": "main"},
-        },
-    },
-    "user": {"type": "str", "default": "loop-gate"},
-    "git_url": {"type": "str", "default": "https://github.com"},
-    "env_file": {"type": "path"},
-    "github_app": tokens.OPTION,
-}
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import clones, outcome
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
-    given = module.params
-    config = Settings(
-        {},
-        pristine_dir=given["root"],
-        workspace_repositories=given["repositories"],
-        gate_user=given["user"],
-        git_url=given["git_url"],
-    )
-    try:
-        put_habits_aside(module.ansible_version)
-        token = tokens.token_for(given["env_file"], given["github_app"])
-        found = pristine.refresh(config, token, check=module.check_mode)
-    except LoopError as error:
-        module.fail_json(msg=str(error))
-    failed = [one["dest"] for one in found if one["status"] == "failed"]
-    result: dict[str, Any] = {
-        "changed": any(one["status"] in ("cloned", "updated", "replaced") for one in found),
-        "repositories": found,
-        "failed_clones": failed,
-    }
-    for one in found:
-        if one["status"] == "replaced":
-            done = "is damaged and would be" if module.check_mode else "was damaged and is"
-            module.warn(f"{one['dest']} {done} cloned anew: {one['detail']}")
-    if module._diff:
-        result["diff"] = {"before": lines(found, "before"), "after": lines(found, "after")}
-    if failed:
-        details = "; ".join(f"{one['dest']}: {one['detail']}" for one in found if one["status"] == "failed")
-        module.fail_json(msg=f"{len(failed)} of {len(found)} clones failed: {details}", **result)
-    module.exit_json(**result)
-
-
-def lines(found: list[dict[str, Any]], when: str) -> str:
-    """Each clone and its commit, for the diff."""
-    return "".join(f"{one['dest']}: {one[when] or '-'}\n" for one in found)
+    module = AnsibleModule(argument_spec=clones.OPTIONS, supports_check_mode=True)
+    outcome.run(module, clones.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

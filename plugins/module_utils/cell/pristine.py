@@ -18,14 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ..base import progress
 from ..base.clock import age_of, stamp
 from ..base.errors import LoopError, without_passwords
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
 from ..git.command import ANY, credentials, git, rows
-from ..git.damage import Damaged, ask, check_whole, fetch, flaw
+from ..git.damage import Damaged, ask, check_whole, fetch, flaw, remote_refs
 from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks
 from ..host.settings import Settings
@@ -139,19 +139,19 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
         "repo": one.repo, "dest": one.dest, "path": one.path, "status": "failed", "before": "", "after": "",
         "detail": "",
     }  # fmt: skip
-    status, why = "cloned", ""
+    status, why, after = "cloned", "", ""
     try:
         if os.path.lexists(one.path):
             try:
                 before = outcome["before"] = _look(one)
-                after = _checked(one, before, before) if check else _advance(one, token, limits, before)
+                after = _foreseen(one, token, limits, before) if check else _advance(one, token, limits, before)
                 status = "current" if before == after else "updated"
             except Damaged as error:
                 status, why = "replaced", str(error)
         if status in ("cloned", "replaced") and not check:
             _clone(one, token, limits)
         if status in ("current", "updated") or not check:
-            outcome["after"] = _tip(one)
+            outcome["after"] = after if check else _tip(one)
         outcome.update(status=status, detail=without_passwords(why))
     except LoopError as error:
         detail = f"{why}; it cannot be cloned anew: {error}" if why else str(error)
@@ -191,16 +191,25 @@ def _advance(one: Clone, token: str, limits: Limits, before: str) -> str:
     return tip
 
 
+def _foreseen(one: Clone, token: str, limits: Limits, before: str) -> str:
+    """The commit that the branch would have after a fetch, as the remote tells it."""
+    _checked(one, before, before)
+    name = HEADS + one.version
+    tip = remote_refs(one.url, name, *_access(one, token), limits.left()).get(name, "")
+    return tip or _no_branch(one)
+
+
 def _checked(one: Clone, tip: str, before: str) -> str:
     check_whole(one.path, tip, history=tip != before)
     return tip
 
 
 def _tip(one: Clone) -> str:
-    tip = read_tip(one.path, one.version)
-    if not tip:
-        raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
-    return tip
+    return read_tip(one.path, one.version) or _no_branch(one)
+
+
+def _no_branch(one: Clone) -> NoReturn:
+    raise LoopError(f"{without_passwords(one.url)} has no branch {one.version}")
 
 
 def _unlock(path: str) -> None:

@@ -100,7 +100,7 @@ def _have(wanted: Wanted, choose: Callable[[], str], by: str, check: bool) -> Js
     install_dir = wanted.install_dir
     exposed = _exposed(install_dir)
     with contextlib.nullcontext() if check else _alone(wanted):
-        recovered = not check and store.recover(install_dir)
+        recovered = store.recover(install_dir, check=check)
         found = _look(wanted, choose(), by)
         sha = found.sha
         if by == "version" and found.known and not found.builds and wanted.smoke:

@@ -190,24 +190,28 @@ def verdict(known: Json, sha: str) -> str:
     return str(known["marks"].get(sha, {}).get("verdict", ""))
 
 
-def recover(install_dir: str) -> bool:
+def recover(install_dir: str, *, check: bool = False) -> bool:
     """Clear what killed runs left. A release put aside for a build that never ended comes back. True if any."""
     directory = os.path.join(install_dir, "releases")
     cleared = False
     for parent in (install_dir, directory):
-        for name in os.listdir(parent):
+        for name in os.listdir(parent) if os.path.isdir(parent) else []:
+            path = os.path.join(parent, name)
             release = parent == directory and re.fullmatch(r"[0-9a-f]{40}", name)
             if (release and not record(install_dir, name)) or name.startswith(".trash-") or name == ".current.new":
-                discard(os.path.join(parent, name))
                 cleared = True
-            elif release:
-                _tidy(os.path.join(parent, name))
+                if not check:
+                    discard(path)
+            elif release and not check:
+                _tidy(path)
     with contextlib.suppress(OSError):
         sha = os.path.basename(os.readlink(os.path.join(install_dir, "current")))
         for _number, name in reversed(aside(install_dir)):
             if name.startswith(f".damaged-{sha}-") and not os.path.lexists(path_of(install_dir, sha)):
-                os.rename(os.path.join(directory, name), path_of(install_dir, sha))
                 cleared = True
+                if check:
+                    break
+                os.rename(os.path.join(directory, name), path_of(install_dir, sha))
     return cleared
 
 

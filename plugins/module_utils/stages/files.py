@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A set of files and directories, with our own code among them, brought to what they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import LoopError
+from ..host import managed_files, systemd, trust
+from ..host.managed_files import Entry
+from ..lifecycle import core_files
+from ..policy import schema
+from ..proof import rollout
+from .outcome import Done, How, Json
+
+if TYPE_CHECKING:
+    # What the `loop` command shows on the host, and the look at it. That they stand here is what makes Ansible ship
+    # them; so every module that compares our code with the host's has the same in it.
+    from ..report import command, history, send, tell  # noqa: F401
+    from . import look  # noqa: F401
+
+
+OPTIONS: dict[str, Any] = {
+    "entries": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["file", "directory", "absent", "kept"], "default": "file"},
+            "content": {"type": "str"},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0644"},
+        },
+        "required_if": [("state", "file", ["content"])],
+    },
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "authorities": {"type": "dict"},
+    "units": {"type": "dict", "default": {}},
+    "settings": {"type": "dict"},
+    "policy_sha256": {"type": "str"},
+    "hold": {"type": "path"},
+    "lib_dir": {"type": "path"},
+    "programs": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def bring(given: Json, how: How) -> Done:
+    """Bring all of ``given`` to hold, as the module ``host_files`` has its options."""
+    config, wanted = given["hold"], _entries(given)
+    core = (
+        core_files.entries(given["lib_dir"], given["programs"], *([config] if config else []))
+        if given["lib_dir"]
+        else []
+    )
+    in_systemd = {entry.path: entry for entry in wanted if os.path.dirname(entry.path) == systemd.UNIT_DIR}
+    if any(change.path in in_systemd for change in managed_files.converge([*wanted, *core], check=True)):
+        units = {os.path.basename(path): one.content.decode() for path, one in in_systemd.items()}
+        if refused := systemd.refused(units):
+            raise LoopError("; ".join(refused))
+
+    def before(paths: list[str]) -> None:
+        if config:
+            rollout.begin(config, paths)
+        systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
+
+    changes = managed_files.converge([*wanted, *core], check=how.check, before=before)
+    reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
+    if reload and not how.check:
+        systemd.systemctl("daemon-reload")
+    trusted = any(os.path.dirname(one.path) == trust.DIRECTORY for one in changes)
+    trusted = trusted or trust.stale(given["authorities"] or {})
+    if trusted and not how.check:
+        trust.refresh()
+    result: Json = {
+        "changed": bool(changes) or reload or trusted,
+        "changed_paths": [change.path for change in changes],
+        "collection_version": core_files.VERSION,
+    }
+    if config:
+        result["voids"] = rollout.voids(config, changes)
+    if how.diff:
+        brief = {*given["secrets"], *(entry.path for entry in core)}
+        result["diff"] = [_shown(change, change.path in brief) for change in changes]
+    return Done(result)
+
+
+def _entries(given: Json) -> list[Entry]:
+    """What the options ask for, but for our own code."""
+    found = []
+    if given["settings"] is not None:
+        found.append(_settings(given["hold"], given["settings"], given["policy_sha256"]))
+    found += [managed_files.entry_from(entry) for entry in given["entries"]]
+    found += [_wanted(f"{systemd.UNIT_DIR}/{name}", text, 0o644) for name, text in given["units"].items()]
+    found += [_wanted(path, text, 0o600) for path, text in given["secrets"].items()]
+    return found + (trust.entries(given["authorities"]) if given["authorities"] is not None else [])
+
+
+def _settings(path: str, given: Json, policy: str | None) -> Entry:
+    """The host's settings: those of the inventory, and by what policy and by whose code a cycle runs."""
+    whole = {
+        **given,
+        "policy_sha256": policy or schema.digest(schema.load_file(given["policy_file"])),
+        "collection_version": core_files.VERSION,
+    }
+    text = json.dumps(whole, indent=2, sort_keys=True) + "\n"
+    return Entry(path, content=text.encode(), group=given["group"], mode=0o640)
+
+
+def _wanted(path: str, content: object, mode: int) -> Entry:
+    """A file with this content; none where that is empty."""
+    return Entry(path, "file" if content else "absent", str(content).encode(), mode=mode)
+
+
+def _shown(change: managed_files.Change, brief: bool) -> dict[str, str]:
+    """One change as Ansible's diff; of a secret and of our own code only that it changes."""
+    contents = change.what in ("content", "file created", "removed")
+    if brief or not contents:
+        return {"prepared": f"{change.path}: {change.what}{' (not shown)' if brief and contents else ''}\n"}
+    return {
+        "before_header": change.path,
+        "after_header": change.path,
+        "before": (change.before or b"").decode(errors="replace"),
+        "after": (change.after or b"").decode(errors="replace"),
+    }

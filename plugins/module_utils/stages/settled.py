@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether an apply has anything to do: every stage is asked what it would do, in one go, before any is begun.
+
+What is answered for is answered by the very code that would do it, so a stage is passed over only where that found
+nothing. Nothing is remembered from one apply to the next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..base.errors import LoopError
+from . import agent, clones, engine, files, gate_policy, timer
+from .outcome import Bring, Done, How, Json
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of them: its module, what it does, and the stages that must have nothing to do for it to have nothing."""
+
+    module: str
+    options: Mapping[str, Any]
+    bring: Bring
+    after: tuple[str, ...] = ()
+
+
+# In the order of the role's, by the names of its tasks.
+STAGES = {
+    "identity": Stage("host_files", files.OPTIONS, files.bring),
+    "release": Stage("engine_release", engine.OPTIONS, engine.bring, after=("identity",)),
+    "policy": Stage("gate_policy", gate_policy.OPTIONS, gate_policy.bring, after=("release",)),
+    "agent": Stage("loop_agent", agent.OPTIONS, agent.bring, after=("policy",)),
+    "workspace": Stage("pristine_clones", clones.OPTIONS, clones.bring, after=("identity",)),
+    "service": Stage("host_files", files.OPTIONS, files.bring, after=("agent",)),
+    "timer": Stage("loop_timer", timer.OPTIONS, timer.bring, after=("service", "workspace")),
+}
+BEFORE = ("packages", "takeover")  # what modules of Ansible's and of ours do by what the host was found to be
+
+
+def busy(host: Mapping[str, Any], uv: str) -> list[str]:
+    """The stages that have something to do by what ``loop_info`` found the ``host`` to be; ``uv`` is the one wanted."""
+    accounts = host["accounts"]
+    found = {
+        "packages": host["packages_missing"] or host["packages_interrupted"],
+        "takeover": host["takeover"],
+        "identity": [accounts[key] for key in ("missing_users", "missing_groups", "faults") if accounts[key]]
+        or host["secrets"]["loose"],
+        "release": uv and host["uv_version"] != uv,
+    }
+    return [name for name, something in found.items() if something]
+
+
+def look(asked: Mapping[str, Json], config: str, known: Collection[str] = ()) -> dict[str, Done]:
+    """Of the stages ``asked``, with their options, those that have nothing to do, and what each answers.
+
+    Those that are ``known`` to have something to do are not asked. On a host that nothing was deployed on each has
+    something to do. So has one that fails: it says why itself.
+    """
+    found: dict[str, Done] = {}
+    if not os.path.lexists(config) or any(name in known for name in BEFORE):
+        return found
+    for name in asked:
+        stage = STAGES[name]
+        if name in known or not all(other in found for other in stage.after):
+            continue
+        try:
+            done = stage.bring(asked[name], How(check=True))
+        except LoopError:
+            continue
+        if not done.result["changed"]:
+            found[name] = done
+    return found
