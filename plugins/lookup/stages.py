@@ -11,7 +11,8 @@ version_added: "0.3.0"
 description:
   - Reads it from the tasks of the role, each of which is the only place where the options of its stage stand, so that
     M(as215932.engineering_loop.loop_info) can say what of them has anything to do.
-  - What a module keeps out of logs is left out.
+  - What a module keeps out of logs is left out, and what M(as215932.engineering_loop.loop_info) has options of its own
+    for.
 author:
   - AS215932 (@AS215932)
 options:
@@ -39,11 +40,9 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.settled import STAGES
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.order import APART, STAGES
 
 COLLECTION = "as215932.engineering_loop"
-# The look has them by an option of its own: they are rendered once.
-GIVEN = ("units",)
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types
@@ -52,13 +51,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
 
     def _asked(self, directory: str, name: str) -> dict[str, Any]:
         """What the task of this stage says, made out as Ansible will when it comes to the task."""
-        stage = STAGES[name]
-        path = f"{directory}/{name}.yml"
-        action = f"{COLLECTION}.{stage.module}"
+        path, action = f"{directory}/{name}.yml", f"{COLLECTION}.{STAGES[name].module}"
         given = [task[action] for task in self._loader.load_from_file(path, trusted_as_template=True) if action in task]
         if not given:
             raise AnsibleError(f"{path} has no task for {action}")
-        hidden = {*GIVEN, *(key for key, option in stage.options.items() if option.get("no_log"))}
-        plain = {key: value for key, value in given[0].items() if key not in hidden}
-        found: dict[str, Any] = self._templar.template(plain)
+        found: dict[str, Any] = self._templar.template({key: given[0][key] for key in given[0] if key not in APART})
         return found

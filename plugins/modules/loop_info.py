@@ -363,60 +363,14 @@ loop:
       returned: always
 """
 
-from typing import Any
-
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import look
-
-PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
-
-ARGUMENTS: dict[str, Any] = {
-    "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
-    "packages": {"type": "list", "elements": "str", "default": []},
-    "uv": {"type": "path"},
-    "user": {"type": "str"},
-    "accounts": {"type": "dict", "default": {}},
-    "takeover": {"type": "dict"},
-    "secrets": {"type": "dict", "no_log": False},
-    "environment": {"type": "dict"},
-    "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
-    "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
-    "units": {"type": "dict", "default": {}},
-    "directories": {"type": "list", "elements": "path", "default": []},
-    "agent": {"type": "dict", "default": {}},
-    "agent_programs": {"type": "list", "elements": "str", "default": []},
-    "agent_lockfile": {"type": "str", "default": ""},
-    "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    "notify_file": {"type": "path", "default": ""},
-    "stages": {"type": "dict", "default": {}},
-    "secret_files": {"type": "dict", "default": {}, "no_log": True},
-    "uv_wanted": {"type": "str"},
-    "details": {"type": "bool", "default": True},
-    "cycles": {"type": "int", "default": 5},
-}
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import look, outcome
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        put_habits_aside(module.ansible_version)
-        found, warnings = look.look(module.params, judged)
-    except LoopError as error:
-        module.fail_json(msg=str(error))
-    for line in warnings:
-        module.warn(line)
-    module.exit_json(changed=False, **found)
-
-
-def judged(options: Any, given: Any) -> dict[str, Any]:
-    """Options as a module takes them. LoopError where one is none of its."""
-    done = ArgumentSpecValidator(options).validate(given)
-    if done.error_messages:
-        raise LoopError(done.error_messages[0])
-    return dict(done.validated_parameters)
+    module = AnsibleModule(argument_spec=look.OPTIONS, supports_check_mode=True)
+    outcome.run(module, look.bring, put_habits_aside)
 
 
 if __name__ == "__main__":

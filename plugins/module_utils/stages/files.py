@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import LoopError
 from ..host import managed_files, systemd, trust
 from ..host.managed_files import Entry
-from ..lifecycle import core_files
+from ..lifecycle import bytecode, core_files
 from ..policy import schema
 from ..proof import rollout
 from .outcome import Done, How, Json
 
 if TYPE_CHECKING:
-    # What the `loop` command shows on the host, and the look at it. That they stand here is what makes Ansible ship
-    # them; so every module that compares our code with the host's has the same in it.
-    from ..report import command, history, send, tell  # noqa: F401
+    # The host has the core whole. What no other room imports stands here, which makes Ansible ship it with every module
+    # that compares our code with the host's.
+    from ..lifecycle import engine_variables, fleet, leave, leave_collected, put_back, takeover, variables  # noqa: F401
+    from ..policy import uncommitted  # noqa: F401
+    from ..release import pin_pull_request, sbom, version_pin  # noqa: F401
+    from ..report import command, history, page, send, tell  # noqa: F401
+    from ..worktrees import checkouts, heal, sweep  # noqa: F401
     from . import look  # noqa: F401
-
 
 OPTIONS: dict[str, Any] = {
     "entries": {
@@ -72,12 +75,13 @@ def bring(given: Json, how: How) -> Done:
     reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
     if reload and not how.check:
         systemd.systemctl("daemon-reload")
+    slow = bool(core) and bytecode.bring(f"{given['lib_dir']}/{core_files.PACKAGE}", check=how.check)
     trusted = any(os.path.dirname(one.path) == trust.DIRECTORY for one in changes)
     trusted = trusted or trust.stale(given["authorities"] or {})
     if trusted and not how.check:
         trust.refresh()
     result: Json = {
-        "changed": bool(changes) or reload or trusted,
+        "changed": bool(changes) or reload or trusted or slow,
         "changed_paths": [change.path for change in changes],
         "collection_version": core_files.VERSION,
     }

@@ -5,30 +5,74 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
 from typing import Any
 
 from ..base.errors import LoopError
 from ..base.untrusted import shown
 from ..host import privileges, systemd, targets
+from ..host.habits import speak_plainly
 from ..host.settings import Settings
 from ..lifecycle import host_facts, older_layout
 from ..lifecycle.layout import layout_from
 from . import settled
-from .outcome import Json
+from .order import STAGES
+from .outcome import Done, How, Json, filled
+
+PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
+
+OPTIONS: dict[str, Any] = {
+    "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "uv": {"type": "path"},
+    "user": {"type": "str"},
+    "accounts": {"type": "dict", "default": {}},
+    "takeover": {"type": "dict"},
+    "secrets": {"type": "dict", "no_log": False},
+    "environment": {"type": "dict"},
+    "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+    "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
+    "units": {"type": "dict", "default": {}},
+    "directories": {"type": "list", "elements": "path", "default": []},
+    "agent": {"type": "dict", "default": {}},
+    "agent_programs": {"type": "list", "elements": "str", "default": []},
+    "agent_lockfile": {"type": "str", "default": ""},
+    "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "notify_file": {"type": "path", "default": ""},
+    "stages": {"type": "dict", "default": {}},
+    "secret_files": {"type": "dict", "default": {}, "no_log": True},
+    "uv_wanted": {"type": "str"},
+    "details": {"type": "bool", "default": True},
+    "cycles": {"type": "int", "default": 5},
+}
 
 
-def look(wanted: Json, judged: Callable[[Mapping[str, Any], Any], Json]) -> tuple[Json, list[str]]:
-    """What the module ``loop_info`` returns, and its warnings. ``judged`` takes the options of a stage by its spec."""
+def bring(wanted: Json, _how: How) -> Done:
+    """What there is to be seen; as the module ``loop_info`` has its options."""
     found = _facts(wanted)
-    asked = _asked(wanted, found["job_units"], judged)
+    asked = _asked(wanted, found["job_units"])
     if not asked:
-        return found, []
+        return Done({"changed": False, **found})
     known = settled.busy(found, wanted["uv_wanted"] or "")
     done = settled.look(asked, wanted["config"], known)
     found["todo"] = [*known, *(name for name in asked if name not in done and name not in known)]
     found["settled"] = {name: one.result for name, one in done.items()}
-    return found, [line for one in done.values() for line in one.warnings]
+    return Done({"changed": False, **found}, [line for one in done.values() for line in one.warnings])
+
+
+def on_host(given: Json) -> str:
+    """The same for whoever asks the code that is installed here: JSON with ``result`` and ``warnings``.
+
+    ``given`` is a task's, as it stands there. Values that no log may have are in no text of the answer.
+    """
+    speak_plainly()
+    wanted = filled(OPTIONS, given)
+    done = bring(wanted, How())
+    text = json.dumps({"result": done.result, "warnings": done.warnings})
+    for secret in [*wanted["notify"], *map(str, wanted["secret_files"].values())]:
+        if secret:
+            text = text.replace(json.dumps(secret)[1:-1], "********")
+    return text
 
 
 def _facts(wanted: Json) -> Json:
@@ -60,19 +104,14 @@ def _facts(wanted: Json) -> Json:
     }
 
 
-def _asked(wanted: Json, job_units: list[str], judged: Callable[[Mapping[str, Any], Any], Json]) -> dict[str, Json]:
-    """The options of each stage that is asked for, whole."""
+def _asked(wanted: Json, job_units: list[str]) -> dict[str, Json]:
+    """The options of each stage that is asked for, with what the look has options of its own for."""
     given = {**wanted["stages"]}
     if "identity" in given:
         given["identity"] = {**given["identity"], "secrets": wanted["secret_files"]}
     if "service" in given:
         given["service"] = {**given["service"], "units": {**dict.fromkeys(job_units, ""), **wanted["units"]}}
-    found = {}
-    for name in given:
-        if name not in settled.STAGES:
-            raise LoopError(f"stages: found {name!r}, allowed: {', '.join(settled.STAGES)}")
-        try:
-            found[name] = judged(settled.STAGES[name].options, given[name])
-        except LoopError as error:
-            raise LoopError(f"stages: {name}: {error}") from error
-    return found
+    unknown = [name for name in given if name not in STAGES]
+    if unknown:
+        raise LoopError(f"stages: found {unknown[0]!r}, allowed: {', '.join(STAGES)}")
+    return given

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -63,3 +63,39 @@ def run(module: Module, bring: Bring, begin: Callable[[str], None]) -> NoReturn:
     for line in done.warnings:
         module.warn(line)
     module.exit_json(**done.result)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "path": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "list": (list,),
+    "dict": (dict,),
+    "raw": (object,),
+}
+
+
+def filled(options: Mapping[str, Any], given: Mapping[str, Any]) -> Json:
+    """Options as a module takes them, with its defaults, where Ansible's own judge of them is not at hand.
+
+    Nothing is converted. LoopError where one is unknown, missing or of another type.
+    """
+    unknown = [name for name in given if name not in options]
+    if unknown:
+        raise LoopError(f"{unknown[0]}: an unknown option")
+    found: Json = {}
+    for name, option in options.items():
+        value: Any = given.get(name)
+        if value is None:
+            value = option.get("default")
+            if value is None and option.get("required"):
+                raise LoopError(f"{name}: missing")
+        elif not isinstance(value, _TYPES[option["type"]]):
+            raise LoopError(f"{name}: found {value!r}, allowed: {option['type']}")
+        if value is not None and "options" in option:
+            inner = option["options"]
+            value = filled(inner, value) if option["type"] == "dict" else [filled(inner, one) for one in value]
+        found[name] = value
+    return found

@@ -10,35 +10,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import LoopError
 from . import agent, clones, engine, files, gate_policy, timer
-from .outcome import Bring, Done, How, Json
+from .order import BEFORE, STAGES
+from .outcome import Bring, Done, How, Json, filled
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One of them: its module, what it does, and the stages that must have nothing to do for it to have nothing."""
-
-    module: str
-    options: Mapping[str, Any]
-    bring: Bring
-    after: tuple[str, ...] = ()
-
-
-# In the order of the role's, by the names of its tasks.
-STAGES = {
-    "identity": Stage("host_files", files.OPTIONS, files.bring),
-    "release": Stage("engine_release", engine.OPTIONS, engine.bring, after=("identity",)),
-    "policy": Stage("gate_policy", gate_policy.OPTIONS, gate_policy.bring, after=("release",)),
-    "agent": Stage("loop_agent", agent.OPTIONS, agent.bring, after=("policy",)),
-    "workspace": Stage("pristine_clones", clones.OPTIONS, clones.bring, after=("identity",)),
-    "service": Stage("host_files", files.OPTIONS, files.bring, after=("agent",)),
-    "timer": Stage("loop_timer", timer.OPTIONS, timer.bring, after=("service", "workspace")),
+WORK: dict[str, tuple[Mapping[str, Any], Bring]] = {
+    "identity": (files.OPTIONS, files.bring),
+    "release": (engine.OPTIONS, engine.bring),
+    "policy": (gate_policy.OPTIONS, gate_policy.bring),
+    "agent": (agent.OPTIONS, agent.bring),
+    "workspace": (clones.OPTIONS, clones.bring),
+    "service": (files.OPTIONS, files.bring),
+    "timer": (timer.OPTIONS, timer.bring),
 }
-BEFORE = ("packages", "takeover")  # what modules of Ansible's and of ours do by what the host was found to be
 
 
 def busy(host: Mapping[str, Any], uv: str) -> list[str]:
@@ -58,17 +45,17 @@ def look(asked: Mapping[str, Json], config: str, known: Collection[str] = ()) ->
     """Of the stages ``asked``, with their options, those that have nothing to do, and what each answers.
 
     Those that are ``known`` to have something to do are not asked. On a host that nothing was deployed on each has
-    something to do. So has one that fails: it says why itself.
+    something to do. So has one that fails, or whose options are wrong: it says why itself.
     """
     found: dict[str, Done] = {}
     if not os.path.lexists(config) or any(name in known for name in BEFORE):
         return found
     for name in asked:
-        stage = STAGES[name]
-        if name in known or not all(other in found for other in stage.after):
+        if name in known or not all(other in found for other in STAGES[name].after):
             continue
+        options, bring = WORK[name]
         try:
-            done = stage.bring(asked[name], How(check=True))
+            done = bring(filled(options, asked[name]), How(check=True))
         except LoopError:
             continue
         if not done.result["changed"]:
