@@ -38,11 +38,11 @@ class ActionModule(watched.ActionModule):
         """What the code on the host says; empty where that is not ours, or says nothing that could be read."""
         lib_dir = (self._task.args.get("takeover") or {}).get("lib_dir")
         asked = self._task.args.get("stages") and lib_dir and not self._task.async_val
-        if not asked or task_vars.get("ansible_python_interpreter") != PYTHON:
+        if not asked or self._templar.template(task_vars.get("ansible_python_interpreter")) != PYTHON:
             return {}
         package = f"{lib_dir}/engineering_loop_core"
         given = {"package": package, "digests": digests(), "asked": dict(self._task.args)}
-        program = f"{Path(on_host.__file__).read_text(encoding='utf-8')}\nmain(json.loads({json.dumps(given)!r}))\n"
+        program = f"{Path(on_host.__file__).read_text(encoding='utf-8')}\nmain({json.dumps(given)!r})\n"
         with watching(self, task_vars):
             command = f"{self._compute_environment_string()} {PYTHON} -I -"
             done = self._low_level_execute_command(command.strip(), in_data=to_bytes(program))

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias
@@ -80,7 +82,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def filled(options: Mapping[str, Any], given: Mapping[str, Any]) -> Json:
     """Options as a module takes them, with its defaults, where Ansible's own judge of them is not at hand.
 
-    Nothing is converted. LoopError where one is unknown, missing or of another type.
+    What a template wrote as text is read as the list or dictionary that it is; nothing else is converted. LoopError
+    where one is unknown, missing or of another type.
     """
     unknown = [name for name in given if name not in options]
     if unknown:
@@ -92,10 +95,18 @@ def filled(options: Mapping[str, Any], given: Mapping[str, Any]) -> Json:
             value = option.get("default")
             if value is None and option.get("required"):
                 raise LoopError(f"{name}: missing")
-        elif not isinstance(value, _TYPES[option["type"]]):
+        elif not isinstance(value := _read(value, option["type"]), _TYPES[option["type"]]):
             raise LoopError(f"{name}: found {value!r}, allowed: {option['type']}")
         if value is not None and "options" in option:
             inner = option["options"]
             value = filled(inner, value) if option["type"] == "dict" else [filled(inner, one) for one in value]
         found[name] = value
     return found
+
+
+def _read(value: Any, kind: str) -> Any:
+    """A list or dictionary that is wanted, from its text."""
+    if kind in ("list", "dict") and isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(value)
+    return value
