@@ -12,12 +12,15 @@ import base64
 import contextlib
 import json
 import os
+import platform
+import re
 import shlex
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +76,8 @@ class Bench:
 
     def commit(self, number: int) -> str:
         """The engine's next commit: a page of its documentation, no dependency."""
-        wanted = {"repo": stage.ENGINE_REPO, "files": {"docs/bench.md": f"Page {number}\n"}, "message": f"Page {number}"}
-        return str(self.door("commits", wanted)["sha"])
+        page = f"Page {number}\n"
+        return str(self.door("commits", {"repo": stage.ENGINE_REPO, "files": {"docs/bench.md": page}})["sha"])
 
     def door(self, path: str, body: dict[str, Any]) -> Any:
         answer = requests.post(f"{self.forge.url}/_forge/{path}", json=body, timeout=30)
@@ -194,10 +197,20 @@ def tell(name: str, rows: list[dict[str, Any]], **more: Any) -> None:
         "runs": RUNS,
         "load": round(os.getloadavg()[0], 2),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine(),
     }
     target = TOP / ".cache" / "bench" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """What the figures depend on."""
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    linux, ansible = ".".join(platform.release().split(".")[:2]), metadata.version("ansible-core")
+    processors = f"{os.cpu_count()} processors ({models[0] if models else platform.machine()}), {memory:.0f} GiB"
+    return f"{processors}, Linux {linux}, Python {platform.python_version()}, ansible-core {ansible}"
 
 
 def run(main: Callable[[], None]) -> None:

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import bench  # noqa: E402
-import demo  # noqa: E402
+import bench
+import demo
 
 LOOK = {"command": ["hyrule-engineering-loop"], "args": ["--version"]}
 JOBS = [{"name": f"look-{number}", **LOOK} for number in range(4)]
