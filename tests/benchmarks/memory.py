@@ -30,7 +30,7 @@ def main() -> None:
         operator.play(*bench.OURS)
         operator.pin(world.made["to"])
         operator.play(*bench.OURS)
-        operator.play("playbooks/status.yml")
+        operator.play("playbooks/status.yml", fails="1 of 1 need a person")  # the new version is not proven
         time.sleep(2)  # for the last of it to be written
         known = json.loads(host.sh(f"cat {OUT}"))
     if "prepare" not in " ".join(known["core"]):
