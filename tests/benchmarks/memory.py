@@ -31,6 +31,10 @@ def main() -> None:
         operator.pin(world.made["to"])
         operator.play(*bench.OURS)
         operator.play("playbooks/status.yml", fails="1 of 1 need a person")  # the new version is not proven
+        for playbook in ("cycles", "restore", "sbom", "rollback"):
+            operator.play(
+                f"playbooks/{playbook}.yml", "-l", "loop", "-e", f"to={demo.HOME}" if playbook == "sbom" else ""
+            )
         time.sleep(2)  # for the last of it to be written
         known = json.loads(host.sh(f"cat {OUT}"))
     if "prepare" not in " ".join(known["core"]):

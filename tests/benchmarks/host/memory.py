@@ -29,7 +29,7 @@ def name_of(words: list[str]) -> tuple[str, str] | None:
     for number, word in enumerate(words[1:], 1):
         if found := MODULE.search(word):
             return "modules", found[1]
-        if word.startswith(LIB):
+        if word.startswith(LIB) and not word.startswith(f"{LIB}engine/"):  # which is the engine itself
             return "core", " ".join([word.removeprefix(LIB), *words[number + 1 : number + 2]])
     return None
 
