@@ -10,6 +10,7 @@ FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
 INPUTS ?= 200000
 KILLS ?= 500
 CYCLE_KILLS ?= 200
+RUNS ?= 5
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
@@ -67,8 +68,8 @@ hosts: setup ## other Debians, booted: 12 is refused by its name, and 14 carries
 versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
 	@$(BIN)/python tests/tools/versions.py
 
-bench: setup ## what it costs: tests/benchmarks
-	@for program in tests/benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
+bench: setup ## what it costs, as one table; RUNS=5, B="apply fleet" for some of them
+	@BENCH_RUNS=$(RUNS) $(BIN)/python tests/tools/benchmarks.py $(B)
 
 fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/fuzz-venv

@@ -1,26 +1,20 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an apply with nothing to do costs, beside a play of facts and one module on the same host.
+"""What an apply costs on a host that has all of it: with nothing to do, for a new commit, and what a job adds.
 
-Boots a host, applies the reference engine once, then runs both plays in turn, five times each; then once more with four
-jobs beside the cycle. Writes .cache/bench/apply.json: seconds (medians), their ratio, what a job adds, tasks that ran.
+One host, with the collection and the baseline side by side. Which tasks the time goes to is in the result as well.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tests"))
-import bench  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import bench
+import demo
 
-RUNS = 5
 LOOK = {"command": ["hyrule-engineering-loop"], "args": ["--version"]}
 JOBS = [{"name": f"look-{number}", **LOOK} for number in range(4)]
 FLOOR = """
@@ -31,49 +25,41 @@ FLOOR = """
 """
 
 
-def timed(inventory: Path, playbook: str) -> tuple[float, str]:
-    began = time.monotonic()
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), playbook, "-l", "loop"],
-        cwd=TOP, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return time.monotonic() - began, done.stdout
+def bumps(world: bench.Bench, operator: demo.Operator) -> bench.Turns:
+    """Applies of a commit that the host has not seen; that the pin is moved does not count."""
+    turns: bench.Turns = {"ours": [], "baseline": []}
+    for number in range(bench.RUNS + 1):
+        sha = world.commit(number)
+        operator.pin(sha)
+        for name, words in (("ours", bench.OURS), ("baseline", world.baseline(sha))):
+            turns[name].append(bench.took(bench.play(operator, *words, changes=True)))
+    return {name: times[1:] for name, times in turns.items()}
 
 
-def main() -> int:
-    with bench.deployed() as (_host, operator):
-        inventory, floor = operator.directory / "inventory.yml", operator.directory.parent / "floor.yml"
+def main() -> None:
+    with bench.deployed() as (world, _host, operator):
+        floor = operator.directory.parent / "floor.yml"
         floor.write_text(FLOOR, encoding="utf-8")
-
-        def medians() -> tuple[float, float, str]:
-            """Of applies with nothing to do, and of the floor beside them; and what the last one said."""
-            applies, floors, output = [], [], ""
-            for _run in range(RUNS + 1):
-                seconds, output = timed(inventory, "playbooks/apply.yml")
-                applies.append(seconds)
-                floors.append(timed(inventory, str(floor))[0])
-            return statistics.median(applies[1:]), statistics.median(floors[1:]), output
-
-        plain, floor_seconds, output = medians()
+        baseline = world.baseline(world.made["from"])
+        operator.play(*baseline)
+        alone = {"ours": bench.play(operator, *bench.OURS), "floor": bench.play(operator, str(floor), "-l", "loop")}
+        idle = bench.in_turn({**alone, "baseline": bench.play(operator, *baseline)})
+        where = {"ours": bench.tasks(operator, *bench.OURS), "baseline": bench.tasks(operator, *baseline)}
+        bumped = bumps(world, operator)
+        operator.pin(world.commit(-1))
+        where["bump"] = bench.tasks(operator, *bench.OURS)
         jobs = operator.pins.with_name("30-jobs.yml")
         jobs.write_text(json.dumps({"engineering_loop_jobs": JOBS}), encoding="utf-8")
-        operator.play("playbooks/apply.yml", "-l", "loop")
-        with_jobs, floor_then, _said = medians()
-    recap = re.search(r"ok=(\d+)\s+changed=(\d+)", output)
-    result = {
-        "apply_seconds": round(plain, 2),
-        "floor_seconds": round(floor_seconds, 2),
-        "ratio": round(plain / floor_seconds, 2),
-        # In the floor's own measure, which the machine's load is in as well.
-        "per_job_ratio": round((with_jobs / floor_then - plain / floor_seconds) / len(JOBS), 3),
-        "with_jobs_seconds": round(with_jobs, 2),
-        "jobs": len(JOBS),
-        "tasks": int(recap[1]) if recap else None,
-        "changed": int(recap[2]) if recap else None,
-        "runs": RUNS,
-    }
-    bench.tell("apply", result)
-    return 0
+        operator.play(*bench.OURS)
+        with_jobs = bench.in_turn(alone)
+    parts = [bench.middle(turns["ours"]) / bench.middle(turns["floor"]) for turns in (idle, with_jobs)]
+    rows = [
+        bench.ratio("apply with nothing to do, against the baseline's", idle, "ours", "baseline", 0.15),
+        bench.ratio("apply with nothing to do, against facts and one module", idle, "ours", "floor", 2.0),
+        bench.ratio("apply of one new commit, against the baseline's", bumped, "ours", "baseline", 0.40),
+        bench.row("what a job adds to an apply with nothing to do, in floors", (parts[1] - parts[0]) / len(JOBS), 0.2),
+    ]
+    bench.tell("apply", rows, seconds={"idle": idle, "bump": bumped, "jobs": with_jobs}, tasks=where)
 
 
 if __name__ == "__main__":

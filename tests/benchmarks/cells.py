@@ -2,28 +2,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What it costs to make the checkouts of a cell, for 8 repositories and for 100, beside ``git clone --shared``.
 
-    python tests/benchmarks/cells.py
-
-Each repository has 50 files, whose writing is most of it. Medians of five; both ways take turns in one run.
+Each repository has 50 files, whose writing is most of it. Both ways take turns in one run.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / ".collections"))
-
+sys.path[:0] = [str(TOP / ".collections"), str(TOP / "tests")]
+import bench  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings  # noqa: E402
 
-FILES, RUNS = 50, 5
+FILES = 50
 BOUNDS = {8: 0.5, 100: 5.0}  # seconds
 
 
@@ -54,8 +51,15 @@ def shared_clones(config: Settings, workspace: Path) -> None:
         git(workspace, "clone", "--quiet", "--shared", "--no-tags", "--branch=main", one.path, one.dest)
 
 
-def main() -> int:
-    worse = False
+def made(config: Settings, workspace: Path, make: Callable[[Settings, Path], None]) -> float:
+    workspace.mkdir()
+    took = bench.took(lambda: make(config, workspace))
+    shutil.rmtree(workspace)
+    return took
+
+
+def main() -> None:
+    rows, seconds = [], {}
     with tempfile.TemporaryDirectory() as directory:
         top = Path(directory)
         for count, bound in BOUNDS.items():
@@ -69,22 +73,16 @@ def main() -> int:
                 git_user_name="x",
                 git_user_email="x@example.invalid",
             )
-            taken: dict[str, list[float]] = {"a cell": [], "git clone --shared": []}
-            for _run in range(RUNS):
-                for name, make in (("a cell", ours), ("git clone --shared", shared_clones)):
-                    workspace = top / "workspace"
-                    workspace.mkdir()
-                    began = time.monotonic()
-                    make(config, workspace)
-                    taken[name].append(time.monotonic() - began)
-                    shutil.rmtree(workspace)
-            middle = {name: statistics.median(times) for name, times in taken.items()}
-            ratio = middle["a cell"] / middle["git clone --shared"]
-            worse = worse or middle["a cell"] > bound
-            told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items())
-            print(f"{count} repositories: {told}, ratio {ratio:.2f} (a cell may take {bound} s)")
-    return int(worse)
+            turns: bench.Turns = {"ours": [], "git clone --shared": []}
+            for _run in range(bench.RUNS):
+                for name, make in (("ours", ours), ("git clone --shared", shared_clones)):
+                    turns[name].append(made(config, top / "workspace", make))
+            middle = {name: bench.middle(times) for name, times in turns.items()}
+            of = f"git clone --shared takes {middle['git clone --shared']:.2f} s"
+            rows.append(bench.row(f"checkouts of a cell, {count} repositories", middle["ours"], bound, "s", of))
+            seconds[count] = turns
+    bench.tell("cells", rows, seconds=seconds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    bench.run(main)

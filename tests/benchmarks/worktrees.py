@@ -3,7 +3,7 @@
 """What healing costs beside the obvious fix, which loses the work: remove --force, branch -D, rmtree, prune.
 
 Leftovers are registered worktrees of a repository of 100 files, each with a commit and a new file,
-on a RAM disk. Five runs of each in turn, medians. Writes .cache/bench/worktrees.json:
+on a RAM disk. All take turns:
 
 one_by_one      600 heals, one call each, as a ratio to the fix
 sweep           600 in one pass, as a ratio to the fix
@@ -12,17 +12,13 @@ growth_one      600 heals beside 100, one call each: each reads two small files 
 growth_fix      600 of the obvious fix beside 100: each of its commands reads every worktree as well
 files           a leftover of 3,000 files beside one of 100
 memory_mib      the most that a pass over 2,000 needs, Python itself included
-
-Ends with 1 where a figure is above its bound.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,17 +27,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / ".collections"))
+sys.path[:0] = [str(TOP / ".collections"), str(TOP / "tests")]
+import bench  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import Worktree, absent  # noqa: E402
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.sweep import Scope, sweep  # noqa: E402
 
-RUNS = 5
 BOUNDS = {
-    "sweep": 0.05,
-    "growth": 7.0,
-    "growth_one": 9.0,
-    "files": 2.0,
-    "memory_mib": 100.0,
+    "sweep": ("healing 600 worktrees in one pass, against removing them", 0.05, "x"),
+    "growth": ("growth of that from 100 to 600", 7.0, "x"),
+    "growth_one": ("healing one by one, growth from 100 to 600", 9.0, "x"),
+    "files": ("healing one of 3,000 files, against one of 100", 2.0, "x"),
+    "memory_mib": ("memory of a pass over 2,000", 100.0, "MiB"),
 }
 
 
@@ -105,8 +101,8 @@ def in_one_pass(stage: Stage) -> None:
 
 
 def medians(stage: Stage, *works: Callable[[Stage], None]) -> list[float]:
-    rounds = [[stage.seconds(work) for work in works] for _run in range(RUNS)]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+    rounds = [[stage.seconds(work) for work in works] for _run in range(bench.RUNS)]
+    return [bench.middle(times) for times in zip(*rounds, strict=True)]
 
 
 def memory(stage: Stage) -> float:
@@ -128,7 +124,7 @@ def memory(stage: Stage) -> float:
     return int(os.read(reader, 64)) / 1024
 
 
-def main() -> int:
+def main() -> None:
     ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=ram) as name:
         top = Path(name)
@@ -146,17 +142,10 @@ def main() -> int:
             "files": heavy / light,
             "memory_mib": memory(Stage(top, 2000, 1)),
         }
-    over = {key: bound for key, bound in BOUNDS.items() if found[key] > bound}
-    for key, value in found.items():
-        text = f", {'above' if key in over else 'within'} {BOUNDS[key]:g}" if key in BOUNDS else ""
-        sys.stdout.write(f"{key}: {value:.3f}{text}\n")
-    report = TOP / ".cache/bench/worktrees.json"
-    report.parent.mkdir(parents=True, exist_ok=True)
+    rows = [bench.row(what, found[key], most, unit) for key, (what, most, unit) in BOUNDS.items()]
     git_version = subprocess.run(["git", "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    content = {**found, "bounds": BOUNDS, "fix_seconds": seed, "git": git_version, "runs": RUNS}
-    report.write_text(json.dumps(content, indent=1) + "\n")
-    return 1 if over else 0
+    bench.tell("worktrees", rows, **found, fix_seconds=seed, git=git_version)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    bench.run(main)
