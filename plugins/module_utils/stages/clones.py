@@ -9,7 +9,7 @@ from typing import Any
 from ..cell import pristine
 from ..forge import tokens
 from ..host.settings import Settings
-from .outcome import Done, Failed, How, Json
+from .outcome import Done, How, Json, StageFailed
 
 OPTIONS: dict[str, Any] = {
     "root": {"type": "path", "required": True},
@@ -53,7 +53,7 @@ def bring(given: Json, how: How) -> Done:
         result["diff"] = {"before": _lines(found, "before"), "after": _lines(found, "after")}
     if failed:
         details = "; ".join(f"{one['dest']}: {one['detail']}" for one in found if one["status"] == "failed")
-        raise Failed(f"{len(failed)} of {len(found)} clones failed: {details}", result)
+        raise StageFailed(f"{len(failed)} of {len(found)} clones failed: {details}", result)
     return Done(result, told)
 
 

@@ -31,7 +31,7 @@ class Done:
     warnings: Sequence[str] = ()
 
 
-class Failed(LoopError):
+class StageFailed(LoopError):
     """A stage that failed, and what there is to be returned all the same."""
 
     def __init__(self, message: str, result: Json) -> None:
@@ -61,7 +61,7 @@ def run(module: Module, bring: Bring, begin: Callable[[str], None]) -> NoReturn:
         begin(module.ansible_version)
         done = bring(dict(module.params), How(module.check_mode, module._diff))
     except LoopError as error:
-        module.fail_json(msg=str(error), **(error.result if isinstance(error, Failed) else {}))
+        module.fail_json(msg=str(error), **(error.result if isinstance(error, StageFailed) else {}))
     for line in done.warnings:
         module.warn(line)
     module.exit_json(**done.result)
