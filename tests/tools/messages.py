@@ -176,6 +176,8 @@ def refusals(node: Any) -> Iterator[str]:
     elif isinstance(node, dict):
         if isinstance(node.get("fail_msg"), str):
             yield node["fail_msg"]
+        if "ansible.builtin.assert" in node:  # which of them is told, the task itself says
+            yield from (one for one in node.get("vars", {}).values() if isinstance(one, str))
         ended = node.get("ansible.builtin.fail")
         if isinstance(ended, dict):
             yield ended["msg"]
