@@ -62,7 +62,7 @@ def out_of_memory(scene: Scene) -> None:
 
 
 def disk_full(scene: Scene) -> None:
-    scene.ask("small", 160)
+    scene.ask("small", 800)  # the gateway receives nothing where less than 512 MiB are free
     try:
         scene.cycle("fill", scene.chance.uniform(0, CYCLE))
         scene.approve_enough()
@@ -287,7 +287,7 @@ FAULTS = (
     Fault("cycle killed", 5, killed("main", CYCLE), "nothing to undo"),
     Fault("all killed", 6, killed("all", CYCLE), "nothing to undo", unrecorded=True),
     Fault("out of memory", 4, out_of_memory, "the group's limit goes"),
-    Fault("disk full", 5, disk_full, "room is made, and the state moves back"),
+    Fault("disk full", 5, disk_full, "room is made, and the state moves back", unrecorded=True),
     Fault("forge", 16, forge, "after the cycle, or 12 s"),
     Fault("clock jumps", 6, clock_jumps, "the units live in the host's time again"),
     Fault("daylight saving", 3, daylight_saving, "the units live in the host's time again"),

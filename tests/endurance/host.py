@@ -239,7 +239,7 @@ def sampler() -> None:
         units: dict[str, float] = {}
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                unit = re.search(rf"/({UNIT}[^/]*)", (place / "cgroup").read_text(encoding="utf-8"))
+                unit = re.search(rf"/({UNIT}[^/\s]*\.service)", (place / "cgroup").read_text(encoding="utf-8"))
                 if unit:
                     size = float(status_of(place.name).get("VmRSS", "0").split()[0])
                     units[unit[1]] = units.get(unit[1], 0.0) + size
@@ -297,21 +297,21 @@ def small(mebibytes: str) -> None:
 
 def large() -> None:
     """And back."""
-    script = f"cp -a {STATE} {ASIDE} && umount {STATE} && rsync=; find {STATE} -mindepth 1 -delete; cp -a {ASIDE}/. {STATE}/ && rm -rf {ASIDE}"
+    script = f"cp -a {STATE} {ASIDE} && umount {STATE} && find {STATE} -mindepth 1 -delete; cp -a {ASIDE}/. {STATE}/ && rm -rf {ASIDE}"
     known.must(known.sh("sh", "-ec", script).returncode == 0, "the state was not moved back")
 
 
 def operator() -> list[str]:
     """An operator's checkout, and one more run of theirs: a worktree with work that nobody committed. Its sentinel."""
-    checkout, number = OPERATOR / "checkout", len(list((OPERATOR / "planted").glob("*")))
+    checkout, number = OPERATOR / "checkout", len(list((OPERATOR / "begun").glob("*")))
     git = f"git -C {checkout} -c user.name=o -c user.email=o@example.invalid"
     if not checkout.exists():
-        sh("sh", "-ec", f"mkdir -p {OPERATOR}/runs {OPERATOR}/planted; git init -q -b main {checkout}; {git} commit -q --allow-empty -m one")
+        sh("sh", "-ec", f"mkdir -p {OPERATOR}/runs {OPERATOR}/begun; git init -q -b main {checkout}; {git} commit -q --allow-empty -m one")
     run = OPERATOR / f"runs/run-{number}"
     identity = Path("/proc/sys/kernel/random/uuid").read_text(encoding="utf-8").strip()
     sh("sh", "-ec", f"mkdir -p {run}/worktrees; {git} worktree add -q -b loop/run-{number} {run}/worktrees/one")
     (run / "worktrees/one/draft.md").write_text(f"sentinel-{identity}\n", encoding="utf-8")
-    (OPERATOR / f"planted/{number}").touch()
+    (OPERATOR / f"begun/{number}").touch()
     return [f"sentinel-{identity}"]
 
 
