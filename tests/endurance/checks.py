@@ -55,7 +55,7 @@ class Seen:
 
 
 def one_end_each(seen: Seen) -> list[str]:
-    """Every approved issue ends in exactly one draft pull request, or is held or waits for a person, never two of it."""
+    """Every approved issue ends in one draft pull request, or is held, or waits for a person."""
     drafts = Counter(pull.issue for pull in seen.pulls)
     wrong = [f"pull request {pull.number} is no draft" for pull in seen.pulls if not pull.draft]
     triage = {one["issue"] for one in seen.records.values() if one["outcome"] == "needs_triage"}
@@ -96,7 +96,9 @@ def budget_kept(seen: Seen) -> list[str]:
     """No agent runs uncounted, no run is counted twice, no day has more than it may."""
     counted = Counter(one for runs in seen.ledger.values() for one in runs)
     wrong = [f"{one} was counted {times} times" for one, times in counted.items() if times > 1]
-    wrong += [f"an agent ran in {one}, which was not counted" for one, n in seen.agents.items() if n and one not in counted]
+    wrong += [
+        f"an agent ran in {one}, which was not counted" for one, n in seen.agents.items() if n and one not in counted
+    ]
     wrong += [f"{n} agents ran in {one}" for one, n in seen.agents.items() if n > 1]
     for day, runs in sorted(seen.ledger.items()):
         if len(runs) > seen.most_runs.get(day, 0):

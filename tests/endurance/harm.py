@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done to a loop while it works, each with how it is undone: one function makes one cycle with that fault in it."""
+"""What is done to a loop while it works, with how it is undone. A function makes a cycle with its fault."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import demo
+import loophost
 import requests
+
 from endurance import oom
-from endurance.scene import PROGRAM, TOP, Scene, loophost
+from endurance.scene import BOT, BUDGET, SETTINGS_FILE, TOP, Scene
 
 # A cycle takes so long when nothing is wrong.
 CYCLE = 2.5
+# ... and a forge is ill for so long at most.
+ILL = 12
 ZONE = "Europe/Berlin"
-AGENTS_MODULE = "as215932.engineering_loop.git_worktree_sweep"
+HEALER = "as215932.engineering_loop.git_worktree_sweep"
 
 
 class Fault(NamedTuple):
@@ -87,18 +92,15 @@ def forge(scene: Scene) -> None:
     if kind == "rate_limit":
         told.update(retry_after=2, times=1)
     scene.says = f"forge: {kind}"
-    ends = time.monotonic() + 12
-    with ends_at(scene, ends):
+    with for_a_while(scene):
         scene.cycle(seconds=scene.chance.uniform(0, CYCLE), meanwhile=lambda: scene.arrange(**told))
     scene.says = "forge"
 
 
 @contextlib.contextmanager
-def ends_at(scene: Scene, _moment: float) -> Iterator[None]:
+def for_a_while(scene: Scene) -> Iterator[None]:
     """A forge that stays ill is well again some seconds later, in the middle of whatever waits for it."""
-    import threading
-
-    well = threading.Timer(12, scene.peace_at_the_forge)
+    well = threading.Timer(ILL, scene.peace_at_the_forge)
     well.start()
     try:
         yield
@@ -117,17 +119,17 @@ def clock_jumps(scene: Scene) -> None:
 
 def daylight_saving(scene: Scene) -> None:
     """An hour is left out, or comes twice, in the time of the units, a second after their cycle began."""
-    change = next_change(datetime.now(timezone.utc), scene.chance.randrange(2))
-    begins = int((change - datetime.now(timezone.utc)).total_seconds()) - 2
+    change = next_change(datetime.now(UTC), scene.chance.randrange(2))
+    begins = int((change - datetime.now(UTC)).total_seconds()) - 2
     in_another_time(scene, begins, begins, ZONE)
 
 
 def next_change(after: datetime, skip: int) -> datetime:
     """The hour at which local time and UTC will differ otherwise than before, or the one after that."""
-    hour = after.replace(minute=0, second=0, microsecond=0)
+    zone, hour = ZoneInfo(ZONE), after.replace(minute=0, second=0, microsecond=0)
     for _hour in range(24 * 400):
-        hour += timedelta(hours=1)
-        if hour.astimezone(ZoneInfo(ZONE)).utcoffset() != (hour - timedelta(seconds=1)).astimezone(ZoneInfo(ZONE)).utcoffset():
+        before, hour = hour.astimezone(zone).utcoffset(), hour + timedelta(hours=1)
+        if hour.astimezone(zone).utcoffset() != before:
             if not skip:
                 return hour
             skip -= 1
@@ -170,9 +172,6 @@ def token_rotated(scene: Scene) -> None:
     scene.cycle(seconds=scene.chance.uniform(0, CYCLE), meanwhile=rotate)
 
 
-BOT = "hyrule-loop[bot]"
-
-
 def applied(scene: Scene) -> None:
     """An apply with nothing to do, begun in the middle of a cycle; cycles go on meanwhile."""
     begun_in_a_cycle(scene, "playbooks/apply.yml")
@@ -209,16 +208,16 @@ def apply_killed(scene: Scene) -> None:
 def healed(scene: Scene) -> None:
     """The operator's own leftovers are put out of the way beside a cycle; half of the time the healer is killed."""
     told = scene.ask("operator")
-    scene.seen.planted.update({token: "the operator's worktree" for token in told})
+    scene.seen.planted.update(dict.fromkeys(told, "the operator's worktree"))
     dies = scene.chance.random() < 0.5
 
     def heal() -> None:
         process = sweep(scene)
         if dies:
             scene.host.sh(
-                f"for n in $(seq 200); do pgrep -f 'AnsiballZ_{AGENTS_MODULE.split('.')[-1]}' >/dev/null && break;"
+                f"for n in $(seq 200); do pgrep -f 'AnsiballZ_git_worktree_sweep' >/dev/null && break;"
                 f" sleep 0.02; done; sleep {scene.chance.uniform(0, 0.4):.2f};"
-                f" pkill -KILL -f 'AnsiballZ_{AGENTS_MODULE.split('.')[-1]}'",
+                f" pkill -KILL -f 'AnsiballZ_git_worktree_sweep'",
                 check=False,
             )
         process.wait()
@@ -232,12 +231,11 @@ def sweep(scene: Scene) -> subprocess.Popen[bytes]:
     asked = {"repos": ["/srv/operator/checkout"], "worktree_root": "/srv/operator/runs", "branch_prefixes": ["loop"]}
     command = [
         str(Path(sys.executable).with_name("ansible")), "loop",
-        "-i", str(scene.operator.directory / "inventory.yml"), "-m", AGENTS_MODULE, "-a", json.dumps(asked),
+        "-i", str(scene.operator.directory / "inventory.yml"), "-m", HEALER, "-a", json.dumps(asked),
         "-e", json.dumps({"ansible_pipelining": False}),
     ]  # fmt: skip
     with (scene.world / "sweep.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-    return process
+        return subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
 def paused(scene: Scene) -> None:
@@ -255,25 +253,22 @@ def paused(scene: Scene) -> None:
 
 def day_used_up(scene: Scene) -> None:
     """One more run is allowed today and three would be tried, one of them killed."""
-    settings = "/etc/engineering-loop/loop.json"
-    script = (
-        "import json,sys; p='{0}'; d=json.load(open(p)); d['max_runs_per_day']=int(sys.argv[1]) or {1};"
-        " open(p,'w').write(json.dumps(d))"
-    )
-    before = scene.host.sh(f"cat {settings}")
-    most = json.loads(before)["max_runs_per_day"]
-    today = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    counted = len(json.loads(scene.host.sh("cat /opt/engineering-loop/budget.json")).get(today, {"runs": []})["runs"])
-    scene.host.sh(f'python3 -c "{script.format(settings, most)}" {counted + 1}')
+    before = scene.host.sh(f"cat {SETTINGS_FILE}")
+    counted = runs_today(scene)
+    scene.write(SETTINGS_FILE, json.dumps({**json.loads(before), "max_runs_per_day": counted + 1}))
     try:
-        for harm in ("kill-engine", "none", "none"):
+        for what in ("kill-engine", "none", "none"):
             scene.approve_enough()
-            scene.cycle(harm, 0.3)
-        told = json.loads(scene.host.sh("cat /opt/engineering-loop/budget.json")).get(today, {"runs": []})["runs"]
-        if len(told) > counted + 1:
-            scene.notes.append(f"{len(told) - counted} runs where one was left of the day")
+            scene.cycle(what, 0.3)
+        if runs_today(scene) > counted + 1:
+            scene.notes.append(f"{runs_today(scene) - counted} runs where one was left of the day")
     finally:
-        scene.host.sh(f"cp -p {settings} {settings}.soak; cat >{settings} <<'END'\n{before}END\nrm {settings}.soak")
+        scene.write(SETTINGS_FILE, before)
+
+
+def runs_today(scene: Scene) -> int:
+    days = json.loads(scene.host.sh(f"cat {BUDGET}"))
+    return len(days.get(datetime.now(UTC).strftime("%Y-%m-%d"), {"runs": []})["runs"])
 
 
 FAULTS = (

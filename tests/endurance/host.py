@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The part of the endurance run on the loop host, as root: a cycle with harm in it, and what is seen afterwards, as JSON.
+"""The endurance run on the loop host, as root: a cycle with harm in it, and what is seen afterwards, as JSON.
 
     host.py cycle NAME HARM SECONDS    the timer starts a cycle; SECONDS into it, or into what is to be killed, the harm
     host.py start                      the timer starts a cycle; its invocation
@@ -39,7 +39,7 @@ LONGEST = 150
 
 
 def sh(*words: str, seconds: float = 300) -> str:
-    return known.sh(*words, seconds=seconds).stdout.strip()
+    return str(known.sh(*words, seconds=seconds).stdout.strip())
 
 
 # --- a cycle --------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def start() -> str:
         if known.show("InvocationID") not in ("", before):
             break
         time.sleep(0.02)
-    return known.show("InvocationID")
+    return str(known.show("InvocationID"))
 
 
 def hunt(what: str, seconds: float) -> bool:
@@ -68,7 +68,7 @@ def hunt(what: str, seconds: float) -> bool:
         while not known.ended() and not found(what):
             time.sleep(0.02)
     time.sleep(seconds)
-    return not known.ended() and (gateway_killed() if what == "gateway" else known.kill(what))
+    return not known.ended() and bool(gateway_killed() if what == "gateway" else known.kill(what))
 
 
 def found(what: str) -> bool:
@@ -81,7 +81,7 @@ def found(what: str) -> bool:
 
 
 def gateway_killed() -> bool:
-    return known.sh("systemctl", "kill", "-s", "KILL", f"{UNIT}-gate.service").returncode == 0
+    return bool(known.sh("systemctl", "kill", "-s", "KILL", f"{UNIT}-gate.service").returncode == 0)
 
 
 def filled(seconds: float) -> bool:
@@ -206,7 +206,9 @@ def sample() -> dict[str, float]:
     """Kilobytes, files and processes: of what is kept, and of what lives longer than a cycle."""
     places = {name: STATE / name for name in ("runs", "cycles", "gate", "pristine", "memory")}
     places["install"] = Path("/opt/engineering-loop")
-    out = {f"{name} KiB": float(sh("du", "-sk", str(path)).split()[0]) for name, path in places.items() if path.exists()}
+    out = {
+        f"{name} KiB": float(sh("du", "-sk", str(path)).split()[0]) for name, path in places.items() if path.exists()
+    }
     out["cells"] = len(list(RUNS.glob("2*")))
     out["records"] = len(list(CYCLES.glob("*.json")))
     out["files in cycles"] = len(list(CYCLES.iterdir()))
@@ -266,7 +268,7 @@ def prepare() -> None:
 
 
 def clock(offset: str = "", then: str = "", zone: str = "UTC") -> None:
-    """The units of a cycle live ``offset`` seconds from now, and after ``jump`` ``then`` seconds; nothing: as the host."""
+    """The units of a cycle live ``offset`` seconds from now, after ``jump`` ``then`` seconds; else as the host does."""
     for unit in (UNIT, f"{UNIT}-watch", f"{UNIT}-gate"):
         drop = DROP_INS / f"{unit}.service.d/clock.conf"
         if not offset:
@@ -297,7 +299,10 @@ def small(mebibytes: str) -> None:
 
 def large() -> None:
     """And back."""
-    script = f"cp -a {STATE} {ASIDE} && umount {STATE} && find {STATE} -mindepth 1 -delete; cp -a {ASIDE}/. {STATE}/ && rm -rf {ASIDE}"
+    script = (
+        f"cp -a {STATE} {ASIDE} && umount {STATE} && find {STATE} -mindepth 1 -delete"
+        f" && cp -a {ASIDE}/. {STATE}/ && rm -rf {ASIDE}"
+    )
     known.must(known.sh("sh", "-ec", script).returncode == 0, "the state was not moved back")
 
 
@@ -306,7 +311,8 @@ def operator() -> list[str]:
     checkout, number = OPERATOR / "checkout", len(list((OPERATOR / "begun").glob("*")))
     git = f"git -C {checkout} -c user.name=o -c user.email=o@example.invalid"
     if not checkout.exists():
-        sh("sh", "-ec", f"mkdir -p {OPERATOR}/runs {OPERATOR}/begun; git init -q -b main {checkout}; {git} commit -q --allow-empty -m one")
+        sh("mkdir", "-p", f"{OPERATOR}/runs", f"{OPERATOR}/begun")
+        sh("sh", "-ec", f"git init -q -b main {checkout}; {git} commit -q --allow-empty -m one")
     run = OPERATOR / f"runs/run-{number}"
     identity = Path("/proc/sys/kernel/random/uuid").read_text(encoding="utf-8").strip()
     sh("sh", "-ec", f"mkdir -p {run}/worktrees; {git} worktree add -q -b loop/run-{number} {run}/worktrees/one")
@@ -317,7 +323,9 @@ def operator() -> list[str]:
 
 def tokens() -> list[str]:
     """In cells, kept pushes being git's own; and below the operator's directory, whose quarantine is there as well."""
-    cells = [place for cell in RUNS.glob("2*") for place in (*cell.glob("runs/*/worktrees"), cell / "home/operator-note")]
+    cells = [
+        place for cell in RUNS.glob("2*") for place in (*cell.glob("runs/*/worktrees"), cell / "home/operator-note")
+    ]
     return sorted({*tokens_in(*cells), *tokens_in(OPERATOR)})
 
 

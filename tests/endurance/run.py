@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "world")]
 import demo  # noqa: E402
+
 from endurance import checks, harm  # noqa: E402
 from endurance.scene import TOP, Scene  # noqa: E402
 
@@ -115,7 +116,10 @@ def figures(scene: Scene) -> dict[str, Any]:
 
 def table(told: dict[str, Any]) -> str:
     rows = [("seed", told["seed"]), ("machine", told["machine"]), ("seconds", told["seconds"])]
-    rows += [(name, told["figures"][name]) for name in ("cycles", "issues", "pulls", "held", "agents", "counted", "sentinels")]
+    rows += [
+        (name, told["figures"][name])
+        for name in ("cycles", "issues", "pulls", "held", "agents", "counted", "sentinels")
+    ]
     rows += [("outcomes", ", ".join(f"{name} {n}" for name, n in told["figures"]["outcomes"].items()))]
     rows += [("faults", ", ".join(f"{name} {n}" for name, n in told["faults"].items()))]
     for name, most in told["figures"]["most"].items():
@@ -135,7 +139,7 @@ def main(name: str, world: str) -> int:
     done = soak(scene, cycles)
     calm(scene)
     scene.gather()
-    told = {
+    told: dict[str, Any] = {
         "seed": seed,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
         "seconds": round(time.monotonic() - began),

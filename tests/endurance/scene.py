@@ -26,9 +26,12 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "world")]
 import demo  # noqa: E402
 import loophost  # noqa: E402
+
 from endurance.checks import Limit, Pull, Seen  # noqa: E402
 
 PROGRAM = "/usr/local/lib/loop-world/host.py"
+SETTINGS_FILE, BUDGET = "/etc/engineering-loop/loop.json", "/opt/engineering-loop/budget.json"
+BOT = "hyrule-loop[bot]"
 PARTS = (TOP / "tests/endurance/host.py", TOP / "extensions/molecule/cells/leftovers.py")
 MIB = 1024.0
 # What is kept beside what must be, so that retention has something to do.
@@ -62,7 +65,10 @@ LIMITS = {
     },
 }
 # What an issue has its agent and engine do, and how often one of it comes.
-MARK = "pi: run T=$(cat /proc/sys/kernel/random/uuid); mkdir -p docs; echo sentinel-$T >docs/note-$$.md; echo $T >>$HOME/started"
+MARK = (
+    "pi: run T=$(cat /proc/sys/kernel/random/uuid); mkdir -p docs;"
+    " echo sentinel-$T >docs/note-$$.md; echo $T >>$HOME/started"
+)
 KINDS = {
     "good": (80, ()),
     "for a person": (7, ("engine: needs-triage",)),
@@ -94,7 +100,7 @@ class Scene:
         self.notes_of_oom: list[str] = []
         self.before: set[str] = set()
         self.counted_before: set[str] = set()
-        self.token = self.stage["token"]
+        self.token: str = self.stage["token"]
 
     # --- to begin with
 
@@ -103,11 +109,9 @@ class Scene:
         self.operator.play(str(demo.WORLD / "install.yml"), "-e", f"loop_world_stage={self.world / 'stage.json'}")
         self.settings(self.stage["from"])
         self.host.sh("apt-get install -qq --no-install-recommends libfaketime tzdata git procps >/dev/null")
+        self.host.sh(f"mkdir -p {Path(PROGRAM).parent}")
         for part in PARTS:
-            subprocess.run(
-                [*self.host.command, f"mkdir -p {Path(PROGRAM).parent}; cat >{Path(PROGRAM).with_name(part.name)}"],
-                input=part.read_bytes(), check=True,
-            )  # fmt: skip
+            self.write(str(Path(PROGRAM).with_name(part.name)), part.read_text(encoding="utf-8"))
         self.operator.play(*demo.ROLLOUT)
         demo.reset_canary(self.forge)
         self.settings(self.stage["to"])
@@ -127,6 +131,10 @@ class Scene:
         self.mine.write_text(yaml.safe_dump(known), encoding="utf-8")
 
     # --- the host
+
+    def write(self, path: str, text: str) -> None:
+        """What is in a file there; its owner and mode stay."""
+        subprocess.run([*self.host.command, f"cat >{path}"], input=text, text=True, check=True)
 
     def ask(self, *words: object) -> Any:
         """The program on the host; what it answers."""
@@ -167,7 +175,7 @@ class Scene:
         for name, cell in told["cells"].items():
             if cell["invocation"] not in self.before:
                 seen.agents[cell["invocation"]] = cell["agents"]
-                seen.planted.update({token: name for token in cell["tokens"]})
+                seen.planted.update(dict.fromkeys(cell["tokens"], name))
         for day, runs in told["ledger"].items():
             seen.ledger[day] = [one for one in runs if one not in self.counted_before]
             seen.most_runs.setdefault(day, AGENTS_A_DAY)
@@ -295,5 +303,3 @@ def variables_of(made: dict[str, Any]) -> dict[str, Any]:
         "ansible_ssh_private_key_file": made["key"],
         "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
     }
-
-

@@ -38,7 +38,7 @@ SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/out
 
 SCENARIOS = (
     "faults", "agent", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover",
-    "operator", "held", "agents", "jobs", "example", "egress", "worktrees",
+    "operator", "held", "agents", "jobs", "example", "egress", "worktrees", "soak",
 )  # fmt: skip
 # Test hosts have this machine's network, and the proxy of a cycle with named hosts has one port there: one at a time.
 WITH_A_PROXY = ("molecule agent", "molecule egress")
@@ -136,7 +136,7 @@ CHECKS = {
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
         Check(
-            "mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer")]
+            "mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer", "tests/endurance")]
         ),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
@@ -163,6 +163,7 @@ CHECKS = {
     "migration": [scenario("migration")],
     "faults": [scenario("faults")],
     "rollouts": [scenario("rollout")],
+    "soak": [scenario("soak")],
     "hosts": [scenario("hosts")],
 }
 
