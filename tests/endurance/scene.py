@@ -34,8 +34,8 @@ SETTINGS_FILE, BUDGET = "/etc/engineering-loop/loop.json", "/opt/engineering-loo
 BOT = "hyrule-loop[bot]"
 PARTS = (TOP / "tests/endurance/host.py", TOP / "extensions/molecule/cells/leftovers.py")
 MIB = 1024.0
-# What is kept beside what must be, so that retention has something to do.
-KEPT_MIB, RECORDS_MIB, AGENTS_A_DAY = 40, 3, 1000
+# Published cells go by age in the run. All work that is kept has room: what retention lets go is not found again.
+KEPT_MIB, RECORDS_MIB, AGENTS_A_DAY = 400, 3, 1000
 SETTINGS = {
     "engineering_loop_repos": [demo.CANARY_REPO],
     "engineering_loop_max_runs_per_day": AGENTS_A_DAY,
@@ -123,9 +123,11 @@ class Scene:
         self.counted_before = {one for runs in before["ledger"].values() for one in runs}
 
     def settings(self, version: str = "", **more: Any) -> None:
-        known = yaml.safe_load(self.mine.read_text(encoding="utf-8")) if self.mine.exists() else SETTINGS
+        known: dict[str, Any] = (
+            yaml.safe_load(self.mine.read_text(encoding="utf-8")) if self.mine.exists() else SETTINGS
+        )
         version = version or known["engineering_loop_version"]
-        told = {"GH_TOKEN": self.token, "OPENAI_API_KEY": "played"}
+        told: dict[str, str] = {"GH_TOKEN": self.token, "OPENAI_API_KEY": "played"}
         known = {**known, "engineering_loop_version": version, "engineering_loop_environment": told, **more}
         self.mine.touch(mode=0o600)
         self.mine.write_text(yaml.safe_dump(known), encoding="utf-8")

@@ -174,7 +174,7 @@ def environment() -> dict[str, str]:
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(BIN.parent),
-        "MYPYPATH": ".collections:tests:tests/world",
+        "MYPYPATH": ".collections:tests:tests/world:extensions/molecule/cells",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
     }
