@@ -9,12 +9,13 @@ CHECK := $(BIN)/python tests/tools/check.py
 FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
 INPUTS ?= 200000
 KILLS ?= 500
+CYCLES ?= 300
 CYCLE_KILLS ?= 200
 RUNS ?= 5
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts migration hosts versions bench fuzz renovate build importer release docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +58,9 @@ faults: setup ## all that can go wrong in an apply, and applies killed at random
 
 rollouts: setup ## all ways in which a rollout ends
 	@ROLLOUT=all $(CHECK) rollouts
+
+soak: setup ## many cycles with faults at random; CYCLES=300, SEED= of an earlier run to repeat it, FAULTS="reboot,disk full"
+	@SOAK=all CYCLES=$(CYCLES) SEED=$(SEED) $(CHECK) soak
 
 migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
 	@MIGRATION=all $(CHECK) migration

@@ -137,7 +137,12 @@ CHECKS = {
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
         Check(
             "mypy of the test tools",
-            ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer", "tests/benchmarks")],
+            [
+                "mypy",
+                *python_files(
+                    "tests", "tests/world", "tests/tools", "tests/importer", "tests/benchmarks", "tests/endurance"
+                ),
+            ],
         ),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
@@ -164,6 +169,7 @@ CHECKS = {
     "migration": [scenario("migration")],
     "faults": [scenario("faults")],
     "rollouts": [scenario("rollout")],
+    "soak": [scenario("soak")],
     "hosts": [scenario("hosts")],
 }
 
@@ -174,7 +180,7 @@ def environment() -> dict[str, str]:
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(BIN.parent),
-        "MYPYPATH": ".collections:tests:tests/world",
+        "MYPYPATH": ".collections:tests:tests/world:extensions/molecule/cells",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
     }

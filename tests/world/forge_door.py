@@ -13,7 +13,7 @@ from flask import Flask, jsonify
 from forge_http import Refusal, body_of
 from forge_store import Store, branches, commit_files
 
-KINDS = ("down", "drop", "slow", "rate_limit", "expire_token", "refuse_push", "closed")
+KINDS = ("down", "drop", "half", "slow", "rate_limit", "expire_token", "refuse_push", "closed")
 APP_PERMISSIONS = {
     "checks": "write",
     "contents": "write",
@@ -123,12 +123,13 @@ def add_side_door(app: Flask, store: Store) -> None:
 
     @app.post("/_forge/faults")
     def add_fault() -> Any:
-        """kind: down (status), drop, slow (seconds), rate_limit (which, retry_after), expire_token (login, after),
-        refuse_push (words), closed (seconds).
+        """kind: down (status), drop, half, slow (seconds), rate_limit (which, retry_after), refuse_push (words),
+        expire_token (login, after), closed (seconds).
 
-        Each but the last takes path (a regular expression), methods and times; a token expires, or is revoked, at
-        once where none is given, or after so many requests. A push is refused by a hook, whose words the client sees.
-        A closed forge refuses connections for so long; it is the one fault that nothing takes back.
+        Where the connection drops nothing of the answer comes; or half of it. Each but the last takes path (a
+        regular expression), methods and times; a token expires, or is revoked, at once where none is given, or after so
+        many requests. A push is refused by a hook, whose words the client sees. A closed forge refuses connections for
+        so long; it is the one fault that nothing takes back.
         """
         fault = body_of(kind=str, words=str, seconds=(int, float))
         if fault.get("kind") not in KINDS:

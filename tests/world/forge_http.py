@@ -48,7 +48,8 @@ def invalid(resource: str, code: str, field: str | None = None, message: str | N
 def add_gate(app: Flask, store: Store, description: Description) -> None:
     @app.before_request
     def enter() -> Response | None:
-        g.login, g.record, g.git_commands, g.faulty, g.drops, g.refuses = None, None, [], False, False, ""
+        g.login, g.record, g.git_commands, g.refuses = None, None, [], ""
+        g.faulty = g.drops = g.halves = False
         if request.path.startswith("/_forge/"):
             return None
         g.shapes = Shapes(store, request.host_url.rstrip("/"))
@@ -83,7 +84,15 @@ def add_gate(app: Flask, store: Store, description: Description) -> None:
         store.record(_account(response))
         if g.drops:  # after the account of it: whoever notices may look at that at once
             request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return response
+        return halved(response) if g.halves else response
+
+
+def halved(response: Response) -> Response:
+    """What was promised in full and ends in the middle: the connection is closed after it."""
+    whole = response.get_data()
+    response.set_data(whole[: len(whole) // 2])
+    response.headers["Content-Length"] = str(len(whole))
+    return response
 
 
 def _due_faults(store: Store) -> list[Record]:
@@ -118,6 +127,8 @@ def _suffer(store: Store, fault: Record) -> None:
     elif fault["kind"] == "drop":
         g.drops = True
         raise Refusal(503, "The connection is gone")
+    elif fault["kind"] == "half":
+        g.halves = True
     elif fault["kind"] == "down":
         raise Refusal(fault.get("status", 503), "No server is currently available to service your request.")
     elif fault.get("which", "primary") == "primary":

@@ -184,6 +184,9 @@ def test_faults_come_and_go(client: Client) -> None:
     client.door("faults", {"kind": "drop", "times": 1})
     with pytest.raises(requests.ConnectionError):
         client.rest("GET", "/user")
+    client.door("faults", {"kind": "half", "times": 1})
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError), match="IncompleteRead"):
+        client.rest("GET", "/user")
     client.door("faults", {"kind": "expire_token", "after": 1})
     assert [client.rest("GET", "/user").status_code for _unused in range(2)] == [200, 401]
 
