@@ -126,9 +126,9 @@ def add_side_door(app: Flask, store: Store) -> None:
         """kind: down (status), drop, half, slow (seconds), rate_limit (which, retry_after), refuse_push (words),
         expire_token (login, after), closed (seconds).
 
-        Where the connection drops nothing of the answer comes; or half of it. Each but the last takes path (a
-        regular expression), methods and times; a token expires, or is revoked, at once where none is given, or after so
-        many requests. A push is refused by a hook, whose words the client sees. A closed forge refuses connections for so
+        Where the connection drops nothing of the answer comes, or half of it. Each but the last takes path (a regular
+        expression), methods and times; a token expires, or is revoked, at once where none is given, or after so many
+        requests. A push is refused by a hook, whose words the client sees. A closed forge refuses connections for so
         long; it is the one fault that nothing takes back.
         """
         fault = body_of(kind=str, words=str, seconds=(int, float))
