@@ -136,7 +136,8 @@ CHECKS = {
         Check("ruff", ["ruff", "check", "--quiet", "--output-format=concise", "."]),
         Check("mypy of the collection", ["mypy", "-p", f"{COLLECTION}.plugins"]),
         Check(
-            "mypy of the test tools", ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer", "tests/endurance")]
+            "mypy of the test tools",
+            ["mypy", *python_files("tests", "tests/world", "tests/tools", "tests/importer", "tests/endurance")],
         ),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
