@@ -87,7 +87,7 @@ def nothing_lost(seen: Seen) -> list[str]:
 
 
 def work_was_seen(seen: Seen) -> list[str]:
-    """Where root says that an agent was started, its cell was there after the cycle; of what was published it may go."""
+    """Where root says that an agent was started, its cell was there after the cycle; a published one may go."""
     kept = {name: one for name, one in seen.records.items() if one["agents"] and one["outcome"] != "published"}
     by_invocation = {one["invocation"]: name for name, one in kept.items()}
     return [f"the cell of {name} is gone" for key, name in sorted(by_invocation.items()) if key not in seen.agents]
