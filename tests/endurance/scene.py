@@ -43,9 +43,6 @@ SETTINGS = {
     "engineering_loop_quarantine_max_size": f"{KEPT_MIB}M",
     "engineering_loop_cycles_max_size": f"{RECORDS_MIB}M",
     "engineering_loop_min_free": "100M",
-    # The time of the year is changed by months: what is kept must not be too old then.
-    "engineering_loop_quarantine_max_age": "3650d",
-    "engineering_loop_cycles_max_age": "3650d",
     "engineering_loop_timer_on_calendar": "yearly",
 }
 LIMITS = {

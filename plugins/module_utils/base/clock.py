@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import calendar
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
+
+Age: TypeAlias = Callable[[str], float]  # what age_of is
 
 
 def utc_now() -> str:

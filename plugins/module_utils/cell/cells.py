@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base import documents, untrusted
-from ..base.clock import age_of, stamp, utc_now
+from ..base.clock import Age, age_of, stamp, utc_now
 from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import flocked, read_bytes, remove_tree, write_atomic
 from ..base.journal import say
@@ -352,7 +352,7 @@ def remove(cell: Cell) -> None:
 
 
 def retire(
-    runs_dir: str, age: float | None, size: float | None, min_age: float, *, check: bool = False
+    runs_dir: str, age: float | None, size: float | None, min_age: float, *, age_of: Age = age_of, check: bool = False
 ) -> list[dict[str, Any]]:
     """Let go what was kept for longer than ``age`` seconds, then the oldest while all exceed ``size`` bytes.
 

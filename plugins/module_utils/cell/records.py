@@ -14,7 +14,7 @@ import os
 import re
 from typing import Any
 
-from ..base.clock import age_of, utc_now
+from ..base.clock import Age, age_of, utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.untrusted import show
@@ -113,7 +113,7 @@ def write(cycles_dir: str, record: dict[str, Any]) -> None:
     write_atomic(f"{cycles_dir}/{record['cycle']}.json", content.encode(), mode=0o644)
 
 
-def retire(cycles_dir: str, age: float | None, size: float | None, most: int = MOST) -> list[str]:
+def retire(cycles_dir: str, age: float | None, size: float | None, most: int = MOST, age_of: Age = age_of) -> list[str]:
     """Let records go that are older than ``age`` seconds or not among the newest ``most``, and what stands beside them.
 
     While all of it is larger than ``size`` bytes the oldest logs and files go, and then the oldest records. The newest

@@ -20,7 +20,7 @@ from ..base.journal import say
 from ..base.redact import Redactor
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import archive, budget, cells, collected, egress, memory, pristine, records
+from ..cell import archive, budget, cells, collected, egress, kept_time, memory, pristine, records
 from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
@@ -267,7 +267,8 @@ def _remove(cell: Cell) -> None:
 def retention(config: Settings) -> None:
     """Remove what was kept long enough."""
     limits = limits_of(config.quarantine_keep)
-    gone = cells.retire(config.runs_dir, limits["age"], limits["size"], limits["min_age"] or 0)
+    counted = kept_time.note(config).age_of
+    gone = cells.retire(config.runs_dir, limits["age"], limits["size"], limits["min_age"] or 0, age_of=counted)
     for one in gone:
         words = f"cannot be removed: {one['stuck']}" if one["stuck"] else f"kept long enough ({one['why']}), let go"
         say(f"cell {one['id']} {words}\n")
@@ -276,7 +277,7 @@ def retention(config: Settings) -> None:
     borrowers += [one["id"] for one in kept_pushes.listing(config)]
     oldest = max(map(age_of, borrowers), default=0.0)
     kept = limits_of(config.cycles_keep)
-    gone_records = records.retire(config.cycles_dir, kept["age"], kept["size"])
+    gone_records = records.retire(config.cycles_dir, kept["age"], kept["size"], age_of=counted)
     if gone_records:
         say(f"{len(gone_records)} files of earlier cycles in {config.cycles_dir} kept long enough, let go\n")
     for name in pristine.let_go(config, oldest, limits["min_age"] or 0):

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from ..base import untrusted
-from ..base.clock import age_of, stamp, utc_now
+from ..base.clock import stamp, utc_now
 from ..base.errors import LoopError, playbook
 from ..base.files import remove_tree, write_atomic
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import pristine
+from ..cell import kept_time, pristine
 from ..cell.pristine import HEADS, Clone
 from ..host.settings import Settings
 from . import inbox, sessions
@@ -83,6 +83,7 @@ def tidy(config: Settings) -> None:
             remove_tree(f"{config.gate_dir}/inbox/{name}")
     limits = limits_of(config.quarantine_keep)
     age, room = limits.get("age"), limits.get("size")
+    age_of = kept_time.passed(config).age_of
     for one in reversed(listing(config)):  # the newest first
         size = sum(os.lstat(f"{top}/{name}").st_size for top, _names, files in os.walk(one["path"]) for name in files)
         room = None if room is None else room - size

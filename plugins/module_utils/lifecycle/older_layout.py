@@ -28,6 +28,7 @@ OURS = (
     *releases.OURS,
     "budget.json",
     "attempts.json",
+    "clock.json",
     "paused.json",
     telling.TOLD,
     engine_options.FILE,

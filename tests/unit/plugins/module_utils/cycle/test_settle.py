@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import (
     archive,
     attempts,
     budget,
     cells,
+    kept_time,
     pristine,
     records,
 )
@@ -417,6 +420,21 @@ def test_what_was_kept_long_enough_is_let_go(host: Box, capfd: pytest.CaptureFix
         assert settle.main(host.config_file) == 0
     assert os.listdir(host.runs) == ["20200102T000000Z-00000000"]
     assert "cell 20200101T000000Z-00000000 kept long enough (older than its time), let go" in capfd.readouterr().out
+
+
+@NEEDS_ROOT
+def test_a_clock_that_jumped_lets_nothing_go(host: Box) -> None:
+    host.config["quarantine_keep"].update(age="90d")
+    kept_time.note(host.config)
+    kept = host.kept(f"{stamp()}-00000000")
+    jumped = {"seen": time.time() - 10 * 365 * 86400, "leaps": []}  # to now, from ten years ago
+    old = host.kept(f"{datetime.fromtimestamp(jumped['seen'] - 3600, UTC):%Y%m%dT%H%M%SZ}-00000000")
+    Path(kept_time.path_of(host.config)).write_text(json.dumps(jumped))
+    settle.retention(host.config)
+    assert os.path.isdir(kept.path) and os.path.isdir(old.path)
+    os.unlink(kept_time.path_of(host.config))
+    settle.retention(host.config)
+    assert os.path.isdir(kept.path) and not os.path.isdir(old.path)
 
 
 @NEEDS_ROOT

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import kept_time
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
     kept_pushes,
     receive,
@@ -110,5 +111,10 @@ def test_what_was_kept_long_enough_goes(ours: Cycle) -> None:
     assert not half.exists() and name in [one["id"] for one in kept_of(ours.door)]
     old = Path(next(one["path"] for one in kept_of(ours.door) if one["id"] == name))
     old.rename(old.with_name("20200101T000000Z-0a0b0c0d.git"))
+    clock = Path(kept_time.path_of(config))
+    clock.write_text('{"seen": 1577836800.0, "leaps": []}')  # the start of 2020: the clock jumped since
+    as_user(GATE, lambda: kept_pushes.tidy(config))
+    assert old.with_name("20200101T000000Z-0a0b0c0d.git").exists()
+    clock.unlink()
     as_user(GATE, lambda: kept_pushes.tidy(config))
     assert not old.with_name("20200101T000000Z-0a0b0c0d.git").exists()
