@@ -20,7 +20,7 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..base import wire
@@ -62,15 +62,14 @@ class Stopped(LoopError):
 # --- the engine -----------------------------------------------------------------------------
 
 
-def engine_command(config: Settings, program: str, help_text: str) -> list[str]:
+def engine_command(config: Settings, program: str, known: Collection[str]) -> list[str]:
     """The command line for one cycle, with only those flags that this engine knows."""
     command = [program, "daemon", "--once"]
     for repo in config.repos:
         command += ["--repo", repo]
     command += ["--workspace-root", config.workspace_dir, "--output-root", config.runs_dir]
     command += ["--state-dir-path", config.daemon_state_dir, "--memory-dir", config.memory_dir]
-    known = options_of(help_text)
-    unknown = sorted({*engine_options.flags_of(config.daemon_args)} - known)
+    unknown = sorted({*engine_options.flags_of(config.daemon_args)}.difference(known))
     if unknown:
         raise LoopError(
             f"the installed engine does not know {', '.join(unknown)}; remove it or bump engineering_loop_version"
@@ -187,17 +186,27 @@ def run_engine(config: Settings, environment: Mapping[str, str]) -> tuple[int, d
     """
     current = os.path.realpath(f"{config.install_dir}/current")
     program = f"{current}/.venv/bin/{config.program}"
-    help_text = help_of([program, "daemon"], current, environment)
-    if help_text is None:
-        raise LoopError(f"the engine {program} does not start; {APPLY}")
-    command = started(config, current, engine_command(config, program, help_text))
+    # An apply has asked it already. To ask it costs as much as to start it.
+    known = engine_options.known(config, os.path.basename(current), f"{config.program} daemon")
+    if known is None or not os.access(program, os.X_OK):
+        known = options_of(_told_by(program, current, environment))
+    command = started(config, current, engine_command(config, program, known))
     end = ""
     with process_group(command, current, environment) as engine:
         for text in spoken(engine):
             say(text)
             end = (end + text)[-MAX_REPORT:]
         status = engine.wait()
+    if status and not end and options_of(_told_by(program, current, environment)) != known:
+        raise LoopError(f"the engine {program} is not what the last apply has asked for its options; {APPLY}")
     return status, parse_report(end)
+
+
+def _told_by(program: str, current: str, environment: Mapping[str, str]) -> str:
+    said = help_of([program, "daemon"], current, environment)
+    if said is None:
+        raise LoopError(f"the engine {program} does not start; {APPLY}")
+    return said
 
 
 @contextlib.contextmanager

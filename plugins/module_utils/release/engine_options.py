@@ -149,6 +149,12 @@ def path_of(install_dir: str) -> str:
     return f"{install_dir}/{FILE}"
 
 
+def known(config: Settings, sha: str, command: str) -> frozenset[str] | None:
+    """The options that this release's help named when it was asked; None where it was not."""
+    said = _told(config).get(sha, {}).get(command)
+    return frozenset(map(str, said)) if isinstance(said, list) else None
+
+
 def _told(config: Settings) -> Json:
     """What releases said that are still there."""
     try:

@@ -36,6 +36,8 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_options
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.engine_help import options_of
 from celled import LOOP, NEEDS_ROOT, Box, box
 from deployed import OTHER, REPO, SHA, Host, Running, deployed
 from forks import PROGRAM
@@ -97,7 +99,7 @@ def run_engine(config: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def command(host: Host, help_text: str = HELP, **config: Any) -> list[str]:
-    return engine_run.engine_command(Settings(inside(host), **config), "/engine", help_text)
+    return engine_run.engine_command(Settings(inside(host), **config), "/engine", options_of(help_text))
 
 
 def test_the_command_line(host: Host) -> None:
@@ -240,6 +242,42 @@ def test_an_engine_that_does_not_start_is_one_line(host: Host) -> None:
     program.chmod(0o644)
     with pytest.raises(LoopError, match=broken):
         run_engine(inside(host))
+
+
+def asked_at_the_apply(host: Host, options: list[str]) -> None:
+    told = {SHA: {f"{host.config['program']} daemon": options}}
+    Path(engine_options.path_of(str(host.top / "opt"))).write_text(json.dumps(told))
+
+
+def test_what_the_apply_has_asked_is_not_asked_again(host: Host) -> None:
+    play_engine(host, f"""echo $2 >> {host.top}/opt/asked; echo '{{"outcome": "idle"}}'""")
+    program = host.top / "opt/releases" / SHA / ".venv/bin" / host.config["program"]
+    program.write_text(program.read_text().replace("then", f"then echo help >> {host.top}/opt/asked;"))
+    run_engine(inside(host))
+    asked_at_the_apply(host, sorted(options_of(HELP)))
+    assert run_engine(inside(host)) == (0, {"outcome": "idle"})
+    assert (host.top / "opt/asked").read_text().split() == ["help", "--once", "--once"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"x": 3}'])
+def test_what_the_apply_has_asked_may_be_gone_or_damaged(host: Host, content: str) -> None:
+    play_engine(host, """echo '{"outcome": "idle"}'""")
+    Path(engine_options.path_of(str(host.top / "opt"))).write_text(content)
+    assert run_engine(inside(host)) == (0, {"outcome": "idle"})
+
+
+def test_an_engine_that_was_changed_since_the_apply_is_refused(host: Host) -> None:
+    asked_at_the_apply(host, ["--max-runs-per-day", "--max-cost-usd-per-day", "--new"])
+    play_engine(host, "echo 'unrecognized arguments: --new' >&2; exit 2")
+    with pytest.raises(LoopError, match="is not what the last apply has asked for its options; run ansible-playbook"):
+        run_engine(Settings(inside(host), engine_options=[["--new"]]))
+    program = host.top / "opt/releases" / SHA / ".venv/bin" / host.config["program"]
+    program.unlink()
+    with pytest.raises(LoopError, match="does not start; run ansible-playbook"):
+        run_engine(inside(host))
+    asked_at_the_apply(host, sorted(options_of(HELP)))
+    play_engine(host, "exit 1")  # it knows what it is passed, and fails by itself
+    assert run_engine(inside(host)) == (1, {})
 
 
 def sleepers(seconds: str) -> list[str]:
