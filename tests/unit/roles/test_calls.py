@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -196,6 +197,34 @@ def test_later_roles_see_what_they_saw_before(tmp_path: Path, play: str) -> None
         "seen /opt/engineering-loop/.env /etc/engineering-loop/github-app.private-key.pem False"
         " /var/lib/engineering-loop/agent-core-trace.jsonl"
     ) in said, said
+
+
+def names_in(tasks: list[dict[str, Any]]) -> set[str]:
+    """The variables that these tasks set or register, and those that hold for one of them alone."""
+    found: set[str] = set()
+    for task in tasks:
+        found |= {*task.get("vars", {}), *task.get("ansible.builtin.set_fact", {}), task.get("register", "")}
+        for part in ("block", "rescue", "always"):
+            found |= names_in(task.get(part, []))
+    return found - {""}
+
+
+def test_no_name_of_a_users_play_is_one_of_the_roles() -> None:
+    """What a play has registered, or set as a fact, wins over a variable of a task of ours."""
+    for path in [
+        *(ROOT / "roles/engineering_loop/tasks").iterdir(),
+        *(ROOT / "roles/engineering_loop/handlers").glob("*"),
+    ]:
+        names = names_in(yaml.safe_load(path.read_text(encoding="utf-8")))
+        assert {name for name in names if not re.match("engineering_loop_|ansible_", name)} == set(), path.name
+
+
+def test_no_file_of_a_users_play_is_one_of_the_roles(tmp_path: Path, play: str) -> None:
+    before = ansible(tmp_path, play, "--list-tasks")
+    (tmp_path / "tasks").mkdir()
+    for path in (ROOT / "roles/engineering_loop/tasks").iterdir():
+        (tmp_path / "tasks" / path.name).write_text("[{name: Theirs, ansible.builtin.debug: {}}]", encoding="utf-8")
+    assert ansible(tmp_path, play, "--list-tasks") == before
 
 
 # --- what is to be typed next
