@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.as215932.engineering_loop.plugins.lookup import playbook
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import status, table
+from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import installed
 
 MAX_PROBLEM = 500
 
@@ -21,7 +22,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         given = task_vars or {}
         host = str(given.get("inventory_hostname", ""))
         try:
-            found: dict[str, Any] = self._execute_module(task_vars=task_vars)
+            found = self._looked(given)
         except AnsibleConnectionFailure as error:
             found = {"status": status.unreachable(_line(error.message))}
         except AnsibleError as error:  # such as a become method that does not work
@@ -32,6 +33,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
             found = {"status": status.silent(_line(found.get("msg") or found.get("module_stderr")))}
         begin = playbook.LookupModule(self._loader, self._templar).run(["apply"], given)[0].partition(" as215932.")[0]
         return {"changed": False, "status": table.for_host(found["status"], host, begin)}
+
+    def _looked(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        lib_dir = str(self._task.args.get("lib_dir", ""))
+        found: dict[str, Any] = installed.ask(self, task_vars, lib_dir, "report.status")
+        return found or self._execute_module(task_vars=task_vars)
 
 
 def _line(text: object) -> str:

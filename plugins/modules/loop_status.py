@@ -29,6 +29,12 @@ options:
     description: The commit of the engine that the inventory wants. Empty where only the host is to be believed.
     type: str
     default: ""
+  lib_dir:
+    description:
+      - Where the role has put the collection's code on the host. Where all of that is this collection's, and root's, it
+        is asked, which is faster than to send it once more. Empty means that it is sent.
+    type: path
+    default: ""
 seealso:
   - module: as215932.engineering_loop.loop_report
 """
@@ -181,6 +187,7 @@ def main() -> None:
         argument_spec={
             "config": {"type": "path", "default": "/etc/engineering-loop/loop.json"},
             "pin": {"type": "str", "default": ""},
+            "lib_dir": {"type": "path", "default": ""},
         },
         supports_check_mode=True,
     )

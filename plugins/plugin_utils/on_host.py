@@ -31,10 +31,10 @@ def as_sent(package: str, digests: dict[str, str]) -> bool:
 
 
 def main(text: str) -> None:
-    """Print what a look at the host finds, as JSON; nothing where our code is not there as it is here."""
+    """Print what the module says to what is asked, as JSON; nothing where our code is not there as it is here."""
     given = json.loads(text)
     if as_sent(given["package"], given["digests"]):
         os.umask(0o022)
         directory, name = os.path.split(given["package"])
         sys.path.insert(0, directory)
-        print(importlib.import_module(f"{name}.stages.look").on_host(given["asked"]))
+        print(importlib.import_module(f"{name}.{given['module']}").on_host(given["asked"]))

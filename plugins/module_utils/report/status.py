@@ -24,6 +24,7 @@ from ..cell import attempts, budget, cells, records
 from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..host import jobs, settings, systemd
+from ..host.habits import speak_plainly
 from ..host.jobs import Job
 from ..host.settings import Settings
 from ..lifecycle import host_facts
@@ -57,6 +58,13 @@ def of_host(config_path: str = settings.DEFAULT_PATH, pin: str = "") -> Json:
     look = _Look(config_path, config, pin)
     status = look.status()
     return finished(status, needs.of(status, look.signs(status)))
+
+
+def on_host(given: Mapping[str, str]) -> str:
+    """The same for whoever asks the code that is installed here: JSON with ``result`` and ``warnings``."""
+    speak_plainly()
+    status = of_host(given["config"], given.get("pin", ""))
+    return json.dumps({"result": {"status": status}, "warnings": []})
 
 
 class _Look:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.as215932.engineering_loop.plugins.action import loop_info
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import converge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
-from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import on_host
+from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import installed, on_host
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -30,8 +29,8 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_what_an_apply_installed_is_ours(package: Path) -> None:
-    assert on_host.as_sent(str(package), loop_info.digests())
-    assert not on_host.as_sent(f"{package}/none", loop_info.digests())
+    assert on_host.as_sent(str(package), installed.digests())
+    assert not on_host.as_sent(f"{package}/none", installed.digests())
 
 
 @pytest.mark.parametrize(
@@ -49,4 +48,4 @@ def test_what_an_apply_installed_is_ours(package: Path) -> None:
 )
 def test_what_was_changed_behind_its_back_is_not(package: Path, change: Callable[[Path], object]) -> None:
     change(package)
-    assert not on_host.as_sent(str(package), loop_info.digests())
+    assert not on_host.as_sent(str(package), installed.digests())

@@ -77,6 +77,16 @@ def test_nothing_is_deployed(well: Watched, tmp_path: Path, monkeypatch: pytest.
     assert "none.json is missing" in told["problem"]
 
 
+def test_the_code_on_the_host_tells_the_same(well: Watched) -> None:
+    config = str(well.host.config_file)
+    told = json.loads(status.on_host({"config": config, "pin": "1" * 40, "lib_dir": "/opt"}))
+    expected = status.of_host(config, "1" * 40)
+    for one in (told["result"]["status"], expected):
+        assert one.pop("looked_at") and one["disk"].pop("free_bytes")  # which others change meanwhile
+        one["proof"].pop("age_seconds")
+    assert told == {"result": {"status": expected}, "warnings": []} and expected["engine"]["pin"] == "1" * 40
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
