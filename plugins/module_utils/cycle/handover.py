@@ -22,6 +22,7 @@ from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, write_atomic
 from ..base.redact import Redactor
 from ..cell import cells
+from ..cell.egress import check_upstream
 from ..forge import tokens
 from ..host import secrets_file
 from ..host.renderers import renderers_of
@@ -90,6 +91,7 @@ def look(config: Settings, given: Mapping[str, str] | None = None, comes_right: 
         else:
             environment = secrets_file.load(path, config.forbidden_environment)
         _check_places(config, environment)
+        check_upstream(config, environment)
         if os.path.isdir(f"{config.install_dir}/current"):
             model_policy(config, environment)
         notes += _access(config, environment, comes_right)

@@ -18,6 +18,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import budget
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import renderers
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from celled import LOOP, NEEDS_ROOT, Box, box, gid, uid, write
 from changing import Changing
 
@@ -199,6 +200,10 @@ def test_those_that_the_role_will_write_are_looked_at_without_a_file(host: Box) 
     assert (
         "engineering_loop_environment holds VAULT_TOKEN" in handover.look(host.config, {"VAULT_TOKEN": "x"})["problem"]
     )
+    given = {"GH_TOKEN": "x", "HTTPS_PROXY": "http://127.0.0.1:3128"}
+    closed = "HTTPS_PROXY names a proxy on this host, which is closed to cycles: add its port (3128)"
+    assert closed in handover.look(host.config, given)["problem"]
+    assert handover.look(Settings(host.config, egress_local=[3128]), given)["problem"] == ""
     (note,) = handover.look(host.config, {"GH_TOKEN": "x", "PATH": "/x"})["notes"]
     assert note == "of engineering_loop_environment these have no effect, since the loop sets them itself: PATH"
 
