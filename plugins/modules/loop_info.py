@@ -92,6 +92,10 @@ options:
         wanted.
     type: dict
     default: {}
+  state_dir:
+    description: Where the loop keeps its state. Whether that is another host's is looked at where it is given.
+    type: path
+    default: ""
   directories:
     description: Directories that are to be written to. They need not be there.
     type: list
@@ -156,6 +160,12 @@ full:
   returned: success
   type: list
   elements: str
+state:
+  description:
+    - The C(mark) that this host leaves in O(state_dir), and the C(problem) where another host has left its own there;
+      empty where there is none.
+  returned: success
+  type: dict
 packages_missing:
   description:
     - Those of O(packages) that are not installed. C(nodejs) and C(npm) are not among them where programs of these names
@@ -358,6 +368,7 @@ ARGUMENTS: dict[str, Any] = {
     "home_files": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
     "caches": {"type": "list", "elements": "dict", "default": [], "options": PLACE},
     "units": {"type": "dict", "default": {}},
+    "state_dir": {"type": "path", "default": ""},
     "directories": {"type": "list", "elements": "path", "default": []},
     "agent": {"type": "dict", "default": {}},
     "agent_programs": {"type": "list", "elements": "str", "default": []},
@@ -382,6 +393,7 @@ def main() -> None:
             changed=False,
             system=host_facts.system(),
             full=host_facts.full(wanted["directories"]),
+            state=host_facts.state(wanted["state_dir"]),
             packages_missing=host_facts.missing_packages(wanted["packages"]),
             packages_interrupted=host_facts.packages_interrupted(),
             uv_version=host_facts.uv_version(wanted["uv"]) if wanted["uv"] else "",

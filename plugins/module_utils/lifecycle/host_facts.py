@@ -20,7 +20,7 @@ from ..base.untrusted import show, shown
 from ..cell import cells, records
 from ..cycle import handover
 from ..gateway import kept_pushes as kept_by_gateway
-from ..host import settings, systemd
+from ..host import owner, settings, systemd
 from ..host.settings import Settings
 from ..proof import installed, pause, rollout, rollout_ledger, timer_hold
 from ..release import agents, pypi_tools
@@ -66,6 +66,11 @@ def full(directories: Sequence[str]) -> list[str]:
         if disk.f_bavail * disk.f_frsize < ROOM or (disk.f_files and disk.f_favail < ROOM_FILES):
             found.add(path)
     return sorted(found)
+
+
+def state(state_dir: str) -> dict[str, str]:
+    """The mark of this host for its state directory, and why it must not work there."""
+    return {"mark": owner.mark(), "problem": owner.problem(state_dir) if state_dir else ""}
 
 
 # Debian's packages of these names conflict with those of others, such as NodeSource's nodejs, which has npm in it.

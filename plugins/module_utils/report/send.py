@@ -34,6 +34,7 @@ MAX_ANSWER = 256 * 1024
 MAX_ORDER = 8 * 1024 * 1024
 # What is closed to the child. The host's network is what it is for.
 SHUT = (
+    "LimitCORE=0",
     "DynamicUser=yes", "UMask=0077", "TasksMax=64", "MemoryMax=512M", "ProtectSystem=strict", "ProtectHome=yes",
     "PrivateTmp=yes", "PrivateDevices=yes", "PrivateIPC=yes", "PrivateUsers=yes", "NoNewPrivileges=yes",
     "CapabilityBoundingSet=", "ProtectKernelModules=yes", "ProtectKernelTunables=yes", "ProtectKernelLogs=yes",
