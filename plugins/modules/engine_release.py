@@ -20,6 +20,7 @@ description:
 requirements:
   - git and bubblewrap
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
   - as215932.engineering_loop.git_access
 options:
@@ -277,6 +278,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show, shown
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import releases
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.wanted_version import SMOKE, Wanted
@@ -323,6 +325,7 @@ OPTIONS = {
     "timeout": {"type": "float", "default": 1800},
     "env_file": {"type": "path"},
     "hold": {"type": "path"},
+    "run": {"type": "dict", "options": apply_run.OPTIONS},
     "git_url": {"type": "str", "default": ""},
     "github_app": tokens.OPTION,
 }
@@ -336,9 +339,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = dict(module.params)
-    state, version = params.pop("state"), params.pop("version")
+    state, version, run = params.pop("state"), params.pop("version"), params.pop("run")
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.step(run, check=module.check_mode)
         env_file, app = params.pop("env_file"), params.pop("github_app")
         # Check mode reads files alone, also on a host that has nothing yet to ask a forge with.
         secret = "" if module.check_mode else tokens.token_for(env_file, app)

@@ -84,6 +84,7 @@ options:
         M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes back.
     type: path
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 seealso:
   - module: as215932.engineering_loop.gate_policy_check
@@ -161,7 +162,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.hab
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import read_bytes, write_atomic
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run, processes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import compose, schema, strict_yaml
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
@@ -309,6 +310,7 @@ def main() -> None:
             "unit": {"type": "str", "default": ""},
             "wait": {"type": "float", "default": 0},
             "hold": {"type": "path"},
+            "run": {"type": "dict", "options": apply_run.OPTIONS},
         },
         mutually_exclusive=[("base", "base_content")],
         required_one_of=[("base", "base_content")],
@@ -321,6 +323,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("PyYAML"))
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.step(module.params["run"], check=module.check_mode)
         module.exit_json(**apply(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -20,6 +20,7 @@ description:
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 options:
   entries:
@@ -136,7 +137,12 @@ from typing import TYPE_CHECKING
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import managed_files, systemd, trust
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    apply_run,
+    managed_files,
+    systemd,
+    trust,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
@@ -181,6 +187,7 @@ OPTIONS = {
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "authorities": {"type": "dict"},
     "hold": {"type": "path"},
+    "run": {"type": "dict", "options": apply_run.OPTIONS},
     "lib_dir": {"type": "path"},
     "programs": {"type": "list", "elements": "str", "default": []},
 }
@@ -191,6 +198,7 @@ def main() -> None:
     config, lib_dir = module.params["hold"], module.params["lib_dir"]
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.step(module.params["run"], check=module.check_mode)
         entries = [managed_files.entry_from(entry) for entry in module.params["entries"]]
         for path, content in module.params["secrets"].items():
             state = "file" if content else "absent"

@@ -20,6 +20,7 @@ description:
     model policy in force names another program or none, where it would not be shut in or does not start, or where the
     key of its model's provider is missing. No value of a key is ever shown.
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 options:
   settings:
@@ -72,6 +73,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import agent_check
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    apply_run,
     bubblewrap,
     processes,
     secrets_file,
@@ -90,6 +92,7 @@ def main() -> None:
             "lockfile": {"type": "str", "default": ""},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "keep": {"type": "int", "default": 3},
+            "run": {"type": "dict", "options": apply_run.OPTIONS},
         },
         supports_check_mode=True,
     )
@@ -97,6 +100,7 @@ def main() -> None:
     agent, install_dir = settings.agent, settings.install_dir
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.step(module.params["run"], check=module.check_mode)
         agents.check_named(agent)
         installing = bool(agent.get("package")) and not agents.installed(install_dir, agent)
         result = {"changed": installing, "program": "", "said": "", "pruned": []}

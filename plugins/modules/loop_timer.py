@@ -23,6 +23,7 @@ description:
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 options:
   config:
@@ -160,7 +161,13 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import jobs, settings, systemd, telling
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    apply_run,
+    jobs,
+    settings,
+    systemd,
+    telling,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.jobs import Job
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.systemd import Timer
@@ -281,6 +288,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "path", "default": settings.DEFAULT_PATH},
+            "run": {"type": "dict", "options": apply_run.OPTIONS},
             "enabled": {"type": "bool", "required": True},
             "required": {"type": "bool", "default": True},
             "canary_max_age": {"type": "str", "default": ""},
@@ -293,6 +301,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.step(module.params["run"], check=module.check_mode)
         module.exit_json(**bring(module))
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -37,7 +37,7 @@ OPT, ETC, LIB = "/opt/engineering-loop", "/etc/engineering-loop", "/usr/local/li
 STATE = "/var/lib/engineering-loop"
 PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 ALWAYS = {"engineering_loop_timer_enabled": False, "engineering_loop_repos": [demo.CANARY_REPO]}
-ONE_AT_A_TIME = "another (run|apply) .*(wait|again)"
+ONE_AT_A_TIME = "another apply, by .*, began at .* while this one was under way.* run this again if"
 DEAD = "http://127.0.0.1:9"
 EVERY = os.environ.get("FAULTS") == "all"
 SOURCES = engine.sources()
@@ -159,7 +159,8 @@ class Scene:
         self.host.sh(f"systemctl start --no-block {demo.UNIT}.service")
         self.host.wait_for(f"ls {STATE}/runs/*/state/daemon.lock >/dev/null 2>&1", 60, "the engine's lock")
         yield lambda: str(self.host.sh(f"touch {flag}"))
-        self.host.wait_for(f"! systemctl is-active --quiet {demo.UNIT}.service", 120, "the cycle's end")
+        state = f"systemctl show --value -p ActiveState {demo.UNIT}.service"  # while it runs it is activating
+        self.host.wait_for(f"{state} | grep -qE '^(inactive|failed)$'", 120, "the cycle's end")
         account = self.account()
         must(account["outcome"] == "published", f"the cycle ended {account['outcome']}: {account.get('detail')}")
         must(account["engine"]["sha"] == began, f"the cycle ran {account['engine']['sha']}, began with {began}")
@@ -274,9 +275,9 @@ def cut_off(scene: Scene) -> None:
 
 def canary_beside_a_cycle(scene: Scene) -> None:
     """Where a cycle runs, none is started to prove anything: one line, and nothing changed."""
-    demo.label(scene.forge, demo.CANARY_ISSUE, on=True)
     try:
         with scene.cycle() as let_go:
+            demo.label(scene.forge, demo.CANARY_ISSUE, on=True)
             why = "a cycle is running already .*: wait for its end"
             scene.refused(why, scene.active(), {"engineering_loop_canary_run": True})
             let_go()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whose state it is. Two hosts on one directory (NFS, a shared disk) see no lock and no process of each other.
 
-The role leaves a mark in the state directory, and both it and each cycle look whose mark is there. A machine is known by
-its machine ID, which no rename changes; only a digest of it is written, since the ID itself is nobody else's business.
+The role leaves a mark in the state directory, and it and each cycle look whose mark is there. A machine is known
+by its machine ID, which no rename changes; only a digest of it is written, since the ID itself is nobody else's business.
 """
 
 from __future__ import annotations
