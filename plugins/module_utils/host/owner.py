@@ -3,7 +3,7 @@
 """Whose state it is. Two hosts on one directory (NFS, a shared disk) see no lock and no process of each other.
 
 The role leaves a mark in the state directory, and it and each cycle look whose mark is there. A machine is known
-by its machine ID, which no rename changes; only a digest of it is written, since the ID itself is nobody else's business.
+by its machine ID, which no rename changes. Only a digest of it is written: the ID is nobody else's business.
 """
 
 from __future__ import annotations
