@@ -25,7 +25,7 @@ from ..cell import archive, attempts, budget, cells, collected, records
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
-from ..host import settings
+from ..host import owner, settings
 from ..host.settings import Settings
 from ..host.users import account
 from ..policy import rules, schema
@@ -105,6 +105,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     """Look at everything, make the cell, and tell of it in ``record``; what is handed over."""
     pause.check(config)
     cells.check_place(config)
+    owner.check(config.state_dir)
     close_what_was_cut_off(config, record["cycle"])
     counts = attempts.for_gateway(config)
     budget.start(config)

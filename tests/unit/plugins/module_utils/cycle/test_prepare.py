@@ -19,7 +19,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import owner, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, pause, receipts
@@ -62,6 +62,13 @@ def last(host: Box) -> dict[str, Any]:
 
 def test_a_host_as_the_role_leaves_it_is_fine(host: Box) -> None:
     prepare.check_host(host.config)
+
+
+def test_no_cycle_in_the_state_of_another_host(host: Box) -> None:
+    Path(owner.path_of(host.config["state_dir"])).write_text(f"{'0' * 32} loop7\n", encoding="utf-8")
+    told = handed(host).refused
+    assert f"{host.config['state_dir']} holds the state of the loop on another host, loop7: two hosts cannot" in told
+    assert last(host)["outcome"] == "refused" and not list(Path(host.config["runs_dir"]).glob("2*")), last(host)
 
 
 def test_it_never_runs_in_ci(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:

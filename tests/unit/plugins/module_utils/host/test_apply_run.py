@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: AS215932
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Of two applies at once the later one goes on, and the one before it is told so at its next step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run
+
+
+def run_of(tmp_path: Path, name: str, by: str = "eva") -> dict[str, str]:
+    return {"id": name, "by": by, "file": str(tmp_path / "loop.applies")}
+
+
+def test_the_later_one_goes_on(tmp_path: Path) -> None:
+    first, second = run_of(tmp_path, "1"), run_of(tmp_path, "2", "max")
+    apply_run.step(first)
+    apply_run.step(first)
+    apply_run.step(second)
+    for _again in range(2):
+        with pytest.raises(LoopError, match=r"^another apply, by max, began at 2\S+, while this one.* run this again"):
+            apply_run.step(first)
+        apply_run.step(second)
+    apply_run.step(run_of(tmp_path, "3"))  # after both of them
+
+
+def test_check_mode_and_a_module_by_itself_note_nothing(tmp_path: Path) -> None:
+    apply_run.step(run_of(tmp_path, "1"), check=True)
+    apply_run.step(None)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"id": 1}]', "7"])
+def test_what_cannot_be_understood_stops_nobody(tmp_path: Path, text: str) -> None:
+    run = run_of(tmp_path, "1")
+    Path(run["file"]).write_text(text, encoding="utf-8")
+    apply_run.step(run)
+    apply_run.step(run)
+
+
+def test_not_all_of_them_are_remembered(tmp_path: Path) -> None:
+    for number in range(apply_run.REMEMBERED + 5):
+        apply_run.step(run_of(tmp_path, str(number)))
+    assert Path(tmp_path / "loop.applies").read_text(encoding="utf-8").count('"id"') == apply_run.REMEMBERED
