@@ -159,7 +159,7 @@ def tasks(operator: demo.Operator, *words: str) -> list[tuple[str, float]]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-    return [(name, seconds) for name, seconds in json.loads(clock.read_text(encoding="utf-8"))]
+    return list(map(tuple, json.loads(clock.read_text(encoding="utf-8"))))
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], runs: int = 0) -> Turns:

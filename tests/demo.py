@@ -136,6 +136,17 @@ class Host:
         raise DemoError(f"waited {seconds:.0f} s in vain for {what}")
 
 
+def variables_of(made: dict[str, Any]) -> dict[str, Any]:
+    """How Ansible reaches a host of tests/loophost.py."""
+    return {
+        "ansible_host": made["address"],
+        "ansible_port": made["port"],
+        "ansible_user": made["user"],
+        "ansible_ssh_private_key_file": made["key"],
+        "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
+    }
+
+
 @contextlib.contextmanager
 def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
     loophost.destroy(name)
@@ -143,13 +154,7 @@ def throwaway(keep: bool, name: str = "demo") -> Iterator[Host]:
     try:
         yield Host(
             made["ssh"],
-            {
-                "ansible_host": made["address"],
-                "ansible_port": made["port"],
-                "ansible_user": made["user"],
-                "ansible_ssh_private_key_file": made["key"],
-                "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
-            },
+            variables_of(made),
             sudo=False,
         )
     finally:

@@ -35,5 +35,6 @@ def main(text: str) -> None:
     given = json.loads(text)
     if as_sent(given["package"], given["digests"]):
         os.umask(0o022)
-        sys.path.insert(0, os.path.dirname(given["package"]))
-        print(importlib.import_module("engineering_loop_core.stages.look").on_host(given["asked"]))
+        directory, name = os.path.split(given["package"])
+        sys.path.insert(0, directory)
+        print(importlib.import_module(f"{name}.stages.look").on_host(given["asked"]))

@@ -84,7 +84,7 @@ class Scene:
         made = loophost.create(name)
         self.name, self.world, self.chance = name, world, random.Random(seed)
         self.stage = json.loads((world / "stage.json").read_text(encoding="utf-8"))
-        self.host = demo.Host(made["ssh"], variables_of(made), sudo=False)
+        self.host = demo.Host(made["ssh"], demo.variables_of(made), sudo=False)
         self.forge = demo.Forge(self.stage["url"], self.stage["token"])
         demo.HOME = world
         self.operator = demo.Operator(self.host, self.forge, self.stage)
@@ -295,13 +295,3 @@ class Scene:
 
 def run_git(where: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", str(where), *words], capture_output=True, text=True, check=False).stdout
-
-
-def variables_of(made: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "ansible_host": made["address"],
-        "ansible_port": made["port"],
-        "ansible_user": made["user"],
-        "ansible_ssh_private_key_file": made["key"],
-        "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
-    }

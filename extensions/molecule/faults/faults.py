@@ -67,7 +67,7 @@ class Scene:
         made = loophost.create(name)
         self.stage = json.loads((world / "stage.json").read_text(encoding="utf-8"))
         self.engine_git = world / "forge/git" / f"{stage.ENGINE_REPO}.git"
-        self.host = demo.Host(made["ssh"], demo_variables(made), sudo=False)
+        self.host = demo.Host(made["ssh"], demo.variables_of(made), sudo=False)
         self.forge = demo.Forge(self.stage["url"], self.stage["token"])
         demo.HOME = world
         self.operator = demo.Operator(self.host, self.forge, self.stage)
@@ -165,16 +165,6 @@ class Scene:
         must(account["outcome"] == "published", f"the cycle ended {account['outcome']}: {account.get('detail')}")
         must(account["engine"]["sha"] == began, f"the cycle ran {account['engine']['sha']}, began with {began}")
         demo.label(self.forge, number, on=False)
-
-
-def demo_variables(made: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "ansible_host": made["address"],
-        "ansible_port": made["port"],
-        "ansible_user": made["user"],
-        "ansible_ssh_private_key_file": made["key"],
-        "ansible_ssh_common_args": f'-F none -oIdentitiesOnly=yes -oUserKnownHostsFile="{made["known_hosts"]}"',
-    }
 
 
 # --- the faults -----------------------------------------------------------------------------

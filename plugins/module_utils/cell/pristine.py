@@ -151,7 +151,7 @@ def _refresh(one: Clone, token: str, limits: Limits, check: bool) -> Json:
         if status in ("cloned", "replaced") and not check:
             _clone(one, token, limits)
         if status in ("current", "updated") or not check:
-            outcome["after"] = after if check else _tip(one)
+            outcome["after"] = after or _tip(one)
         outcome.update(status=status, detail=without_passwords(why))
     except LoopError as error:
         detail = f"{why}; it cannot be cloned anew: {error}" if why else str(error)

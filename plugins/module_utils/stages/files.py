@@ -62,7 +62,8 @@ def bring(given: Json, how: How) -> Done:
         else []
     )
     in_systemd = {entry.path: entry for entry in wanted if os.path.dirname(entry.path) == systemd.UNIT_DIR}
-    if any(change.path in in_systemd for change in managed_files.converge([*wanted, *core], check=True)):
+    changes = managed_files.converge([*wanted, *core], check=True)
+    if any(change.path in in_systemd for change in changes):
         units = {os.path.basename(path): one.content.decode() for path, one in in_systemd.items()}
         if refused := systemd.refused(units):
             raise LoopError("; ".join(refused))
@@ -72,7 +73,8 @@ def bring(given: Json, how: How) -> Done:
             rollout.begin(config, paths)
         systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
 
-    changes = managed_files.converge([*wanted, *core], check=how.check, before=before)
+    if not how.check:
+        changes = managed_files.converge([*wanted, *core], before=before)
     reload = any(change.path in in_systemd for change in changes) or systemd.stale([*in_systemd])
     if reload and not how.check:
         systemd.systemctl("daemon-reload")
