@@ -85,7 +85,7 @@ def outcome() -> str:
 def work(expected: str, *orders: str, meanwhile: str = "") -> None:
     """One cycle on an issue with these orders, which ends so."""
     arrange(*orders)
-    on_host(f"systemctl start --no-block {UNIT}.service; {meanwhile}")
+    on_host(f"systemctl start {UNIT}.service & {meanwhile or ':'}; wait")
     ended = f"systemctl show --value -p ActiveState {UNIT}.service | grep -qE '^(inactive|failed)$'"
     must(f"for n in $(seq 1200); do {ended} && exit 0; sleep 0.1; done; exit 1")
     on_host(f"systemctl reset-failed {UNIT}.service")

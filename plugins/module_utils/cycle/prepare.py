@@ -21,7 +21,7 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import archive, attempts, budget, cells, collected, records
+from ..cell import archive, attempts, budget, cells, collected, records, redaction
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
@@ -162,7 +162,9 @@ def write_ledger(config: Settings, cell: Cell) -> None:
 
 def close_what_was_cut_off(config: Settings, ours: str) -> None:
     """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
+    redact = handover.redactor(config)
     for cell, manifest in cells.recover(config):
+        redaction.clear(config, cell, redact)
         say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest.detail}\n")
     for record in records.running(config.cycles_dir):
         if record["cycle"] != ours:
@@ -172,7 +174,6 @@ def close_what_was_cut_off(config: Settings, ours: str) -> None:
             tried = {"cycle": str(record["cycle"]), "outcome": "interrupted", "cost_usd": 0.0}
             ended["attempt"] = attempted.account(config, story, tried)
             records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
-            redact = handover.redactor(config)
             archive.keep_files(config, record, redact)
             archive.keep_log(config, record, redact)
 
