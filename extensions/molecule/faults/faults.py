@@ -207,7 +207,7 @@ def told_of(process: subprocess.Popen[str], refusal: str) -> str:
 
 
 def two_applies(scene: Scene) -> None:
-    """Two people apply the same at once: the one waits for the other, and there is nothing left to do."""
+    """Two people apply the same at once: the later one goes on, and there is nothing left to do."""
     change = {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 17}}}
     sha = scene.b if scene.active() == scene.a else scene.a
     scene.host.sh(f"rm -rf {OPT}/releases/{sha}")

@@ -17,6 +17,7 @@ from ..base.clock import utc_now
 from ..base.errors import LoopError
 from ..base.files import flocked, read_bytes, write_atomic
 
+DIRECTORY = "/run"
 REMEMBERED = 50
 BEGAN = "another apply"
 OPTIONS: dict[str, Any] = {
@@ -24,6 +25,11 @@ OPTIONS: dict[str, Any] = {
     "by": {"type": "str", "default": ""},
     "file": {"type": "path", "required": True},
 }
+
+
+def files(unit: str) -> list[str]:
+    """What is noted of the applies of a unit's loop, and the lock of that."""
+    return [f"{DIRECTORY}/{unit}.applies", f"{DIRECTORY}/{unit}.applies.lock"]
 
 
 def step(run: Mapping[str, str] | None, *, check: bool = False) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Secrets in what a run wrote down are overwritten where they stand; the work stays, and nothing planted is followed."""
+"""Secrets in what a run wrote down are overwritten where they stand; work stays, nothing planted is followed."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_all_that_a_run_wrote_down_is_looked_through(host: Box, cell: Cell, caps
     said = f"HOME=/\nOPENAI_API_KEY={SECRET}\nagain {SECRET}\n"
     names = [
         f"runs/{RUN}/handoff/transcript.txt", f"runs/{RUN}/request.md", f"runs/{RUN}/tasks/deep/er/.hidden",
-        f"runs/{RUN}/other.bin", "runs/beside", "state/agent-core-trace.jsonl", "state/learning/a", "memory/journal/A.md",
-        "home/.pi/sessions/1.jsonl",
+        f"runs/{RUN}/other.bin", "runs/beside", "state/agent-core-trace.jsonl", "state/learning/a",
+        "memory/journal/A.md", "home/.pi/sessions/1.jsonl",
     ]  # fmt: skip
-    put(cell, {name: said for name in names} | {f"runs/{RUN}/clean": "no secret\n"})
+    put(cell, dict.fromkeys(names, said) | {f"runs/{RUN}/clean": "no secret\n"})
     before = {name: os.stat(f"{cell.path}/{name}") for name in names}
     untouched = os.stat(f"{cell.path}/runs/{RUN}/clean").st_mtime_ns
     clear(host, cell)

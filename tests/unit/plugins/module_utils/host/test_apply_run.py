@@ -46,3 +46,11 @@ def test_not_all_of_them_are_remembered(tmp_path: Path) -> None:
     for number in range(apply_run.REMEMBERED + 5):
         apply_run.step(run_of(tmp_path, str(number)))
     assert Path(tmp_path / "loop.applies").read_text(encoding="utf-8").count('"id"') == apply_run.REMEMBERED
+
+
+def test_what_goes_with_the_loop_is_what_its_role_has_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = Path(__file__).parents[5] / "roles/engineering_loop/tasks/main.yml"
+    assert f'file: "{apply_run.files("{{ engineering_loop_unit }}")[0]}"' in role.read_text(encoding="utf-8")
+    monkeypatch.setattr(apply_run, "DIRECTORY", str(tmp_path))
+    apply_run.step(run_of(tmp_path, "1"))
+    assert sorted(apply_run.files("loop")) == sorted(map(str, tmp_path.iterdir()))
