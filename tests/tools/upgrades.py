@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def half_done(host: Host, forge: demo.Forge) -> None:
     host.sh(f"systemctl start --no-block {UNIT}.service")
     seen = f"find {STATE}/runs {STATE}/workspace -path '*/docs/write-down*' -name '*.md' 2>/dev/null | grep ."
     page = host.wait_for(seen, 120, "the agent's first file").split()[0]
-    host.sh(f"printf %s {demo.shlex.quote(SENTINEL)} >{Path(page).parent}/half-done.md")
+    host.sh(f"printf %s {shlex.quote(SENTINEL)} >{Path(page).parent}/half-done.md")
     host.sh(f"chown loop: {Path(page).parent}/half-done.md; systemctl kill --signal=SIGKILL {UNIT}.service")
     host.wait_for(f"! systemctl is-active --quiet {UNIT}.service", 60, "the killed cycle's end")
     demo.label(forge, number, on=False)
@@ -172,7 +173,7 @@ def wrong(host: Host, forge: demo.Forge, made: dict[str, Any], one: Past) -> Ite
         yield f"memory lost or changed: {'; '.join(lost)}"
     if host.sh(f"readlink {OPT}/current").strip() != engine:
         yield "another engine is active"
-    if not host.sh(f"grep -rlF {demo.shlex.quote(SENTINEL.strip())} {STATE} {OPT} 2>/dev/null", check=False):
+    if not host.sh(f"grep -rlF {shlex.quote(SENTINEL.strip())} {STATE} {OPT} 2>/dev/null", check=False):
         yield "the killed cycle's work is lost"
     said = operator.play(ROOT / ".collections", "as215932.engineering_loop.restore")
     if one.version == "0.1.0" and "half" not in said and "loop enter" not in said and not re.search(r"\d{8}T", said):

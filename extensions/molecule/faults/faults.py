@@ -3,6 +3,7 @@
 """What can go wrong while an apply runs, one fault after the other, on a booted host with the forge of the tests.
 
     python faults.py HOST WORLD [FAULT ...]      a host of tests/loophost.py, and what tests/world/stage.py put up
+    FAULTS="two_pins killed" python faults.py ... some of them; FAULTS=all
     KILLS=50 python faults.py HOST WORLD killed  so many applies killed; 3 by default
 
 After each fault the same must hold: what was active is active, nothing half-made stays, and an apply converges.
@@ -39,7 +40,8 @@ PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 ALWAYS = {"engineering_loop_timer_enabled": False, "engineering_loop_repos": [demo.CANARY_REPO]}
 ONE_AT_A_TIME = "another apply, by .*, began at .* while this one was under way.* run this again if"
 DEAD = "http://127.0.0.1:9"
-EVERY = os.environ.get("FAULTS") == "all"
+ASKED = os.environ.get("FAULTS", "").split()
+EVERY = ASKED == ["all"]
 SOURCES = engine.sources()
 # Whatever an apply runs on the host is in the group of sshd, where the tasks came in; all but this shell goes.
 KILL = """
@@ -449,7 +451,7 @@ FAULTS: list[Callable[[Scene], None]] = [
 ]  # fmt: skip
 
 
-# Those that each change of ours could bring about; all of them with FAULTS=all.
+# Those that each change of ours could bring about; others are named in FAULTS, and FAULTS=all is all of them.
 FEW = (fresh, index_unreachable, disk_full, tampered, module_killed, killed)
 
 
@@ -458,8 +460,12 @@ def main(name: str, world: str, *only: str) -> int:
     with contextlib.suppress(requests.HTTPError):  # it has no part in this, and may be out of the queue
         demo.label(scene.forge, demo.CANARY_ISSUE, on=False)
     failed = 0
+    known = [fault.__name__ for fault in FAULTS]
+    wanted = known if EVERY else only or ASKED or [fault.__name__ for fault in FEW]
+    if unknown := {*wanted} - {*known}:
+        sys.exit(f"there is no fault {', '.join(sorted(unknown))}; there is {', '.join(known)}")
     for fault in FAULTS:
-        if fault.__name__ not in only if only else not EVERY and fault not in FEW:
+        if fault.__name__ not in wanted:
             continue
         began = time.monotonic()
         try:

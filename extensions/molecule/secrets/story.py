@@ -232,6 +232,8 @@ def found() -> None:
     for name in ("forge token", "provider", "webhook", "icinga", "proxy"):
         assert f"{ENV}: {name}" in there, there
     assert f"{KEY}: App's key" in there and f"{ETC}/notify: hook" in there, there
+    written = must(f"grep -rhE '^OPENAI_API_KEY=' {STATE}/runs/*/runs/*/handoff/transcript.txt").split()
+    assert written and not {*"".join(written).replace("OPENAI_API_KEY=", "")} - {"*"}, written
     hits = [one for one in there if one.rpartition(": ")[0] not in ALLOWED]
     hits += planted.hits(wanted, [str(HERE), str(Path(sys.argv[1]).parent / "forge/git")])
     said = json.dumps(forge("GET", "state"), ensure_ascii=False).encode()

@@ -45,6 +45,8 @@ def clear(config: Settings, cell: Cell, redact: Redactor) -> None:
         found.report()
         for part in PARTS:
             found.below(part)
+    except _TooMuchError as error:
+        found.left_out.append(f"all from {error} on, since there is too much to look through")
     except (LoopError, OSError) as error:
         found.left_out.append(f"the rest: {error}")
     for name, count in list(found.cleared.items())[:TOLD]:
@@ -53,6 +55,10 @@ def clear(config: Settings, cell: Cell, redact: Redactor) -> None:
         say(f"{len(found.cleared) - TOLD} files more in its cell had secrets in them, which were overwritten\n")
     for line in found.left_out[:TOLD]:
         say(f"secrets may stand in its cell: {line}\n")
+
+
+class _TooMuchError(Exception):
+    """The time or the number of entries is used up; it names where."""
 
 
 class _Pass:
@@ -87,7 +93,7 @@ class _Pass:
             return  # the work, which is nobody's to change
         for entry in sorted(entries, key=lambda one: one.name):
             if self.entries > MAX_ENTRIES or time.monotonic() > self.deadline:
-                raise LoopError(f"from {show(f'{name}/{entry.name}')} on, it is too much to look through")
+                raise _TooMuchError(show(f"{name}/{entry.name}"))
             try:
                 self._entry(directory, entry, f"{name}/{entry.name}", depth)
             except OSError as error:
@@ -131,7 +137,7 @@ class _Pass:
         """Where secrets stand in a file. Windows overlap, so that each stands in one of them whole."""
         for place in range(0, size, WINDOW):
             if time.monotonic() > self.deadline:
-                raise LoopError(f"from {show(name)} on, it is too much to look through")
+                raise _TooMuchError(show(name))
             content = os.pread(descriptor, WINDOW + self.redact.reach, place)
             for begin, end in self.redact.spans(content):
                 if begin < WINDOW:

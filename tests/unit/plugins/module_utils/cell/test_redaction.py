@@ -190,10 +190,10 @@ def test_it_ends_and_says_what_was_left_out(
     put(cell, {f"runs/many/{number}": SECRET for number in range(30)})
     monkeypatch.setattr(redaction, "MAX_ENTRIES", 20)
     clear(host, cell)
-    assert "the rest: from runs/many/" in capsys.readouterr().out
+    assert "its cell: all from runs/many/" in capsys.readouterr().out
     monkeypatch.setattr(redaction, "SECONDS", 0.0)
     clear(host, cell)
-    assert "the rest: from runs/a on, it is too much to look through" in capsys.readouterr().out
+    assert "all from runs/a on, since there is too much to look through" in capsys.readouterr().out
 
 
 def test_a_huge_file_without_content_takes_its_time_and_no_more(
