@@ -23,7 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, pause, receipts
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, uid, write
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, give, uid, write
 from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
@@ -417,7 +417,11 @@ def test_a_crash_of_our_own_is_a_refusal(
 def test_what_was_cut_off_is_closed_first(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
     cell = host.cell("20260131T120000Z-0000000a")
     records.write(host.config["cycles_dir"], {"cycle": cell.id, "outcome": "running"})
+    write(host.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=sk-0123456789\n"})
+    write(Path(cell.part("runs")), {"issue_r_7/handoff/transcript.txt": "sk-0123456789"})
+    give(cell.part("runs"), LOOP)
     handed(host)
+    assert Path(cell.part("runs"), "issue_r_7/handoff/transcript.txt").read_text() == "*************"
     assert cells.manifest_of(cell).outcome == "interrupted"
     assert os.lstat(cell.path).st_mode & 0o777 == 0o700
     first = records.read(host.config["cycles_dir"])[0]
