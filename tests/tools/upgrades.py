@@ -142,6 +142,7 @@ def lines(host: Host, script: str) -> set[str]:
 
 def half_done(host: Host, forge: demo.Forge) -> None:
     """A cycle is killed in the middle of its work, with a page that nobody has committed."""
+    demo.label(forge, demo.CANARY_ISSUE, on=False)  # an earlier version would take that again, and first
     number = forge.approve("Write down how to drain a router", "Explain it.\n\n<!-- pi: sleep 600 -->\n")
     host.sh(f"systemctl start --no-block {UNIT}.service")
     seen = f"find {STATE}/runs {STATE}/workspace -path '*/docs/write-down*' -name '*.md' 2>/dev/null | grep ."
