@@ -113,7 +113,7 @@ class Scene:
         ]
         if re.findall(r"changed=(\d+)", told)[-1] == "0":
             return []
-        return found or ["something"]
+        return found or [told[-3000:]]
 
     def refused(self, why: str, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> None:
         """Apply, which must fail with one line that matches ``why`` and leave what was active."""
