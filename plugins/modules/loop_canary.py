@@ -278,7 +278,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        apply_run.step(module.params["run"], check=module.check_mode)
+        apply_run.still_wanted(module.params["run"], check=module.check_mode)
         prove(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

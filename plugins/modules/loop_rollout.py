@@ -194,8 +194,8 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        apply_run.step(module.params["run"], check=module.check_mode)
-        result = go_back(module)
+        with apply_run.step(module.params["run"], check=module.check_mode):
+            result = go_back(module)
     except LoopError as error:
         module.fail_json(msg=str(error))
     before = result.pop("before")

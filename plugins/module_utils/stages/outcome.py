@@ -63,8 +63,8 @@ def run(module: Module, bring: Bring, begin: Callable[[str], None]) -> NoReturn:
     try:
         begin(module.ansible_version)
         given = dict(module.params)
-        apply_run.step(given.pop("run", None), check=module.check_mode)
-        done = bring(given, How(module.check_mode, module._diff))
+        with apply_run.step(given.pop("run", None), check=module.check_mode):
+            done = bring(given, How(module.check_mode, module._diff))
     except LoopError as error:
         module.fail_json(msg=str(error), **(error.result if isinstance(error, StageFailed) else {}))
     for line in done.warnings:

@@ -249,7 +249,7 @@ def test_what_was_collected_is_work_and_what_it_took_goes(host: Host, monkeypatc
 
 def test_what_was_noted_of_applies_goes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apply_run, "DIRECTORY", str(host.top / "run"))
-    apply_run.step({"id": "1", "file": str(host.put("run/loop.applies", "[]"))})
+    apply_run.still_wanted({"id": "1", "file": str(host.put("run/loop.applies", "[]"))})
     host.put("run/loops.applies", "[]")
     assert {*apply_run.files("loop")} <= {*host.leave()["removed"]}
     assert [name for name in host.files() if name.startswith("run/")] == ["run/loops.applies"]
