@@ -80,7 +80,7 @@ def test_while_one_works_the_other_waits_and_then_goes_on(tmp_path: Path) -> Non
 
 def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apply_run, "WAIT", 0)
-    with apply_run.step(run_of(tmp_path, "1")):
-        with pytest.raises(LoopError, match="another apply has gone on for 0 s: wait for its end"):
-            apply_run.still_wanted(run_of(tmp_path, "2"))
+    why = "another apply has gone on for 0 s: wait for its end"
+    with apply_run.step(run_of(tmp_path, "1")), pytest.raises(LoopError, match=why):
+        apply_run.still_wanted(run_of(tmp_path, "2"))
     apply_run.still_wanted(run_of(tmp_path, "2"))
