@@ -15,7 +15,7 @@ RUNS ?= 5
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions bench fuzz renovate build importer release docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions upgrades bench fuzz renovate build importer release docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ hosts: setup ## other Debians, booted: 12 is refused by its name, and 14 carries
 
 versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
 	@$(BIN)/python tests/tools/versions.py
+
+upgrades: setup ## from every version there was to this tree, on a booted host: VERSION=0.1.0 for one of them
+	@$(BIN)/python tests/tools/upgrades.py $(VERSION)
 
 bench: setup ## what it costs, as one table; RUNS=5, B="apply fleet" for some of them
 	@BENCH_RUNS=$(RUNS) $(BIN)/python tests/tools/benchmarks.py $(B)

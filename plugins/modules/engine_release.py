@@ -21,6 +21,7 @@ requirements:
   - git and bubblewrap
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.git_access
 options:
   state:
@@ -277,7 +278,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages i
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=engine.OPTIONS,
+        argument_spec={**engine.OPTIONS, **outcome.STEP},
         required_if=[("state", "present", ("repo", "version"))],
         mutually_exclusive=[("allowed_signers", "keyring")],
         supports_check_mode=True,

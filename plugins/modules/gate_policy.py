@@ -85,6 +85,7 @@ options:
     type: path
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.apply_run
 seealso:
   - module: as215932.engineering_loop.gate_policy_check
 """
@@ -158,7 +159,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages i
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=gate_policy.OPTIONS,
+        argument_spec={**gate_policy.OPTIONS, **outcome.STEP},
         mutually_exclusive=[("base", "base_content")],
         required_one_of=[("base", "base_content")],
         supports_check_mode=True,

@@ -21,6 +21,7 @@ author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.apply_run
 options:
   entries:
     description: What must stand where, in the order in which it is made.
@@ -68,6 +69,10 @@ options:
         this module has put there are removed, and the host's trust is renewed (C(update-ca-certificates)).
       - A file of somebody else's that holds the same is left as it is. Without this option all of them are.
     type: dict
+  state_dir:
+    description: Where the loop keeps its state, for this host to leave its mark in.
+    type: path
+    version_added: "0.3.0"
   units:
     description: Units of systemd by file name, to be written where it finds them. An empty one is not wanted.
     type: dict
@@ -151,7 +156,9 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages i
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=files.OPTIONS, required_by={"settings": "hold"}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**files.OPTIONS, **outcome.STEP}, required_by={"settings": "hold"}, supports_check_mode=True
+    )
     outcome.run(module, files.bring, put_habits_aside)
 
 

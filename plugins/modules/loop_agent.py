@@ -21,6 +21,7 @@ description:
     key of its model's provider is missing. No value of a key is ever shown.
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.apply_run
 options:
   settings:
     description: What the role writes into C(loop.json). Its C(agent) says what is wanted.
@@ -70,7 +71,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages i
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=agent.OPTIONS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**agent.OPTIONS, **outcome.STEP}, supports_check_mode=True)
     outcome.run(module, agent.bring, put_habits_aside)
 
 

@@ -25,6 +25,7 @@ description:
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 options:
   config:
@@ -175,7 +176,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge import tokens
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import secrets_file, settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run, secrets_file, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import canary, cleanup, pause, timer_hold
 
@@ -257,6 +258,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "path", "default": settings.DEFAULT_PATH},
+            "run": {"type": "dict", "options": apply_run.OPTIONS},
             "mode": {"type": "str", "choices": ["docs", "empty"], "default": "docs"},
             "repo": {"type": "str"},
             "issue": {"type": "int"},
@@ -276,6 +278,7 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
+        apply_run.still_wanted(module.params["run"], check=module.check_mode)
         prove(module)
     except LoopError as error:
         module.fail_json(msg=str(error))

@@ -122,6 +122,11 @@ options:
     type: path
     default: ""
     version_added: "0.2.0"
+  state_dir:
+    description: Where the loop keeps its state. Whether that is another host's is looked at where it is given.
+    type: path
+    default: ""
+    version_added: "0.3.0"
   stages:
     description:
       - The stages of an apply, each with the options that its module is to be called with. RV(todo) says which of them
@@ -304,6 +309,11 @@ secrets:
     problem: ""
     loose: []
     notes: ["of /etc/engineering-loop/env these have no effect, since the loop sets them itself: GIT_ASKPASS"]
+state_problem:
+  description: Why this host must not work in O(state_dir), as another one does; empty where it may.
+  returned: success
+  type: str
+  sample: ""
 todo:
   description: The stages of an apply that have something to do, C(packages) and C(takeover) among them.
   returned: with O(stages)

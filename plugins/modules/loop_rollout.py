@@ -21,6 +21,7 @@ description:
 author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
+  - as215932.engineering_loop.apply_run
   - as215932.engineering_loop.attributes
 options:
   state:
@@ -147,7 +148,7 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import rollout
 
 PASSED = ("reason", "keep", "python", "uv", "wait", "wheels", "git_sources", "build_tools")
@@ -176,6 +177,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["undone", "previous"], "required": True},
             "config": {"type": "path", "default": settings.DEFAULT_PATH},
+            "run": {"type": "dict", "options": apply_run.OPTIONS},
             "timer_enabled": {"type": "bool", "required": True},
             "to": {"type": "str", "default": ""},
             "failed": {"type": "bool", "default": False},
@@ -192,7 +194,8 @@ def main() -> None:
     )
     try:
         put_habits_aside(module.ansible_version)
-        result = go_back(module)
+        with apply_run.step(module.params["run"], check=module.check_mode):
+            result = go_back(module)
     except LoopError as error:
         module.fail_json(msg=str(error))
     before = result.pop("before")

@@ -24,6 +24,7 @@ author:
   - AS215932 (@AS215932)
 extends_documentation_fragment:
   - as215932.engineering_loop.attributes
+  - as215932.engineering_loop.apply_run
 options:
   config:
     description: The host's settings, as the role wrote them.
@@ -160,7 +161,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages i
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=timer.OPTIONS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**timer.OPTIONS, **outcome.STEP}, supports_check_mode=True)
     outcome.run(module, timer.bring, put_habits_aside)
 
 

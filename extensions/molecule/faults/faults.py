@@ -3,6 +3,7 @@
 """What can go wrong while an apply runs, one fault after the other, on a booted host with the forge of the tests.
 
     python faults.py HOST WORLD [FAULT ...]      a host of tests/loophost.py, and what tests/world/stage.py put up
+    FAULTS="two_pins killed" python faults.py ... some of them; FAULTS=all
     KILLS=50 python faults.py HOST WORLD killed  so many applies killed; 3 by default
 
 After each fault the same must hold: what was active is active, nothing half-made stays, and an apply converges.
@@ -37,8 +38,10 @@ OPT, ETC, LIB = "/opt/engineering-loop", "/etc/engineering-loop", "/usr/local/li
 STATE = "/var/lib/engineering-loop"
 PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 ALWAYS = {"engineering_loop_timer_enabled": False, "engineering_loop_repos": [demo.CANARY_REPO]}
+ONE_AT_A_TIME = "another apply, by .*, began at .* while this one was under way.* run this again if"
 DEAD = "http://127.0.0.1:9"
-EVERY = os.environ.get("FAULTS") == "all"
+ASKED = os.environ.get("FAULTS", "").split()
+EVERY = ASKED == ["all"]
 SOURCES = engine.sources()
 # Whatever an apply runs on the host is in the group of sshd, where the tasks came in; all but this shell goes.
 KILL = """
@@ -110,7 +113,7 @@ class Scene:
         ]
         if re.findall(r"changed=(\d+)", told)[-1] == "0":
             return []
-        return found or ["something"]
+        return found or [told[-3000:]]
 
     def refused(self, why: str, sha: str, variables: dict[str, Any] | None = None, **environment: str) -> None:
         """Apply, which must fail with one line that matches ``why`` and leave what was active."""
@@ -158,7 +161,8 @@ class Scene:
         self.host.sh(f"systemctl start --no-block {demo.UNIT}.service")
         self.host.wait_for(f"ls {STATE}/runs/*/state/daemon.lock >/dev/null 2>&1", 60, "the engine's lock")
         yield lambda: str(self.host.sh(f"touch {flag}"))
-        self.host.wait_for(f"! systemctl is-active --quiet {demo.UNIT}.service", 120, "the cycle's end")
+        state = f"systemctl show --value -p ActiveState {demo.UNIT}.service"  # while it runs it is activating
+        self.host.wait_for(f"{state} | grep -qE '^(inactive|failed)$'", 120, "the cycle's end")
         account = self.account()
         must(account["outcome"] == "published", f"the cycle ended {account['outcome']}: {account.get('detail')}")
         must(account["engine"]["sha"] == began, f"the cycle ran {account['engine']['sha']}, began with {began}")
@@ -194,6 +198,84 @@ def cycle_in_progress(scene: Scene) -> None:
         told = waiting.communicate()[0]
         must(waiting.returncode == 0 and scene.active() == scene.b, f"the engine was not switched: {told[-1500:]}")
     scene.converged(scene.b, tighter)
+
+
+def told_of(process: subprocess.Popen[str], refusal: str) -> str:
+    """What an apply beside another said, on one line: it succeeded, or was refused with a line that says what to do."""
+    told = " ".join(process.communicate()[0].split())
+    must("Traceback" not in told, f"a traceback: {told[-1500:]}")
+    must(process.returncode == 0 or re.search(refusal, told), f"neither done nor refused in a line: {told[-3000:]}")
+    return told
+
+
+def two_applies(scene: Scene) -> None:
+    """Two people apply the same at once: the later one goes on, and there is nothing left to do."""
+    change = {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 17}}}
+    sha = scene.b if scene.active() == scene.a else scene.a
+    scene.host.sh(f"rm -rf {OPT}/releases/{sha}")
+    both = [scene.start(sha, change), scene.start(sha, change)]
+    for process in both:
+        told_of(process, ONE_AT_A_TIME)
+    must(0 in [process.returncode for process in both], "neither of two applies succeeded")
+    must(not scene.apply(sha, change), "an apply after two at once had something to change")
+    scene.converged(sha, change)
+
+
+def two_pins(scene: Scene) -> None:
+    """Two people roll out different things at once: the host has the one or the other, as a whole."""
+    wanted = {
+        sha: {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": number}},
+              "engineering_loop_service_timeout": 3000 + number}
+        for number, sha in ((11, scene.a), (12, scene.b))
+    }  # fmt: skip
+    scene.host.sh(f"rm -rf {OPT}/releases/{scene.a if scene.active() == scene.b else scene.b}")
+    both = [scene.start(sha, wanted[sha]) for sha in (scene.b, scene.a)]
+    for process in both:
+        told_of(process, ONE_AT_A_TIME)
+    must(0 in [process.returncode for process in both], "neither of two applies succeeded")
+    won = scene.active()
+    changed = scene.apply(won, wanted[won])
+    must(not changed, f"the host had parts of both: {'; '.join(changed)}")
+    scene.converged(scene.b)
+
+
+def cut_off(scene: Scene) -> None:
+    """A cycle was killed; the next one, which closes it, begins in the middle of an apply."""
+    sha = scene.b if scene.active() == scene.a else scene.a
+    number = scene.forge.approve("Be killed", "Explain it.\n\n<!-- pi: sleep 600 -->\n")
+    scene.host.sh(f"systemctl start --no-block {demo.UNIT}.service")
+    scene.host.wait_for(f"ls {STATE}/runs/*/state/daemon.lock >/dev/null 2>&1", 60, "the engine's lock")
+    scene.host.sh(f"systemctl kill --signal=KILL {demo.UNIT}.service")
+    scene.host.wait_for(f"! systemctl is-active --quiet {demo.UNIT}.service", 60, "the cycle's end")
+    demo.label(scene.forge, number, on=False)
+    work = scene.forge.approve("Go on meanwhile", "Explain it.\n")
+    change = {"engineering_loop_policy_overlay": {"defaults": {"max_changed_files": 16}}}
+    applying = scene.start(sha, change)
+    scene.until(applying, f"! flock -n {OPT}/.releases.lock true")
+    scene.host.sh(f"systemctl start {demo.UNIT}.service; true")
+    told_of(applying, "a cycle is in progress")
+    must(applying.returncode == 0, "the apply beside a cycle failed")
+    account = scene.account()
+    must(account["outcome"] in ("published", "refused"), f"{account['outcome']}: {account.get('detail')}")
+    must(account["outcome"] == "published" or "apply" in account["detail"], account["detail"])
+    kept = json.loads(scene.host.sh(f"cat $(ls {STATE}/cycles/*.json | sort | tail -n 2 | head -n 1)"))
+    must(kept["outcome"] != "running" and kept["kept"], f"the killed cycle: {kept['outcome']}, kept: {kept['kept']}")
+    must(scene.host.sh(f"test -d {kept['cell']} && echo there", check=False), "the killed cycle's work is gone")
+    demo.label(scene.forge, work, on=False)
+    scene.converged(sha, change)
+
+
+def canary_beside_a_cycle(scene: Scene) -> None:
+    """Where a cycle runs, none is started to prove anything: one line, and nothing changed."""
+    try:
+        with scene.cycle() as let_go:
+            demo.label(scene.forge, demo.CANARY_ISSUE, on=True)
+            why = "a cycle is running already .*: wait for its end"
+            scene.refused(why, scene.active(), {"engineering_loop_canary_run": True})
+            let_go()
+    finally:
+        demo.label(scene.forge, demo.CANARY_ISSUE, on=False)
+    scene.converged(scene.active())
 
 
 def index_unreachable(scene: Scene) -> None:
@@ -363,12 +445,13 @@ def killed(scene: Scene) -> None:
 
 
 FAULTS: list[Callable[[Scene], None]] = [
-    fresh, cycle_in_progress, index_unreachable, disk_full, disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged,
-    tampered, wrong_clock, no_network, module_killed, killed,
+    fresh, cycle_in_progress, two_applies, two_pins, cut_off, canary_beside_a_cycle, index_unreachable, disk_full,
+    disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged, tampered, wrong_clock, no_network, module_killed,
+    killed,
 ]  # fmt: skip
 
 
-# Those that each change of ours could bring about; all of them with FAULTS=all.
+# Those that each change of ours could bring about; others are named in FAULTS, and FAULTS=all is all of them.
 FEW = (fresh, index_unreachable, disk_full, tampered, module_killed, killed)
 
 
@@ -377,8 +460,12 @@ def main(name: str, world: str, *only: str) -> int:
     with contextlib.suppress(requests.HTTPError):  # it has no part in this, and may be out of the queue
         demo.label(scene.forge, demo.CANARY_ISSUE, on=False)
     failed = 0
+    known = [fault.__name__ for fault in FAULTS]
+    wanted = known if EVERY else only or ASKED or [fault.__name__ for fault in FEW]
+    if unknown := {*wanted} - {*known}:
+        sys.exit(f"there is no fault {', '.join(sorted(unknown))}; there is {', '.join(known)}")
     for fault in FAULTS:
-        if fault.__name__ not in only if only else not EVERY and fault not in FEW:
+        if fault.__name__ not in wanted:
             continue
         began = time.monotonic()
         try:

@@ -8,6 +8,7 @@ the canary host.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -42,6 +43,10 @@ SCOPES = {
     "loop4": ["AS215932/noc-agent"],
 }
 HOSTS = list(SCOPES)
+DIGEST = (
+    "find /etc/engineering-loop /opt/engineering-loop/proven /opt/engineering-loop/receipts"
+    " /usr/local/lib/engineering-loop /etc/systemd/system -type f | sort | xargs sha256sum | sha256sum"
+)
 
 
 # --- the forge, as a person
@@ -254,6 +259,47 @@ def each_issue_is_taken_once() -> None:
         assert all(f"_{work[repo]}/" in branch for branch in new), (repo, new)
 
 
+def lend(state_of: str, to: str) -> None:
+    """Have one host's state directory be another's as well, as if both had it from one file server."""
+    program = """
+import ctypes, os, sys
+libc, (owner, other), place = ctypes.CDLL(None, use_errno=True), sys.argv[1:3], b"/var/lib/engineering-loop"
+OPEN_TREE, MOVE_MOUNT, HERE = 428, 429, -100
+def enter(pid):
+    assert libc.setns(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY), 0) == 0, os.strerror(ctypes.get_errno())
+there = os.open(f"/proc/{other}/ns/mnt", os.O_RDONLY)
+enter(owner)
+tree = libc.syscall(OPEN_TREE, HERE, place, 0x8001)  # a clone of it, and of what is mounted in it
+assert tree >= 0, os.strerror(ctypes.get_errno())
+assert libc.setns(there, 0) == 0, os.strerror(ctypes.get_errno())
+assert libc.syscall(MOVE_MOUNT, tree, b"", HERE, place, 4) == 0, os.strerror(ctypes.get_errno())
+"""
+    inside = {host: on(host, "readlink /proc/1/ns/mnt")[host] for host in (state_of, to)}
+    pids = {}
+    for link in Path("/proc").glob("[0-9]*/ns/mnt"):
+        with contextlib.suppress(OSError):
+            pids[os.readlink(link)] = link.parts[2]
+    subprocess.run([sys.executable, "-c", program, pids[inside[state_of]], pids[inside[to]]], check=True)
+
+
+def two_share_a_state_directory() -> None:
+    """Refused before anything is changed, and so is a cycle there; afterwards nothing is left to do."""
+    before = on("loop4", DIGEST)
+    lend("loop3", to="loop4")
+    try:
+        for words in (["--check"], ["-e", CANARY]):
+            said = play("apply.yml", "-l", "loop4", *words, fails=True)
+            assert "/var/lib/engineering-loop holds the state of the loop on another host, " in said, said[-3000:]
+            assert "engineering_loop_state_dir" in said and "Nothing was changed" in said, said[-3000:]
+        on("loop4", f"! systemctl start {UNIT}.service")
+        told = on("loop3", "cat $(ls /var/lib/engineering-loop/cycles/*.json | tail -n 1)")["loop3"]
+        assert json.loads(told)["outcome"] == "refused" and "on another host" in told, told
+    finally:
+        on("loop4", "umount /var/lib/engineering-loop")
+    assert on("loop4", DIGEST) == before
+    nothing_is_left_to_do()
+
+
 def one_pin_for_all() -> None:
     """A bump moves it once, in the file that all read, and keeps what else stands there."""
     before = PIN.read_text(encoding="utf-8")
@@ -274,6 +320,7 @@ CHAPTERS = (
     one_cannot_be_reached,
     nothing_is_left_to_do,
     each_issue_is_taken_once,
+    two_share_a_state_directory,
     one_pin_for_all,
 )
 for chapter in CHAPTERS:

@@ -21,11 +21,11 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import archive, attempts, budget, cells, collected, records
+from ..cell import archive, attempts, budget, cells, collected, records, redaction
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
-from ..host import settings
+from ..host import owner, settings
 from ..host.settings import Settings
 from ..host.users import account
 from ..policy import rules, schema
@@ -105,6 +105,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     """Look at everything, make the cell, and tell of it in ``record``; what is handed over."""
     pause.check(config)
     cells.check_place(config)
+    owner.check(config.state_dir)
     close_what_was_cut_off(config, record["cycle"])
     counts = attempts.for_gateway(config)
     budget.start(config)
@@ -161,7 +162,9 @@ def write_ledger(config: Settings, cell: Cell) -> None:
 
 def close_what_was_cut_off(config: Settings, ours: str) -> None:
     """Of a cycle before ours whose end nobody could write down: its cell is closed, its record ended."""
+    redact = handover.redactor(config)
     for cell, manifest in cells.recover(config):
+        redaction.clear(config, cell, redact)
         say(f"cell {cell.id} of a cycle that was cut off is kept: {manifest.detail}\n")
     for record in records.running(config.cycles_dir):
         if record["cycle"] != ours:
@@ -171,7 +174,6 @@ def close_what_was_cut_off(config: Settings, ours: str) -> None:
             tried = {"cycle": str(record["cycle"]), "outcome": "interrupted", "cost_usd": 0.0}
             ended["attempt"] = attempted.account(config, story, tried)
             records.write(config.cycles_dir, {**ended, "kept": os.path.isdir(str(record.get("cell", "")))})
-            redact = handover.redactor(config)
             archive.keep_files(config, record, redact)
             archive.keep_log(config, record, redact)
 

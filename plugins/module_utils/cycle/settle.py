@@ -20,7 +20,7 @@ from ..base.journal import say
 from ..base.redact import Redactor
 from ..base.sizes import limits_of
 from ..base.untrusted import show
-from ..cell import archive, budget, cells, collected, egress, kept_time, memory, pristine, records
+from ..cell import archive, budget, cells, collected, egress, kept_time, memory, pristine, records, redaction
 from ..cell.cells import Cell, Manifest
 from ..gateway import audit, kept_pushes, sessions
 from ..gateway.audit import Story
@@ -101,6 +101,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     record["attempt"] = attempt_of(
         config, record, story, claim, stopped=not manifest.ended_by and attempted.stopped(config)
     )
+    redaction.clear(config, cell, redact)  # before anything of it goes anywhere
     if claim.get("engine_ended"):
         record["memory"] = _memory_back(config, cell)
     record["collected"] = collected.take_back(config, cell, redact, ended=bool(claim.get("engine_ended")))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from ..host import telling, trust
+from ..host import apply_run, owner, telling, trust
 from ..host.settings import Settings
 from ..release import engine_options
 
@@ -22,6 +22,9 @@ BESIDE = (".previous", ".new", ".swap")
 def always(config: Settings) -> list[tuple[str, Callable[[], object]]]:
     """What goes in any case: what each is in words, and how."""
     paths = [*telling.files(config), engine_options.path_of(config.install_dir), f"{LOGROTATE}/{config.unit}-trace"]
+    paths += apply_run.files(config.unit)
+    if not owner.problem(config.state_dir):  # else it says that another host works there
+        paths.append(owner.path_of(config.state_dir))
     found: list[tuple[str, Callable[[], object]]] = []
     found += [(path, partial(os.unlink, path)) for path in paths if os.path.lexists(path)]
     return found + [

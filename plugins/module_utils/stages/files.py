@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import LoopError
-from ..host import managed_files, systemd, trust
+from ..host import managed_files, owner, systemd, trust
 from ..host.managed_files import Entry
 from ..lifecycle import bytecode, core_files
 from ..policy import schema
@@ -47,6 +47,7 @@ OPTIONS: dict[str, Any] = {
     "settings": {"type": "dict"},
     "policy_sha256": {"type": "str"},
     "hold": {"type": "path"},
+    "state_dir": {"type": "path"},
     "lib_dir": {"type": "path"},
     "programs": {"type": "list", "elements": "str", "default": []},
 }
@@ -103,6 +104,8 @@ def _entries(given: Json) -> list[Entry]:
     found += [managed_files.entry_from(entry) for entry in given["entries"]]
     found += [_wanted(f"{systemd.UNIT_DIR}/{name}", text, 0o644) for name, text in given["units"].items()]
     found += [_wanted(path, text, 0o600) for path, text in given["secrets"].items()]
+    if given["state_dir"] and owner.mark():
+        found.append(Entry(owner.path_of(given["state_dir"]), content=owner.mark().encode()))
     return found + (trust.entries(given["authorities"]) if given["authorities"] is not None else [])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.errors import LoopError
 from ..base.untrusted import shown
-from ..host import privileges, systemd, targets
+from ..host import owner, privileges, systemd, targets
 from ..host.habits import speak_plainly
 from ..host.settings import Settings
 from ..lifecycle import host_facts, older_layout
@@ -39,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "agent_lockfile": {"type": "str", "default": ""},
     "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "notify_file": {"type": "path", "default": ""},
+    "state_dir": {"type": "path", "default": ""},
     "stages": {"type": "dict", "default": {}},
     "secret_files": {"type": "dict", "default": {}, "no_log": True},
     "uv_wanted": {"type": "str"},
@@ -100,6 +101,7 @@ def _facts(wanted: Json) -> Json:
         "cell_problem": host_facts.cell_problem(wanted["home_files"], wanted["caches"]),
         "agent_problem": host_facts.agent_problem(wanted, wanted["agent_lockfile"], layout),
         "notify_problem": targets.problem(wanted["notify"], wanted["notify_file"]),
+        "state_problem": owner.problem(wanted["state_dir"]) if wanted["state_dir"] else "",
         "loop": host_facts.loop(wanted["config"], wanted["cycles"]) if wanted["details"] else None,
     }
 

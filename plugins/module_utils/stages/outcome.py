@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 from ..base.errors import LoopError
+from ..host import apply_run
 
 Json: TypeAlias = dict[str, Any]
 
@@ -40,6 +41,8 @@ class StageFailed(LoopError):
 
 
 Bring: TypeAlias = Callable[[Json, How], Done]
+# The option by which a module of an apply knows of which it is a step.
+STEP: dict[str, Any] = {"run": {"type": "dict", "options": apply_run.OPTIONS}}
 
 
 class Module(Protocol):
@@ -59,7 +62,9 @@ def run(module: Module, bring: Bring, begin: Callable[[str], None]) -> NoReturn:
     """The whole of a module that is one stage, and that has begun with ``habits``."""
     try:
         begin(module.ansible_version)
-        done = bring(dict(module.params), How(module.check_mode, module._diff))
+        given = dict(module.params)
+        with apply_run.step(given.pop("run", None), check=module.check_mode):
+            done = bring(given, How(module.check_mode, module._diff))
     except LoopError as error:
         module.fail_json(msg=str(error), **(error.result if isinstance(error, StageFailed) else {}))
     for line in done.warnings:

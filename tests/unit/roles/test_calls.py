@@ -211,10 +211,8 @@ def names_in(tasks: list[dict[str, Any]]) -> set[str]:
 
 def test_no_name_of_a_users_play_is_one_of_the_roles() -> None:
     """What a play has registered, or set as a fact, wins over a variable of a task of ours."""
-    for path in [
-        *(ROOT / "roles/engineering_loop/tasks").iterdir(),
-        *(ROOT / "roles/engineering_loop/handlers").glob("*"),
-    ]:
+    role = ROOT / "roles/engineering_loop"
+    for path in [*role.glob("tasks/*"), *role.glob("handlers/*")]:
         names = names_in(yaml.safe_load(path.read_text(encoding="utf-8")))
         assert {name for name in names if not re.match("engineering_loop_|ansible_", name)} == set(), path.name
 

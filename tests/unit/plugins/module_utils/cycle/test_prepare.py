@@ -19,11 +19,11 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells, records
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import owner, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, pause, receipts
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, uid, write
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, give, uid, write
 from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
@@ -62,6 +62,13 @@ def last(host: Box) -> dict[str, Any]:
 
 def test_a_host_as_the_role_leaves_it_is_fine(host: Box) -> None:
     prepare.check_host(host.config)
+
+
+def test_no_cycle_in_the_state_of_another_host(host: Box) -> None:
+    Path(owner.path_of(host.config["state_dir"])).write_text(f"{'0' * 32} loop7\n", encoding="utf-8")
+    told = handed(host).refused
+    assert f"{host.config['state_dir']} holds the state of the loop on another host, loop7: two hosts cannot" in told
+    assert last(host)["outcome"] == "refused" and not list(Path(host.config["runs_dir"]).glob("2*")), last(host)
 
 
 def test_it_never_runs_in_ci(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +417,11 @@ def test_a_crash_of_our_own_is_a_refusal(
 def test_what_was_cut_off_is_closed_first(host: Box, capfd: pytest.CaptureFixture[str]) -> None:
     cell = host.cell("20260131T120000Z-0000000a")
     records.write(host.config["cycles_dir"], {"cycle": cell.id, "outcome": "running"})
+    write(host.top / "etc", {"env": "GH_TOKEN=t\nOPENAI_API_KEY=sk-0123456789\n"})
+    write(Path(cell.part("runs")), {"issue_r_7/handoff/transcript.txt": "sk-0123456789"})
+    give(cell.part("runs"), LOOP)
     handed(host)
+    assert Path(cell.part("runs"), "issue_r_7/handoff/transcript.txt").read_text() == "*************"
     assert cells.manifest_of(cell).outcome == "interrupted"
     assert os.lstat(cell.path).st_mode & 0o777 == 0o700
     first = records.read(host.config["cycles_dir"])[0]

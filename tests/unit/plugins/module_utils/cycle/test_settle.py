@@ -518,6 +518,25 @@ def test_what_an_engine_says_of_itself_holds_no_secret(host: Box) -> None:
 
 
 @NEEDS_ROOT
+def test_what_a_run_wrote_down_is_cleared_before_any_of_it_goes_anywhere(host: Box) -> None:
+    write(host.top / "etc", {"env": "OPENAI_API_KEY=sk-0123456789\n"})
+    cell = begun(host)
+    write(Path(cell.part("runs"), "issue_r_7"), {
+        "handoff/transcript.txt": "OPENAI_API_KEY=sk-0123456789\n", "worktrees/r/.git": "gitdir: /x",
+        "worktrees/r/a": "sk-0123456789",
+    })  # fmt: skip
+    write(Path(cell.part("memory")), {"journal/ISSUE_R_7.md": "the key was sk-0123456789"})
+    give(cell.part("runs"), LOOP)
+    give(cell.part("memory"), LOOP)
+    settled(host, {**PUBLISHED, "detail": "sk-0123456789"}, cell)
+    runs = Path(cell.part("runs"), "issue_r_7")
+    assert (runs / "handoff/transcript.txt").read_text() == "OPENAI_API_KEY=*************\n"
+    assert (runs / "worktrees/r/a").read_text() == "sk-0123456789"
+    assert (host.memory / "journal/ISSUE_R_7.md").read_text() == "the key was *************"
+    assert cells.report_of(cell)["detail"] == "***"
+
+
+@NEEDS_ROOT
 def test_one_that_was_refused_before_it_began_has_its_log_as_well(host: Box) -> None:
     record = {"cycle": NAME, "invocation_id": INVOCATION, "started": utc_now(), "outcome": "refused"}
     records.write(host.config["cycles_dir"], record)

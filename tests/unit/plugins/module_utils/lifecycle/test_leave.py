@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import (
+    apply_run,
     privileges,
     renderers,
     systemd,
@@ -244,6 +245,14 @@ def test_what_was_collected_is_work_and_what_it_took_goes(host: Host, monkeypatc
     assert f"{host.top}/log/trace.jsonl.2.gz (work)" in told["kept"] and "log/learning/a" in host.files()
     host.leave("work")
     assert not [name for name in host.files() if "trace.jsonl" in name or "learning" in name]
+
+
+def test_what_was_noted_of_applies_goes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_run, "DIRECTORY", str(host.top / "run"))
+    apply_run.still_wanted({"id": "1", "file": str(host.put("run/loop.applies", "[]"))})
+    host.put("run/loops.applies", "[]")
+    assert {*apply_run.files("loop")} <= {*host.leave()["removed"]}
+    assert [name for name in host.files() if name.startswith("run/")] == ["run/loops.applies"]
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
