@@ -8,12 +8,12 @@ from typing import Any
 
 from ansible.utils.display import Display
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.untrusted import show
-from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import watched
+from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import staged
 
 MAX_WARNING = 4000
 
 
-class ActionModule(watched.ActionModule):
+class ActionModule(staged.ActionModule):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         if told := result.get("foretell"):

@@ -35,8 +35,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         return {"changed": False, "status": table.for_host(found["status"], host, begin)}
 
     def _looked(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        lib_dir = str(self._task.args.get("lib_dir", ""))
-        found: dict[str, Any] = installed.ask(self, task_vars, lib_dir, "report.status")
+        args = dict(self._task.args)
+        found: dict[str, Any] = installed.ask(self, task_vars, args.get("lib_dir", ""), "report.status", args)
         return found or self._execute_module(task_vars=task_vars)
 
 

@@ -20,6 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import o
 
 CORE = Path(__file__).resolve().parents[1] / "module_utils"
 PYTHON = "/usr/bin/python3"
+BEGUN = "begun"  # stages/step.py says it
 
 
 @functools.cache
@@ -29,24 +30,29 @@ def digests() -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in {**found, "__init__.py": b""}.items()}
 
 
-def ask(action: Any, task_vars: dict[str, Any], lib_dir: str, module: str) -> dict[str, Any]:
-    """What ``on_host`` of that module of the core says to the task's options, in ``lib_dir`` on its host.
+def ask(action: Any, task_vars: dict[str, Any], lib_dir: str, module: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What ``on_host`` of that module of the core, in ``lib_dir`` on the task's host, says to what is asked.
 
     Empty where the code there is not ours, where another Python is asked for, or where it says nothing that could be
-    read.
+    read. What says that it has begun, and then no more, has failed as a module does that is killed.
     """
     if not lib_dir or action._templar.template(task_vars.get("ansible_python_interpreter")) != PYTHON:
         return {}
     package = f"{lib_dir}/engineering_loop_core"
-    given = {"package": package, "digests": digests(), "module": module, "asked": dict(action._task.args)}
+    given = {"package": package, "digests": digests(), "module": module, "asked": asked}
     program = f"{Path(on_host.__file__).read_text(encoding='utf-8')}\nmain({json.dumps(given)!r})\n"
     command = f"{action._compute_environment_string()} {PYTHON} -I -"
     done = action._low_level_execute_command(command.strip(), in_data=to_bytes(program))
+    _before, begun, said = done["stdout"].rpartition(f"{BEGUN}\n")
     try:
-        told = json.loads(done["stdout"])
+        told = json.loads(said)
     except ValueError:
-        return {}
+        if not begun:
+            return {}
+        told = {"result": None, "warnings": []}
     for line in told["warnings"]:
         Display().warning(line)
-    found: dict[str, Any] = told["result"]
+    text = json.dumps(told["result"]) if told["result"] else said
+    found: dict[str, Any] = action._parse_returned_data({**done, "stdout": text}, "legacy")  # as what a module says
+    found.pop("_ansible_parsed", None)
     return found

@@ -25,9 +25,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible's plugins have 
         if background:  # whoever sends it there follows it
             return {**result, **self._execute_module(**options)}
         with watched(self, task_vars, look):
-            result.update(self._execute_module(**options))
+            result.update(self.execute(**options))
         self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+    def execute(self, **options: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._execute_module(**options)
+        return found
 
     def what(self) -> tuple[str, dict[str, Any], str]:
         """The module, its options, and what to ask the host where the module does not say what it does."""

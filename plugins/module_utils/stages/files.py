@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..release import pin_pull_request, sbom, version_pin  # noqa: F401
     from ..report import command, history, page, send, tell  # noqa: F401
     from ..worktrees import checkouts, heal, sweep  # noqa: F401
-    from . import look  # noqa: F401
+    from . import look, step  # noqa: F401
 
 OPTIONS: dict[str, Any] = {
     "entries": {

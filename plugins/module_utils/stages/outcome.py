@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -62,14 +62,24 @@ def run(module: Module, bring: Bring, begin: Callable[[str], None]) -> NoReturn:
     """The whole of a module that is one stage, and that has begun with ``habits``."""
     try:
         begin(module.ansible_version)
-        given = dict(module.params)
-        with apply_run.step(given.pop("run", None), check=module.check_mode):
-            done = bring(given, How(module.check_mode, module._diff))
+        found = done(module.params, bring, How(module.check_mode, module._diff))
     except LoopError as error:
-        module.fail_json(msg=str(error), **(error.result if isinstance(error, StageFailed) else {}))
-    for line in done.warnings:
+        module.fail_json(**failed(error))
+    for line in found.warnings:
         module.warn(line)
-    module.exit_json(**done.result)
+    module.exit_json(**found.result)
+
+
+def done(params: Mapping[str, Any], bring: Bring, how: How) -> Done:
+    """What the stage did with these options, as a step of its apply."""
+    given = dict(params)
+    with apply_run.step(given.pop("run", None), check=how.check):
+        return bring(given, how)
+
+
+def failed(error: LoopError) -> Json:
+    """What a stage answers that ended so."""
+    return {"msg": str(error), **(error.result if isinstance(error, StageFailed) else {})}
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -102,11 +112,22 @@ def filled(options: Mapping[str, Any], given: Mapping[str, Any]) -> Json:
                 raise LoopError(f"{name}: missing")
         elif not isinstance(value := _read(value, option["type"]), _TYPES[option["type"]]):
             raise LoopError(f"{name}: found {value!r}, allowed: {option['type']}")
+        elif value not in option.get("choices", [value]):
+            raise LoopError(f"{name}: found {value!r}, allowed: {', '.join(option['choices'])}")
         if value is not None and "options" in option:
-            inner = option["options"]
-            value = filled(inner, value) if option["type"] == "dict" else [filled(inner, one) for one in value]
+            each = [filled(option["options"], one) for one in (value if option["type"] == "list" else [value])]
+            for one in each:
+                _check_needed(one, option.get("required_if", []))
+            value = each if option["type"] == "list" else each[0]
         found[name] = value
     return found
+
+
+def _check_needed(given: Json, needed: Iterable[tuple[str, object, list[str]]]) -> None:
+    for name, value, others in needed:
+        lacking = [other for other in others if given[name] == value and given[other] is None]
+        if lacking:
+            raise LoopError(f"{lacking[0]}: missing, as {name} is {value}")
 
 
 def _read(value: Any, kind: str) -> Any:
