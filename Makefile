@@ -85,7 +85,7 @@ fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 mutants: setup ## does a test fail where the core is changed? MUTANTS=120 per room, SEED=1, F="policy/paths.py" for some files
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/mutants-venv
 	@$(BIN)/uv pip install --quiet --python $(MUTATE) --require-hashes -r tests/mutants/requirements.txt
-	@nice -n 10 $(MUTATE) tests/mutants/run.py $(MUTANTS) $(or $(SEED),1) $(F)
+	@nice -n 10 $(MUTATE) tests/mutants/mutate.py $(MUTANTS) $(or $(SEED),1) $(F)
 
 build: setup ## the artifact that ansible-galaxy installs, in .cache/build: the same bits for everybody
 	@$(BIN)/python tests/tools/build.py

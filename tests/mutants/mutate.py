@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: AS215932
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Change the core in one place, see whether a test of its room fails, put it back, and so on: `make mutants`.
+"""Change the core in one place, see whether a test of its room fails, put it back, and so on: docs/mutants.md.
 
-Cosmic Ray makes the changes. Its own way to run the tests starts a pytest for each, most of whose time is imports; here
-one that has imported what is not ours forks for each. Nothing else may use this checkout meanwhile. It ends with a table
-per room, and .cache/mutants.json has what every surviving change was.
+Cosmic Ray makes the changes. Its own way to run tests starts a pytest for each, most of whose time is imports; here one
+that has imported what is not ours forks for each. What was changed, and how it ended, is in .cache/mutants.json.
 """
 
 from __future__ import annotations
