@@ -45,7 +45,7 @@ SECONDS = 300  # for tests of code as it is; of changed code thrice what they to
 FILES = 4  # of tests, for one file of the core: its own, and the first that speak of it
 SLOW = ("test_killed", "test_disks", "test_composed", "test_deep_trees", "test_hostile_packs")
 ELSEWHERE = {"asking": "test_requests"}  # tests that do not name what they test
-NO_MATTER = re.compile(r"\| None|\| \w+[\[\],)]|@|maxsize=")  # the | of a type, decorators, how much a cache keeps
+NO_MATTER = re.compile(r"\| None|\| \w+[\[\],)]|^\s*@|maxsize=")  # the | of a type, decorators, how much a cache keeps
 
 
 def changes(file: Path) -> list[tuple[str, int]]:
