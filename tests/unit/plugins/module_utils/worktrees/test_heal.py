@@ -34,6 +34,12 @@ def test_absent_takes_both_away_and_is_then_content(world: World) -> None:
     assert not absent(wanted(world))["changed"]
 
 
+def test_a_directory_that_is_made_for_it_is_closed_to_others(world: World) -> None:
+    path = world.runs / "issue_app_3" / "worktrees" / "app"
+    assert heal(world, path=str(path))["changed"]
+    assert path.parent.stat().st_mode & 0o7777 == 0o750
+
+
 def test_two_heals_take_turns(world: World) -> None:
     world.worktree()
     code = (
