@@ -102,6 +102,8 @@ def main(number: int, seed: int, only: list[str]) -> int:
         files = [path for path in files if not only or any(path.match(one) for one in only)]
         possible = [(path, *change) for path in files for change in changes(path)]
         made = random.Random(f"{seed} {room}").sample(possible, min(number, len(possible)))
+        if not made:
+            continue
         limits = {path: seconds(server, path) for path in dict.fromkeys(path for path, *_ in made)}
         for path, kind, place in made:
             told.append({"room": room, **judged(server, limits[path], path, kind, place)})
