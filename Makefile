@@ -7,15 +7,17 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := $(CURDIR)/.cache/venv/bin
 CHECK := $(BIN)/python tests/tools/check.py
 FUZZ := $(CURDIR)/.cache/fuzz-venv/bin/python
+MUTATE := $(CURDIR)/.cache/mutants-venv/bin/python
 INPUTS ?= 200000
 KILLS ?= 500
 CYCLES ?= 300
 CYCLE_KILLS ?= 200
 RUNS ?= 5
+MUTANTS ?= 120
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions upgrades bench fuzz renovate build importer release docs lock clean
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions upgrades bench fuzz renovate build importer release docs lock clean mutants
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +85,11 @@ fuzz: setup ## many inputs for every reader of what others wrote; INPUTS=200000
 	@$(BIN)/uv pip install --quiet --python $(FUZZ) --require-hashes -r tests/fuzz/requirements.txt
 	@$(FUZZ) tests/fuzz/run.py $(INPUTS)
 
+mutants: setup ## does a test fail where the core is changed? MUTANTS=120 per room, SEED=1, F="policy/paths.py" for some files
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .cache/mutants-venv
+	@$(BIN)/uv pip install --quiet --python $(MUTATE) --require-hashes -r tests/mutants/requirements.txt
+	@nice -n 10 $(MUTATE) tests/mutants/mutate.py $(MUTANTS) $(or $(SEED),1) $(F)
+
 build: setup ## the artifact that ansible-galaxy installs, in .cache/build: the same bits for everybody
 	@$(BIN)/python tests/tools/build.py
 
@@ -101,8 +108,8 @@ docs: setup ## the documentation as a site, in .cache/docs/site, and the README 
 renovate: setup ## Renovate's own validator, fetched from npm, on the preset in docs/renovate.md
 	@$(BIN)/python tests/tools/renovate.py
 
-lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz and tests/importer
-	@for folder in . tests/fuzz tests/importer; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+lock: setup ## requirements.txt from requirements.in, here and in tests/fuzz, tests/importer and tests/mutants
+	@for folder in . tests/fuzz tests/importer tests/mutants; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --no-emit-find-links --upgrade $$folder/requirements.in \
 		--output-file $$folder/requirements.txt || exit 1; done
 

@@ -140,7 +140,8 @@ CHECKS = {
             [
                 "mypy",
                 *python_files(
-                    "tests", "tests/world", "tests/tools", "tests/importer", "tests/benchmarks", "tests/endurance"
+                    *("tests", "tests/world", "tests/tools", "tests/importer", "tests/mutants", "tests/benchmarks"),
+                    "tests/endurance",
                 ),
             ],
         ),

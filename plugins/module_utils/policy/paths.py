@@ -278,9 +278,7 @@ def path_judge(engine: Policy, ours: Policy, prefixes: Sequence[str] | None) -> 
 
     def judge(change: Change) -> list[Violation]:
         found: list[Violation] = []
-        for path in (change.path, change.origin):
-            if not path:
-                continue
+        for path in filter(None, (change.path, change.origin)):
             found += _oddities(path)
             name, disguised = show(path), on_windows(path)
             for reading in dict.fromkeys((*_readings(path), disguised)):

@@ -21,6 +21,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -71,12 +72,10 @@ def note_unproven(config: Settings, *, applied_by: str, overrides: Iterable[str]
     directory = config.receipts_dir
     name, record = _record(UNPROVEN, now, {}, (applied_by, overrides), "note")
     for earlier in names(directory, "note")[:1]:
-        try:
+        with suppress(LoopError):
             known = read(directory, earlier).document
-        except LoopError:
-            break
-        if all(known.get(key) == record[key] for key in ("proven", "applied_by", "overrides")):
-            return False
+            if all(known.get(key) == record[key] for key in ("proven", "applied_by", "overrides")):
+                return False
     if not check:
         _write_signed(directory, name, record)
     return True

@@ -8,6 +8,8 @@ loop's user in a control group with the name of the unit, since that is what the
 
 from __future__ import annotations
 
+# What datetime imports late, when a child that gave root up may not be able to read it any more.
+import _strptime  # noqa: F401
 import itertools
 import json
 import os

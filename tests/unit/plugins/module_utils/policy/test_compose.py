@@ -236,3 +236,5 @@ def test_each_entry_says_where_it_comes_from() -> None:
     assert f'    - "{RUNS}"  # deployment' in lines
     assert "    ci: true  # collection" in lines
     assert '        - "docs/*.png"  # inventory' in lines
+    assert "  denied_path_globs:" in lines
+    assert "      binaries:  # wider than the collection's" in lines

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fnmatch
+import posixpath
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
@@ -16,7 +17,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.r
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.schema import (
     GUARD_KEYS,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from judged import POLICY, with_guards
 
@@ -150,6 +151,22 @@ def test_looking_names_up_finds_what_fnmatch_does(guard: str, data: st.DataObjec
     assert protector(guard)(path) == any(map(named, both))
 
 
+@given(st.text("ab/*?[]!", min_size=1, max_size=5), st.text("ab/]", min_size=1, max_size=5))
+@example("**/a", "b/a")
+@example("*?a", "bba")
+@example("a?", "ab")
+@example("a?", "abb")
+@example("?", "a")
+@example("?a", "bba")
+@example("*", "a")
+@settings(max_examples=300, deadline=None)
+def test_a_denied_glob_of_any_form_denies_what_fnmatch_matches(glob: str, path: str) -> None:
+    policy = {**POLICY, "defaults": {**POLICY["defaults"], "denied_path_globs": [glob]}}
+    found = [violation.rule for violation in judge_changes(policy, "app", [Change(path)])]
+    name = path if "/" in glob else posixpath.basename(path)
+    assert ("denied_path_globs" in found) == (fnmatch.fnmatchcase(path, glob) or fnmatch.fnmatchcase(name, glob))
+
+
 def test_guards_are_what_a_policy_can_name_and_no_name_is_in_two() -> None:
     assert set(PROTECTED) <= set(GUARD_KEYS)
     entries = [entry for entries in PROTECTED.values() for entry in entries]
@@ -175,3 +192,29 @@ def test_prefixes() -> None:
     for prefix in ("", "/docs", "../docs", "docs/../..", "docs\0"):
         with pytest.raises(LoopError, match="allowed paths"):
             allowed("docs/a", prefix)
+
+
+def test_the_engine_takes_a_quoted_name_apart_and_so_do_we() -> None:
+    def refused(path: str, *prefixes: str) -> list[str]:
+        return [violation.rule for violation in judge_changes(POLICY, "app", [Change(path)], prefixes)]
+
+    assert refused("docs/a b~/c", "docs/a b~") == []
+    assert refused("docs/a -> src/x", "docs") == ["allowed_paths"]
+    assert refused("docs/a -> docs/b -> src/x", "docs") == []  # once only
+    assert refused("docs/a -> id_x", ".") == ["denied_path_globs"]
+
+
+def test_a_path_is_as_long_as_linux_can_have_it() -> None:
+    longest = "docs/" + "a/" * 2045 + "x"
+    assert len(longest) == 4096
+    assert judge_changes(POLICY, "app", [Change(longest)]) == []
+    assert [one.rule for one in judge_changes(POLICY, "app", [Change(f"{longest}x")])] == ["names"]
+
+
+def test_what_is_wrong_is_said() -> None:
+    def said(path: str, *prefixes: str) -> str:
+        return " ".join(violation.reason for violation in judge_changes(POLICY, "app", [Change(path)], prefixes))
+
+    assert "has the byte 0x80, which is not UTF-8" in said("docs/a\udc80", ".")
+    assert "has the byte 0xff, which is not UTF-8" in said("docs/a\udcff", ".")
+    assert "(docs, src)" in said("x", "docs", "src") and "(nothing)" in said("x")

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import patterns
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.change import Change
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.compose import (
     compose,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.rules import judge_changes
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.schema import (
     try_patterns,
 )
-from judged import BASE
+from judged import BASE, POLICY
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,22 @@ def test_a_pattern_that_stalls_is_refused_by_its_key(pattern: str) -> None:
 )
 def test_a_pattern_that_people_use_is_not(pattern: str) -> None:
     try_patterns({"defaults": {"denied_content_patterns": [pattern or "x"]}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"token|\d{6}", "123456"),
+        (r"token|\d{6}", "a token"),
+        (r"(?i)(secret|[0-9a-f]{8})=?", "00ff00ff"),
+        ("(key|)x", "x"),
+        ("(?:key)?x", "x"),
+    ],
+)
+def test_a_text_that_has_none_of_a_patterns_words_is_searched_all_the_same(pattern: str, text: str) -> None:
+    policy = {**POLICY, "defaults": {**POLICY["defaults"], "denied_content_patterns": [pattern]}}
+    found = judge_changes(policy, "app", [Change("docs/a.md", added=(text,))])
+    assert [violation.rule for violation in found] == ["denied_content_patterns"]
 
 
 def test_a_busy_host_makes_no_pattern_slow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,12 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy.s
     GUARD_KEYS,
     REPO_KEYS,
     digest,
+    guards,
     load,
     load_file,
     validate,
 )
-from judged import BASE, RUNS, SCHEMA, with_default
+from judged import BASE, POLICY, RUNS, SCHEMA, with_default
 
 
 @pytest.mark.parametrize(
@@ -169,3 +170,8 @@ def test_the_published_schema_and_the_code_are_of_one_mind(place: tuple[str, ...
 def test_the_schema_takes_a_policy_that_is_in_force() -> None:
     composed = compose(BASE, {"guards": {"repos": {"app": {"binaries": ["docs/*"]}}}}, [RUNS], ["binaries"])
     jsonschema.validate(yaml.safe_load(composed.text), SCHEMA)
+
+
+def test_what_guards_say_that_no_policy_names() -> None:
+    found = guards(POLICY, "app")
+    assert (found["max_patch_bytes"], found["max_line_length"]) == (1_048_576, 65_536)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import timer_hold
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import receipts, timer_hold
 from deployed import SHA, Host
 from proofs import age, prove, reason
 
@@ -44,12 +44,20 @@ def open_key(path: Path) -> None:
     (path.parent / ".key").chmod(0o644)
 
 
+def short_key(path: Path) -> None:
+    (path.parent / ".key").write_bytes(b"k" * 31)
+
+
 def loops_own(path: Path) -> None:
     os.chown(path, 65534, 65534)
 
 
 def group_writable(path: Path) -> None:
     path.chmod(0o664)
+
+
+def world_writable(path: Path) -> None:
+    path.chmod(0o646)
 
 
 def open_directory(path: Path) -> None:
@@ -82,6 +90,16 @@ def not_an_object(path: Path) -> None:
     path.write_text("[1]")
 
 
+def newer(path: Path) -> None:
+    receipt = json.loads(path.read_text())
+    path.write_text(json.dumps({**receipt, "version": 2}))
+
+
+def unknown_mode(path: Path) -> None:
+    receipt = json.loads(path.read_text())
+    path.write_text(json.dumps({**receipt, "mode": "all"}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -90,14 +108,18 @@ def not_an_object(path: Path) -> None:
         (other_key, "its HMAC does not fit"),
         (lost_key, "the key beside it is gone"),
         (open_key, "is not a key of ours"),
+        (short_key, "is not a key of ours"),
         (loops_own, "others than root can write it (owner 65534, mode 0644)"),
         (group_writable, "others than root can write it (owner 0, mode 0664)"),
+        (world_writable, "others than root can write it (owner 0, mode 0646)"),
         (open_directory, "others than root can write it (owner 0, mode 0777)"),
         (symlink, "cannot be read"),
         (fifo, "is not a regular file"),
         (torn, "is not JSON"),
         (binary, "is not JSON"),
         (wrong_shape, "is not a receipt"),
+        (newer, "is not a receipt that this version of the collection knows (version 2, mode docs)"),
+        (unknown_mode, "is not a receipt that this version of the collection knows (version 1, mode all)"),
         (not_an_object, "is not a receipt"),
     ],
 )
@@ -111,6 +133,39 @@ def test_an_older_genuine_receipt_still_counts(host: Host, monkeypatch: pytest.M
     age(monkeypatch, 60)
     edited(prove(host))
     assert timer_hold.matching(host.config).receipt is not None
+
+
+def test_a_receipt_and_its_key_have_the_modes_that_they_need(host: Host) -> None:
+    path = prove(host)
+    modes = [one.stat().st_mode & 0o7777 for one in (path.parent, path, path.parent / ".key")]
+    assert modes == [0o755, 0o644, 0o600]
+    assert len((path.parent / ".key").read_bytes()) == 32
+
+
+def test_the_newest_comes_first_and_nothing_else_counts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert receipts.names(host.config["receipts_dir"]) == []
+    older = prove(host)
+    age(monkeypatch, 60)
+    newest = prove(host)
+    (older.parent / "note.json").write_text("{}")
+    assert receipts.names(host.config["receipts_dir"]) == [newest.name, older.name]
+
+
+def test_what_is_unproven_is_noted_once_for_each_who_wants_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(who: str, check: bool = False) -> bool:
+        return receipts.note_unproven(host.config, applied_by=who, overrides=["timer"], check=check)
+
+    assert note("ops", check=True) and receipts.names(host.config["receipts_dir"], "note") == []
+    assert note("ops") and not note("ops")
+    age(monkeypatch, 60)
+    assert note("dev")
+    age(monkeypatch, 120)
+    assert note("ops"), "the newest says that it is somebody else who wants it"
+    known = receipts.names(host.config["receipts_dir"], "note")
+    assert len(known) == 3 and receipts.names(host.config["receipts_dir"]) == []
+    (Path(host.config["receipts_dir"]) / known[0]).write_text("{")
+    age(monkeypatch, 180)
+    assert note("ops"), "what cannot be read says nothing"
 
 
 # --- the loop user, who cannot read the key

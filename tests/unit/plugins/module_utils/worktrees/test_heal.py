@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal as heal_module
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.heal import absent, ensure
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
 from worlds import BRANCH, World, everything, git, heal, reachable, sentinels, snapshot, swept, usable, wanted
 
@@ -19,7 +20,7 @@ from worlds import BRANCH, World, everything, git, heal, reachable, sentinels, s
 def test_a_healthy_worktree_is_used_again(world: World) -> None:
     world.worktree()
     before = everything(world)
-    done = heal(world, fresh=False)
+    done = ensure(wanted(world))
     assert (done["changed"], done["head"]) == (False, world.commits[0])
     assert everything(world) == before
 
@@ -31,6 +32,12 @@ def test_absent_takes_both_away_and_is_then_content(world: World) -> None:
     assert not world.path.exists()
     assert git(world.repo, "for-each-ref", "refs/heads/hyrule-feature") == ""
     assert not absent(wanted(world))["changed"]
+
+
+def test_a_directory_that_is_made_for_it_is_closed_to_others(world: World) -> None:
+    path = world.runs / "issue_app_3" / "worktrees" / "app"
+    assert heal(world, path=str(path))["changed"]
+    assert path.parent.stat().st_mode & 0o7777 == 0o750
 
 
 def test_two_heals_take_turns(world: World) -> None:
@@ -138,6 +145,22 @@ def test_a_path_through_a_symlink_is_the_same_place(world: World) -> None:
     assert (again["changed"], again["path"]) == (False, str(world.path))
     heal(world, path=str(through))
     usable(world)
+
+
+@pytest.mark.parametrize("taken", [BRANCH, "hyrule-feature/ISSUE_APP_1", "hyrule-feature"])
+@pytest.mark.parametrize("base", ["HEAD", "@", "later"])
+def test_a_main_checkout_on_what_is_in_the_way_goes_back_to_its_default(world: World, taken: str, base: str) -> None:
+    git(world.repo, "checkout", "-q", "-b", taken)
+    git(world.repo, "commit", "-q", "--allow-empty", "-m", "work")
+    git(world.repo, "tag", "later")
+    work = git(world.repo, "rev-parse", "HEAD")
+    assert (
+        heal(world, base_ref=base)["head"]
+        == git(world.path, "rev-parse", "HEAD")
+        == (work if base == "later" else world.base)
+    )
+    assert git(world.repo, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert work in reachable(world)
 
 
 def test_a_thousand_branches_in_the_way(world: World) -> None:

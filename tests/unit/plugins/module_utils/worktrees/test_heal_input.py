@@ -60,6 +60,11 @@ def test_a_base_that_is_no_commit_is_refused(world: World, base: str) -> None:
     refused(world, "base_ref", base_ref=base)
 
 
+@pytest.mark.parametrize("base", ["--help", "-", "main\nHEAD", "\x00", "", "a b"])
+def test_a_base_that_git_could_misread_is_not_shown_to_it(world: World, base: str) -> None:
+    refused(world, "is not the name of a commit", base_ref=base)
+
+
 def test_an_ambiguous_base_is_refused(world: World) -> None:
     world.worktree()
     git(world.repo, "branch", "twice")
@@ -71,7 +76,7 @@ def test_a_base_beyond_a_shallow_clone_is_refused(world: World) -> None:
     git(world.repo, "commit", "-q", "--allow-empty", "-m", "second")
     clone = world.root / "shallow"
     git(world.root, "clone", "-q", "--depth", "1", world.repo.as_uri(), str(clone))
-    with pytest.raises(LoopError, match="shallow"):
+    with pytest.raises(LoopError, match="this is a shallow clone"):
         heal(world, repo=str(clone), base_ref=world.base)
     assert heal(world, repo=str(clone))["head"] != world.base
 
