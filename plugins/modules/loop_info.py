@@ -127,6 +127,25 @@ options:
     type: path
     default: ""
     version_added: "0.3.0"
+  begins:
+    description:
+      - The apply that looks. It waits for what another one is at; and where RV(todo) names something and nothing is
+        refused, it has begun, and the other one ends at its next step.
+    type: dict
+    version_added: "0.3.0"
+    suboptions:
+      id:
+        description: What no other apply has.
+        type: str
+        required: true
+      by:
+        description: Who applies.
+        type: str
+        default: ""
+      file:
+        description: Where on the host applies are noted, in memory.
+        type: path
+        required: true
   stages:
     description:
       - The stages of an apply, each with the options that its module is to be called with. RV(todo) says which of them

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..base import progress
@@ -49,6 +49,19 @@ def step(run: Mapping[str, str] | None, *, check: bool = False) -> Iterator[None
     with _alone(f"{run['file']}.lock"):
         _note(run)
         yield
+
+
+@contextlib.contextmanager
+def beginning(run: Mapping[str, str] | None) -> Iterator[Callable[[], None]]:
+    """Around the look by which an apply finds out what it has to do; called within, it begins there.
+
+    No step of another one is in between, so what was seen is still so when the first of its own steps comes.
+    """
+    if not run:
+        yield lambda: None
+        return
+    with _alone(f"{run['file']}.lock"):
+        yield lambda: _note(run)
 
 
 def still_wanted(run: Mapping[str, str] | None, *, check: bool = False) -> None:

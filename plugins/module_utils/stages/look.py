@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.errors import LoopError
 from ..base.untrusted import shown
-from ..host import owner, privileges, systemd, targets
+from ..host import apply_run, owner, privileges, systemd, targets
 from ..host.habits import speak_plainly
 from ..host.settings import Settings
 from ..lifecycle import host_facts, older_layout
@@ -40,6 +40,7 @@ OPTIONS: dict[str, Any] = {
     "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "notify_file": {"type": "path", "default": ""},
     "state_dir": {"type": "path", "default": ""},
+    "begins": {"type": "dict", "options": apply_run.OPTIONS},
     "stages": {"type": "dict", "default": {}},
     "secret_files": {"type": "dict", "default": {}, "no_log": True},
     "uv_wanted": {"type": "str"},
@@ -50,6 +51,14 @@ OPTIONS: dict[str, Any] = {
 
 def bring(wanted: Json, _how: How) -> Done:
     """What there is to be seen; as the module ``loop_info`` has its options."""
+    with apply_run.beginning(wanted["begins"]) as begin:
+        done = _seen(wanted)
+        if done.result.get("todo") and not _refused(done.result):
+            begin()
+    return done
+
+
+def _seen(wanted: Json) -> Done:
     found = _facts(wanted)
     asked = _asked(wanted, found["job_units"])
     if not asked:
@@ -59,6 +68,13 @@ def bring(wanted: Json, _how: How) -> Done:
     found["todo"] = [*known, *(name for name in asked if name not in done and name not in known)]
     found["settled"] = {name: one.result for name, one in done.items()}
     return Done({"changed": False, **found}, [line for one in done.values() for line in one.warnings])
+
+
+def _refused(found: Json) -> bool:
+    """Whether an apply ends here, by what was seen: then it ends no other one."""
+    problems = [found[name] for name in ("full", "units_refused", "agent_problem", "notify_problem", "state_problem")]
+    problems += [found["accounts"]["refused"], found["secrets"]["problem"]]
+    return any(problems) or any(found["system"].get(name) for name in ("problem", "namespaces_problem"))
 
 
 def on_host(given: Json) -> str:

@@ -84,3 +84,30 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with apply_run.step(run_of(tmp_path, "1")), pytest.raises(LoopError, match=why):
         apply_run.still_wanted(run_of(tmp_path, "2"))
     apply_run.still_wanted(run_of(tmp_path, "2"))
+
+
+def test_one_that_looks_waits_for_a_step_and_begins_only_where_it_says_so(tmp_path: Path) -> None:
+    first, second = run_of(tmp_path, "1"), run_of(tmp_path, "2", "max")
+    apply_run.still_wanted(first)
+    with apply_run.beginning(second):
+        pass  # it has nothing to do
+    apply_run.still_wanted(first)
+    did: list[str] = []
+
+    def later() -> None:
+        with apply_run.beginning(second) as begin:
+            did.append("looked")
+            begin()
+
+    with apply_run.step(first):
+        other = threading.Thread(target=later)
+        other.start()
+        other.join(0.5)
+        did.append("first")
+    other.join(10)
+    assert did == ["first", "looked"]
+    with pytest.raises(LoopError, match="another apply, by max"):
+        apply_run.still_wanted(first)
+    apply_run.still_wanted(second)
+    with apply_run.beginning(None) as begin:
+        begin()
