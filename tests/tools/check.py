@@ -39,6 +39,7 @@ SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/out
 SCENARIOS = (
     "faults", "agent", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover",
     "operator", "held", "agents", "jobs", "example", "egress", "worktrees", "secrets",
+    "soak",
 )  # fmt: skip
 # Test hosts have this machine's network, and the proxy of a cycle with named hosts has one port there: one at a time.
 WITH_A_PROXY = ("molecule agent", "molecule egress")
