@@ -150,14 +150,14 @@ def upstream(given: Mapping[str, str]) -> Upstream | None:
 
 def check_upstream(config: Settings, given: Mapping[str, str]) -> None:
     """Refuse a proxy that could not be used: of a kind we do not speak, or on the host itself, which is closed."""
-    if config.egress:
+    if config.get("egress"):
         upstream(given)
         return
     for name, value in sorted(given.items()):
         if PROXY.fullmatch(name) and name.lower() != "no_proxy":
             with contextlib.suppress(ValueError):
                 parts = urlsplit(value if "://" in value else f"http://{value}")
-                if _on_this_host(parts.hostname or "") and parts.port not in config.egress_local:
+                if _on_this_host(parts.hostname or "") and parts.port not in (config.get("egress_local") or []):
                     raise LoopError(
                         f"{name} names a proxy on this host, which is closed to cycles: add its port"
                         f" ({parts.port}) to engineering_loop_egress_local"
@@ -256,7 +256,7 @@ def check(config: Settings, host: int) -> str:
 
     Without ``engineering_loop_egress``: why the host's own addresses are not closed; empty where they are.
     """
-    if config.egress:
+    if config.get("egress"):
         others = sorted(devices() - {"lo"})
         if others or os.stat("/proc/self/ns/net").st_ino == host:
             raise LoopError(
