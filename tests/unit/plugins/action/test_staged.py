@@ -80,16 +80,17 @@ def both(place: Path, lib_dir: Path, args: dict[str, Any], *options: str) -> tup
     return answers[0], answers[1]
 
 
-def asked_of(play: subprocess.Popen[str]) -> int:
-    """The Python that does the task, once it tells what it does."""
+def asked_of(play: subprocess.Popen[str]) -> tuple[int, Path]:
+    """The Python that does the task, once it tells what it does, and where it tells that."""
     while play.poll() is None:
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 started_like = (status.parent / "cmdline").read_bytes() == b"/usr/bin/python3\0-I\0-\0"
-                if started_like and any(".progress" in os.readlink(one) for one in (status.parent / "fd").iterdir()):
+                told = [os.readlink(one) for one in (status.parent / "fd").iterdir()] if started_like else []
+                if told := [path for path in told if path.endswith(".progress")]:
                     session = int(status.read_text().rpartition(") ")[2].split()[3])
                     if f"PPid:\t{play.pid}\n" in Path(f"/proc/{session}/status").read_text():
-                        return int(status.parent.name)
+                        return int(status.parent.name), Path(told[0])
         time.sleep(0.2)
     raise AssertionError(play.communicate()[0])
 
@@ -135,7 +136,9 @@ def test_one_that_is_killed_has_failed_and_is_not_begun_again(tmp_path: Path, li
     with open(f"{tmp_path}/applies.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # so it waits
         play = start(tmp_path, lib_dir, args)
-        os.kill(asked_of(play), signal.SIGKILL)
+        process, progress = asked_of(play)
+        os.kill(process, signal.SIGKILL)
+        progress.unlink()
     result, sent = ended(play)
     assert not sent and "No start of json" in result["msg"] and not (tmp_path / "made").exists()
 
