@@ -362,6 +362,36 @@ def tampered(scene: Scene) -> None:
     scene.converged(scene.b)
 
 
+# What of each stage is changed by hand, and what tells that it is as it was. A release is the affair of `tampered`.
+BY_HAND = {
+    "packages": ("dpkg --purge --force-depends bubblewrap >/dev/null 2>&1", "bwrap --version"),
+    "identity": (
+        f"echo '# by hand' >> {LIB}/engineering_loop_core/base/errors.py",
+        f"sha256sum {LIB}/*/base/errors.py",
+    ),
+    "owner": (f"chown loop {LIB}/engineering_loop_core", f"stat -c %U {LIB}/engineering_loop_core"),
+    "policy": (f"echo '# by hand' >> {ETC}/policy.yml", f"sha256sum {ETC}/policy.yml"),
+    "settings": (f"sed -i 's/max_runs/min_runs/' {ETC}/loop.json", f"sha256sum {ETC}/loop.json"),
+    "workspace": (f"rm -rf {STATE}/pristine/*", f"ls {STATE}/pristine"),
+    "service": (
+        f"echo '# by hand' >> /etc/systemd/system/{demo.UNIT}.service",
+        f"sha256sum /etc/systemd/system/{demo.UNIT}.service; systemctl show -P NeedDaemonReload {demo.UNIT}.service",
+    ),
+    "timer": (f"systemctl enable -q --now {demo.UNIT}.timer", f"systemctl is-enabled {demo.UNIT}.timer || :"),
+}
+
+
+def by_hand(scene: Scene) -> None:
+    """Whatever stage's thing was changed by hand: the look finds it, and the apply brings it back."""
+    for stage_name, (change, tell) in BY_HAND.items():
+        before = scene.host.sh(tell)
+        scene.host.sh(change)
+        must(scene.host.sh(f"{{ {tell}; }} 2>&1 || :") != before, f"{stage_name}: it was not changed")
+        must(scene.apply(scene.b), f"{stage_name}: an apply had nothing to do where it was changed by hand")
+        must(scene.host.sh(tell) == before, f"{stage_name}: it is not as it was")
+    scene.converged(scene.b)
+
+
 def wrong_clock(scene: Scene) -> None:
     """A clock that is days off is told; of one that is hours off the order of things is not taken."""
     scene.host.sh("apt-get install -qq --no-install-recommends libfaketime >/dev/null")
@@ -446,13 +476,13 @@ def killed(scene: Scene) -> None:
 
 FAULTS: list[Callable[[Scene], None]] = [
     fresh, cycle_in_progress, two_applies, two_pins, cut_off, canary_beside_a_cycle, index_unreachable, disk_full,
-    disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged, tampered, wrong_clock, no_network, module_killed,
+    disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged, tampered, by_hand, wrong_clock, no_network, module_killed,
     killed,
 ]  # fmt: skip
 
 
 # Those that each change of ours could bring about; others are named in FAULTS, and FAULTS=all is all of them.
-FEW = (fresh, index_unreachable, disk_full, tampered, module_killed, killed)
+FEW = (fresh, index_unreachable, disk_full, tampered, by_hand, module_killed, killed)
 
 
 def main(name: str, world: str, *only: str) -> int:
