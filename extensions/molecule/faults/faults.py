@@ -476,8 +476,8 @@ def killed(scene: Scene) -> None:
 
 FAULTS: list[Callable[[Scene], None]] = [
     fresh, cycle_in_progress, two_applies, two_pins, cut_off, canary_beside_a_cycle, index_unreachable, disk_full,
-    disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged, tampered, by_hand, wrong_clock, no_network, module_killed,
-    killed,
+    disk_full_elsewhere, lock_mismatch, smoke_fails, not_merged, tampered, by_hand, wrong_clock, no_network,
+    module_killed, killed,
 ]  # fmt: skip
 
 
