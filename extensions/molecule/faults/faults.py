@@ -438,8 +438,9 @@ def module_killed(scene: Scene) -> None:
     """A module is killed and nothing else: its task is named, and the command that goes on where it ended."""
     scene.host.sh(f"rm -rf {OPT}/releases/{scene.b} {STATE}/pristine/*.git")
     change = {"engineering_loop_service_timeout": 2999}
-    process = scene.start(scene.b, {**change, "ansible_pipelining": False})  # so that it has a name
-    scene.until(process, "pkill -KILL -f '^/usr/bin/python3.*AnsiballZ_engine_release'")
+    process = scene.start(scene.b, {**change, "ansible_pipelining": False})  # which makes no difference
+    building = "grep -qs 'building the engine' /run/engineering-loop-*.progress"
+    scene.until(process, f"{building} && pkill -KILL -f '^/usr/bin/python3 -I -$'")
     told = " ".join(process.communicate()[0].split())
     again = f"the same again goes on where this ended: ansible-playbook -i {scene.inventory} "
     must("was ended on the host before it could answer" in told and again in told, told[-1500:])
