@@ -436,7 +436,8 @@ def kill(scene: Scene, process: subprocess.Popen[str], host: bool = True) -> Non
 
 def module_killed(scene: Scene) -> None:
     """A module is killed and nothing else: its task is named, and the command that goes on where it ended."""
-    scene.host.sh(f"rm -rf {OPT}/releases/{scene.b} {STATE}/pristine/*.git")
+    told_before = "/run/engineering-loop-*.progress"  # by those that other faults have killed
+    scene.host.sh(f"rm -rf {OPT}/releases/{scene.b} {STATE}/pristine/*.git {told_before}")
     change = {"engineering_loop_service_timeout": 2999}
     process = scene.start(scene.b, {**change, "ansible_pipelining": False})  # which makes no difference
     building = "grep -qs 'building the engine' /run/engineering-loop-*.progress"
