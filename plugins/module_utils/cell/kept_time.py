@@ -24,10 +24,10 @@ MANY = 50  # leaps that are told apart
 
 @dataclass(frozen=True)
 class Leap:
-    """Time that did not count."""
+    """Time that does not count, in seconds since 1970."""
 
-    after: float  # seconds since 1970: when the clock was last seen before it
-    seconds: float
+    begin: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,22 @@ class Passed:
     """What root saw of the clock."""
 
     seen: float
-    leaps: tuple[Leap, ...] = ()  # the oldest first
+    leaps: tuple[Leap, ...] = ()  # the oldest first, and none of them later than what was seen
 
     def until(self, now: float) -> Passed:
         """The same, with what the clock says now."""
-        if now < self.seen:
-            return replace(self, seen=now, leaps=_taken_back(self.leaps, self.seen - now))
-        if now - self.seen <= MOST:
-            return replace(self, seen=now)
-        leaps = (*self.leaps, Leap(self.seen, now - self.seen - MOST))
-        if len(leaps) > MANY:  # as one they count for what lies between them too: that is kept for longer
-            leaps = (Leap(leaps[1].after, leaps[0].seconds + leaps[1].seconds), *leaps[2:])
-        return replace(self, seen=now, leaps=leaps)
+        leaps = tuple(replace(leap, end=min(leap.end, now)) for leap in self.leaps if leap.begin < now)
+        if now - self.seen > MOST:
+            leaps = (*leaps, Leap(self.seen + MOST, now))
+        if len(leaps) > MANY:  # as one they have what lies between them too: that is kept for longer
+            leaps = (Leap(leaps[0].begin, leaps[1].end), *leaps[2:])
+        return Passed(now, leaps)
 
     def age_of(self, name: str) -> float:
         """As ``clock.age_of``, without what did not count since."""
-        begun = self.seen - clock.age_of(name)
-        return self.seen - begun - sum(leap.seconds for leap in self.leaps if leap.after >= begun)
+        age = clock.age_of(name)
+        begun = self.seen - age
+        return age - sum(max(0.0, leap.end - max(leap.begin, begun)) for leap in self.leaps)
 
 
 def passed(config: Settings) -> Passed:
@@ -61,7 +60,7 @@ def passed(config: Settings) -> Passed:
         content = read_bytes(path_of(config))
         known = Passed(now) if content is None else documents.load(Passed, content)
     except LoopError:
-        known = Passed(now, (Leap(now, now),))
+        known = Passed(now, (Leap(0.0, now),))
     return known.until(now)
 
 
@@ -74,14 +73,3 @@ def note(config: Settings) -> Passed:
 
 def path_of(config: Settings) -> str:
     return f"{config.install_dir}/clock.json"
-
-
-def _taken_back(leaps: tuple[Leap, ...], back: float) -> tuple[Leap, ...]:
-    """The leaps without their newest ``back`` seconds."""
-    left = list(leaps)
-    while left and back > 0:
-        last = left.pop()
-        if last.seconds > back:
-            left.append(replace(last, seconds=last.seconds - back))
-        back -= last.seconds
-    return tuple(left)
