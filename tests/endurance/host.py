@@ -157,6 +157,24 @@ def looked_at(cell: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def left_running() -> str:
+    """Processes of the loop's user, but for those of an apply that is under way: they come from sshd."""
+    return "\n".join(line for line in known.of_the_loop().splitlines() if not from_sshd(line.split()[0]))
+
+
+def from_sshd(pid: str) -> bool:
+    """Whether it or what started it is of sshd's; also of one that has ended meanwhile."""
+    while pid not in ("0", "1"):
+        try:
+            name, _bracket, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")
+        except OSError:
+            return True
+        if "(sshd" in name:
+            return True
+        pid = rest.split()[1]
+    return False
+
+
 def look() -> dict[str, Any]:
     """Records and cells that are new or have changed since the last look; the counts; a sample of what may grow."""
     before = json.loads(NOTED.read_text(encoding="utf-8")) if NOTED.exists() else {"records": {}, "cells": []}
@@ -172,7 +190,7 @@ def look() -> dict[str, Any]:
                     closed.append(path.name)
     NOTED.write_text(json.dumps({"records": stamps, "cells": closed}), encoding="utf-8")
     return {
-        "records": fresh, "cells": cells, "alive": known.of_the_loop(), "sample": sample(), "now": time.time(),
+        "records": fresh, "cells": cells, "alive": left_running(), "sample": sample(), "now": time.time(),
         "ledger": ledger(), "attempts": attempts(), "starts": starts(),
     }  # fmt: skip
 
