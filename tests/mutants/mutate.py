@@ -104,7 +104,7 @@ def main(number: int, seed: int, only: list[str]) -> int:
         made = random.Random(f"{seed} {room}").sample(possible, min(number, len(possible)))
         if not made:
             continue
-        limits = {path: seconds(server, path) for path in dict.fromkeys(path for path, *_ in made)}
+        limits = {path: seconds(server, path) for path in dict.fromkeys(path for path, _kind, _place in made)}
         for path, kind, place in made:
             told.append({"room": room, **judged(server, limits[path], path, kind, place)})
             (TOP / ".cache/mutants.json").write_text(json.dumps(told, indent=1))

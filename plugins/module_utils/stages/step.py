@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,7 +31,8 @@ def on_host(given: Mapping[str, Any]) -> str:
     except LoopError:
         return ""
     speak_plainly()
-    print(BEGUN, flush=True)
+    sys.stdout.write(f"{BEGUN}\n")
+    sys.stdout.flush()
     warnings: list[str] = []
     try:
         found = done(wanted, bring, How(given["check"], given["diff"]))

@@ -8,8 +8,7 @@ loop's user in a control group with the name of the unit, since that is what the
 
 from __future__ import annotations
 
-# What datetime imports late, when a child that gave root up may not be able to read it any more.
-import _strptime  # noqa: F401
+import importlib
 import itertools
 import json
 import os
@@ -43,6 +42,8 @@ SEED = {"repos": [{"name": "app"}, {"name": "other"}, {"name": "elsewhere"}], "i
 APPROVED = "loop:approved"
 BACKLOG = 256  # as the socket's unit says
 NAMES = itertools.count()
+# What datetime imports late, when a child that gave root up may not be able to read it any more.
+importlib.import_module("_strptime")
 
 
 # --- units
