@@ -16,11 +16,11 @@ from typing import Any
 
 from ansible.module_utils.common.text.converters import to_bytes
 from ansible.utils.display import Display
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.order import BEGUN
 from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import on_host
 
 CORE = Path(__file__).resolve().parents[1] / "module_utils"
 PYTHON = "/usr/bin/python3"
-BEGUN = "begun"  # stages/step.py says it
 
 
 @functools.cache

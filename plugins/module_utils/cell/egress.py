@@ -256,7 +256,7 @@ def check(config: Settings, host: int) -> str:
 
     Without ``engineering_loop_egress``: why the host's own addresses are not closed; empty where they are.
     """
-    if config.get("egress"):
+    if config.egress:
         others = sorted(devices() - {"lo"})
         if others or os.stat("/proc/self/ns/net").st_ino == host:
             raise LoopError(

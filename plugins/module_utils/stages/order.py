@@ -23,6 +23,8 @@ STAGES = {
     "service": Stage("host_files", after=("agent",)),
     "timer": Stage("loop_timer", after=("service", "workspace")),
 }
+# What the code on a host says before it does one: from then on nothing else may do it.
+BEGUN = "begun"
 # What comes before them all, and is done by what the host was found to be.
 BEFORE = ("packages", "takeover")
 # Options that are not handed on with the others: what no log may have, and what the look has options of its own for.

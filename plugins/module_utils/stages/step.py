@@ -12,11 +12,9 @@ from typing import Any
 
 from ..base.errors import LoopError
 from ..host.habits import speak_plainly
-from .order import STAGES
+from .order import BEGUN, STAGES
 from .outcome import STEP, How, Json, done, failed, filled
 from .settled import WORK
-
-BEGUN = "begun"
 
 
 def on_host(given: Mapping[str, Any]) -> str:
