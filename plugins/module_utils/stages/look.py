@@ -17,7 +17,7 @@ from ..lifecycle import host_facts, older_layout
 from ..lifecycle.layout import layout_from
 from . import settled
 from .order import STAGES
-from .outcome import Done, How, Json, filled
+from .outcome import Done, How, Json, filled, without_secrets
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -85,11 +85,7 @@ def on_host(given: Json) -> str:
     speak_plainly()
     wanted = filled(OPTIONS, given)
     done = bring(wanted, How())
-    text = json.dumps({"result": done.result, "warnings": done.warnings})
-    for secret in [*wanted["notify"], *map(str, wanted["secret_files"].values())]:
-        if secret:
-            text = text.replace(json.dumps(secret)[1:-1], "********")
-    return text
+    return without_secrets(json.dumps({"result": done.result, "warnings": done.warnings}), OPTIONS, wanted)
 
 
 def _facts(wanted: Json) -> Json:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeAlias
 
@@ -80,6 +81,20 @@ def done(params: Mapping[str, Any], bring: Bring, how: How) -> Done:
 def failed(error: LoopError) -> Json:
     """What a stage answers that ended so."""
     return {"msg": str(error), **(error.result if isinstance(error, StageFailed) else {})}
+
+
+def without_secrets(text: str, options: Mapping[str, Any], wanted: Json) -> str:
+    """JSON without the values of the options that no log may have."""
+    for secret in {one for name, option in options.items() if option.get("no_log") for one in _texts(wanted[name])}:
+        text = text.replace(json.dumps(secret)[1:-1], "********")
+    return text
+
+
+def _texts(value: Json | list[Any] | str | None) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(one)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

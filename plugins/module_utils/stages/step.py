@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..base.errors import LoopError
 from ..host.habits import speak_plainly
 from .order import BEGUN, STAGES
-from .outcome import STEP, How, Json, done, failed, filled
+from .outcome import STEP, How, done, failed, filled, without_secrets
 from .settled import WORK
 
 
@@ -40,14 +40,4 @@ def on_host(given: Mapping[str, Any]) -> str:
     except Exception as error:  # noqa: BLE001 - as Ansible tells of any other module
         told = f"{type(error).__name__}: {error}"
         result = {"failed": True, "msg": told, "exception": traceback.format_exc()}
-    text = json.dumps({"result": result, "warnings": warnings})
-    for secret in {one for name, option in options.items() if option.get("no_log") for one in _texts(wanted[name])}:
-        text = text.replace(json.dumps(secret)[1:-1], "********")
-    return text
-
-
-def _texts(value: Json | list[Any] | str | None) -> Iterator[str]:
-    if isinstance(value, str) and value:
-        yield value
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(one)
+    return without_secrets(json.dumps({"result": result, "warnings": warnings}), options, wanted)
