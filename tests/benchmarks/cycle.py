@@ -3,6 +3,7 @@
 """What a cycle adds to the engine: eight repositories, no issue, nothing to heal.
 
 Two units of one host take turns, ours and the baseline's, which starts the engine and nothing else: host/cycle.py.
+Ours is as the timer starts it, without the word that a cycle started by hand asks the agent for.
 The engine's own start is ``daemon --help``.
 """
 
@@ -18,6 +19,8 @@ import demo
 
 def main() -> None:
     with bench.deployed() as (world, host, operator):
+        operator.pins.with_name("30-probe.yml").write_text("engineering_loop_agent_probe: false\n", encoding="utf-8")
+        operator.play(*bench.OURS)
         operator.play(*world.baseline(world.made["from"]))
         demo.label(world.forge, demo.CANARY_ISSUE, on=False)
         told = bench.on_host(host, "cycle.py", str(bench.RUNS))
