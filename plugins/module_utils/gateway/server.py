@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 from ..base import untrusted, wire
@@ -206,10 +207,12 @@ def root_asks(config: Settings, asked: Json) -> Json:
     kept_pushes.tidy(config)
     audit.forget_old(config)
     found = access.token(config)
-    refreshed = pristine.refresh(config, found.token)
+    with ThreadPoolExecutor(1) as pool:  # the forge is asked while git waits for it as well
+        ends = pool.submit(_ends, config, found.token) if not found.expires_at else None
+        refreshed = pristine.refresh(config, found.token)
     tips = {one["dest"]: one["after"] for one in refreshed if one["after"]}
     audit.append(config, str(asked.get("cycle")), {"what": "refresh", "tips": tips})
-    token = {"kind": found.kind, "note": found.note, "expires": found.expires_at or _ends(config, found.token)}
+    token = {"kind": found.kind, "note": found.note, "expires": ends.result() if ends else found.expires_at}
     return {"ok": True, "clones": refreshed, "token": token}
 
 
