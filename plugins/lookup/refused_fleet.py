@@ -62,7 +62,7 @@ USUAL = ("22", "ssh", "smart")
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self._variables = variables or {}
-        self._defaults = self._loader.load_from_file(terms[0], trusted_as_template=True)
+        self._defaults = self._loader.load_from_file(terms[0], trusted_as_template=True, unsafe=True)
         self._me = self._variables["inventory_hostname"]
         self._inventory = self._variables["hostvars"]
         self._play = self._variables.get("ansible_play_hosts_all") or [self._me]

@@ -52,7 +52,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have 
     def _asked(self, directory: str, name: str) -> dict[str, Any]:
         """What the task of this stage says, made out as Ansible will when it comes to the task."""
         path, action = f"{directory}/{name}.yml", f"{COLLECTION}.{STAGES[name].module}"
-        given = [task[action] for task in self._loader.load_from_file(path, trusted_as_template=True) if action in task]
+        tasks = self._loader.load_from_file(path, trusted_as_template=True, unsafe=True)  # no copy: it is only read
+        given = [task[action] for task in tasks if action in task]
         if not given:
             raise AnsibleError(f"{path} has no task for {action}")
         found: dict[str, Any] = self._templar.template({key: given[0][key] for key in given[0] if key not in APART})
