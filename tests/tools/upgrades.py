@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From every version that the collection ever had to this tree, on a booted host: upgrades.py [VERSION...]
 
-Of each version the history is asked for its first commit and its last one. That is installed as a user would, applied
-and proven, a cycle is killed in the middle of its work, and then this tree is applied: what was proven, recorded,
-remembered and half done must be there, the next apply have nothing to change, and a cycle publish.
+Of each version the history is asked for its first commit and its last one; of the oldest one for the last alone, since
+it began with nothing. That is installed as a user would, applied and proven, a cycle is killed in the middle of its
+work, and then this tree is applied: what was proven, recorded, remembered and half done must be there, the next apply
+have nothing to change, and a cycle publish.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ETC, OPT, STATE = "/etc/engineering-loop", "/opt/engineering-loop", "/var/lib/en
 PROVE = ("-e", "engineering_loop_canary_run=true")
 VERSION = re.compile(r"^version: *(\S+)", re.MULTILINE)
 # What must be the same afterwards, file by file.
-KEPT = f"find {OPT}/receipts {STATE}/cycles -type f -exec sha256sum {{}} + 2>/dev/null | sort -k2"
+RECEIPTS = f"find {OPT}/receipts -type f -exec sha256sum {{}} + 2>/dev/null | sort -k2"
 MEMORY = f"cd {STATE}/memory && find . -type f -exec sha256sum {{}} + 2>/dev/null | sort -k2"
 
 
@@ -54,7 +55,10 @@ def git(*words: str) -> str:
 
 
 def past() -> list[Past]:
-    """Each version at its first and at its last commit, but this tree itself; an exit where the history is not here."""
+    """The versions before this tree, each at its first commit (but the oldest one's) and at its last.
+
+    An exit where the history is not here.
+    """
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
         sys.exit("upgrades: this clone is shallow, so the versions before are not in it: git fetch --unshallow")
     versions: dict[str, list[str]] = {}
@@ -72,7 +76,9 @@ def past() -> list[Past]:
         sys.exit(
             f"upgrades: {', '.join(missing)} of the changelog is not in the history of galaxy.yml: fetch all of it"
         )
-    found_all = [Past(version, commit) for version, commits in versions.items() for commit in dict.fromkeys(commits)]
+    oldest, *later = versions.items()
+    begins = (oldest[0], oldest[1][1:])
+    found_all = [Past(version, commit) for version, commits in (begins, *later) for commit in dict.fromkeys(commits)]
     return [one for number, one in enumerate(found_all) if number == 0 or not _same(one, found_all[number - 1])]
 
 
@@ -140,6 +146,24 @@ def lines(host: Host, script: str) -> set[str]:
     return {*host.sh(script, check=False).splitlines()}
 
 
+def records(host: Host) -> dict[str, dict[str, Any]]:
+    """What is recorded of each cycle, by its name."""
+    each = f"for one in {STATE}/cycles/*.json; do tr -d '\\n' <$one; echo; done"
+    found = [json.loads(line) for line in host.sh(each).splitlines()]
+    return {one["cycle"]: one for one in found}
+
+
+def changed(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Where a record is not what it was, or one that was open has not been ended."""
+    for name, record in before.items():
+        now = after.get(name, {})
+        if record["outcome"] == "running":
+            if now.get("outcome") != "interrupted":
+                yield f"the record of the killed cycle {name} says {now.get('outcome', 'nothing, and is gone')}"
+        elif different := [key for key in record if now.get(key) != record[key]]:
+            yield f"the record of {name} is not what it was: {', '.join(different)}"
+
+
 def half_done(host: Host, forge: demo.Forge) -> None:
     """A cycle is killed in the middle of its work, with a page that nobody has committed."""
     demo.label(forge, demo.CANARY_ISSUE, on=False)  # an earlier version would take that again, and first
@@ -159,17 +183,18 @@ def wrong(host: Host, forge: demo.Forge, made: dict[str, Any], one: Past) -> Ite
     demo.label(forge, demo.CANARY_ISSUE, on=True)
     operator.apply(before, *PROVE)
     half_done(host, forge)
-    kept, memory = lines(host, KEPT), lines(host, MEMORY)
+    receipts, recorded, memory = lines(host, RECEIPTS), records(host), lines(host, MEMORY)
     engine = host.sh(f"readlink {OPT}/current").strip()
-    if len(kept) < 2:
-        yield f"nothing was proven and recorded before: {kept}"
+    if not receipts or len(recorded) < 2:
+        yield f"nothing was proven and recorded before: {receipts}, {[*recorded]}"
     demo.reset_canary(forge)
     first = operator.apply(ROOT / ".collections", "-e", json.dumps(made["agent"]), *PROVE)
     again = operator.apply(ROOT / ".collections", "-e", json.dumps(made["agent"]), *PROVE)
     if not first or again:
         yield f"the upgrade changed {first} things, and the next apply {again}"
-    if lost := sorted(kept - lines(host, KEPT)):
-        yield f"lost or changed: {'; '.join(lost)}"
+    yield from changed(recorded, records(host))
+    if lost := sorted(receipts - lines(host, RECEIPTS)):
+        yield f"receipts lost or changed: {'; '.join(lost)}"
     if lost := sorted(memory - lines(host, MEMORY)):
         yield f"memory lost or changed: {'; '.join(lost)}"
     if host.sh(f"readlink {OPT}/current").strip() != engine:
