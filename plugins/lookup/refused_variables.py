@@ -46,10 +46,12 @@ _raw:
 import re
 from typing import Any
 
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import check_controller
 from ansible.errors import AnsibleError
 from ansible.errors import AnsibleUndefinedVariable as UNDEFINED
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import printable
+from ansible.release import __version__ as ansible
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError, printable
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import variables as core
 
 # What the role reads on the controller, and of which variable.
@@ -61,9 +63,13 @@ READ = {
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible's plugins have no types
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+        try:  # before anything of the role is made out that only a newer one can
+            check_controller(ansible)
+        except LoopError as error:
+            raise AnsibleError(str(error)) from error
         raw = variables or {}
-        # Without a copy of all that it has: it is only read.
-        (entry,) = self._loader.load_from_file(terms[0], unsafe=True)["argument_specs"].values()
+        said = self._loader.load_from_file(terms[0], unsafe=True)  # no copy: it is only read
+        (entry,) = said["argument_specs"].values()
         options = entry["options"]
         idle = re.compile(f"({'|'.join(kwargs.get('idle') or ())})\\Z")
         ours = [name for name in raw if re.match(rf"{core.PREFIX}[^_]", name)]

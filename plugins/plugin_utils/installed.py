@@ -21,6 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import o
 
 CORE = Path(__file__).resolve().parents[1] / "module_utils"
 PYTHON = "/usr/bin/python3"
+NO_ANSWER = "No start of json char found"  # as Ansible has it; the role looks for these words
 
 
 @functools.cache
@@ -47,12 +48,14 @@ def ask(action: Any, task_vars: dict[str, Any], lib_dir: str, module: str, asked
     try:
         told = json.loads(said)
     except ValueError:
-        if not begun:
-            return {}
-        told = {"result": None, "warnings": []}
+        return _killed(done) if begun else {}
     for line in told["warnings"]:
         Display().warning(line)
-    text = json.dumps(told["result"]) if told["result"] else said
-    found: dict[str, Any] = action._parse_returned_data({**done, "stdout": text}, "legacy")  # as what a module says
-    found.pop("_ansible_parsed", None)
+    found: dict[str, Any] = told["result"]
     return found
+
+
+def _killed(done: dict[str, Any]) -> dict[str, Any]:
+    """As Ansible tells it of a module, in words that hold for every version of it."""
+    said = {"module_stdout": done["stdout"], "module_stderr": done["stderr"], "rc": done["rc"]}
+    return {"failed": True, "changed": False, "msg": f"Module failed: {NO_ANSWER} in its output", **said}

@@ -25,20 +25,24 @@ from ..base.errors import LoopError
 
 
 def put_habits_aside(ansible: str) -> None:
-    """Let nothing that is usual on this host reach what is done from here on. LoopError on an Ansible too old for it
-    (0.0 is what a module hears that a person starts by hand).
+    """Let nothing that is usual on this host reach what is done from here on. LoopError on an Ansible too old for it.
 
     What root makes may be read by whom it is for, also where root's umask is 077; whatever must not be read gets a mode
     of its own.
     """
+    check_controller(ansible)
+    if os.geteuid() == 0:
+        os.umask(0o022)
+    speak_plainly()
+
+
+def check_controller(ansible: str) -> None:
+    """LoopError where this version of ansible-core is too old (0.0 is what a module hears that a person starts)."""
     if (0, 0) < tuple(int(part) for part in ansible.split(".")[:2]) < ANSIBLE:
         raise LoopError(
             f"as215932.engineering_loop needs ansible-core 2.19 or later on the controller, and this is {ansible}:"
             " nothing was changed. A newer one, with Python 3.11 or later: pipx install 'ansible-core>=2.19'"
         )
-    if os.geteuid() == 0:
-        os.umask(0o022)
-    speak_plainly()
 
 
 def speak_plainly() -> None:

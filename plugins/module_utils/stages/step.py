@@ -39,5 +39,5 @@ def on_host(given: Mapping[str, Any]) -> str:
         result = {"failed": True, **failed(error)}
     except Exception as error:  # noqa: BLE001 - as Ansible tells of any other module
         told = f"{type(error).__name__}: {error}"
-        result = {"failed": True, "msg": told, "exception": traceback.format_exc()}
+        result = {"failed": True, "changed": False, "msg": told, "module_stderr": traceback.format_exc()}
     return without_secrets(json.dumps({"result": result, "warnings": warnings}), options, wanted)
