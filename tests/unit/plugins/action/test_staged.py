@@ -22,16 +22,11 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import converge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import step
+from celled import NEEDS_ROOT
 
 ROOT = Path(__file__).resolve().parents[4]
 MODULE = "as215932.engineering_loop.host_files"
-pytestmark = pytest.mark.usefixtures("as_root")
-
-
-@pytest.fixture
-def as_root() -> None:
-    if os.geteuid():
-        pytest.fail("what is installed is root's: run the tests as root")
+pytestmark = NEEDS_ROOT  # what is installed is root's
 
 
 @pytest.fixture
@@ -142,6 +137,14 @@ def test_one_that_is_killed_has_failed_and_is_not_begun_again(tmp_path: Path, li
         progress.unlink()
     result, sent = ended(play)
     assert not sent and "No start of json" in result["msg"] and not (tmp_path / "made").exists()
+
+
+def test_a_fault_of_ours_is_told_with_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "WORK", {"identity": ({"entries": {}}, lambda given, how: given["none"])})
+    said = step.on_host({"module": "host_files", "check": False, "diff": False, "options": {}})
+    result = json.loads(said)["result"]
+    assert result["failed"] and result["msg"] == "KeyError: 'none'"
+    assert "in <lambda>" in result["module_stderr"]
 
 
 def test_no_secret_is_in_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

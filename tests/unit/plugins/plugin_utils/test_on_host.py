@@ -12,14 +12,9 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import converge
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import core_files
 from ansible_collections.as215932.engineering_loop.plugins.plugin_utils import installed, on_host
+from celled import NEEDS_ROOT
 
-pytestmark = pytest.mark.usefixtures("as_root")
-
-
-@pytest.fixture
-def as_root() -> None:
-    if os.geteuid():
-        pytest.fail("what is installed is root's: run the tests as root")
+pytestmark = NEEDS_ROOT  # what is installed is root's
 
 
 @pytest.fixture
