@@ -70,21 +70,25 @@ def full(directories: Sequence[str]) -> list[str]:
 
 # Debian's packages of these names conflict with those of others, such as NodeSource's nodejs, which has npm in it.
 NODE = {"nodejs": "node", "npm": "npm"}
+PYTHON_APT = "python3-apt"  # what Ansible's module for packages is made of
+WHOLE = ("installed", "not-installed", "config-files")
 
 
 def missing_packages(names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
+    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do.
+
+    Half of ``PYTHON_APT`` is missing as well: with it Ansible could install none of the others.
+    """
     if not names:
         return []
-    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names).splitlines()
+    asked = dict.fromkeys((*names, PYTHON_APT))
+    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *asked).splitlines()
     states = dict(line.split() for line in lines if len(line.split()) == 2)
     missing = {name for name in names if states.get(name) != "installed"}
-    half = [
-        name for name in NODE if states.get(name, "installed") not in ("installed", "not-installed", "config-files")
-    ]
-    if not half and all(shutil.which(program, path=agents.PATH) for program in NODE.values()):
+    half = {name for name in (*NODE, PYTHON_APT) if states.get(name, "installed") not in WHOLE}
+    if not half & NODE.keys() and all(shutil.which(program, path=agents.PATH) for program in NODE.values()):
         missing -= NODE.keys()
-    return sorted(missing)
+    return sorted(missing | half & {PYTHON_APT})
 
 
 def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:

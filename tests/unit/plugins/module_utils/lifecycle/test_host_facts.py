@@ -70,6 +70,19 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_facts.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
 
 
+@pytest.mark.parametrize(
+    ("state", "missing"),
+    [("", []), ("installed", []), ("half-installed", ["python3-apt"]), ("unpacked", ["python3-apt"])],
+)
+def test_half_of_what_installs_the_others_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, missing: list[str]
+) -> None:
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\necho git installed\necho python3-apt {state}\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert host_facts.missing_packages(["git"]) == missing
+
+
 def test_debians_node_and_npm_are_missing_where_no_programs_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
