@@ -214,6 +214,13 @@ packages_interrupted:
   returned: success
   type: bool
   sample: false
+python_apt_half:
+  description:
+    - Whether python3-apt is there by half, as dpkg leaves it that is killed. M(ansible.builtin.apt) needs it whole.
+  returned: success
+  type: bool
+  sample: false
+  version_added: "0.3.0"
 uv_version:
   description: Version of the program at O(uv), empty if there is none.
   returned: success

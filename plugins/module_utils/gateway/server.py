@@ -56,10 +56,14 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     os.umask(0o027)
-    config = settings.load(config_path)
-    for name in ("inbox", "kept", "records"):
-        os.makedirs(f"{config.gate_dir}/{name}", mode=0o700, exist_ok=True)
-    access.take(config)
+    try:
+        config = settings.load(config_path)
+        for name in ("inbox", "kept", "records"):
+            os.makedirs(f"{config.gate_dir}/{name}", mode=0o700, exist_ok=True)
+        access.take(config)
+    except LoopError as error:
+        say(f"{error}\n")
+        return 1
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
         judge.ready(config)
     gc.freeze()  # what is here now is shared with every child, and not copied to be looked through

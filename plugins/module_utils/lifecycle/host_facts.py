@@ -70,25 +70,21 @@ def full(directories: Sequence[str]) -> list[str]:
 
 # Debian's packages of these names conflict with those of others, such as NodeSource's nodejs, which has npm in it.
 NODE = {"nodejs": "node", "npm": "npm"}
-PYTHON_APT = "python3-apt"  # what Ansible's module for packages is made of
-WHOLE = ("installed", "not-installed", "config-files")
 
 
 def missing_packages(names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do.
-
-    Half of ``PYTHON_APT`` is missing as well: with it Ansible could install none of the others.
-    """
+    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
     if not names:
         return []
-    asked = dict.fromkeys((*names, PYTHON_APT))
-    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *asked).splitlines()
+    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names).splitlines()
     states = dict(line.split() for line in lines if len(line.split()) == 2)
     missing = {name for name in names if states.get(name) != "installed"}
-    half = {name for name in (*NODE, PYTHON_APT) if states.get(name, "installed") not in WHOLE}
-    if not half & NODE.keys() and all(shutil.which(program, path=agents.PATH) for program in NODE.values()):
+    half = [
+        name for name in NODE if states.get(name, "installed") not in ("installed", "not-installed", "config-files")
+    ]
+    if not half and all(shutil.which(program, path=agents.PATH) for program in NODE.values()):
         missing -= NODE.keys()
-    return sorted(missing | half & {PYTHON_APT})
+    return sorted(missing)
 
 
 def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
@@ -96,6 +92,11 @@ def packages_interrupted(updates: str = "/var/lib/dpkg/updates") -> bool:
     with contextlib.suppress(OSError):
         return any(name.isdigit() for name in os.listdir(updates))
     return False
+
+
+def python_apt_half() -> bool:
+    """Whether python3-apt is there by half, since dpkg was killed: Ansible's apt cannot be loaded then, to mend it."""
+    return _run("dpkg-query", "-W", "-f", "${db:Status-Status}", "python3-apt") == "half-installed"
 
 
 def uv_version(path: str) -> str:

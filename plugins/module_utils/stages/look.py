@@ -96,6 +96,7 @@ def _facts(wanted: Json) -> Json:
         "full": host_facts.full(wanted["directories"]),
         "packages_missing": host_facts.missing_packages(wanted["packages"]),
         "packages_interrupted": host_facts.packages_interrupted(),
+        "python_apt_half": host_facts.python_apt_half(),
         "uv_version": host_facts.uv_version(wanted["uv"]) if wanted["uv"] else "",
         "user_exists": host_facts.user_exists(wanted["user"]) if wanted["user"] else False,
         "accounts": dataclasses.asdict(privileges.look(wanted["accounts"])),

@@ -32,7 +32,7 @@ def busy(host: Mapping[str, Any], uv: str) -> list[str]:
     """The stages that have something to do by what ``loop_info`` found the ``host`` to be; ``uv`` is the one wanted."""
     accounts = host["accounts"]
     found = {
-        "packages": host["packages_missing"] or host["packages_interrupted"],
+        "packages": host["packages_missing"] or host["packages_interrupted"] or host["python_apt_half"],
         "takeover": host["takeover"],
         "identity": [accounts[key] for key in ("missing_users", "missing_groups", "faults") if accounts[key]]
         or host["secrets"]["loose"],

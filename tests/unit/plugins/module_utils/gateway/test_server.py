@@ -366,10 +366,18 @@ def test_a_failure_of_its_own_is_said_and_logged(forge: Running) -> None:
         gate.close_all()
 
 
-def test_without_settings_it_does_not_start(shared: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-    with pytest.raises(LoopError, match="this host was not deployed yet"):
-        server.main(f"{shared.host.top}/none.json")
+def test_without_settings_or_access_it_does_not_start(
+    shared: Door, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    for path, why in (
+        (f"{shared.host.top}/none.json", "this host was not deployed yet"),
+        (shared.host.config_file, "the gateway was not given access to the forge: systemctl restart"),
+    ):
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        assert server.main(path) == 1
+        said = "".join(capfd.readouterr())
+        assert why in said and "Traceback" not in said
 
 
 def test_the_fixture_is_a_host_as_the_role_leaves_it(shared: Door) -> None:

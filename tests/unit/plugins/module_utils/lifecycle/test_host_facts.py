@@ -71,16 +71,15 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "missing"),
-    [("", []), ("installed", []), ("half-installed", ["python3-apt"]), ("unpacked", ["python3-apt"])],
+    ("state", "half"), [("half-installed", True), ("installed", False), ("unpacked", False), ("", False)]
 )
-def test_half_of_what_installs_the_others_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, missing: list[str]
+def test_half_of_what_installs_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, half: bool
 ) -> None:
-    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\necho git installed\necho python3-apt {state}\n")
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\nprintf '%s' '{state}'\n")
     (tmp_path / "dpkg-query").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert host_facts.missing_packages(["git"]) == missing
+    assert host_facts.python_apt_half() is half
 
 
 def test_debians_node_and_npm_are_missing_where_no_programs_are(

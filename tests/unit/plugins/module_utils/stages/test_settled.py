@@ -16,6 +16,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.o
 FIT: dict[str, Any] = {
     "packages_missing": [],
     "packages_interrupted": False,
+    "python_apt_half": False,
     "takeover": [],
     "accounts": {"missing_users": [], "missing_groups": [], "faults": [], "refused": [], "notes": []},
     "secrets": {"loose": []},
@@ -100,6 +101,7 @@ def test_what_the_host_was_found_to_be() -> None:
     for change, stage in (
         ({"packages_missing": ["git"]}, "packages"),
         ({"packages_interrupted": True}, "packages"),
+        ({"python_apt_half": True}, "packages"),
         ({"takeover": ["/opt/x"]}, "takeover"),
         ({"accounts": {**FIT["accounts"], "missing_users": ["loop"]}}, "identity"),
         ({"accounts": {**FIT["accounts"], "missing_groups": ["loop"]}}, "identity"),
