@@ -27,6 +27,7 @@ from ..base import untrusted, wire
 from ..base.errors import LoopError
 from ..base.journal import say
 from ..cell import pristine
+from ..forge import client
 from ..forge.client import Forge
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
@@ -66,6 +67,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         return 1
     with contextlib.suppress(LoopError):  # each push is told again what is wrong with it
         judge.ready(config)
+    client.load()
     gc.freeze()  # what is here now is shared with every child, and not copied to be looked through
     server = _Server(config)
     quiet_since = time.monotonic()
