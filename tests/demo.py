@@ -485,9 +485,7 @@ def table(summary: dict[str, Any], keep: bool) -> str:
 def main() -> int:
     keep = os.environ.get("KEEP", "") not in ("", "0")
     address = os.environ.get("LOOP_HOST", "")
-    stage.down(HOME)  # what an earlier run with KEEP=1, or one that was killed, left up
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir(parents=True)
+    stage.clear(HOME)
     try:
         with forge_up(keep) as (forge, made):
             engine = f"engine from {os.environ['ENGINE']}" if os.environ.get("ENGINE") else "reference engine"

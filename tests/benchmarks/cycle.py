@@ -18,7 +18,7 @@ import demo
 
 
 def main() -> None:
-    with bench.deployed() as (world, host, operator):
+    with bench.world() as world, world.host() as (host, operator):
         operator.pins.with_name("30-probe.yml").write_text("engineering_loop_agent_probe: false\n", encoding="utf-8")
         operator.play(*bench.OURS)
         operator.play(*world.baseline(world.made["from"]))

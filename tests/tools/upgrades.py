@@ -206,7 +206,7 @@ def wrong(host: Host, forge: demo.Forge, made: dict[str, Any], one: Past) -> Ite
         yield f"the killed cycle's work is not listed: {said[-1500:]}"
     demo.reset_canary(forge)
     host.sh(f"systemctl start {UNIT}.service", check=False)
-    record = json.loads(host.sh(f"ls {STATE}/cycles/*.json | sort | tail -n 1 | xargs cat"))
+    _newest, record = max(records(host).items())
     if record["outcome"] != "published":
         yield f"the cycle afterwards: {record['outcome']}, {record.get('detail')}"
 
@@ -214,9 +214,7 @@ def wrong(host: Host, forge: demo.Forge, made: dict[str, Any], one: Past) -> Ite
 def upgraded(one: Past) -> bool:
     """Whether all of it is right, on a host and with a forge of its own."""
     demo.HOME = HOME / "world"
-    stage.down(demo.HOME)
-    shutil.rmtree(demo.HOME, ignore_errors=True)
-    demo.HOME.mkdir(parents=True)
+    stage.clear(demo.HOME)
     made = stage.up(demo.HOME, "", "", "")
     forge = demo.Forge(made["url"], made["token"])
     try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,9 +81,7 @@ def targets() -> bool:
 def controllers() -> bool:
     """Whether each ansible-core did what it must at a host."""
     demo.HOME = HOME / "world"
-    stage.down(demo.HOME)
-    shutil.rmtree(demo.HOME, ignore_errors=True)
-    demo.HOME.mkdir(parents=True)
+    stage.clear(demo.HOME)
     made = stage.up(demo.HOME, "", "", "")
     forge = demo.Forge(made["url"], made["token"])
     good, rolled_out = True, False

@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,13 @@ def down(directory: Path) -> list[str]:
         if _is("model.py", stage.get("model_pid", 0)):
             os.kill(stage["model_pid"], signal.SIGTERM)
     return found
+
+
+def clear(directory: Path) -> None:
+    """Have the directory empty, whatever an earlier run, such as one that was killed, left in it, a forge included."""
+    down(directory)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
 
 
 def _is(program: str, pid: int) -> bool:

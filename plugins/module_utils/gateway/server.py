@@ -28,7 +28,6 @@ from ..base.errors import LoopError
 from ..base.journal import say
 from ..cell import pristine
 from ..forge import client
-from ..forge.client import Forge
 from ..git.command import MAX_MEMORY, begun, whole_environment
 from ..host import settings
 from ..host.processes import service_of
@@ -225,6 +224,6 @@ def root_asks(config: Settings, asked: Json) -> Json:
 def _ends(config: Settings, token: str) -> str:
     """When a token that was not minted ends, so that it is told before. A forge that does not say it ends no cycle."""
     try:
-        return Forge(config.api_url, token, patience=0).token_ends()
+        return client.Forge(config.api_url, token, patience=0).token_ends()
     except LoopError:
         return ""

@@ -70,15 +70,20 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_facts.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
 
 
+def dpkg_knows(script: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dpkg says of packages is what this script says."""
+    (directory / "dpkg-query").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "dpkg-query").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
 @pytest.mark.parametrize(
     ("state", "half"), [("half-installed", True), ("installed", False), ("unpacked", False), ("", False)]
 )
 def test_half_of_what_installs_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, half: bool
 ) -> None:
-    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\nprintf '%s' '{state}'\n")
-    (tmp_path / "dpkg-query").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    dpkg_knows(f"printf '%s' '{state}'", tmp_path, monkeypatch)
     assert host_facts.python_apt_half() is half
 
 
@@ -88,9 +93,7 @@ def test_debians_node_and_npm_are_missing_where_no_programs_are(
     # What dpkg knows, by a program that says so: nothing of either, at first.
     states = tmp_path / "states"
     states.write_text("dpkg installed\n")
-    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\ncat {states}\n")
-    (tmp_path / "dpkg-query").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    dpkg_knows(f"cat {states}", tmp_path, monkeypatch)
     monkeypatch.setattr(agents, "PATH", str(tmp_path))
     wanted = ["dpkg", "nodejs", "npm"]
     assert host_facts.missing_packages(wanted) == ["nodejs", "npm"]
