@@ -57,18 +57,25 @@ class Running:
         return (process for process in self.processes if process.name.startswith("git"))
 
 
-def processes() -> Running:
+def processes(before: Running | None = None) -> Running:
     """Look at every process but this; what has ended is none.
 
+    Of a process that we may not look into counts what ``before`` saw: a look with more rights, which is older.
     This is what the heal of a single worktree costs most, so each look is as cheap as it gets.
     """
     found, own = [], str(os.getpid())
+    known = {process.pid: process.places for process in before.processes} if before else {}
     for pid in os.listdir("/proc"):
         if pid.isdecimal() and pid != own:
             places = _places(f"/proc/{pid}")
             if places is not None:
-                found.append(Process(int(pid), places))
+                found.append(Process(int(pid), places or known.get(int(pid), [])))
     return Running(found)
+
+
+def seen_by_root() -> Running | None:
+    """A look to take before root is given up; None where we are not root."""
+    return processes() if os.geteuid() == 0 else None
 
 
 def _places(base: str) -> list[str] | None:

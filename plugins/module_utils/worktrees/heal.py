@@ -17,7 +17,7 @@ from ..base.files import alone_in
 from ..base.untrusted import shown
 from ..git.repository import Repo, check_branch, check_path, commits, default_of, files_below, filters_off, open_repo
 from ..git.worktree_admin import check_outside
-from ..host.processes import check_run_lock, processes, user_of
+from ..host.processes import check_run_lock, processes, seen_by_root, user_of
 from ..host.users import whose
 from .leftovers import Inventory, healthy
 from .owners import LOCK_SECONDS, as_owner
@@ -70,12 +70,13 @@ def _healed(given: Worktree, fresh: bool, check: bool) -> dict[str, Any]:
     root = whose(given.repo)[0]
     check_apart(path, root, quarantine)
     check_run_lock(given.run_lock)
-    wanted, running = replace(given, path=path), processes()
+    wanted, before = replace(given, path=path), seen_by_root()
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
         repo = open_repo(root)
         with alone_in(repo.common, LOCK_SECONDS):
-            return _heal(repo, wanted, fresh, Pass(quarantine, running, done, check))
+            # Looked at now: whom the lock was waited for is gone, and somebody else may have come.
+            return _heal(repo, wanted, fresh, Pass(quarantine, processes(before), done, check))
 
     return shown(as_owner([root], [os.path.dirname(path), root, quarantine], work))  # type: ignore[no-any-return]
 

@@ -16,7 +16,7 @@ from ..base.files import alone_in, inside
 from ..base.untrusted import shown
 from ..git.repository import Repo, check_branch, check_path, open_repo
 from ..git.worktree_admin import Admin
-from ..host.processes import check_run_lock, processes
+from ..host.processes import Running, check_run_lock, processes, seen_by_root
 from ..host.users import name_of, whose
 from .leftovers import Inventory, Leftover, change_of, strays, touched, trees_below
 from .owners import LOCK_SECONDS, as_owner
@@ -73,12 +73,14 @@ def sweep(given: Scope, retention: Retention | None = None, *, check: bool = Fal
     scope = replace(given, repos=roots).checked()
     root, quarantine = scope.worktree_root, scope.quarantine or ""
     check_run_lock(scope.run_lock)
-    running, root_waits = processes(), os.geteuid() == 0
+    before, root_waits = seen_by_root(), os.geteuid() == 0
 
     def work(done: list[dict[str, Any]]) -> dict[str, Any]:
-        this = Pass(quarantine, running, done, check, kept=[], root=root_waits)
+        this = Pass(quarantine, Running([]), done, check, kept=[], root=root_waits)
         with contextlib.ExitStack() as stack:
-            return _sweep(_open_all(roots, stack, this), scope, this)
+            repos = _open_all(roots, stack, this)
+            this.running = processes(before)  # now, when the locks are ours
+            return _sweep(repos, scope, this)
 
     answer: dict[str, Any] = as_owner(roots, [root, quarantine, *roots], work)
     answer["purged"], answer["kept"] = [], strange + answer["kept"]

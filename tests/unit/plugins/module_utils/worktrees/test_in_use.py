@@ -4,20 +4,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees import heal as heal_module
 from leftovers import SHAPES
-from worlds import BRANCH, World, heal, refused, swept, usable
+from worlds import BRANCH, NOBODY, World, heal, refused, swept, usable
 
 
 @pytest.fixture
@@ -116,6 +120,36 @@ def test_a_lock_that_is_never_given_back_is_named(world: World, monkeypatch: pyt
     with alone_in(str(world.repo / ".git"), 1):
         monkeypatch.setattr(heal_module, "LOCK_SECONDS", 0.1)
         refused(world, "another process has held the lock")
+
+
+@pytest.mark.parametrize("how", [heal, swept])
+@pytest.mark.parametrize("whose", ["world", "worked"])
+def test_who_is_at_work_is_looked_at_when_it_is_our_turn(
+    whose: str, how: Callable[[World], dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    """Whoever had the lock before us is gone then, and what it started; a stranger may have come meanwhile."""
+    world: World = request.getfixturevalue(whose)
+    place = world.path if whose == "worked" else world.worktree()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(os.getuid).result() == os.getuid()  # it is there
+
+        def asked_while(block: Callable[[], object]) -> Future[dict[str, Any]]:
+            """Somebody has the lock and does this; a heal has looked around before, and waits for the lock."""
+            with alone_in(str(world.repo / ".git"), 1):
+                answer = pool.submit(how, world)
+                time.sleep(1)
+                assert not answer.done()
+                block()
+            return answer
+
+        strangers: list[subprocess.Popen[bytes]] = []
+        user, group = (NOBODY.pw_uid, NOBODY.pw_gid) if whose == "worked" else (None, None)
+        start = functools.partial(subprocess.Popen, ["sleep", "600"], cwd=place, user=user, group=group)
+        first = asked_while(lambda: strangers.append(start()))
+        said = str(first.exception() if how is heal else first.result()["kept"])
+        second = asked_while(lambda: [(one.kill(), one.wait()) for one in strangers])
+    assert f"is in use: process {strangers[0].pid}" in said
+    assert len(second.result()["quarantined"]) == 1
 
 
 def test_a_dead_git_that_nobody_buried_holds_no_lock(world: World) -> None:
