@@ -32,7 +32,7 @@ from ..git.damage import Damaged, check_whole, fetch, flaw, remote_refs
 from ..git.locks import lock_holder
 from ..git.remotes import remote_of
 from ..git.repository import files_below, git_locks, open_repo
-from ..host.processes import cycle_in_progress, processes
+from ..host.processes import Running, cycle_in_progress, processes, seen_by_root
 from ..host.users import account, as_user
 from .owners import LOCK_SECONDS, needs_root
 from .whole_moves import move
@@ -100,8 +100,8 @@ def update(workspace: Workspace, *, check: bool = False) -> Json:
     if check and not (_has_account(workspace.user) and available()):
         found = [_foretold(one) for one in checkouts]
     else:
-        in_use = _in_use(workspace, checkouts)
-        found = as_user(workspace.user, lambda: _update_all(workspace, checkouts, in_use, check))
+        before = seen_by_root()
+        found = as_user(workspace.user, lambda: _update_all(workspace, checkouts, before, check))
     return {
         "changed": any(one["status"] in ("cloned", "updated", "restored") or one["removed_config"] for one in found),
         "failed": [one["dest"] for one in found if one["status"] == "failed"],
@@ -129,13 +129,13 @@ def _has_account(user: str) -> bool:
     return True
 
 
-def _in_use(workspace: Workspace, checkouts: Sequence[Checkout]) -> dict[str, str]:
-    """Who works in which checkout right now; asked before root is given up, which sees all processes."""
+def _in_use(workspace: Workspace, checkouts: Sequence[Checkout], before: Running | None) -> dict[str, str]:
+    """Who works in which checkout right now; ``before`` is what root saw, who sees all processes."""
     cycle = cycle_in_progress(workspace.run_lock, "")
     if cycle:
         return {one.dest: f"a cycle is in progress: {cycle}" for one in checkouts}
     found: dict[str, str] = {}
-    for process in processes().processes:
+    for process in processes(before).processes:
         for one in checkouts:
             if any(inside(place, os.path.realpath(one.path)) for place in process.places[1:2]):  # where it stands
                 found[one.dest] = f"process {process.pid} works in it"
@@ -143,7 +143,7 @@ def _in_use(workspace: Workspace, checkouts: Sequence[Checkout]) -> dict[str, st
 
 
 def _update_all(
-    workspace: Workspace, checkouts: Sequence[Checkout], in_use: Mapping[str, str], check: bool
+    workspace: Workspace, checkouts: Sequence[Checkout], before: Running | None, check: bool
 ) -> list[Json]:
     with contextlib.ExitStack() as stack:
         if not check:
@@ -156,6 +156,7 @@ def _update_all(
                 if name.startswith(".clone-"):  # of a killed run: whoever gets here is alone
                     with contextlib.suppress(LoopError):  # in nobody's way: each clone has a name of its own
                         remove_tree(os.path.join(workspace.root, name))
+        in_use = _in_use(workspace, checkouts, before)  # now: whom the lock was waited for is gone
         pool = stack.enter_context(ThreadPoolExecutor(max(1, workspace.jobs)))
         return list(pool.map(lambda one: _update(workspace, one, in_use.get(one.dest, ""), check), checkouts))
 

@@ -339,6 +339,19 @@ def test_a_heal_that_holds_a_checkout_is_waited_for_and_nobodys_lock_is_removed(
     assert head(ready, "one") == tip and lock.exists()
 
 
+def test_who_worked_there_before_it_was_our_turn_is_in_nobodys_way(ready: World) -> None:
+    """As the git of another refresh does."""
+    tip = ready.push("one", "new")
+    with alone_in(str(ready.root), 1), subprocess.Popen(["sleep", "60"], cwd=ready.root / "one") as process:
+        began = threading.Thread(target=ready.update)
+        began.start()
+        time.sleep(1)
+        process.kill()
+        process.wait()
+    began.join()
+    assert head(ready, "one") == tip
+
+
 def test_a_lock_of_gits_that_somebody_holds_stays(ready: World) -> None:
     ready.push("one", "new")
     lock, began = ready.root / "one/.git/index.lock", time.monotonic()
