@@ -8,13 +8,17 @@ that has imported what is not ours forks for each. What was changed, and how it 
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from bisect import bisect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,54 +41,73 @@ KINDS = [
     *(f"ReplaceComparisonOperator_{one}" for one in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")),
     *(f"ReplaceComparisonOperator_{one}" for one in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")),
 ]
-SECONDS = 300  # for tests of code as it is; of changed code thrice what they took then, and ten more
-FILES = 4  # of tests, for one file of the core: its own, and the first that speak of it
-SLOW = ("test_killed", "test_disks", "test_composed", "test_deep_trees", "test_hostile_packs")
-ELSEWHERE = {"asking": "test_requests"}  # tests that do not name what they test
+FILES = 5  # of tests, for one place: those of its own file, and the quickest that come there
+SLOW = ("test_killed", "test_disks", "test_composed", "test_deep_trees")
 NO_MATTER = re.compile(r"\| None|\| \w+[\[\],)]|^\s*@|maxsize=")  # the | of a type, decorators, how much a cache keeps
 
 
-def changes(file: Path) -> list[tuple[str, int]]:
-    """All changes that can be made in a file, each a kind and its how manieth place."""
+@dataclass
+class Tests:
+    """A file of tests: how long it takes as the code is, and which lines of the core it runs."""
+
+    path: Path
+    seconds: float
+    lines: dict[str, set[int]]
+
+
+def measured(path: Path) -> Tests:
+    """Run a file of tests with coverage, which also knows what forked processes ran: tests/unit/plugins/forks.py."""
+    environment = {**os.environ, "COVERAGE_FILE": str(TOP / f".cache/mutants-{path.stem}")}
+    began = time.monotonic()
+    command = [str(PYTHON), "-m", "pytest", "--quiet", "--cov", "--cov-report=", str(path)]
+    done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{path} fails without any change:\n{done.stdout[-2000:]}")
+    seconds = time.monotonic() - began
+    report = [str(PYTHON), "-m", "coverage", "json", "--quiet", "-o", "-", f"--include={CORE}/*"]
+    told = subprocess.run(report, cwd=TOP, env=environment, capture_output=True, text=True, check=True).stdout
+    Path(environment["COVERAGE_FILE"]).unlink()
+    lines = {name: set(found["executed_lines"]) for name, found in json.loads(told)["files"].items()}
+    return Tests(path, seconds, lines)
+
+
+def changes(file: Path) -> list[tuple[str, int, int]]:
+    """All changes that can be made in a file, each a kind, its how manieth place, and where its statement begins."""
     tree, text = get_ast(file.read_text()), file.read_text().splitlines()
+    begins = sorted({node.lineno for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.stmt)})
     found = []
     for kind in KINDS:
         operator = get_operator(f"core/{kind}")()
         places = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
-        found += [(kind, n) for n, place in enumerate(places) if not NO_MATTER.search(text[place[0][0] - 1])]
+        for number, ((line, _column), _end) in enumerate(places):
+            if not NO_MATTER.search(text[line - 1]):
+                found.append((kind, number, begins[bisect(begins, line) - 1]))
     return found
 
 
-def tests(file: Path) -> list[str]:
-    """The tests of its room that speak of it, its own first."""
-    room = TESTS / file.parent.name
-    own = room / f"{ELSEWHERE.get(file.stem, 'test_' + file.stem)}.py"
-    others = [path for path in sorted(room.glob("test_*.py")) if re.search(rf"\b{file.stem}\b", path.read_text())]
-    found = [own] * own.exists() + [path for path in others if path != own and path.stem not in SLOW]
-    return [str(path) for path in found[:FILES]]
+def chosen(all_of_them: list[Tests], file: Path, line: int) -> list[Tests]:
+    """The tests that come to a line: its own file's first, then the quickest."""
+    name = str(file.relative_to(TOP))
+    come = [tests for tests in all_of_them if line in tests.lines.get(name, ())]
+    return sorted(come, key=lambda tests: (tests.path.stem != f"test_{file.stem}", tests.seconds))[:FILES]
 
 
-def run(server: Any, files: list[str], seconds: float = SECONDS) -> str:
-    """Killed, survived or timeout."""
-    server.stdin.write(json.dumps([seconds, *files]) + "\n")
+def run(server: Any, tests: list[Tests]) -> str:
+    """Killed, survived or timeout; unreached where no test comes to it."""
+    if not tests:
+        return "unreached"
+    limit = 3 * sum(one.seconds for one in tests) + 10
+    server.stdin.write(json.dumps([limit, *(str(one.path) for one in tests)]) + "\n")
     server.stdin.flush()
     return str(json.loads(server.stdout.readline()))
 
 
-def seconds(server: Any, file: Path) -> float:
-    """How long its tests may take. They pass without a change, or nothing can be said."""
-    begun = time.monotonic()
-    if run(server, tests(file)) != "survived":
-        sys.exit(f"the tests of {file} fail without any change: {' '.join(tests(file))}")
-    return 3 * (time.monotonic() - begun) + 10
-
-
-def judged(server: Any, limit: float, file: Path, kind: str, place: int) -> dict[str, Any]:
+def judged(server: Any, tests: list[Tests], file: Path, kind: str, place: int) -> dict[str, Any]:
     before = file.read_text()
     after = mutate_code(before, get_operator(f"core/{kind}")(), place)
     try:
         file.write_text(after)
-        result = run(server, tests(file), limit)
+        result = run(server, tests)
     finally:
         file.write_text(before)
     lines = zip(before.splitlines(), after.splitlines(), strict=False)
@@ -96,22 +119,24 @@ def main(number: int, seed: int, only: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is changed is put back
     server = subprocess.Popen([PYTHON, HERE / "forked.py"], cwd=TOP, stdin=-1, stdout=-1, text=True)
     told: list[dict[str, Any]] = []
-    print("room       possible  made  killed  timeout  survived", flush=True)
+    print("room       possible  made  killed  timeout  survived  unreached", flush=True)
     for room, glob in ROOMS.items():
-        files = [path for path in sorted(CORE.glob(glob)) if path.suffix == ".py" and tests(path)]
+        files = [path for path in sorted(CORE.glob(glob)) if path.suffix == ".py"]
         files = [path for path in files if not only or any(path.match(one) for one in only)]
         possible = [(path, *change) for path in files for change in changes(path)]
         made = random.Random(f"{seed} {room}").sample(possible, min(number, len(possible)))
         if not made:
             continue
-        limits = {path: seconds(server, path) for path in dict.fromkeys(path for path, _kind, _place in made)}
-        for path, kind, place in made:
-            told.append({"room": room, **judged(server, limits[path], path, kind, place)})
+        rooms = sorted((TESTS / glob).parent.glob("test_*.py"))
+        known = [measured(path) for path in rooms if path.stem not in SLOW]
+        for path, kind, place, line in made:
+            told.append({"room": room, **judged(server, chosen(known, path, line), path, kind, place)})
             (TOP / ".cache/mutants.json").write_text(json.dumps(told, indent=1))
         ends = [one["result"] for one in told if one["room"] == room]
-        count = [ends.count(name) for name in ("killed", "timeout", "survived")]
-        print(f"{room:10}{len(possible):9}{len(made):6}{count[0]:8}{count[1]:9}{count[2]:10}", flush=True)
-    for one in (one for one in told if one["result"] == "survived"):
+        count = [ends.count(name) for name in ("killed", "timeout", "survived", "unreached")]
+        row = f"{room:10}{len(possible):9}{len(made):6}{count[0]:8}{count[1]:9}{count[2]:10}{count[3]:11}"
+        print(row, flush=True)
+    for one in (one for one in told if one["result"] in ("survived", "unreached")):
         print(f"{one['file']}:{one['line']} {one['kind']}\n  -{one['old'].strip()}\n  +{one['new'].strip()}")
     return 0
 

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import zlib
 from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
+    judge,
     receive,
 )
 from celled import NEEDS_ROOT
@@ -162,6 +165,50 @@ def test_no_base_to_compare_with(ours: Cycle) -> None:
         ref.write_text(text)
         if tip:
             loose.write_text(tip)
+
+
+def noise(size: int) -> str:
+    """So much text that git cannot make half of it."""
+    return "".join(f"{os.urandom(30).hex()}\n" for _unused in range(size // 61))
+
+
+def test_a_large_page_is_looked_at_twice_and_published(ours: Cycle) -> None:
+    text = noise(900_000)
+    ours.commit(text=text)
+    ours.commit("docs/c.md", text="text\n")
+    assert ours.push().returncode == 0
+    assert ours.git("show", f"origin/{ours.branch}:docs/b.md") == text.strip()
+
+
+def test_more_words_in_commits_than_a_change_may_have(ours: Cycle) -> None:
+    ours.commit()
+    ours.git("commit", "--amend", "-q", "-F", "-", stdin="Page\n\n" + "word\n" * 250_000)
+    reason = ours.refused()
+    assert re.search(r"the commits: are 125\d{4} letters, allowed: 1048576", reason), reason
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "reason"),
+    [
+        ("MAX_OBJECTS", 8, "more than 7 objects were received"),
+        ("MAX_LISTED", 9028, "9028 bytes would be taken away, allowed: 9027"),
+    ],
+)
+def test_what_is_bounded_before_git_writes_it_out(
+    forge: Running, monkeypatch: pytest.MonkeyPatch, name: str, most: int, reason: str
+) -> None:
+    """Two commits, eight objects: a page comes, and goes; so small a push is looked at twice here."""
+    monkeypatch.setattr(judge, "SMALL", 0)
+    for bound in (most, most - 1):
+        monkeypatch.setattr(judge, name, bound)
+        with door(forge) as gate, gate.cycle(gate.issue()) as ours:
+            ours.commit(text=noise(9028))
+            ours.commit(text="")
+            if bound == most:
+                assert ours.push().returncode == 0
+            else:
+                assert reason in ours.refused()
+            gate.close_all()
 
 
 def test_allowed_paths_are_those_of_the_checkout(forge: Running) -> None:
