@@ -37,9 +37,9 @@ COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
 SCENARIOS = (
-    "faults", "agent", "rollout", "fleet", "migration", "cells", "canary", "cycle", "habits", "default", "takeover",
-    "operator", "held", "agents", "jobs", "example", "egress", "worktrees", "secrets",
-    "soak",
+    # The longest first; those that wait more than they work, as for a target that hangs, beside those that do not.
+    "faults", "operator", "agent", "cells", "rollout", "fleet", "migration", "canary", "cycle", "jobs", "held",
+    "secrets", "habits", "default", "takeover", "agents", "example", "egress", "worktrees", "soak",
 )  # fmt: skip
 # Test hosts have this machine's network, and the proxy of a cycle with named hosts has one port there: one at a time.
 WITH_A_PROXY = ("molecule agent", "molecule egress")
