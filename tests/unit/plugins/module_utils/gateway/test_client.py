@@ -222,10 +222,10 @@ def test_it_ends_with_git(programs: Path, played: Callable[..., Played]) -> None
 
     played(act)
     environment = {client.SOCKET: f"{programs}/socket", "PATH": "/usr/bin:/bin"}
-    process = subprocess.Popen(
-        [programs / "gateway-client"], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.read(100)
-    process.stdout.close()
-    assert process.wait(20) == 1
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([programs / "gateway-client"], env=environment, **streams) as process:
+        assert process.stdout and process.stderr
+        process.stdout.read(100)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

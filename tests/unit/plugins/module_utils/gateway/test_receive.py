@@ -192,6 +192,16 @@ def test_a_forge_of_another_kind(forge: Running) -> None:
             assert git(bare, "for-each-ref", "refs/heads/hyrule-feature") == ""
 
 
+def test_a_disk_that_is_nearly_full(forge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "MAX_INPUT", 1 << 60)
+    with door(forge) as gate, gate.cycle(gate.issue()) as ours:
+        ours.commit()
+        done = ours.push()
+        assert done.returncode and f"less than {1 << 41} MiB are free in {gate.config.gate_dir}" in done.stderr
+        assert "nothing is received" in done.stderr and not ours.entries("receive")
+        gate.close_all()
+
+
 def test_the_forge_is_down(ours: Cycle) -> None:
     ours.commit()
     ours.door.fault("down", r"\.git/")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -260,6 +261,16 @@ def test_a_body_on_stdin(published: Cycle) -> None:
     asked = ["pr", "create", "-R", REPO, "-d", "-t", "Docs", "-H", published.branch, "-B", "main", "-F", "-"]
     assert published.gh(*asked, stdin="Said.\n").returncode == 0
     assert published.door.pulls(published.branch)[0]["body"] == "Said.\n"
+
+
+@pytest.mark.parametrize("left_out", ["--title", "--body", "--head"])
+def test_what_gh_would_ask_a_person_for_is_said_at_once(published: Cycle, left_out: str) -> None:
+    given = {"--title": "Docs", "--body": "Why.", "--head": published.branch}
+    del given[left_out]
+    done = published.gh("pr", "create", "--draft", "--repo", REPO, *sum(given.items(), ()))
+    assert done.returncode == 1
+    assert re.search(rf"does not know this of gh: .* are required: -\w/{left_out}\n", done.stderr), done.stderr
+    assert published.door.pulls(published.branch) == []
 
 
 @pytest.mark.parametrize(
