@@ -163,7 +163,7 @@ def alone_in(directory: str, seconds: float) -> Iterator[None]:
     LoopError where it cannot be had within ``seconds``.
     """
     deadline = time.monotonic() + seconds
-    while (descriptor := _locked_directory(directory)) is None:
+    while (descriptor := locked_directory(directory)) is None:
         if time.monotonic() > deadline:
             raise LoopError(f"another process has held the lock of {directory} for {seconds:.0f} s: wait, or end it")
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def alone_in(directory: str, seconds: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked_directory(path: str) -> int | None:
+def locked_directory(path: str) -> int | None:
     """A descriptor of the directory, locked; None where another living process holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

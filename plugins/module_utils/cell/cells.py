@@ -24,7 +24,7 @@ from typing import Any
 from ..base import documents, untrusted
 from ..base.clock import Age, age_of, stamp, utc_now
 from ..base.errors import APPLY, LoopError, playbook
-from ..base.files import flocked, read_bytes, remove_tree, write_atomic
+from ..base.files import flocked, locked_directory, read_bytes, remove_tree, write_atomic
 from ..base.journal import say
 from ..host.settings import Settings
 from ..host.users import account
@@ -36,7 +36,7 @@ EARLIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 PARTS = ("home", "workspace", "runs", "state", "memory")
 MANIFEST = "cell.json"
 REPORT = "report.json"
-IN_USE = ".open"
+SEEN = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
@@ -104,7 +104,7 @@ def new_id(invocation: str) -> str:
 
 @contextlib.contextmanager
 def alone(config: Settings) -> Iterator[None]:
-    """Hold the lock under which cells are made, closed, opened and removed."""
+    """Hold the lock under which cells are made, closed and removed; ``used`` is the one of a single cell."""
     with flocked(f"{config.install_dir}/.cells.lock"):
         yield
 
@@ -336,16 +336,20 @@ def measure(path: str, seconds: float = 120.0) -> tuple[int, int]:
 
 
 def remove(cell: Cell) -> None:
-    """For good: out of its place by one rename, then gone; before that, what an adopted one has on other disks."""
+    """For good: out of its place by one rename, then gone; before that, what an adopted one has on other disks.
+
+    LoopError where a person has it open: asked now, since what was looked at before may have been opened meanwhile.
+    """
     gone = f"{os.path.dirname(cell.path)}/{GOING}{cell.id}"
-    with contextlib.suppress(LoopError):  # a damaged manifest names nothing
-        for actual, _seen in manifest_of(cell).binds:
-            aside = os.path.dirname(actual)
-            if os.path.basename(aside) == f".adopted-{cell.id}":
-                remove_tree(aside)
-    remove_tree(gone)
-    os.rename(cell.path, gone)
-    remove_tree(gone)
+    with used(cell):
+        with contextlib.suppress(LoopError):  # a damaged manifest names nothing
+            for actual, _seen in manifest_of(cell).binds:
+                aside = os.path.dirname(actual)
+                if os.path.basename(aside) == f".adopted-{cell.id}":
+                    remove_tree(aside)
+        remove_tree(gone)
+        os.rename(cell.path, gone)
+        remove_tree(gone)
 
 
 # --- retention ----------------------------------------------------------------------------------
@@ -383,19 +387,26 @@ def retire(
 
 @contextlib.contextmanager
 def used(cell: Cell) -> Iterator[None]:
-    """Hold a closed cell, so that nothing removes it and nobody else opens it meanwhile."""
-    with flocked(f"{cell.path}/{IN_USE}", wait=False) as held:
-        if not held:
-            raise LoopError(f"somebody has {cell.id} open already")
+    """Hold a closed cell, so that nothing removes it and nobody else opens it meanwhile.
+
+    By a lock on the directory itself: what is removed on a full disk can have no file made in it.
+    """
+    descriptor = locked_directory(cell.path)
+    if descriptor is None:
+        raise LoopError(f"somebody has {cell.id} open already")
+    try:
         yield
+    finally:
+        os.close(descriptor)
 
 
 def in_use(cell: Cell) -> bool:
-    """Whether a person has it open."""
-    if not os.path.exists(f"{cell.path}/{IN_USE}"):
-        return False
-    with flocked(f"{cell.path}/{IN_USE}", wait=False) as held:
-        return not held
+    """Whether a person has it open, or it is being removed."""
+    try:
+        with used(cell):
+            return False
+    except LoopError:
+        return True
 
 
 def kept_size(runs_dir: str) -> int:

@@ -83,6 +83,8 @@ def opened(
         raise LoopError(f"the cycle of {cell.id} is still running")
     directory = f"/run/{config.unit}-enter"
     with cells.used(cell), contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # that somebody looked is told; on a full disk it is not
+            os.close(os.open(f"{cell.path}/{cells.SEEN}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640))
         os.makedirs(directory, mode=0o700, exist_ok=True)
         secrets = f"{directory}/{cell.id}.json"
         stack.callback(_forget, secrets)
@@ -91,7 +93,7 @@ def opened(
         if as_engine:
             stack.callback(sessions.close_session, config, unit)
             sessions.open_session(config, unit, cell.id, bound=False)
-        yield [
+        line = [
             "systemd-run", f"--unit={unit}", "--quiet", "--wait", "--collect", how, "--service-type=exec",
             "--expand-environment=no",
             *sandbox.properties(systemctl("cat", f"{config.unit}.service")),
@@ -104,6 +106,12 @@ def opened(
             f"--description=A person in the cell {cell.id}",
             "--", f"{config.lib_dir}/loop", "inside", f"{config.config_dir}/loop.json", cell.path, *command,
         ]  # fmt: skip
+        try:
+            yield line
+        except BaseException:  # who waited for it is gone; it must not be at work in a cell that is nobody's
+            with contextlib.suppress(LoopError):
+                systemctl("stop", unit)
+            raise
         size, files = cells.measure(cell.path)
         cells.update(cell, size=size, files=files)
 

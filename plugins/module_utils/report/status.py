@@ -354,7 +354,7 @@ def _quarantine(config: Settings) -> Json:
     items = []
     for one in host_facts.kept(config.runs_dir) + host_facts.kept_pushes(config):
         told = {key: one[key] for key in ("id", "what", "title", "outcome", "detail", "made", "size", "kind")}
-        told["seen"] = os.path.exists(f"{one['path']}/{cells.IN_USE}")
+        told["seen"] = os.path.exists(f"{one['path']}/{cells.SEEN}")
         items.append(told)
     return {"count": len(items), "bytes": sum(max(0, one["size"]) for one in items), "items": items,
             "restore": playbook("restore")}  # fmt: skip

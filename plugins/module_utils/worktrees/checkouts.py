@@ -142,9 +142,7 @@ def _in_use(workspace: Workspace, checkouts: Sequence[Checkout], before: Running
     return found
 
 
-def _update_all(
-    workspace: Workspace, checkouts: Sequence[Checkout], before: Running | None, check: bool
-) -> list[Json]:
+def _update_all(workspace: Workspace, checkouts: Sequence[Checkout], before: Running | None, check: bool) -> list[Json]:
     with contextlib.ExitStack() as stack:
         if not check:
             try:

@@ -127,6 +127,8 @@ class _Order:
     def told_again(self) -> Manifest:
         """The manifest, which a step of root's may have to be gone on from, without places that it may not choose."""
         told = Manifest.read(self.manifest.directory)
+        if self.manifest.described and not told.described:
+            raise LoopError(f"{self.id} was kept long enough and let go just now: {self.quarantine} has it no more")
         if told.restored and told.restored_to == self.manifest.restored_to:
             # whole, once, and taken away since: only its commits are left to give
             told = replace(told, restored_to="", restored_as="")
@@ -143,7 +145,11 @@ class _Order:
     def carry_out(self, check: bool) -> dict[str, Any]:
         """Put it back, as its owner."""
         repo = open_repo(self.repo) if self.repo else None
-        with alone_in(repo.common if repo else self.quarantine, LOCK_SECONDS):
+        with contextlib.ExitStack() as stack:
+            if repo:
+                stack.enter_context(alone_in(repo.common, LOCK_SECONDS))
+            if os.path.isdir(self.quarantine):  # a purge, which lets things go, takes this one alone
+                stack.enter_context(alone_in(self.quarantine, LOCK_SECONDS))
             told = self.told_again()
             if repo:
                 check_outside(self.path or told.path or "/", admins_of(repo))

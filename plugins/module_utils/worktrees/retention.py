@@ -64,18 +64,18 @@ def purge(quarantine: str, keep: Retention, *, check: bool = False, within: Sequ
     places = [whose(each)[0] for each in within]
 
     def work(_done: list[dict[str, Any]]) -> dict[str, Any]:
-        with alone_in(quarantine, LOCK_SECONDS):
-            things = [_measured(manifest, places, check) for manifest in manifests(quarantine)]
-            return _purge(things, keep, check, root_waits)
+        things = [_measured(manifest, places, check) for manifest in manifests(quarantine)]
+        return _purge(things, keep, check, root_waits)
 
-    answer: dict[str, Any] = as_owner([quarantine], [quarantine], work)
-    answer.pop("quarantined")
-    for gone in [each for each in answer["purged"] if each.pop("root") and not check]:
-        try:
-            _delete_as_root(quarantine, gone["id"])
-        except LoopError as error:
-            answer["purged"].remove(gone)
-            answer["stuck"].append({"id": gone["id"], "from": gone["from"], "why": str(error)})
+    with alone_in(quarantine, LOCK_SECONDS):  # to the end: what is half gone must not be put back
+        answer: dict[str, Any] = as_owner([quarantine], [quarantine], work)
+        answer.pop("quarantined")
+        for gone in [each for each in answer["purged"] if each.pop("root") and not check]:
+            try:
+                _delete_as_root(quarantine, gone["id"])
+            except LoopError as error:
+                answer["purged"].remove(gone)
+                answer["stuck"].append({"id": gone["id"], "from": gone["from"], "why": str(error)})
     return shown(answer)  # type: ignore[no-any-return]
 
 

@@ -450,6 +450,16 @@ def test_what_is_published_goes_before_all_others(host: Box) -> None:
     assert listed(host) == [crashed.id]
 
 
+def test_what_is_opened_after_retention_looked_stays(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at all of them first, and comes to the last of them minutes later."""
+    opened = host.kept(at(100))
+    monkeypatch.setattr(cells, "in_use", lambda _cell: False)
+    with cells.used(opened):
+        (told,) = cells.retire(str(host.runs), 1.0, None, 0)
+        assert told["stuck"] == f"somebody has {opened.id} open already" and os.path.isdir(opened.path)
+    assert went(host, 1.0, None, 0) == [(opened.id, "older than its time")]
+
+
 def test_what_runs_and_what_somebody_has_open_never_goes(host: Box) -> None:
     running, opened = host.cell(at(200)), host.kept(at(100))
     with cells.used(opened):

@@ -116,6 +116,21 @@ def test_not_while_it_runs_and_not_twice(host: Box) -> None:
     secrets(host).rmdir()
 
 
+def test_nothing_goes_on_in_it_when_nobody_waits_for_that_any_more(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, stopped = host.kept(NAME), []
+
+    def asked(*words: str) -> str:
+        if words[0] == "stop":
+            assert cells.in_use(cell)  # still
+            stopped.append(words[1])
+        return UNIT
+
+    monkeypatch.setattr(enter, "systemctl", asked)
+    with pytest.raises(KeyboardInterrupt), enter.opened(host.config, cell, ["sleep", "600"]) as words:
+        raise KeyboardInterrupt
+    assert stopped == [unit_in(words)] and not cells.in_use(cell)
+
+
 def test_it_is_measured_again_afterwards(host: Box) -> None:
     cell = host.kept(NAME, size=1)
     with enter.opened(host.config, cell, []):

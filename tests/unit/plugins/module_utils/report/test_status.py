@@ -396,7 +396,7 @@ def test_a_run_that_waits_for_a_person(well: Watched) -> None:
     (place / cells.MANIFEST).write_text(json.dumps(manifest))
     code, what, do = only(well)
     assert code == "triage" and f"{REPO}#9: two gates failed" in what and f"loop enter {place.name}" in do
-    (place / cells.IN_USE).touch()  # somebody has opened it
+    (place / cells.SEEN).touch()  # somebody has opened it
     assert well.needs() == {}
     kept = well.look()["quarantine"]
     assert (kept["count"], kept["bytes"], kept["items"][0]["seen"]) == (1, 2048, True)

@@ -8,11 +8,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import alone_in, remove_tree
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.manifests import listing
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.worktrees.restore import Chosen, restore
 from worlds import (
@@ -135,6 +138,21 @@ def test_a_check_changes_nothing(world: World, kept: dict[str, Any]) -> None:
     assert (again["changed"], again["path"]) == (False, done["path"])
     with pytest.raises(LoopError, match="restored before"):
         restore(quarantine(world), kept["id"], Chosen(path=str(world.other)))
+
+
+@pytest.mark.parametrize("goes", [False, True], ids=["it stays", "it is let go"])
+def test_it_waits_for_a_purge_that_is_at_work(world: World, kept: dict[str, Any], goes: bool) -> None:
+    """Which measures everything first: what it lets go in the end is not half put back meanwhile."""
+    with ThreadPoolExecutor(1) as pool, alone_in(quarantine(world), 1):
+        answer = pool.submit(restore, quarantine(world), kept["id"])
+        time.sleep(0.5)
+        assert not answer.done() and not world.path.exists()
+        if goes:
+            remove_tree(f"{quarantine(world)}/{kept['id']}")
+    if goes:
+        assert "was kept long enough and let go just now" in str(answer.exception()) and not world.path.exists()
+    else:
+        assert answer.result()["changed"] and world.path.exists()
 
 
 def test_it_waits_for_a_run_in_progress(world: World, kept: dict[str, Any]) -> None:
