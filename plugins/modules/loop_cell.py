@@ -106,6 +106,7 @@ brought:
     left_out: {description: What git cannot have and stays in the cell., type: list, elements: str}
 """
 
+import contextlib
 from typing import Any
 
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
@@ -116,7 +117,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.unt
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import kept_pushes
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes, settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 
 # In the sandbox: what a person asks first.
@@ -161,7 +162,13 @@ def main() -> None:
 def act(config: Settings, given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Look, run, or bring."""
     if given["what"] == "memory":
-        return {"changed": True, "id": "memory", "lines": [memory.swap(config, check=check)]}
+        with contextlib.nullcontext() if check else cells.alone(config):  # as the end of a cycle exchanges it
+            if who := processes.cycle_in_progress("", config.unit):
+                raise LoopError(
+                    f"a cycle is in progress ({who}) and exchanges the memory at its end: wait for that, or end it"
+                    f" with {playbook('pause')} -e now=true"
+                )
+            return {"changed": True, "id": "memory", "lines": [memory.swap(config, check=check)]}
     if cells.EARLIER.fullmatch(given["what"]):
         if check:
             return {"changed": True, "id": given["what"], "lines": [f"{given['what']} would be put back in its cell"]}

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,15 @@ sys.path[:0] = [
     *(str(HERE.parent / name) for name in (".", "world")),
     str(HERE / "plugins"),
 ]
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A directory that other users may enter. pytest's own are below one that its next run closes to them again."""
+    path = Path(tempfile.mkdtemp(prefix="loop-open-"))
+    path.chmod(0o755)
+    yield path
+    subprocess.run(["rm", "-rf", str(path)], check=True)
 
 
 @pytest.fixture

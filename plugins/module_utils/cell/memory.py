@@ -119,9 +119,12 @@ def swap(config: Settings, *, check: bool = False) -> str:
     if check:
         return "the memory of before would be brought back"
     aside = f"{memory}.swap"
-    os.rename(memory, aside)
-    os.rename(previous, memory)
-    os.rename(aside, previous)
+    try:
+        os.rename(memory, aside)
+        os.rename(previous, memory)
+        os.rename(aside, previous)
+    except OSError as error:
+        raise LoopError(f"{error.filename} cannot become {error.filename2}: {error.strerror}") from error
     return f"{memory} is the memory of before again; the other one is {previous}, and the same command swaps them back"
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from ..base import untrusted
 from ..base.errors import LoopError
 from ..cell import records
+from ..host import settings
 from ..host.settings import Settings
 from ..policy import paths, rules, schema
 from . import installed
@@ -137,7 +138,7 @@ def judge_host(config: Settings, before: Installed) -> Expectation:
     """What ran is still what is installed, else the proof would be of something else."""
     expected = "engine, policy and unit stay as they were during the cycle"
     try:
-        now = installed.now(config)
+        now = installed.now(settings.load(f"{config.config_dir}/loop.json"))
     except LoopError as error:
         return expect("host unchanged", False, expected, error)
     changed = sorted(part for part, value in asdict(now).items() if value != getattr(before, part))

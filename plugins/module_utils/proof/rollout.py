@@ -71,13 +71,18 @@ class Situation:
 
 
 @contextlib.contextmanager
-def _situation(config: Settings, *, check: bool = False) -> Iterator[Situation]:
-    """What there is, with the ledger ours alone."""
-    with rollout_ledger.locked(config.install_dir, check=check) as ledger:
+def _situation(config_file: str, *, check: bool = False) -> Iterator[Situation]:
+    """What there is, with the ledger ours alone: also the settings, which whoever had it before may have changed."""
+    with rollout_ledger.locked(_install_dir(config_file), check=check) as ledger:
+        config = settings.load(config_file, keys=settings.LASTING)
         current, proof = _installed(config), Proof(None, "a part of it is missing")
         if current:
             proof = timer_hold.covering(config, current, mode=timer_hold.wanted_mode(config))
         yield Situation(config, ledger, current, proof, systemd.timer_of(config.unit), pause.read(config))
+
+
+def _install_dir(config_file: str) -> str:
+    return str(settings.load(config_file, keys=settings.LASTING).install_dir)
 
 
 def _installed(config: Settings) -> Installed | None:
@@ -102,8 +107,8 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
         return  # nothing is deployed, or nothing that could start
     if paths and not any(installed.covers(path, config_file, config) for path in paths):
         return
-    with _situation(config) as now:
-        noted = now.ledger.under_way
+    with _situation(config_file) as now:
+        noted, config = now.ledger.under_way, now.config
         if now.current and now.proof.receipt:
             rollback_sets.keep(config_file, config, now.current)
             ran = now.timer.runs or bool(noted and noted.timer)
@@ -141,9 +146,9 @@ def end(config_file: str, receipt: Receipt | None, *, check: bool = False) -> bo
 
     Without a receipt the operator has switched the guard off, and nothing is kept.
     """
-    config = settings.load(config_file, keys=settings.LASTING)
-    install_dir = config.install_dir
+    install_dir = _install_dir(config_file)
     with rollout_ledger.locked(install_dir, check=check) as ledger:
+        config = settings.load(config_file, keys=settings.LASTING)
         now = installed.now(config) if receipt else None
         newest = ledger.newest.set if ledger.newest else ""
         fresh = now and (newest != now.key or not os.path.isdir(rollback_sets.place_of(install_dir, now.key)))
@@ -168,8 +173,8 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
     """
     if not os.path.lexists(config_file):
         return _result(systemd.Timer(), f"{NOTHING_PROVEN}: this is its first deployment")
-    config = settings.load(config_file, keys=settings.LASTING)
-    with _situation(config, check=order.check) as now:
+    with _situation(config_file, check=order.check) as now:
+        config = now.config
         ran = now.ledger.under_way.timer if now.ledger.under_way else now.timer.runs
         order = replace(order, timer=order.timer and ran)
         target = _interrupted(now)
@@ -195,8 +200,8 @@ def previous(config_file: str, order: Order, *, to: str = "") -> Json:
 
     ``to`` names another one by its commit. Where that was done already, nothing changes.
     """
-    config = settings.load(config_file, keys=settings.LASTING)
-    with _situation(config, check=order.check) as now:
+    with _situation(config_file, check=order.check) as now:
+        config = now.config
         on_its_way, newest = now.ledger.back_to, now.ledger.newest
         if now.proof.receipt and now.current and not on_its_way:
             back_already = newest is not None and newest.why == ROLLED_BACK and newest.set == now.key

@@ -168,6 +168,8 @@ def _activate(wanted: Wanted, found: _Found, by: str) -> None:
     _wait_until_idle(wanted, f"{found.sha} is built but not active")
     if wanted.before_switch:
         wanted.before_switch()
+        # The timer is held now, and may have begun a cycle just before that.
+        _wait_until_idle(wanted, f"{found.sha} is built but not active")
     progress.step(f"switching to {found.sha}")
     # Remembered first: who is killed between the two, or has no room to write, must not go back twice.
     store.remember(wanted.install_dir, found.sha, by, found.before["sha"] if found.before else None)

@@ -122,11 +122,16 @@ def _standing(dest: str) -> PolicyFile | None:
 def _install(given: Json, now: PolicyFile | None, then: PolicyFile) -> dict[str, str]:
     """Replace ``now`` by ``then`` when no cycle needs it any more; the name of its copy, where one is wanted."""
     dest, result = given["dest"], {}
-    if now and now.content != then.content:
-        who = (given["run_lock"] or "", given["unit"], given["wait"])
-        processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+
+    def wait() -> None:
+        if now and now.content != then.content:
+            who = (given["run_lock"] or "", given["unit"], given["wait"])
+            processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+
+    wait()
     if given["hold"]:
         rollout.begin(given["hold"], [dest])
+        wait()  # the timer is held now, and may have begun a cycle just before that
     if now and given["backup"]:
         result["backup_file"] = f"{dest}.{stamp()}~"
         write_atomic(result["backup_file"], now.content, now.mode, now.uid, now.gid)

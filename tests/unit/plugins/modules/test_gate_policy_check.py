@@ -87,27 +87,23 @@ def test_all_at_once_from_files(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert ask(capsys, policy=str(policy), diff_file=str(tmp_path / "none"))["failed"] is True
 
 
-def test_a_worktree_and_its_commits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_worktree_and_its_commits(capsys: pytest.CaptureFixture[str], open_to_all: Path) -> None:
     def git(*arguments: str) -> None:
         command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(command, cwd=open_to_all, check=True, capture_output=True)
 
-    (tmp_path / "docs").mkdir()
+    (open_to_all / "docs").mkdir()
     git("init", "--quiet")
     git("commit", "--quiet", "--allow-empty", "--message=base")
     git("tag", "base")
-    (tmp_path / "docs/a").write_text(f"{SECRET}\n")
+    (open_to_all / "docs/a").write_text(f"{SECRET}\n")
     git("add", "--all")
     git("commit", "--quiet", f"--message=agent\n\n{SECRET}")
-    (tmp_path / "docs/a").write_text("clean\n")
-    (tmp_path / ".env").write_text("A=1\n")
+    (open_to_all / "docs/a").write_text("clean\n")
+    (open_to_all / ".env").write_text("A=1\n")
     if os.geteuid() == 0:  # then git must run as the owner, who is somebody else
-        tmp_path.chmod(0o755)
-        for parent in tmp_path.parents:
-            if parent.owner() == "root" and parent not in (Path("/"), Path("/tmp")):
-                parent.chmod(0o755)
-        subprocess.run(["chown", "-R", "nobody", str(tmp_path)], check=True)
-    answer = ask(capsys, worktree=str(tmp_path), base="base", allowed_paths=["docs"])
+        subprocess.run(["chown", "-R", "nobody", str(open_to_all)], check=True)
+    answer = ask(capsys, worktree=str(open_to_all), base="base", allowed_paths=["docs"])
     assert sorted(line.rpartition(" ")[2] for line in answer["violations"]) == [
         "[allowed_paths]",
         "[denied_content_patterns]",
@@ -115,7 +111,7 @@ def test_a_worktree_and_its_commits(capsys: pytest.CaptureFixture[str], tmp_path
         "[denied_path_globs]",
     ]
     assert any(line.startswith("a commit: ") for line in answer["violations"])
-    failed = ask(capsys, worktree=str(tmp_path), base="nothing")
+    failed = ask(capsys, worktree=str(open_to_all), base="nothing")
     assert failed["failed"] is True
     assert "there is no commit nothing" in failed["msg"]
 

@@ -16,7 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.files import flocked
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.forge.client import Forge
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import apply_run, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import (
     installed,
     pause,
@@ -228,6 +228,26 @@ def test_one_that_goes_on_without_its_playbook_is_waited_for(run: Any, host: Hos
     result = run(progress=str(progress))
     other.join()
     assert result["passed"] and not result["changed"] and host.started == []
+
+
+def test_who_has_waited_asks_again_whether_it_is_wanted(run: Any, host: Host, tmp_path: Path) -> None:
+    """Another apply began meanwhile, and wrote settings of its own."""
+    progress, file = tmp_path / "progress.log", tmp_path / "applies"
+    mine, later = ({"id": name, "by": name, "file": str(file)} for name in ("ann", "bob"))
+    held = flocked(f"{host.config['install_dir']}/.canary.lock")
+    held.__enter__()
+
+    def end() -> None:
+        while not progress.exists() or "waiting for its end" not in progress.read_text(encoding="utf-8"):
+            time.sleep(0.01)
+        apply_run.still_wanted(later)
+        held.__exit__(None, None, None)
+
+    other = threading.Thread(target=end)
+    other.start()
+    result = run(progress=str(progress), run=mine)
+    other.join()
+    assert result["msg"].startswith("another apply, by bob, began at ") and host.started == []
 
 
 def test_a_pause_holds_for_a_canary(run: Any, host: Host) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import processes
 from ansible_collections.as215932.engineering_loop.plugins.modules import loop_cell
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, git, give, shape, write
 
@@ -70,6 +71,16 @@ def test_memory_is_swapped(host: Box, run: Run) -> None:
     assert foretold["changed"] and shape(host.memory) == {"a.md": "new"}
     answer = run(what="memory")
     assert answer["changed"] and answer["id"] == "memory" and shape(host.memory) == {"a.md": "old"}
+
+
+def test_memory_stays_while_a_cycle_would_exchange_it(host: Box, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.remember({"a.md": "bad"})
+    write(Path(f"{host.memory}.previous"), {"a.md": "good"})
+    monkeypatch.setattr(processes, "cycle_in_progress", lambda _lock, unit: f"{unit}.service is active")
+    for check in (False, True):
+        told = run(what="memory", _ansible_check_mode=check)["msg"]
+        assert "service is active) and exchanges the memory at its end" in told and ".pause -l HOST -e now=true" in told
+    assert shape(host.memory) == {"a.md": "bad"}
 
 
 def test_without_an_earlier_memory_check_mode_says_so_too(host: Box, run: Run) -> None:

@@ -189,6 +189,13 @@ def test_memory_is_swapped_and_swapped_back(host: Box) -> None:
     assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "new\n"}, {"a.md": "old\n"})
 
 
+def test_memory_that_cannot_be_swapped_is_one_line(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkdir(f"{host.memory}.previous")
+    Path(f"{host.memory}.swap").write_text("in its way")
+    with pytest.raises(LoopError, match=r"/memory cannot become .*/memory\.swap: Not a directory"):
+        memory.swap(host.config)
+
+
 @pytest.mark.parametrize("renames", range(3))
 @pytest.mark.parametrize("what", ["take", "swap"])
 def test_killed_between_two_renames_no_memory_is_lost(

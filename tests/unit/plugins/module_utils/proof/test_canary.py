@@ -39,8 +39,21 @@ def test_a_good_cycle_is_proven_and_leaves_a_receipt(host: Host) -> None:
 @pytest.mark.parametrize("prefix", ["./docs", "docs/", "docs//", "."])
 def test_a_prefix_may_be_written_as_the_gate_takes_it(host: Host, prefix: str) -> None:
     host.config["allowed_paths"] = {"hyrule-infra": [prefix]}
+    host.write_config()
     result = docs(host)
     assert result["passed"], result["failed"]
+
+
+def test_settings_that_were_written_while_it_ran_prove_nothing(host: Host) -> None:
+
+    def cycle(host: Host) -> dict[str, Any]:
+        settings = json.loads(host.config_file.read_text())
+        host.config_file.write_text(json.dumps({**settings, "allowed_paths": {"hyrule-infra": ["docs", "src"]}}))
+        return published(host)
+
+    host.cycle = cycle
+    result = docs(host)
+    assert not result["passed"] and result["failed"].startswith("host unchanged: "), result["failed"]
 
 
 def test_each_step_and_each_line_of_the_journal_is_said_once_and_while_it_happens(

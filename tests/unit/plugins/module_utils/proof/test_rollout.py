@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +366,27 @@ def test_the_previous_release(host: Host, systemd: Systemd) -> None:
     told = previous(host, to=BAD[:7])  # unless somebody names it
     assert told["to"]["sha"] == BAD and everything(host) == second
     assert rollout_ledger.rejected(host.config["install_dir"]).keys() == {SHA}
+
+
+def test_of_two_that_go_back_the_second_finds_it_done(
+    host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the first one, which leaves other settings than there were when it began."""
+    prove(host, systemd)
+    new_everything(host)
+    prove(host, systemd)
+    real = rollout_ledger.locked
+
+    @contextlib.contextmanager
+    def locked(*words: Any, **more: Any) -> Iterator[rollout_ledger.Ledger]:
+        monkeypatch.setattr(rollout_ledger, "locked", real)
+        assert previous(host)["returned"]  # by whoever has the lock before
+        with real(*words, **more) as found:
+            yield found
+
+    monkeypatch.setattr(rollout_ledger, "locked", locked)
+    told = previous(host)
+    assert not told["returned"] and f"{SHA} is in force already" in told["reason"], told
 
 
 def test_another_engine_rather_than_another_policy(host: Host, systemd: Systemd) -> None:

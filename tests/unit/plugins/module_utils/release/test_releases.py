@@ -198,6 +198,17 @@ def test_nothing_is_switched_under_a_cycle(wanted: Wanted, shas: list[str], cycl
     assert done["activated"] and not done["built"]
 
 
+def test_a_cycle_that_began_before_the_timer_was_held_is_waited_for(
+    wanted: Wanted, shas: list[str], cycle: Path
+) -> None:
+    releases.present(wanted, shas[0])
+    lock = cycle.with_name("begins.lock")
+    held = dataclasses.replace(wanted, run_lock=str(lock), before_switch=lambda: cycle.rename(lock))
+    with pytest.raises(LoopError, match=f"a cycle is in progress.*{shas[1]} is built but not active"):
+        releases.present(held, shas[1])
+    assert says(wanted) == "release 0"
+
+
 def test_what_else_is_in_the_directory_is_left_alone(wanted: Wanted, shas: list[str]) -> None:
     install_dir = Path(wanted.install_dir)
     (install_dir / ".venv").mkdir(parents=True)

@@ -274,18 +274,14 @@ def test_two_in_one_place_are_refused(world: World) -> None:
         world.update(repositories=[{"repo": "acme/one"}, {"repo": "acme/two", "dest": "one"}])
 
 
-def test_root_leaves_the_work_to_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
-    try:
-        world = World(path, user="nobody")
-        for entry in [path, *path.rglob("*")]:
-            os.chown(entry, pwd.getpwnam("nobody").pw_uid, -1)
-        assert world.statuses() == ["cloned"] * 3
-        owners = {entry.lstat().st_uid for entry in [world.root, *world.root.rglob("*")]}
-        assert owners == {pwd.getpwnam("nobody").pw_uid}
-        assert world.statuses() == ["current"] * 3
-    finally:
-        sh("/", "rm", "-rf", str(path))
+def test_root_leaves_the_work_to_the_user(open_to_all: Path) -> None:
+    world = World(open_to_all, user="nobody")
+    for entry in [open_to_all, *open_to_all.rglob("*")]:
+        os.chown(entry, pwd.getpwnam("nobody").pw_uid, -1)
+    assert world.statuses() == ["cloned"] * 3
+    owners = {entry.lstat().st_uid for entry in [world.root, *world.root.rglob("*")]}
+    assert owners == {pwd.getpwnam("nobody").pw_uid}
+    assert world.statuses() == ["current"] * 3
 
 
 def test_the_token_never_is_an_argument_nor_on_disk(

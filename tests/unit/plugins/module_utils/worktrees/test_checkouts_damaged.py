@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -46,11 +47,10 @@ def test_what_stands_in_the_place_of_a_file_stops_no_one(ready: World, name: str
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_files_and_directories_without_permissions_stop_no_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_files_and_directories_without_permissions_stop_no_one(open_to_all: Path) -> None:
     for name in (".git/HEAD", ".git/config", ".git/index", ".git/objects", ".git", ".", ".gitignore"):
-        path = tmp_path_factory.mktemp("world")
-        for parent in (path, *path.parents):
-            parent.chmod(parent.stat().st_mode | 0o055)
+        path = Path(tempfile.mkdtemp(dir=open_to_all))
+        path.chmod(0o755)
         world = World(path, user="nobody")
         sh(path, "chown", "-R", "nobody", "state", "forge")
         assert not world.update()["failed"]
