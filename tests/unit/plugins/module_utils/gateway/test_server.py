@@ -21,6 +21,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import (
     audit,
     kept_pushes,
+    requests,
     server,
     sessions,
 )
@@ -364,6 +365,16 @@ def test_a_failure_of_its_own_is_said_and_logged(forge: Running) -> None:
         assert "is no regular file" in done.stderr or "cannot be written" in done.stderr, done.stderr
         assert "refused: " in journal(gate.host)
         gate.close_all()
+
+
+def test_what_nobody_thought_of_is_in_the_journal_and_said_in_one_line(
+    forge: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "answer", lambda *_words: 1 // 0)
+    with door(forge) as gate, gate.cycle() as ours:
+        done = ours.gh(*LIST)
+        assert (done.returncode, done.stderr) == (1, "the gateway failed, see its journal\n")
+        assert "ZeroDivisionError" in journal(gate.host)
 
 
 def test_without_settings_or_access_it_does_not_start(
