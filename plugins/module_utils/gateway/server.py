@@ -135,7 +135,7 @@ def serve(config: Settings, connection: socket.socket) -> None:
         refuse(connection, first, str(error))
     except Exception:  # noqa: BLE001 - whoever waits must hear something
         traceback.print_exc()
-        refuse(connection, first, "the gateway failed, see its journal")
+        refuse(connection, first, "it failed, see its journal")
 
 
 def refuse(connection: socket.socket, first: bytes, why: str) -> None:

@@ -373,7 +373,7 @@ def test_what_nobody_thought_of_is_in_the_journal_and_said_in_one_line(
     monkeypatch.setattr(requests, "answer", lambda *_words: 1 // 0)
     with door(forge) as gate, gate.cycle() as ours:
         done = ours.gh(*LIST)
-        assert (done.returncode, done.stderr) == (1, "the gateway failed, see its journal\n")
+        assert (done.returncode, done.stderr) == (1, "the gateway: it failed, see its journal\n")
         assert "ZeroDivisionError" in journal(gate.host)
 
 
