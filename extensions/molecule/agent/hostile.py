@@ -1426,6 +1426,13 @@ def asks_with_its_last_breath() -> object:
     return end_with(outcome="needs_triage", issue=issue())
 
 
+def tell(out: Path, said: dict[str, str]) -> None:
+    """By a rename: some of this ends with the death of whoever does it, who may not have written a word by then."""
+    new = out.with_suffix(".new")
+    new.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    new.rename(out)
+
+
 def main() -> None:
     out = Path(sys.argv[2])
     said: dict[str, str] = {}
@@ -1433,13 +1440,13 @@ def main() -> None:
         for name, function in ATTACKS[group].items():
             began = time.monotonic()
             said[name] = "begun"
-            out.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            tell(out, said)
             try:
                 said[name] = str(function())
             except Exception as error:  # noqa: BLE001 - whatever it is, rows.py must hear of it
                 said[name] = f"WRONG: {type(error).__name__}: {error}"
             said[name] += f" ({time.monotonic() - began:.1f} s)"
-            out.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            tell(out, said)
 
 
 if __name__ == "__main__":

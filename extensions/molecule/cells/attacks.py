@@ -1123,7 +1123,10 @@ def main() -> None:
                 said[name] = f"denied: {type(error).__name__}: {error}"
             said[name] += f" ({time.monotonic() - began:.1f} s)"
             os.chdir(WORK)
-            out.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            # By a rename: who has killed its engine may be killed itself before it has written a word.
+            new = out.with_suffix(".new")
+            new.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            new.rename(out)
 
 
 if __name__ == "__main__":
