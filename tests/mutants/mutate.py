@@ -73,8 +73,9 @@ def measured(path: Path) -> Tests:
 
 def changes(file: Path) -> list[tuple[str, int, int]]:
     """All changes that can be made in a file, each a kind, its how manieth place, and where its statement begins."""
-    tree, text = get_ast(file.read_text()), file.read_text().splitlines()
-    begins = sorted({node.lineno for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.stmt)})
+    source = file.read_text()
+    tree, text = get_ast(source), source.splitlines()
+    begins = sorted({node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)})
     found = []
     for kind in KINDS:
         operator = get_operator(f"core/{kind}")()
@@ -127,8 +128,8 @@ def main(number: int, seed: int, only: list[str]) -> int:
         made = random.Random(f"{seed} {room}").sample(possible, min(number, len(possible)))
         if not made:
             continue
-        rooms = sorted((TESTS / glob).parent.glob("test_*.py"))
-        known = [measured(path) for path in rooms if path.stem not in SLOW]
+        beside = sorted((TESTS / glob).parent.glob("test_*.py"))
+        known = [measured(path) for path in beside if path.stem not in SLOW]
         for path, kind, place, line in made:
             told.append({"room": room, **judged(server, chosen(known, path, line), path, kind, place)})
             (TOP / ".cache/mutants.json").write_text(json.dumps(told, indent=1))

@@ -189,7 +189,7 @@ def test_memory_is_swapped_and_swapped_back(host: Box) -> None:
     assert (shape(host.memory), shape(f"{host.memory}.previous")) == ({"a.md": "new\n"}, {"a.md": "old\n"})
 
 
-def test_memory_that_cannot_be_swapped_is_one_line(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_cannot_be_swapped_is_one_line(host: Box) -> None:
     os.mkdir(f"{host.memory}.previous")
     Path(f"{host.memory}.swap").write_text("in its way")
     with pytest.raises(LoopError, match=r"/memory cannot become .*/memory\.swap: Not a directory"):
