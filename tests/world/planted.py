@@ -41,6 +41,11 @@ def needle(value: str) -> str:
     return found
 
 
+def secret_line(pem: str) -> str:
+    """A line of an RSA private key that only the private key has: its first third is the public key as well."""
+    return pem.splitlines()[-4]
+
+
 def forms(value: str) -> list[bytes]:
     """The needle as it is, as hex, and what base64 makes of it at each of the three places where it may begin."""
     raw = needle(value).encode()
