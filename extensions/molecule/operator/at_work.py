@@ -29,7 +29,10 @@ UNIT = "hyrule-engineering-loop"
 LOOP = "/usr/local/lib/engineering-loop/loop"
 # As from an operator's shell: what molecule sets for its own playbooks is not for these.
 SHELL = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
-SHELL.update(ANSIBLE_NOCOLOR="1", PYTHONUNBUFFERED="1", ANSIBLE_COLLECTIONS_PATH=str(TOP / ".collections"))
+SHELL.update(
+    ANSIBLE_NOCOLOR="1", PYTHONUNBUFFERED="1", ANSIBLE_COLLECTIONS_PATH=str(TOP / ".collections"),
+    ANSIBLE_PIPELINING="1",  # as our ansible.cfg has it
+)  # fmt: skip
 stage = json.loads(STAGE.read_text(encoding="utf-8"))
 pins = Path(tempfile.mkdtemp(prefix="operator-")) / "pins.yml"
 # What stands in the host_vars of a real inventory.

@@ -108,7 +108,7 @@ def begin() -> None:
     at_work.SHELL.update(
         TMPDIR=str(HERE / "tmp"), HOME=str(HERE / "home"), ANSIBLE_LOCAL_TEMP=str(HERE / "tmp"),
         ANSIBLE_LOG_PATH=str(HERE / "ansible.log"), ANSIBLE_CACHE_PLUGIN="jsonfile",
-        ANSIBLE_CACHE_PLUGIN_CONNECTION=str(HERE / "facts"), ANSIBLE_PIPELINING="1",
+        ANSIBLE_CACHE_PLUGIN_CONNECTION=str(HERE / "facts"),
     )  # fmt: skip
     know()
     cores = "/etc/systemd/system.conf.d"

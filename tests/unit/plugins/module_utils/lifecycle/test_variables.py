@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ BORNE = {
 }  # fmt: skip
 
 
+@cache
 def defaults() -> dict[str, Any]:
     found = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
     plain = {name: value for name, value in found.items() if name in OPTIONS and "{{" not in str(value)}
