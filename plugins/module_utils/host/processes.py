@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -251,8 +251,13 @@ def cycle_in_progress(run_lock: str, unit: str) -> str:
     return f"{name} is {state}" if state in ("active", "activating", "deactivating", "reloading") else ""
 
 
-def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> None:
-    """Return when no cycle is in progress; LoopError after ``wait`` seconds, which says what was left undone."""
+def wait_until_idle(
+    run_lock: str, unit: str, wait: float, otherwise: str, hold: Callable[[], object] | None = None
+) -> None:
+    """Return when no cycle is in progress; LoopError after ``wait`` seconds, which says what was left undone.
+
+    ``hold`` is called then, and keeps the timer from beginning one. One that it began just before is waited for.
+    """
     deadline = time.monotonic() + wait
     while who := cycle_in_progress(run_lock, unit):
         if time.monotonic() >= deadline:
@@ -262,6 +267,9 @@ def wait_until_idle(run_lock: str, unit: str, wait: float, otherwise: str) -> No
             )
         progress.step(f"waiting for a cycle to end ({who}), {wait:g} s at most")
         time.sleep(0.2)
+    if hold:
+        hold()
+        wait_until_idle(run_lock, unit, wait, otherwise)
 
 
 def _alive(pid: int, claimed: float | None) -> bool:

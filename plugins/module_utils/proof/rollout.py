@@ -280,6 +280,9 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     if why == RETURNED:
         # The timer is held, so what runs is the canary that did not end.
         systemd.systemctl("stop", f"{config.unit}.service")
+    else:
+        # It may have begun a cycle just before it was held. Run again, the rollback goes on from here.
+        processes.wait_until_idle("", config.unit, order.wait, "the timer is held, and nothing else was changed")
     if left != target.sha:
         program = target.config.get("program", PROGRAM)  # a set of an earlier version of the collection names none
         releases.back_to(_build_settings(config, order, program), target.sha)

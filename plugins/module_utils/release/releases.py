@@ -165,11 +165,7 @@ def _verify_again(wanted: Wanted, sha: str) -> None:
 def _activate(wanted: Wanted, found: _Found, by: str) -> None:
     """Switch to a release that is built, once its policy is taken and no cycle runs."""
     _check_policy(wanted, found.sha)
-    _wait_until_idle(wanted, f"{found.sha} is built but not active")
-    if wanted.before_switch:
-        wanted.before_switch()
-        # The timer is held now, and may have begun a cycle just before that.
-        _wait_until_idle(wanted, f"{found.sha} is built but not active")
+    _wait_until_idle(wanted, f"{found.sha} is built but not active", wanted.before_switch)
     progress.step(f"switching to {found.sha}")
     # Remembered first: who is killed between the two, or has no room to write, must not go back twice.
     store.remember(wanted.install_dir, found.sha, by, found.before["sha"] if found.before else None)
@@ -275,8 +271,8 @@ def _take_ownership(install_dir: str) -> None:
                 raise LoopError(f"{path} must belong to whoever installs the engine: {error.strerror}") from error
 
 
-def _wait_until_idle(wanted: Wanted, otherwise: str) -> None:
-    wait_until_idle(wanted.run_lock, wanted.unit, wanted.wait, otherwise)
+def _wait_until_idle(wanted: Wanted, otherwise: str, hold: Callable[[], object] | None = None) -> None:
+    wait_until_idle(wanted.run_lock, wanted.unit, wanted.wait, otherwise, hold)
 
 
 def _stands(install_dir: str, name: str) -> bool:

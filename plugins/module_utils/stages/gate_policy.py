@@ -123,15 +123,15 @@ def _install(given: Json, now: PolicyFile | None, then: PolicyFile) -> dict[str,
     """Replace ``now`` by ``then`` when no cycle needs it any more; the name of its copy, where one is wanted."""
     dest, result = given["dest"], {}
 
-    def wait() -> None:
-        if now and now.content != then.content:
-            who = (given["run_lock"] or "", given["unit"], given["wait"])
-            processes.wait_until_idle(*who, otherwise=f"{dest} is as it was")
+    def hold() -> None:
+        if given["hold"]:
+            rollout.begin(given["hold"], [dest])
 
-    wait()
-    if given["hold"]:
-        rollout.begin(given["hold"], [dest])
-        wait()  # the timer is held now, and may have begun a cycle just before that
+    if now and now.content != then.content:
+        who = (given["run_lock"] or "", given["unit"], given["wait"])
+        processes.wait_until_idle(*who, otherwise=f"{dest} is as it was", hold=hold)
+    else:
+        hold()
     if now and given["backup"]:
         result["backup_file"] = f"{dest}.{stamp()}~"
         write_atomic(result["backup_file"], now.content, now.mode, now.uid, now.gid)

@@ -169,3 +169,18 @@ def test_the_service_of_a_process(line: str, service: str, monkeypatch: pytest.M
 
 def test_the_service_of_nobody() -> None:
     assert processes.service_of(2**22 + 1) == ""
+
+
+def test_a_cycle_that_begins_while_the_timer_is_being_held_is_waited_for(tmp_path: Path) -> None:
+    lock, begun = tmp_path / "daemon.lock", tmp_path / "begun.lock"
+    begun.write_text(json.dumps({"pid": os.getppid(), "started_at": time.time()}))
+    with pytest.raises(LoopError, match=r"a cycle is in progress .* within 0 s: it stays"):
+        processes.wait_until_idle(str(lock), "", 0, "it stays", hold=lambda: begun.rename(lock))
+    held: list[bool] = []
+    lock.rename(begun)
+    processes.wait_until_idle(str(lock), "", 0, "it stays", hold=lambda: held.append(True))
+    assert held == [True]
+    begun.rename(lock)
+    with pytest.raises(LoopError, match="it stays"):  # before it is over, the timer is left alone
+        processes.wait_until_idle(str(lock), "", 0, "it stays", hold=lambda: held.append(True))
+    assert held == [True]

@@ -429,6 +429,23 @@ def test_a_cycle_in_progress_is_waited_for(host: Host, systemd: Systemd, monkeyp
     assert everything(host) == before and systemd.on
 
 
+def test_a_cycle_that_began_before_the_timer_was_held_is_waited_for(
+    host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove(host, systemd)
+    before = everything(host)
+    new_everything(host)
+    prove(host, systemd)
+    now = everything(host)
+    with monkeypatch.context() as during:
+        during.setattr(processes, "cycle_in_progress", lambda run_lock, unit: "" if systemd.on else "it is activating")
+        with pytest.raises(LoopError, match=r"a cycle is in progress .*the timer is held, and nothing else was"):
+            previous(host)
+        assert everything(host) == now and not systemd.on
+    assert previous(host)["timer"]["active"]
+    assert everything(host) == before and systemd.on
+
+
 def test_an_old_proof_is_gone_back_to_and_holds_the_timer(
     host: Host, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
