@@ -14,10 +14,12 @@ CYCLES ?= 300
 CYCLE_KILLS ?= 200
 RUNS ?= 5
 MUTANTS ?= 120
+TIMES ?= 10
+LOAD ?= 1
 export ENGINE FROM TO KEEP LOOP_HOST T S
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions upgrades bench fuzz renovate build importer release docs lock clean mutants
+.PHONY: help setup demo test quick lint sanity unit molecule kills cells attacks faults rollouts soak migration hosts versions upgrades bench fuzz renovate build importer release docs lock clean mutants again
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +32,9 @@ demo: setup ## the main job on a throwaway loop host; ENGINE=<url or bundle> FRO
 
 test: setup ## every check: lint, sanity, unit, molecule
 	@$(CHECK) lint sanity unit molecule
+
+again: setup ## the whole of it many times while LOAD other processes work: what fails now and then? TIMES=10, LOAD=1
+	@$(BIN)/python tests/tools/again.py $(TIMES) $(LOAD) lint sanity unit molecule
 
 quick: setup ## what most changes need, in a minute: quick linters, and the tests of what was changed
 	@$(CHECK) quick
