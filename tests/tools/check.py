@@ -16,15 +16,16 @@ own: what one says is shown when it ends, and until then in its log below .cache
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +42,9 @@ SCENARIOS = (
     "faults", "operator", "agent", "cells", "rollout", "fleet", "migration", "canary", "cycle", "jobs", "held",
     "secrets", "habits", "default", "takeover", "agents", "example", "egress", "worktrees", "soak",
 )  # fmt: skip
-# Test hosts have this machine's network, and the proxy of a cycle with named hosts has one port there: one at a time.
-WITH_A_PROXY = ("molecule agent", "molecule egress")
-PROXY = threading.Lock()
+# Test hosts have this machine's network. What has one address there is one at a time, in other checkouts as well: the
+# proxy of a cycle with named hosts, and the receiver of notices.
+ADDRESSES = {"molecule agent": "proxy", "molecule egress": "proxy", "molecule operator": "receiver"}
 AT_ONCE = 3
 COVERED = 95  # percent of the lines and branches of plugins/module_utils
 INTERRUPTS: list[int] = []
@@ -261,6 +262,17 @@ def words_of(text: str) -> str:
     return " ".join((raised or [text[:500]])[-1].split())
 
 
+@contextlib.contextmanager
+def alone(check: Check) -> Iterator[None]:
+    """Wait until no other check on this machine has the address that this one needs."""
+    if check.name not in ADDRESSES:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"engineering-loop-tests.{ADDRESSES[check.name]}").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def run_aside(check: Check) -> tuple[int, int]:
     """Run a check while others may run; show all that it said when it ends."""
     if INTERRUPTS:
@@ -275,7 +287,7 @@ def run_aside(check: Check) -> tuple[int, int]:
     print(f"\n== {check.name}: started, see {log.relative_to(ROOT)}", flush=True)
 
     def work() -> int:
-        with PROXY if check.name in WITH_A_PROXY else contextlib.nullcontext(), log.open("wb") as output:
+        with alone(check), log.open("wb") as output:
             streams: Any = {"stdout": output, "stderr": subprocess.STDOUT, **where}
             code = subprocess.run(check.command, check=False, **streams).returncode
             if INTERRUPTS and molecule:  # it leaves its hosts up then

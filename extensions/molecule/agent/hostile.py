@@ -1422,7 +1422,7 @@ def asks_with_its_last_breath() -> object:
     publish()
     words = ["pr", "create", "--draft", "-R", REPO, "-t", "A page", "-b", "A page.", "-H", BRANCH]
     connected().sendall(json.dumps({"what": "gh", "words": words}).encode() + b"\n")
-    time.sleep(0.7)
+    time.sleep(2)
     return end_with(outcome="needs_triage", issue=issue())
 
 

@@ -275,10 +275,10 @@ assert libc.setns(there, 0) == 0, os.strerror(ctypes.get_errno())
 assert libc.syscall(MOVE_MOUNT, tree, b"", HERE, place, 4) == 0, os.strerror(ctypes.get_errno())
 """
     inside = {host: on(host, "readlink /proc/1/ns/mnt")[host] for host in (state_of, to)}
-    pids = {}
+    pids: dict[str, str] = {}
     for link in Path("/proc").glob("[0-9]*/ns/mnt"):
         with contextlib.suppress(OSError):
-            pids[os.readlink(link)] = link.parts[2]
+            pids.setdefault(os.readlink(link), link.parts[2])  # the eldest, which stays
     subprocess.run([sys.executable, "-c", program, pids[inside[state_of]], pids[inside[to]]], check=True)
 
 

@@ -121,8 +121,8 @@ def attempts() -> dict[str, Any]:
 
 
 def runs() -> int:
-    days = json.loads(sh(f"cat {INSTALL}/budget.json"))
-    return len(days[max(days)]["runs"])
+    days = json.loads(sh(f"cat {INSTALL}/budget.json"))  # midnight may pass while a test counts
+    return sum(len(day["runs"]) for day in days.values())
 
 
 def after(attempts: int) -> None:

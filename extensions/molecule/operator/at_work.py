@@ -7,11 +7,13 @@ Each script of this scenario is called as SCRIPT STAGE INVENTORY [CHAPTER...], w
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +36,16 @@ SHELL.update(
     ANSIBLE_PIPELINING="1",  # as our ansible.cfg has it
 )  # fmt: skip
 stage = json.loads(STAGE.read_text(encoding="utf-8"))
-pins = Path(tempfile.mkdtemp(prefix="operator-")) / "pins.yml"
+
+
+def scratch(prefix: str) -> Path:
+    """A directory that goes when the script ends: what an operator has in files has tokens in it."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+pins = scratch("operator-") / "pins.yml"
 # What stands in the host_vars of a real inventory.
 pins.write_text(
     yaml.safe_dump(

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-from at_work import LOOP, UNIT, cycle, forge, host, must, on_host, play, stage, tell, typed, widest
+from at_work import LOOP, UNIT, cycle, forge, host, must, on_host, play, scratch, stage, tell, typed, widest
 
 ETC, OPT = "/etc/engineering-loop", "/opt/engineering-loop"
-home = Path(tempfile.mkdtemp(prefix="status-"))
+home = scratch("status-")
 
 
 def on_the_host() -> tuple[int, dict[str, Any]]:

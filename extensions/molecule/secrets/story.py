@@ -150,7 +150,7 @@ def failed() -> None:
         kept.unlink()
     said = run("apply", fails=True)
     must("mv /etc/environment.before /etc/environment")
-    assert "127.0.0.1" in said, said[-3000:]
+    assert "127.0.0.1:9" in said, said[-3000:]
     know(engineering_loop_version=stage["from"])
     ours = KNOWN["engineering_loop_repo"]
     know(engineering_loop_repo=f"https://operator:{PLANTED['repo']}@127.0.0.1:9/a/b.git")
@@ -172,8 +172,11 @@ def cycles() -> None:
     work("needs_triage", "engine: needs-triage", "pi: run env >&2")
     work("error", "engine: outside-docs", "pi: run env >&2")
     # The engine and the agent die together, in the middle of the work, and could leave their memory.
-    at = "for n in $(seq 600); do pgrep -u loop -f 'bin/pi --print' >/dev/null && break; sleep 0.1; done; sleep 1"
-    work("interrupted", "pi: sleep 60", meanwhile=f"{at}; systemctl kill --signal=SEGV {UNIT}.service")
+    page = f"ls {STATE}/runs/*/runs/*/worktrees/*/docs/mark.md"
+    at = f"for n in $(seq 600); do {page} 2>/dev/null | grep -q . && break; sleep 0.1; done"
+    orders = ("pi: write docs/mark.md here", "pi: sleep 60")
+    work("interrupted", *orders, meanwhile=f"{at}; systemctl kill --signal=SEGV {UNIT}.service")
+    assert on_host(page)[0] == 0, "the agent had not begun"
     work("published")
 
 
