@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import subprocess
 from importlib import metadata
 
@@ -67,6 +68,12 @@ def install(package: str, version: str, dest: str, python: str, wheels: str = ""
                 remove_tree(other)
 
 
+def unreached(said: str) -> str:
+    """Why pip did not reach the index, where it says so: in its warnings alone, in the end it has found nothing."""
+    broken = re.findall(r"connection broken by '(.*)': /", said)
+    return f": {programs.last_words(re.sub(r'<[^<>]*>: ', '', broken[-1]))}" if broken else ""
+
+
 def _build(package: str, version: str, target: str, python: str, wheels: str, timeout: float) -> None:
     local = ["--no-index", "--find-links", wheels] if wheels else []
     pip = [f"{target}/bin/python", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
@@ -80,6 +87,7 @@ def _build(package: str, version: str, target: str, python: str, wheels: str, ti
         if done.returncode:
             last = [f"{command[0]} failed", *(done.stderr.strip() or done.stdout.strip()).splitlines()][-1]
             source = f"what is in {wheels}" if wheels else "that this host reaches its package index"
+            source += unreached(done.stderr)
             why = certificate(done.stdout + done.stderr) or f"{last} (check the version and {source})"
             raise LoopError(f"{package} {version} cannot be installed: {why}")
     if not [*metadata.distributions(name=package, path=glob.glob(f"{glob.escape(target)}/lib/*/site-packages"))]:

@@ -134,6 +134,27 @@ def test_a_directory_of_wheels_stands_for_the_index(
         install("looptool", "3.0", str(dest), PYTHON, str(tmp_path / "wheels"))
 
 
+@pytest.mark.parametrize(
+    ("index", "proxy", "why"),
+    [
+        ("https://me:s3cret@127.0.0.1:9/simple", "", "NewConnectionError.*Connection refused"),
+        ("https://index.invalid/simple", "http://me:s3cret@127.0.0.1:9", "ProxyError.*Connection refused"),
+    ],
+)
+def test_an_index_that_is_not_reached(
+    dest: Path, monkeypatch: pytest.MonkeyPatch, index: str, proxy: str, why: str
+) -> None:
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", index)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(LoopError, match=rf"cannot be installed: ERROR: .* reaches its package index: {why}") as failed:
+        install("looptool", "1.0", str(dest), PYTHON)
+    assert "s3cret" not in str(failed.value) and " object at " not in str(failed.value)
+
+
 def test_a_link_that_leads_nowhere_or_elsewhere_is_no_installation(dest: Path) -> None:
     for target in ("tool-1.0", "/usr", "../tool-1.0", "tool"):
         dest.symlink_to(target)
