@@ -389,7 +389,7 @@ def _secrets(config: Settings, history: Sequence[Json]) -> Json:
 
 def _token_ends(config: Settings, history: Sequence[Json]) -> str:
     """As the forge said in the last cycle; of a file with the secrets that is newer nothing is known yet."""
-    record = next((one for one in history if one.get("token")), None)
+    record = next((one for one in reversed(history) if one.get("token")), None)
     if record is None or record["token"].get("kind") != "break-glass":
         return ""
     renewed = int(os.stat(config.env_file).st_mtime) > moment_of(record["started"]).timestamp()

@@ -224,7 +224,7 @@ def test_a_token_is_revoked_in_the_middle_of_a_push(client: Client, tmp_path: Pa
 
 def test_a_forge_that_is_closed_refuses_connections_and_comes_back(client: Client) -> None:
     before = client.requests()
-    client.door("faults", {"kind": "closed", "seconds": 0.5})
+    client.door("faults", {"kind": "closed", "seconds": 3})
     with pytest.raises(requests.ConnectionError, match="refused"):
         client.rest("GET", "/user")
     until = time.monotonic() + 10

@@ -62,6 +62,6 @@ def test_an_unknown_one_is_known_by_its_shape(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("piece", ["://:", "-----BEGIN PRIVATE " + "KEY-----", "ghs_", "://" + "a" * 900 + " "])
 def test_a_text_made_to_be_slow_is_not(piece: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     Redactor([SECRET])(piece * (1_000_000 // len(piece)))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5

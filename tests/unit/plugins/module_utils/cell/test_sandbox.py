@@ -8,9 +8,11 @@ a booted host.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,13 +333,23 @@ def test_it_sees_no_process_but_its_own_and_writes_its_home_alone(host: Box) -> 
 @NEEDS_ROOT
 def test_nothing_of_it_survives(host: Box) -> None:
     cell = host.cell()
-    done = alone(host, cell.part("home"), "setsid sh -c 'sleep 300' </dev/null >/dev/null 2>&1 & echo $$")
+    words = ["sleep", f"300.{os.getpid()}"]  # nobody else's
+    done = alone(host, cell.part("home"), f"setsid sh -c 'exec {' '.join(words)}' </dev/null >/dev/null 2>&1 & echo $$")
     assert done.returncode == 0
+    until = time.monotonic() + 10  # its first process is killed as bwrap ends, and may take a moment
+    while left := running(words):
+        assert time.monotonic() < until, left
+        time.sleep(0.02)
+
+
+def running(words: list[str]) -> list[str]:
+    """The processes with these arguments."""
+    wanted, found = "".join(f"{word}\0" for word in words).encode(), []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            assert entry.read_bytes() != b"sleep" + bytes([0]) + b"300" + bytes([0]) or entry.stat().st_uid == 0
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            if entry.read_bytes() == wanted:
+                found.append(entry.parent.name)
+    return found
 
 
 @NEEDS_ROOT

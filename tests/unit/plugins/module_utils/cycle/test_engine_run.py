@@ -371,6 +371,10 @@ def test_a_stop_ends_the_engine_and_all_of_its_group(host: Host, deaf: str) -> N
     )  # fmt: skip
     for name in ("engine", "grandchild"):
         wait_for(host.top / name)
+    for _unused in range(250):  # it is a shell until it is a sleep
+        if sleepers(long):
+            break
+        time.sleep(0.02)
     assert sleepers(long)
     runner.terminate()
     assert runner.communicate(timeout=20)[0] == STOPPED + "\n"
@@ -409,9 +413,9 @@ def test_what_is_no_report_is_none(output: str) -> None:
 
 def test_many_lines_that_look_like_one_cost_little() -> None:
     output = '{"level": "info", "message": "' + "x" * 200 + '"}\n'
-    begun = time.monotonic()
+    begun = time.process_time()
     assert engine_run.parse_report(output * 20_000) == {}
-    assert time.monotonic() - begun < 3
+    assert time.process_time() - begun < 3
 
 
 # --- the whole: prepared by root, run as the loop's user, watched and settled

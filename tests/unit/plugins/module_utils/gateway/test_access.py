@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import requests
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import moment_of
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import access
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
@@ -230,7 +231,7 @@ def test_a_cycle_whose_gateway_has_an_app(forge: Running) -> None:
                 answer = gate.refresh(ours.name)
             assert answer["token"]["kind"] == "app" and minted(forge) == before + 1
             assert key[40:80] not in journal(gate.host) + json.dumps(ours.entries())
-            assert time.strftime("%Y") in answer["token"]["expires"]
+            assert moment_of(answer["token"]["expires"]).timestamp() > time.time()
     finally:
         copy.unlink()
         copy.parent.rmdir()

@@ -208,21 +208,21 @@ def test_a_limit_ends_git_and_all_it_started(repo: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(programs))
     alias = f"alias.hang=!sleep 300 & echo $! > {tmp_path}/pid; wait"
     begun = time.monotonic()
-    with pytest.raises(LoopError, match=r"git -c in .* took longer than 0.5 s"):
-        git(str(repo), ["-c", alias, "hang"], timeout=0.5)
+    with pytest.raises(LoopError, match=r"git -c in .* took longer than 2 s"):
+        git(str(repo), ["-c", alias, "hang"], timeout=2)
     assert time.monotonic() - begun < 10
     assert gone(int((tmp_path / "pid").read_text()))
     assert git(str(repo), ["rev-parse", "--is-bare-repository"], timeout=60)[1] == "false\n"
 
 
 def test_it_reads_from_a_descriptor_and_leaves_no_thread(repo: Path) -> None:
-    before = threading.active_count()
+    before = {*threading.enumerate()}  # of which some may end meanwhile
     with tempfile.TemporaryFile() as given:
         given.write(b"page\n")
         given.seek(0)
         _status, name, _err = git(str(repo), ["hash-object", "--stdin"], stdin=given.fileno())
     assert name == git(str(repo), ["hash-object", "--stdin"], stdin=b"page\n")[1] and len(name) == 41
-    assert threading.active_count() == before
+    assert {*threading.enumerate()} <= before
 
 
 def test_it_says_no_more_than_it_may(repo: Path) -> None:

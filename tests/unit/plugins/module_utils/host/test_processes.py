@@ -34,6 +34,15 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def has_begun(engine: subprocess.Popen[bytes]) -> None:
+    """Wait until it is another program than ours: its arguments are there a moment after it was started."""
+    for _time in range(500):
+        if b"--once" in Path(f"/proc/{engine.pid}/cmdline").read_bytes():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never began")
+
+
 HOSTILE: dict[str, bytes] = {
     "pid 1": b'{"pid": 1}',
     "infinite": b'{"pid": 1e999}',
@@ -118,10 +127,7 @@ def test_it_counts_for_its_owner_and_for_the_engine(tmp_path: Path, sleeper: sub
     with subprocess.Popen(words) as engine:
         lock.write_text(json.dumps({"pid": engine.pid, "started_at": time.time()}))
         try:
-            for _time in range(100):  # until it is another program than ours
-                if b"--once" in Path(f"/proc/{engine.pid}/cmdline").read_bytes():
-                    break
-                time.sleep(0.02)
+            has_begun(engine)
             assert str(engine.pid) in (run_holder(str(lock)) or "")
         finally:
             engine.kill()
@@ -140,11 +146,14 @@ def test_a_clock_that_was_set_meanwhile_hides_no_cycle(tmp_path: Path, days: int
     engine = tmp_path / "hyrule-engineering-loop"
     engine.write_text("import time\ntime.sleep(60)\n")
     process = subprocess.Popen([sys.executable, str(engine), "daemon", "--once"])
-    lock = tmp_path / "daemon.lock"
-    lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time() + days * 86400}))
-    assert str(process.pid) in cycle_in_progress(str(lock), "")
-    process.kill()
-    process.wait()
+    try:
+        has_begun(process)
+        lock = tmp_path / "daemon.lock"
+        lock.write_text(json.dumps({"pid": process.pid, "started_at": time.time() + days * 86400}))
+        assert str(process.pid) in cycle_in_progress(str(lock), "")
+    finally:
+        process.kill()
+        process.wait()
     assert cycle_in_progress(str(lock), "") == ""
 
 

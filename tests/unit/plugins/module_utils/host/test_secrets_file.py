@@ -97,10 +97,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     ids=["backslashes", "escapes", "quotes", "values", "comments"],
 )
 def test_no_text_takes_long(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     with contextlib.suppress(LoopError):
         secrets_file.parse(text, "env")
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_forbidden_name_is_named(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ ENV = Environment(keep_trailing_newline=True).from_string(  # noqa: S701 - a fil
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True), st.text() | st.integers()))
 def test_a_secret_that_is_let_in_arrives_as_it_was_given(secrets: dict[str, str | int]) -> None:
     """On several lines as well, as a key in PEM is; the same words are read from the file that is written of it."""

@@ -204,7 +204,7 @@ def policies() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(policies())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_composing_with_nothing_is_the_base_and_reads_back(policy: dict[str, Any]) -> None:
     composed = compose(policy, {})
     assert (composed.widened, composed.tightened) == ([], [])
@@ -215,7 +215,7 @@ def test_composing_with_nothing_is_the_base_and_reads_back(policy: dict[str, Any
 
 
 @given(policies(), policies())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_more_permissive_one_way_is_stricter_the_other(one: dict[str, Any], other: dict[str, Any]) -> None:
     there = {item.key: item for item in compare(one, other)}
     back = {item.key: item for item in compare(other, one)}

@@ -79,7 +79,7 @@ def test_an_odd_line_end_hides_nothing(end: str) -> None:
     ],
 )
 @given(st.text(st.sampled_from("kK\u212aelvi\u0131n\u017fsSecrtßaxbcdfy9 é"), max_size=12))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_looking_for_a_part_first_changes_no_verdict(pattern: str, line: str) -> None:
     policy = copy.deepcopy(POLICY)
     policy["defaults"]["denied_content_patterns"] = [pattern]

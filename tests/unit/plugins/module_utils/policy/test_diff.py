@@ -124,7 +124,7 @@ BITS = st.sampled_from(
         st.one_of(BITS, st.binary(max_size=4).map(lambda raw: raw.decode("utf-8", "surrogateescape"))), max_size=25
     )
 )
-@settings(max_examples=500, deadline=1000)
+@settings(max_examples=500)
 def test_any_bytes_are_a_diff_or_one_clear_line(bits: list[str]) -> None:
     try:
         changes = changes_in_diff("".join(bits).encode("utf-8", "surrogateescape"))

@@ -135,7 +135,7 @@ def test_what_each_guard_protects(guard: str, paths: str) -> None:
 
 
 @given(st.sampled_from(sorted(PROTECTED)), st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_looking_names_up_finds_what_fnmatch_does(guard: str, data: st.DataObject) -> None:
     entry = data.draw(st.sampled_from(PROTECTED[guard]))
     path = entry.replace("*", data.draw(st.sampled_from(["", "x", "a", "x/y", "."]))).rstrip("/")
@@ -159,7 +159,7 @@ def test_looking_names_up_finds_what_fnmatch_does(guard: str, data: st.DataObjec
 @example("?", "a")
 @example("?a", "bba")
 @example("*", "a")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_denied_glob_of_any_form_denies_what_fnmatch_matches(glob: str, path: str) -> None:
     policy = {**POLICY, "defaults": {**POLICY["defaults"], "denied_path_globs": [glob]}}
     found = [violation.rule for violation in judge_changes(policy, "app", [Change(path)])]

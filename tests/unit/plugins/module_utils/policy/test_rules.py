@@ -118,7 +118,7 @@ PATTERNS = st.sampled_from(["AKIA", "^x", "a$", r"(?i)TOKEN\w*x", r"^\+", r"\S{9
     prefixes=st.lists(st.sampled_from(["docs", ".", "secrets"]), min_size=1, max_size=2),
     own=st.booleans(),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_the_engine_denies_is_denied(
     tmp_path_factory: pytest.TempPathFactory,
     files: dict[str, str],

@@ -90,7 +90,7 @@ YAML_BITS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(YAML_BITS, st.text(max_size=5)), max_size=30).map("".join), st.binary(max_size=3))
-@settings(max_examples=400, deadline=1000)
+@settings(max_examples=400)
 def test_any_bytes_are_a_policy_or_one_clear_line(content: str, tail: bytes) -> None:
     try:
         policy = load(content.encode("utf-8", "replace") + tail, "fuzz", complete=False)

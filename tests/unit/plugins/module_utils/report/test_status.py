@@ -204,6 +204,15 @@ def test_a_token_that_ends_soon(well: Watched) -> None:
     assert ends_in(2.52) == {} and well.look()["secrets"]["expires_at"] == ""  # somebody put another one there
 
 
+def test_the_last_cycle_says_when_the_token_ends(well: Watched) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    for number, days in ((2, 0.5), (3, 1), (4, 80)):  # it was exchanged meanwhile
+        ends = written(now + datetime.timedelta(days=days))
+        well.record(number, "nothing_to_do", token={"kind": "break-glass", "note": "", "expires": ends})
+        assert well.look()["secrets"]["expires_at"] == ends
+    assert well.needs() == {}
+
+
 def test_no_token(well: Watched) -> None:
     path = Path(well.host.config["env_file"])
     path.write_text("OTHER=1\n")

@@ -109,7 +109,7 @@ def test_colour_is_never_the_only_sign() -> None:
     assert [line.rstrip() for line in plain.splitlines()] == table.draw(fleet).splitlines()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_hostile_words_fit_and_do_nothing(what: str, why: str, title: str) -> None:
     held = [{"repo": why, "number": 1, "title": title, "attempts": 3, "cost_usd": 1.0, "since": "", "why": why}]

@@ -121,7 +121,6 @@ def ancestors(world: World, commits: set[str]) -> set[str]:
 @settings(
     max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
