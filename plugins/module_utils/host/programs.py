@@ -26,9 +26,9 @@ def run(
     """Run ``command`` in ``cwd`` and return its status and all that it said; what is no UTF-8 of it is replaced.
 
     It reads nothing, makes files under umask 022, and where ``user`` is named and this is root it is that user's. It
-    is a process group of its own that ends with it, and with us, however we end: an orphan would go on writing into a
-    directory that the next run has removed. Raises what ``subprocess.run`` does: OSError where it cannot be started,
-    TimeoutExpired after so many seconds.
+    is a process group of its own that ends with it, and with us: an orphan would go on writing into a directory that
+    the next run has removed. Where we are killed, it is killed too, and what it had started comes to its own end.
+    Raises what ``subprocess.run`` does: OSError where it cannot be started, TimeoutExpired after so many seconds.
     """
     identity: dict[str, Any] = {}
     if user and os.geteuid() == 0:
