@@ -122,6 +122,7 @@ def ancestors(world: World, commits: set[str]) -> set[str]:
     max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     database=None,
+    deadline=None,  # as conftest.py says for all; these tests are run on a host as well, where that is not
     suppress_health_check=list(HealthCheck),
 )
 @given(
