@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -278,3 +278,31 @@ def box() -> Iterator[Box]:
         os.umask(before)
         subprocess.run(["chmod", "-R", "u+rwx", str(top)], capture_output=True, check=False)
         subprocess.run(["rm", "-rf", str(top)], check=False)
+
+
+# --- what may stay behind of a cell
+
+
+def sleepers(seconds: str) -> list[str]:
+    """The processes that sleep for so long, whatever they call themselves in a namespace of their own."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command == b"sleep\0" + seconds.encode() + b"\0":
+                found.append(pid)
+    return found
+
+
+def none_left(seconds: str) -> bool:
+    """Whether they end: a signal arrives a moment after it was sent."""
+    for _unused in range(250):
+        if not sleepers(seconds):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def a_while() -> str:
+    """A time to sleep that nobody else sleeps."""
+    return f"300.{time.time_ns() % 10**9}"

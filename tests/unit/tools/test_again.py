@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +24,7 @@ def again() -> ModuleType:
     return module
 
 
-CHECK = """import os, pathlib, sys
+CHECK = """import pathlib, sys
 turns = pathlib.Path("turns")
 turns.write_text((turns.read_text() if turns.exists() else "") + "x")
 assert sys.argv[1:] == ["lint", "unit"] and not sys.stdin.read()
@@ -34,14 +36,16 @@ print("\\n9 passed, 0 failed")
 
 
 @pytest.fixture
-def checked(again: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose check.py fails in its second turn."""
+def checked(again: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout whose check.py fails in its second turn. What a ctrl-C does is pytest's again afterwards."""
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(again, "ROOT", tmp_path)
     monkeypatch.setattr(again, "LOGS", tmp_path / ".cache/again")
     tools = tmp_path / "tests/tools"
     tools.mkdir(parents=True)
     (tools / "check.py").write_text(CHECK)
-    return tmp_path
+    yield tmp_path
+    signal.signal(signal.SIGINT, before)
 
 
 def test_what_failed_once_is_named(again: ModuleType, checked: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,9 @@ a booted host.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cel
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import bubblewrap
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from celled import LOOP, NEEDS_ROOT, Box, box, git, write
+from celled import LOOP, NEEDS_ROOT, Box, a_while, box, git, none_left, write
 from changing import Changing
 
 TEMPLATE = Path(__file__).resolve().parents[5] / "roles/engineering_loop/templates/loop.service.j2"
@@ -333,23 +331,10 @@ def test_it_sees_no_process_but_its_own_and_writes_its_home_alone(host: Box) -> 
 @NEEDS_ROOT
 def test_nothing_of_it_survives(host: Box) -> None:
     cell = host.cell()
-    words = ["sleep", f"300.{os.getpid()}"]  # nobody else's
-    done = alone(host, cell.part("home"), f"setsid sh -c 'exec {' '.join(words)}' </dev/null >/dev/null 2>&1 & echo $$")
+    long = a_while()
+    done = alone(host, cell.part("home"), f"setsid sh -c 'sleep {long}' </dev/null >/dev/null 2>&1 & echo $$")
     assert done.returncode == 0
-    until = time.monotonic() + 10  # its first process is killed as bwrap ends, and may take a moment
-    while left := running(words):
-        assert time.monotonic() < until, left
-        time.sleep(0.02)
-
-
-def running(words: list[str]) -> list[str]:
-    """The processes with these arguments."""
-    wanted, found = "".join(f"{word}\0" for word in words).encode(), []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if entry.read_bytes() == wanted:
-                found.append(entry.parent.name)
-    return found
+    assert none_left(long)  # its first process is killed as bwrap ends, and may take a moment
 
 
 @NEEDS_ROOT

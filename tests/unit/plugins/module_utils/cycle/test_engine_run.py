@@ -38,7 +38,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.use
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release import engine_options
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.release.engine_help import options_of
-from celled import LOOP, NEEDS_ROOT, Box, box
+from celled import LOOP, NEEDS_ROOT, Box, a_while, box, none_left, sleepers
 from deployed import OTHER, REPO, SHA, Host, Running, deployed
 from forks import PROGRAM
 from gated import gateway_of, in_unit
@@ -278,31 +278,6 @@ def test_an_engine_that_was_changed_since_the_apply_is_refused(host: Host) -> No
     asked_at_the_apply(host, sorted(options_of(HELP)))
     play_engine(host, "exit 1")  # it knows what it is passed, and fails by itself
     assert run_engine(inside(host)) == (1, {})
-
-
-def sleepers(seconds: str) -> list[str]:
-    """The processes that sleep for so long, whatever they call themselves in a namespace of their own."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if command == b"sleep\0" + seconds.encode() + b"\0":
-                found.append(pid)
-    return found
-
-
-def none_left(seconds: str) -> bool:
-    """Whether they end: a signal arrives a moment after it was sent."""
-    for _unused in range(250):
-        if not sleepers(seconds):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def a_while() -> str:
-    """A time to sleep that nobody else sleeps."""
-    return f"300.{time.time_ns() % 10**9}"
 
 
 def wait_for(path: Path) -> int:
