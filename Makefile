@@ -30,7 +30,7 @@ setup: ## Debian packages and the Python environment that all the others share
 demo: setup ## the main job on a throwaway loop host; ENGINE=<url or bundle> FROM=<sha> TO=<sha>, KEEP=1, LOOP_HOST=user@address
 	@$(BIN)/python tests/demo.py
 
-test: setup ## every check: lint, sanity, unit, molecule
+test: setup ## every kind of check, the scenarios in their short form: lint, sanity, unit, molecule
 	@$(CHECK) lint sanity unit molecule
 
 again: setup ## the whole of it many times while LOAD other processes work: what fails now and then? TIMES=10, LOAD=1
@@ -48,33 +48,33 @@ sanity: setup ## ansible-test sanity, in full
 unit: setup ## unit tests with coverage; T=tests/unit/... for some of them
 	@$(CHECK) unit
 
-molecule: setup ## create, converge, idempotence, verify, destroy on a booted host; S=default for one of them
-	@$(CHECK) molecule
+molecule: setup ## every scenario on booted hosts, in its long form: hours; S=default for one of them
+	@LONG=1 $(CHECK) molecule
 
 kills: setup ## healer and git killed at random moments; KILLS=500
 	@LOOP_KILLS=$(KILLS) $(BIN)/pytest --quiet tests/unit/plugins/module_utils/worktrees/test_killed.py
 
 cells: setup ## what an agent can leave, and cycles killed at random moments, on a booted host; CYCLE_KILLS=200
-	@KILLS=$(CYCLE_KILLS) $(CHECK) cells
+	@LONG=1 S=cells KILLS=$(CYCLE_KILLS) $(CHECK) molecule
 
 attacks: setup ## what a hostile agent and engine can do, in full; ENGINE=<url or bundle> TO=<sha>
-	@ATTACKS=all $(CHECK) attacks
+	@LONG=1 S=agent $(CHECK) molecule
 
 faults: setup ## all that can go wrong in an apply, and applies killed at random moments; KILLS=3
-	@FAULTS=all $(CHECK) faults
+	@LONG=1 S=faults $(CHECK) molecule
 
 rollouts: setup ## all ways in which a rollout ends
-	@ROLLOUT=all $(CHECK) rollouts
+	@LONG=1 S=rollout $(CHECK) molecule
 
 soak: setup ## many cycles with faults at random; CYCLES=300, SEED= of an earlier run to repeat it, FAULTS="reboot,disk full"
-	@SOAK=all CYCLES=$(CYCLES) SEED=$(SEED) $(CHECK) soak
+	@LONG=1 S=soak CYCLES=$(CYCLES) SEED=$(SEED) $(CHECK) molecule
 
 migration: setup ## from a user's own host to ours and away, every way to come; ENGINE=<url or bundle> FROM=<sha> TO=<sha>
-	@MIGRATION=all $(CHECK) migration
+	@LONG=1 S=migration $(CHECK) molecule
 
 hosts: setup ## other Debians, booted: 12 is refused by its name, and 14 carries the loop (scenarios default and example)
 	@SUITE=bookworm $(CHECK) hosts
-	@SUITE=forky S="default example" $(CHECK) molecule
+	@SUITE=forky LONG=1 S="default example" $(CHECK) molecule
 
 versions: setup ## the oldest and newest controllers and Pythons that can be had, against a booted host
 	@$(BIN)/python tests/tools/versions.py

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import TOP, asked, cycle, forge, must, pins, play, stage, tell
+from at_work import TOP, asked, cycle, forge, must, pins, play, stage
+from chapters import tell
 
 STATE, REPO = "/var/lib/engineering-loop", "AS215932/network-operations"
 PROGRAMS = {"claude-code": "claude", "codex": "codex", "opencode": "opencode", "aider": "aider"}

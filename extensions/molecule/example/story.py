@@ -18,7 +18,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
 import at_work
-from at_work import TOP, apply, forge, must, on_host, pins, play, stage, tell
+from at_work import TOP, apply, forge, must, on_host, pins, play, stage
+from chapters import tell
 
 SOURCES = TOP / "examples/engine"
 ENGINE, REPO, LABEL, UNIT = "example/small-engine", "example/handbook", "agent:go", "small-loop"

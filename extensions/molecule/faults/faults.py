@@ -3,8 +3,8 @@
 """What can go wrong while an apply runs, one fault after the other, on a booted host with the forge of the tests.
 
     python faults.py HOST WORLD [FAULT ...]      a host of tests/loophost.py, and what tests/world/stage.py put up
-    FAULTS="two_pins killed" python faults.py ... some of them; FAULTS=all
-    KILLS=50 python faults.py HOST WORLD killed  so many applies killed; 3 by default
+    FAULTS="two_pins killed" python faults.py ... some of them; LONG=1 all
+    KILLS=50 python faults.py HOST WORLD killed  so many applies killed; else one, or three where LONG=1
 
 After each fault the same must hold: what was active is active, nothing half-made stays, and an apply converges.
 """
@@ -33,6 +33,7 @@ import engine  # noqa: E402
 import forge_store  # noqa: E402
 import loophost  # noqa: E402
 import stage  # noqa: E402
+from chapters import LONG  # noqa: E402
 
 OPT, ETC, LIB = "/opt/engineering-loop", "/etc/engineering-loop", "/usr/local/lib/engineering-loop"
 STATE = "/var/lib/engineering-loop"
@@ -41,7 +42,6 @@ ALWAYS = {"engineering_loop_timer_enabled": False, "engineering_loop_repos": [de
 ONE_AT_A_TIME = "another apply, by .*, began at .* while this one was under way.* run this again if"
 DEAD = "http://127.0.0.1:9"
 ASKED = os.environ.get("FAULTS", "").split()
-EVERY = ASKED == ["all"]
 SOURCES = engine.sources()
 # Whatever an apply runs on the host is in the group of sshd, where the tasks came in; all but this shell goes.
 KILL = """
@@ -456,7 +456,7 @@ def module_killed(scene: Scene) -> None:
 
 def killed(scene: Scene) -> None:
     """SIGKILL at random moments of an apply that has to do everything; the next one converges."""
-    wanted, seconds = int(os.environ.get("KILLS") or (3 if EVERY else 1)), 20.0
+    wanted, seconds = int(os.environ.get("KILLS") or (3 if LONG else 1)), 20.0
     seed = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)
     print(f"SEED={seed}", flush=True)
@@ -489,8 +489,8 @@ FAULTS: list[Callable[[Scene], None]] = [
 ]  # fmt: skip
 
 
-# Those that each change of ours could bring about; others are named in FAULTS, and FAULTS=all is all of them.
-FEW = (fresh, index_unreachable, disk_full, tampered, by_hand, module_killed, killed)
+# The short form: those that each change of ours could bring about.
+FEW = (fresh, index_unreachable, disk_full, tampered, module_killed, killed)
 
 
 def main(name: str, world: str, *only: str) -> int:
@@ -499,7 +499,7 @@ def main(name: str, world: str, *only: str) -> int:
         demo.label(scene.forge, demo.CANARY_ISSUE, on=False)
     failed = 0
     known = [fault.__name__ for fault in FAULTS]
-    wanted = known if EVERY else only or ASKED or [fault.__name__ for fault in FEW]
+    wanted = only or ASKED or (known if LONG else [fault.__name__ for fault in FEW])
     if unknown := {*wanted} - {*known}:
         sys.exit(f"there is no fault {', '.join(sorted(unknown))}; there is {', '.join(known)}")
     for fault in FAULTS:

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import must, on_host, play, tell
+from at_work import must, on_host, play
+from chapters import tell
 
 STATE = "dpkg-query -W; cat /etc/passwd /etc/group; ls -la /etc /opt /usr/local/lib /var/lib /etc/systemd/system"
 

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "operator"))
-from at_work import UNIT, apply, asked, cycle, forge, must, on_host, pins, play, stage, tell
+from at_work import UNIT, apply, asked, cycle, forge, must, on_host, pins, play, stage
+from chapters import tell
 
 GOVERNOR, REPO = "hyrule-reliability-governor", "AS215932/network-operations"
 VERSION_JOB = {

@@ -6,7 +6,7 @@ HOST is one of tests/loophost.py, DIRECTORY/world what tests/world/stage.py put 
 repository: inventory, play, roles, a Vault Agent that renders the secrets; the commands are those of its CI. The forge
 is a GitHub Enterprise under a CA of its own.
 
-    MIGRATION=all story.py ...     every way to come, else the first; or the name of one
+    LONG=1 story.py ...     every way to come, else the first; or MIGRATION=token, the name of one
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NAME, HOME = sys.argv[1], Path(sys.argv[2])
 sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests" / "world")]
 import demo  # noqa: E402
 import loophost  # noqa: E402
+from chapters import LONG  # noqa: E402
 
 STAGE = HOME / "world" / "stage.json"
 THEIRS = HOME / "theirs"
@@ -60,7 +61,7 @@ class Way:
 
 
 WAYS = {"app": Way(stage["from"], "app", bare=False), "token": Way(stage["to"], "token", bare=True)}
-ASKED = os.environ.get("MIGRATION") or "app"
+ASKED = os.environ.get("MIGRATION") or ("" if LONG else "app")
 # What nobody writes down whom the default suits.
 DEFAULTS = re.compile(
     r"^engineering_loop_(user|group|\w+_(dir|file|path)|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
@@ -331,10 +332,10 @@ def back(scene: Scene) -> str:
     """To the in-house role again, which finds everything as it was."""
     cells = scene.sh("ls -d /var/lib/engineering-loop/runs/*-???????? | sort")
     way_back = (f"{OURS}leave", "-l", "loop", "-e", "engineering_loop_leave_put_back=true")
-    if ASKED == "all":
+    if LONG:
         says(scene.play(*way_back, "--check"), "It would be put back like this")
     says(scene.play(*way_back), "This was put back, with its owners")
-    if ASKED == "all":
+    if LONG:
         says(scene.play(*way_back), " changed=0 ", "or it is back already")
     scene.edit(PLAY, f"role: {OURS}engineering_loop\n", "role: engineering_loop\n")
     scene.play(PLAY)
@@ -361,7 +362,7 @@ STEPS: tuple[Callable[[Scene], str], ...] = (
 
 
 def main() -> None:
-    for number, way in enumerate(WAYS.values() if ASKED == "all" else [WAYS[ASKED]]):
+    for number, way in enumerate([WAYS[ASKED]] if ASKED else WAYS.values()):
         if number:
             loophost.destroy(NAME)
             (HOME / "vault.json").unlink()

@@ -17,8 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import requests
 import yaml
 
 TOP = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(TOP / "tests/world"))  # for chapters.py
 STAGE, INVENTORY = Path(sys.argv[1]), sys.argv[2]
 UNIT = "hyrule-engineering-loop"
 LOOP = "/usr/local/lib/engineering-loop/loop"
@@ -152,21 +151,6 @@ def asked(method: str, path: str, body: dict[str, Any] | None = None) -> Any:
 def cycle() -> str:
     """Start a cycle, as a person does, and wait for its end."""
     return on_host(f"systemctl start {UNIT}.service")[1]
-
-
-def tell(chapters: Sequence[Callable[[], None]]) -> None:
-    """Try each, or those that the command line names; say how long it took, or where it went wrong."""
-    wanted = sys.argv[3:]
-    for one in chapters:
-        if wanted and one.__name__ not in wanted:
-            continue
-        began, name = time.monotonic(), (one.__doc__ or one.__name__).rstrip(".")
-        try:
-            one()
-        except BaseException:
-            print(f"WRONG in: {name}", flush=True)
-            raise
-        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 def widest(text: str) -> int:

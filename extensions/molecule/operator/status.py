@@ -9,7 +9,8 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from at_work import LOOP, UNIT, cycle, forge, host, must, on_host, play, scratch, stage, tell, typed, widest
+from at_work import LOOP, UNIT, cycle, forge, host, must, on_host, play, scratch, stage, typed, widest
+from chapters import tell
 
 ETC, OPT = "/etc/engineering-loop", "/opt/engineering-loop"
 home = scratch("status-")

@@ -23,6 +23,9 @@ from typing import Any
 import requests
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests/world"))
+from chapters import tell
+
 TOP = Path(__file__).resolve().parents[3]
 HOME, INVENTORY = Path(sys.argv[1]), sys.argv[2]
 STAGE = HOME / "world" / "stage.json"
@@ -354,10 +357,7 @@ CHAPTERS = (
     killed_and_rebooted,
     nothing_to_go_back_to,
 )
-# Those that stand by themselves are tried with ROLLOUT=all alone.
-LONG = () if os.environ.get("ROLLOUT") == "all" else (a_slow_build, what_is_left_on_the_forge, nothing_to_go_back_to)
-for chapter in CHAPTERS:
-    if chapter.__name__ in sys.argv[3:] or not (sys.argv[3:] or chapter in LONG):
-        began = time.monotonic()
-        chapter()
-        print(f"{chapter.__name__.replace('_', ' ')}: {time.monotonic() - began:.0f} s", flush=True)
+tell(
+    CHAPTERS,
+    long=(a_slow_build, by_its_tags, what_is_left_on_the_forge, killed_during_the_canary, nothing_to_go_back_to),
+)

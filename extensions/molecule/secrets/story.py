@@ -24,7 +24,8 @@ TOP = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(TOP / "extensions/molecule/operator"), str(TOP / "tests/world")]
 import at_work  # noqa: E402
 import planted  # noqa: E402
-from at_work import UNIT, forge, host, must, on_host, stage, tell  # noqa: E402
+from at_work import UNIT, forge, host, must, on_host, stage  # noqa: E402
+from chapters import tell  # noqa: E402
 
 REPO, ISSUE = "AS215932/network-operations", 235
 ETC, OPT, STATE = "/etc/engineering-loop", "/opt/engineering-loop", "/var/lib/engineering-loop"
