@@ -154,7 +154,7 @@ CHECKS = {
         ),
         Check("arrows between the rooms", ["env", "PYTHONPATH=.collections", "lint-imports", "--no-cache"]),
         Check("yamllint", ["yamllint", "--strict", *yaml_places()]),
-        Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"]),
+        Check("ansible-lint", ["ansible-lint", "--nocolor", "-q"], aside="ansible-lint"),
         Check("shellcheck", ["shellcheck", ".ci/run", "tests/tools/setup"]),
         Check("workflows", ["zizmor", "--offline", "--quiet", "--no-progress", ".github"]),
         Check(
