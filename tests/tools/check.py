@@ -10,8 +10,8 @@
     check.py quick                                           what most changes need, in a minute
 
 A check is one command. Where it leaves a JUnit report, every test in it counts; else the command is one test.
-What takes minutes, such as sanity and molecule's scenarios, runs three at a time, each scenario with a directory and hosts
-of its own: what one says is shown when it ends, and until then in its log below .cache.
+What takes minutes, such as sanity and molecule's scenarios, runs three at a time, each scenario with a directory and
+hosts of its own: what one says is shown when it ends, and until then in its log below .cache.
 """
 
 from __future__ import annotations

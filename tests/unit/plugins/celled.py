@@ -106,10 +106,10 @@ class Box:
     def release(self) -> Path:
         return self.top / "opt/releases" / SHA
 
-    def deploy(self) -> None:
-        """What a cycle needs beside cells: a policy, secrets, an engine."""
+    def deploy(self, repos: str = "{}") -> None:
+        """What a cycle needs beside cells: a policy, with what it says of single ``repos``, secrets, an engine."""
         policy = Path(self.config["policy_file"])
-        policy.write_text(POLICY.replace("RUNS", str(self.runs)))
+        policy.write_text(POLICY.replace("RUNS", str(self.runs)).replace("repos: {}", f"repos: {repos}"))
         policy.chmod(0o640)
         os.chown(policy, 0, gid(LOOP))
         self.config["policy_sha256"] = schema.digest(schema.load_file(str(policy)))

@@ -373,10 +373,13 @@ def emptied(ours: Cycle) -> bool:
 
 
 @contextmanager
-def door(forge: Running, secrets: str = "", **config: Any) -> Iterator[Door]:
-    """A host as the role leaves it, whose gateway leads to this forge; ``secrets`` are more lines for its env file."""
+def door(forge: Running, secrets: str = "", policies: str = "{}", **config: Any) -> Iterator[Door]:
+    """A host as the role leaves it, whose gateway leads to this forge.
+
+    ``secrets`` are more lines for its env file, ``policies`` what its policy says of single repositories.
+    """
     with box() as host:
-        host.deploy()
+        host.deploy(policies)
         (host.top / "etc/env").write_text(f"GH_TOKEN={forge.token}\n{secrets}")
         host.config.update(
             unit=f"{host.config['unit']}-{next(NAMES)}", repos=[REPO, OTHER],

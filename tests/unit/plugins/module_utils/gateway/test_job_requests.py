@@ -145,3 +145,14 @@ def test_a_secret_in_a_comment_is_refused(gate: Door) -> None:
         assert "the comment is refused" in refused(
             ours, "issue", "comment", str(number), "--repo", REPO, "--body", text
         )
+
+
+@pytest.mark.parametrize(("dest", "goes"), [("app", False), ("other", True)])
+def test_a_comment_is_judged_by_the_policy_of_its_repository(forge: Running, dest: str, goes: bool) -> None:
+    with (
+        door(forge, policies=f"{{{dest}: {{denied_content_patterns: [core-switch]}}}}") as gate,
+        job(gate, ALL) as ours,
+    ):
+        comment = ("issue", "comment", str(gate.issue()), "--repo", REPO, "--body", "See core-switch.")
+        done = ours.gh(*comment, where=str(ours.workspace))
+        assert ("the comment is refused" in done.stderr, done.returncode == 0) == (not goes, goes), done.stderr
