@@ -30,7 +30,7 @@ setup: ## Debian packages and the Python environment that all the others share
 demo: setup ## the main job on a throwaway loop host; ENGINE=<url or bundle> FROM=<sha> TO=<sha>, KEEP=1, LOOP_HOST=user@address
 	@$(BIN)/python tests/demo.py
 
-test: setup ## every kind of check, the scenarios in their short form: lint, sanity, unit, molecule
+test: setup ## every kind of check, what is long in its short form: lint, sanity, unit, molecule
 	@$(CHECK) lint sanity unit molecule
 
 again: setup ## the whole of it many times while LOAD other processes work: what fails now and then? TIMES=10, LOAD=1
@@ -43,7 +43,7 @@ lint: setup ## ruff, mypy, yamllint, ansible-lint, shellcheck, changelog fragmen
 	@$(CHECK) lint
 
 sanity: setup ## ansible-test sanity, in full
-	@$(CHECK) sanity
+	@LONG=1 $(CHECK) sanity
 
 unit: setup ## unit tests with coverage; T=tests/unit/... for some of them
 	@$(CHECK) unit

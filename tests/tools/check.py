@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run checks by name, every one of them even where one fails, and end with how many passed.
 
-    check.py lint sanity unit molecule
+    check.py lint sanity unit molecule                       what make test runs: LONG=1 has all of it at full length
     T=tests/unit/plugins/module_utils/proof check.py unit    these tests alone
     S="default cells" check.py molecule                      these scenarios alone
-    LONG=1 check.py molecule                                 all scenarios, in their long form
     check.py --scenarios                                     their names, for a workflow that runs each in a job
     check.py quick                                           what most changes need, in a minute
 
@@ -38,11 +37,9 @@ BIN = Path(sys.executable).parent
 COLLECTION = "ansible_collections.as215932.engineering_loop"
 SANITY_REPORTS = "sanity/ansible_collections/as215932/engineering_loop/tests/output/junit/*.xml"
 
-# The short form: what a crash, a wrong line, an unproven version and an agent that means ill do to a host, from bare to
-# left. The longest first; those that wait more than they work beside those that do not.
-SHORT = (
-    "migration", "rollout", "cells", "canary", "agent", "held", "faults", "cycle", "soak", "default", "worktrees",
-)  # fmt: skip
+# The short form: what a crash, a wrong line, an unproven version and an agent that means ill can do to a host. The
+# longest first; those that wait more than they work beside those that do not.
+SHORT = ("cells", "rollout", "agent", "canary", "faults", "cycle", "takeover", "soak", "default")
 SCENARIOS = (
     "soak", "agent", "migration", "faults", "operator", "canary", "rollout", "cells", "fleet", "cycle", "jobs", "held",
     "secrets", "habits", "default", "takeover", "agents", "example", "egress", "worktrees",
