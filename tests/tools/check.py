@@ -91,8 +91,7 @@ def scenarios() -> list[Check]:
 
 
 def pytest(where: Sequence[str], *more: str) -> Check:
-    # Three at a time on two processors: a quarter of the tests wait, as for what must not come.
-    return Check("pytest", ["pytest", "--quiet", "--numprocesses=3", "--dist=worksteal", *more, *where], "unit.xml")
+    return Check("pytest", ["pytest", "--quiet", "--numprocesses=2", *more, *where], "unit.xml")
 
 
 def unit() -> list[Check]:

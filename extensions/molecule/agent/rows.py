@@ -794,7 +794,7 @@ def main() -> int:
         for tried in HOSTILE_ROWS
     ]
     rows = [(name, tried) for name, public, tried in [*hostile_rows, *agents_rows()] if every or public == mine]
-    rows = [(name, tried) for name, tried in rows if LONG or name not in SLOW]
+    rows = [(name, tried) for name, tried in rows if words or LONG or name not in SLOW]
     failed = 0
     for name, tried in [*rows, ("an ordinary page", ordinary)]:
         if words and not any(word in name for word in words):

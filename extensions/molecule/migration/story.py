@@ -62,6 +62,8 @@ class Way:
 
 WAYS = {"app": Way(stage["from"], "app", bare=False), "token": Way(stage["to"], "token", bare=True)}
 ASKED = os.environ.get("MIGRATION") or ("" if LONG else "app")
+if ASKED and ASKED not in WAYS:
+    sys.exit(f"MIGRATION={ASKED} is no way to come; there is {', '.join(WAYS)}, and LONG=1 has all")
 # What nobody writes down whom the default suits.
 DEFAULTS = re.compile(
     r"^engineering_loop_(user|group|\w+_(dir|file|path)|git_user\w+|packages|knowledge\w+|allowed_paths): .*\n", re.M
