@@ -43,7 +43,7 @@ class Mute(socketserver.StreamRequestHandler):
     """Says a letter now and then, and never all."""
 
     def handle(self) -> None:
-        for _second in range(30):
+        for _turn in range(100):
             time.sleep(0.2)
             try:
                 self.wfile.write(b"H")
@@ -76,11 +76,11 @@ def test_all_targets_at_once_and_none_waits_for_another() -> None:
                 one("takes", f"json://127.0.0.1:{port}/200", 2),
                 one("nonsense", "slack://x"),
             ],
-            3,
+            8,
         )
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15
     assert answers["takes"] == Answer(2)
-    assert answers["mute"] == Answer(0, "it did not answer within 3 s")
+    assert answers["mute"] == Answer(0, "it did not answer within 8 s")
     assert answers["refuses"].taken == 0 and "500" in answers["refuses"].why
     assert answers["nobody"].taken == 0 and answers["nobody"].why
     assert answers["nonsense"] == Answer(0, "Apprise cannot make a target of it")
