@@ -405,7 +405,7 @@ def test_both_users_go_with_what_they_had(celled: Celled, tmp_path: Path, monkey
         subprocess.run(["mount", "--bind", str(tmp_path / "etc-of-its-own"), "/etc"], check=True)
         for name in ("LINGER", "CRONTABS"):
             monkeypatch.setattr(privileges, name, str(celled.put(f"{name}/loop-gone", "x").parent))
-        # Numbers that nobody is given: counted down from 999, as on the test hosts of this machine, they have processes.
+        # Numbers that nobody is given: those below 999 are the users of test hosts, with processes of this machine.
         for number, name in ((311, "loop-gone"), (312, "gate-gone")):
             subprocess.run(["useradd", "--system", "--uid", str(number), "--user-group", name], check=True)
         celled.config.update(user="loop-gone", group="loop-gone", gate_user="gate-gone")
