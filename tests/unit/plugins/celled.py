@@ -26,6 +26,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.policy import schema
 from changing import Changing
+from waiting import soon
 
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(not ROOT, reason="cells are root's: only root can make, give away and close one")
@@ -295,12 +296,8 @@ def sleepers(seconds: str) -> list[str]:
 
 
 def none_left(seconds: str) -> bool:
-    """Whether they end: a signal arrives a moment after it was sent."""
-    for _unused in range(250):
-        if not sleepers(seconds):
-            return True
-        time.sleep(0.02)
-    return False
+    """Whether they end."""
+    return soon(lambda: not sleepers(seconds))
 
 
 def a_while() -> str:

@@ -26,6 +26,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.git.comm
     told_branch,
     told_refs,
 )
+from waiting import soon
 
 IDENTITY = {f"GIT_{who}_{what}": f"{who}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -192,12 +193,8 @@ def alive(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends: a signal arrives a moment after it was sent."""
-    for _unused in range(250):
-        if not alive(pid):
-            return True
-        time.sleep(0.02)
-    return False
+    """Whether a process ends."""
+    return soon(lambda: not alive(pid))
 
 
 def test_a_limit_ends_git_and_all_it_started(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
