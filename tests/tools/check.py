@@ -162,10 +162,11 @@ CHECKS = {
         Check(
             "documentation of the plugins",
             ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", "."],
+            aside="documentation",
         ),
         Check("every error says what to do", ["python", "tests/tools/messages.py", "--check"]),
-        Check("alert rules", ["python", "tests/tools/promtool.py"]),
-        Check("changelog fragments", ["antsibull-changelog", "lint"]),
+        Check("alert rules", ["python", "tests/tools/promtool.py"], aside="promtool"),
+        Check("changelog fragments", ["antsibull-changelog", "lint"], aside="changelog"),
         Check("hygiene of tracked files", ["python", "tests/tools/hygiene.py"]),
     ],
     "sanity": [Check("ansible-test sanity", ["python", "tests/tools/sanity.py"], SANITY_REPORTS, "sanity")],
