@@ -28,9 +28,9 @@ def moment_of(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def stamp() -> str:
-    """This second in a name: ``20260131T235959Z``."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+def stamp(at: float | None = None) -> str:
+    """This second, or that of ``at`` since 1970, in a name: ``20260131T235959Z``."""
+    return f"{datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def fine_stamp() -> str:

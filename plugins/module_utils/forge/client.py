@@ -28,6 +28,7 @@ else:
 Json: TypeAlias = dict[str, Any]
 
 TRIES = 5
+GREEN = ("success", "neutral", "skipped")  # the results of a check that hold nothing up
 MAX_PAGES = 200
 REDIRECTS = 3
 
@@ -156,13 +157,18 @@ class Forge:
         return self._get(f"{_repo(repo)}/compare/{quote(base, safe='')}...{quote(head, safe='')}")
 
     def checks(self, repo: str, sha: str) -> dict[str, str]:
-        """What ran on a commit, by name: ``success neutral skipped pending failure`` and the like."""
+        """What ran on a commit, by name: ``success neutral skipped pending failure`` and the like.
+
+        Of several of one name, as two workflows may have, the one that says least good.
+        """
         found: dict[str, str] = {}
         for path, key in ((f"/commits/{sha}/status", "statuses"), (f"/commits/{sha}/check-runs", "check_runs")):
             for page in self._pages(f"{_repo(repo)}{path}", key=key):
                 for one in page:
                     name = str(one.get("context") or one["name"])
-                    found[name] = str(one.get("state") or one["conclusion"] or "pending")
+                    result = str(one.get("state") or one["conclusion"] or "pending")
+                    if found.get(name, GREEN[0]) in GREEN:
+                        found[name] = result
         return found
 
     # --- what the identity may do

@@ -8,6 +8,7 @@ else's: it is used where it holds the same, and never removed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from .managed_files import Entry
 
 DIRECTORY = "/usr/local/share/ca-certificates"
 LINKS = "/etc/ssl/certs"
+BUNDLE = "ca-certificates.crt"  # all of them in one, in that directory
 MARK = b"# Installed by the role as215932.engineering_loop.engineering_loop, which removes it again.\n"
 LIMIT = 1 << 20
 
@@ -42,10 +44,14 @@ def entries(wanted: Mapping[str, str], directory: str = DIRECTORY) -> list[Entry
     return found + [Entry(path, "absent") for path in ours(directory) if path not in wanted]
 
 
-def stale(paths: Mapping[str, str], links: str = LINKS) -> bool:
-    """Whether certificates that stand there are not in force yet."""
-    names = [os.path.basename(path).removesuffix(".crt") for path in paths]
-    return any(not os.path.exists(f"{links}/{name}.pem") for name in names)
+def stale(wanted: Mapping[str, str], links: str = LINKS, directory: str = DIRECTORY) -> bool:
+    """Whether certificates that stand there are not in force yet, or some that went still are."""
+    bundle = read_bytes(f"{links}/{BUNDLE}") or b""
+    if any(text.strip().encode() not in bundle for text in wanted.values()):
+        return True
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(links) as found:
+        return any(one.is_symlink() and _leads_nowhere(one.path, directory) for one in found)
+    return False
 
 
 def refresh() -> None:
@@ -64,6 +70,10 @@ def remove(path: str) -> None:
     if os.path.lexists(path):
         os.unlink(path)
         refresh()
+
+
+def _leads_nowhere(link: str, directory: str) -> bool:
+    return os.path.dirname(os.readlink(link)) == directory and not os.path.exists(link)
 
 
 def _has_mark(path: str) -> bool:

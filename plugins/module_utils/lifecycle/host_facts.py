@@ -73,12 +73,21 @@ NODE = {"nodejs": "node", "npm": "npm"}
 
 
 def missing_packages(names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do."""
+    """Those of ``names`` that dpkg does not know as installed, sorted. Whoever's node and npm are there, they do.
+
+    A name may have an architecture, or be one that packages provide.
+    """
     if not names:
         return []
-    lines = _run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names).splitlines()
-    states = dict(line.split() for line in lines if len(line.split()) == 2)
+    lines = _run("dpkg-query", "-W", "-f", "${Package} ${Architecture} ${db:Status-Status}\\n", *names).splitlines()
+    words = [line.split() for line in lines if len(line.split()) == 3]
+    states = {name: state for package, kind, state in words for name in (package, f"{package}:{kind}")}
     missing = {name for name in names if states.get(name) != "installed"}
+    if missing - states.keys():
+        lines = _run("dpkg-query", "-W", "-f", "${db:Status-Status}, ${Provides}\\n").splitlines()
+        missing -= {
+            one.split()[0] for line in lines if line.startswith("installed, ") for one in line.split(", ")[1:] if one
+        }
     half = [
         name for name in NODE if states.get(name, "installed") not in ("installed", "not-installed", "config-files")
     ]

@@ -58,12 +58,15 @@ _SYSTEM = (
 )
 PATH = Shape(rf"{_NO_DOTS}/{_LETTERS}*", "an absolute path without .., of letters, digits and /._+@,=~- only")
 FILE = Shape(rf"{PATH.pattern}(?<!/)", f"{PATH.words}, and no directory")
-DIRECTORY = Shape(_SYSTEM + PATH.pattern, f"{PATH.words}, and none of the system's such as /opt")
+DIRECTORY = Shape(
+    rf"{_SYSTEM}(?!.*/\.?(/|\Z)){PATH.pattern}",
+    f"{PATH.words}, and none of the system's such as /opt, and without / at its end or twice in a row",
+)
 NAME = Shape(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", "a name of letters, digits and _.- only")
 USER = Shape(NAME.pattern.replace("199", "30"), f"{NAME.words}, of at most 31")
 URL = Shape(r"https?://[^\s/@]+(/\S*)?", "the address of a forge, https://HOST")
 SERVER = Shape(r"https?://[^\s/@]+(/[^\s@]*)?", "the address of a server, http(s)://HOST/PATH, without a password")
-COMMITTER = Shape(r"[^<>]{1,200}", "at most 200 letters without < and >")
+COMMITTER = Shape(r"(?=.*\w)[^<>]{1,200}", "at most 200 letters without < and >, one of them a letter or digit")
 TIME = Shape(r"\d{1,9}[smhdw]", "a time such as 90d")
 SIZE = Shape(r"\d{1,9}[KMGT]", "a size such as 10G")
 IN_HOME = Shape(rf"{_NO_DOTS}[^/]+(/[^/]+)*", "a path below the home, such as .cache/uv")
@@ -167,7 +170,7 @@ def refused(options: Json, given: Json, unknown: Sequence[str] = ()) -> list[str
 def _judge(name: str, option: Json, value: Any, kind: str) -> Iterator[str]:
     """Why a value is not what ``option`` says. ``name`` is its place, and ``kind`` that without numbers."""
     if name == kind:
-        letters = len(json.dumps(value, default=str)) if "." not in name else 0
+        letters = len(_json(value)) if "." not in name else 0
         if letters > MAX_LETTERS:
             yield f"{name} has {letters} letters, but may have {MAX_LETTERS}"
             return
@@ -207,7 +210,8 @@ def _fits(option: Json, value: Any, kind: str) -> bool:
     if "choices" in option:
         return str(value) in option["choices"]
     if option.get("type") in ("int", "float"):
-        return LEAST.get(short, 0) <= float(value) <= MAX_NUMBER
+        number = float(value) if isinstance(value, str) else value  # a whole one may be too long to be made a float
+        return bool(LEAST.get(short, 0) <= number <= MAX_NUMBER)
     if option.get("type") == "raw":
         return all(map(_is_text, _texts(value)))
     return short not in SHAPES or re.fullmatch(SHAPES[short].pattern, str(value)) is not None
@@ -234,8 +238,15 @@ def _line(name: str, value: Any, allowed: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value as it is written, in one line that hides no letter and is not too long."""
-    text = without_passwords(printable(json.dumps(value, ensure_ascii=False, default=str)))
+    text = without_passwords(printable(_json(value)))
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except TypeError:  # a key that YAML reads as a date
+        return str(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -245,7 +256,7 @@ def _is_text(value: Any) -> bool:
 def _is_number(value: Any, whole: bool) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"-?\d{1,12}" if whole else r"-?\d{1,12}(\.\d{1,12})?", value) is not None
-    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _texts(value: Any) -> Iterator[Any]:
@@ -347,6 +358,8 @@ def _ports(ports: Sequence[Any]) -> None:
 
 def _jobs(named: Sequence[Mapping[str, Any]], unit: str, governor: Any, runs_dir: str, state_dir: str) -> None:
     """Each is a unit and a directory of its own, and none of them the loop's."""
+    for job in named:
+        _job(job)
     names = [str(job["name"]) for job in named] + [jobs.GOVERNOR] * (
         str(governor).lower() in ("true", "yes", "on", "1")
     )
@@ -369,6 +382,17 @@ def _jobs(named: Sequence[Mapping[str, Any]], unit: str, governor: Any, runs_dir
                     f"engineering_loop_jobs: {name} would write {state}, which is another's or holds it ({other}): give"
                     " each job a directory of its own"
                 )
+
+
+def _job(job: Mapping[str, Any]) -> None:
+    if not job["command"]:
+        raise LoopError(f"engineering_loop_jobs: {job['name']} has an empty command; an engine's program comes first")
+    for flag, value in (job.get("options") or {}).items():
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise LoopError(
+                f"engineering_loop_jobs: {job['name']} gives {flag} the value {_shown(value)}, but it must be text or a"
+                " number: '' gives the flag alone"
+            )
 
 
 def _governor(repos: Sequence[str], scope: Sequence[str], state: str, *moved: str) -> None:

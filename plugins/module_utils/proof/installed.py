@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -38,6 +37,8 @@ VOLATILE_KEYS = frozenset({
 })  # fmt: skip
 CAPS = {"--max-runs-per-day", "--max-cost-usd-per-day"}
 # The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
+# Where systemctl set-property writes the drop-ins that stay.
+CONTROL = "/etc/systemd/system.control"
 UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
 WAY_OUT = (
     "-egress.service", "-egress.socket", "-egress-proxy.service", "-egress-local@.service", "-egress-local@.socket",
@@ -98,7 +99,7 @@ def unit_digest(config: Settings, root: str = "") -> str:
     bound = _without_caps({key: value for key, value in config.items() if key not in VOLATILE_KEYS})
     _feed(digest, "loop.json", json.dumps(bound, sort_keys=True).encode())
     for path in paths:
-        _feed(digest, path, read_bytes(root + path) or b"")
+        _feed(digest, path, content(root + path))
     return digest.hexdigest()
 
 
@@ -135,7 +136,8 @@ def unit_files(config: Settings, root: str = "") -> list[str]:
     units += [path for path in _paths(config, WAY_OUT) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
-    drop_ins = [path for unit in units for path in _tree(root, f"{unit}.d")]
+    places = [f"{path}.d" for unit in units for path in (unit, unit.replace(systemd.UNIT_DIR, CONTROL, 1))]
+    drop_ins = [path for place in places for path in _tree(root, place)]
     return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__"))]
 
 
@@ -150,9 +152,14 @@ def _feed(digest: Any, name: str, content: bytes) -> None:
 
 
 def _tree(root: str, top: str, leave: Iterable[str] = ()) -> list[str]:
-    """Every regular file below ``top``, in order, without the directories named in ``leave``."""
+    """Every file below ``top``, also one that a link leads to, in order, without the directories named in ``leave``."""
     found: list[str] = []
     for directory, subdirectories, names in os.walk(root + top):
         subdirectories[:] = sorted(name for name in subdirectories if name not in leave)
         found += [os.path.join(directory, name) for name in sorted(names)]
-    return [path.removeprefix(root) for path in found if stat.S_ISREG(os.lstat(path).st_mode)]
+    return [path.removeprefix(root) for path in found if os.path.isfile(path)]
+
+
+def content(path: str) -> bytes:
+    """What is read there; as systemd does, links are followed."""
+    return read_bytes(os.path.realpath(path)) or b""

@@ -73,10 +73,12 @@ class KeptSet:
         for path in installed.files(self.config_file, self.config, self.root):
             for parent in _missing_parents(path, entries):
                 entries[parent] = Entry(parent, "directory", mode=0o755)
-            status = os.lstat(self.root + path)
+            content, status = installed.content(self.root + path), os.lstat(self.root + path)
+            if os.path.islink(path) and os.path.isfile(path) and installed.content(path) == content:
+                continue  # somebody's link, which leads to what was proven
             entries[path] = Entry(
                 path,
-                content=read_bytes(self.root + path) or b"",
+                content=content,
                 owner=pwd.getpwuid(status.st_uid).pw_name,
                 group=grp.getgrgid(status.st_gid).gr_name,
                 mode=stat.S_IMODE(status.st_mode),
@@ -109,10 +111,10 @@ def keep(config_file: str, config: Settings, now: Installed) -> None:
     remove_tree(fresh)
     try:
         for path in installed.files(config_file, config):
-            content, status = read_bytes(path), os.lstat(path)
+            content, status = installed.content(path), os.stat(path)
             copy = f"{fresh}/files{path}"
             os.makedirs(os.path.dirname(copy), mode=0o700, exist_ok=True)
-            write_atomic(copy, content or b"", stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+            write_atomic(copy, content, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         about = asdict(About(now, config_file, utc_now()))
         write_atomic(os.path.join(fresh, "set.json"), (json.dumps(about, indent=2) + "\n").encode(), mode=0o600)
         os.rename(fresh, place)

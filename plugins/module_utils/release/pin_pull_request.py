@@ -18,11 +18,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..base.errors import LoopError, playbook, without_passwords
-from ..forge.client import Forge
+from ..forge.client import GREEN, Forge
 from ..git.command import credentials, told_branch, told_refs
 from . import version_pin
 
-GREEN = ("success", "neutral", "skipped")
 SECONDS = 300.0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..base.clock import stamp
 from ..base.errors import playbook
 from ..base.files import sha256
 from ..base.untrusted import show
@@ -99,7 +100,7 @@ def derive(status: Json, memory: Memory, rollbacks: Sequence[Json], host: str, n
     """
     first, memory.begun = not memory.begun, True
     found = [
-        *_cycles(status, memory, first),
+        *_cycles(status, memory, first, now),
         *_held(status),
         *_paused(status, memory),
         *_rolled_back(memory, rollbacks, first),
@@ -107,7 +108,8 @@ def derive(status: Json, memory: Memory, rollbacks: Sequence[Json], host: str, n
     ]
     new = []
     for notice in found:
-        if notice.key not in memory.told or now - _number(memory.told[notice.key]) >= _repeats(notice.key):
+        age = now - _number(memory.told.get(notice.key))  # below zero where the clock ran ahead then
+        if notice.key not in memory.told or age >= _repeats(notice.key) or age < -MINUTE:
             memory.told[notice.key] = int(now)
             new.append(_named(notice, host))
     _forget(memory, {notice.key for notice in found}, now)
@@ -135,7 +137,10 @@ def _forget(memory: Memory, standing: set[str], now: float) -> None:
 # --- cycles ------------------------------------------------------------------------------------------
 
 
-def _cycles(status: Json, memory: Memory, first: bool) -> Iterator[Notice]:
+def _cycles(status: Json, memory: Memory, first: bool, now: float) -> Iterator[Notice]:
+    newest = stamp(now + MINUTE)
+    if memory.cycle > newest:  # the clock ran ahead then; what was told within a day is known by name
+        memory.cycle = stamp(now - DAY)
     history = [one for one in _dicts(status.get("history")) if isinstance(one.get("cycle"), str)]
     ended = [one for one in history if one.get("outcome") != "running"]
     last = status.get("last_cycle") or {}
@@ -152,7 +157,7 @@ def _cycles(status: Json, memory: Memory, first: bool) -> Iterator[Notice]:
             yield Notice(
                 f"recovered:{one['cycle']}", SUCCESS, f"published again after {times}", url or "It works again."
             )
-    memory.cycle = max([memory.cycle, *(one["cycle"] for one in ended)])
+    memory.cycle = max([memory.cycle, *(one["cycle"] for one in ended if one["cycle"] <= newest)])
 
 
 def _in_a_row(history: Sequence[Json]) -> int:

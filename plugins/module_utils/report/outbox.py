@@ -107,7 +107,7 @@ def due(memory: Memory, now: float, per_hour: int = PER_HOUR) -> dict[str, list[
         lately = [at for at in target["sent"] if isinstance(at, (int, float)) and 0 <= now - at < HOUR]
         target["sent"] = lately[-1000:]
         room = per_hour - len(lately)
-        if not waiting or now < target["next"] or room <= 0:
+        if not waiting or now < target["next"] <= now + LONGEST_WAIT or room <= 0:
             continue
         alone = len(waiting) if len(waiting) <= min(room, APART) else 0
         messages = [_message(one) for one in waiting[:alone]] or [_digest(waiting)]

@@ -232,7 +232,7 @@ def edited(config_file: str, config: Settings, ledger: Ledger) -> list[str]:
 def _difference(path: str, root: str) -> str:
     """How a file differs from its copy below ``root``; empty where it does not."""
     try:
-        here = read_bytes(path)
+        here = read_bytes(os.path.realpath(path))
     except LoopError as error:
         return str(error)
     if here is None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from ..base.errors import LoopError
@@ -17,7 +16,7 @@ from ..lifecycle import host_facts, older_layout
 from ..lifecycle.layout import layout_from
 from . import settled
 from .order import STAGES
-from .outcome import Done, How, Json, filled, without_secrets
+from .outcome import Done, How, Json, answer, filled
 
 PLACE = {"src": {"type": "path", "required": True}, "dest": {"type": "str", "required": True}}
 
@@ -85,7 +84,7 @@ def on_host(given: Json) -> str:
     speak_plainly()
     wanted = filled(OPTIONS, given)
     done = bring(wanted, How())
-    return without_secrets(json.dumps({"result": done.result, "warnings": done.warnings}), OPTIONS, wanted)
+    return answer(done.result, done.warnings, OPTIONS, wanted)
 
 
 def _facts(wanted: Json) -> Json:

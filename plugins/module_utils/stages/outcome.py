@@ -83,14 +83,25 @@ def failed(error: LoopError) -> Json:
     return {"msg": str(error), **(error.result if isinstance(error, StageFailed) else {})}
 
 
-def without_secrets(text: str, options: Mapping[str, Any], wanted: Json) -> str:
-    """JSON without the values of the options that no log may have."""
-    for secret in {one for name, option in options.items() if option.get("no_log") for one in _texts(wanted[name])}:
-        text = text.replace(json.dumps(secret)[1:-1], "********")
-    return text
+def answer(result: Json, warnings: Sequence[str], options: Mapping[str, Any], wanted: Json) -> str:
+    """JSON of what a stage did, without the values of the options that no log may have."""
+    values = {one for name, option in options.items() if option.get("no_log") for one in _texts(wanted[name])}
+    # What is no longer than a number or a switch is no secret, and would be found in what is none.
+    secrets = sorted((one for one in values if len(one) > 3 and one not in ("true", "false")), key=len, reverse=True)
+    return json.dumps(_hidden({"result": result, "warnings": [*warnings]}, secrets))
 
 
-def _texts(value: Json | list[Any] | str | None) -> Iterator[str]:
+def _hidden(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "********")
+        return value
+    if isinstance(value, dict):
+        return {_hidden(name, secrets): _hidden(one, secrets) for name, one in value.items()}
+    return [_hidden(one, secrets) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
         yield value
     for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():

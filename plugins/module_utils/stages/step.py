@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 from ..base.errors import LoopError
 from ..host.habits import speak_plainly
 from .order import BEGUN, STAGES
-from .outcome import STEP, How, done, failed, filled, without_secrets
+from .outcome import STEP, How, answer, done, failed, filled
 from .settled import WORK
 
 
@@ -40,4 +39,4 @@ def on_host(given: Mapping[str, Any]) -> str:
     except Exception as error:  # noqa: BLE001 - as Ansible tells of any other module
         told = f"{type(error).__name__}: {error}"
         result = {"failed": True, "changed": False, "msg": told, "module_stderr": traceback.format_exc()}
-    return without_secrets(json.dumps({"result": result, "warnings": warnings}), options, wanted)
+    return answer(result, warnings, options, wanted)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages import look, settled
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.order import APART, STAGES
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.outcome import Done, How, filled
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.stages.outcome import Done, How, answer, filled
 
 FIT: dict[str, Any] = {
     "packages_missing": [],
@@ -144,3 +145,13 @@ def test_what_the_host_answers_has_no_value_that_no_log_may_have(config: str, mo
     monkeypatch.setattr(look, "bring", lambda wanted, how: Done({"said": f"x {secret} y"}, [f"of {secret}"]))
     text = look.on_host({"config": config, "secret_files": {"/etc/env": secret, "/etc/none": ""}})
     assert text == '{"result": {"said": "x ******** y"}, "warnings": ["of ********"]}'
+
+
+def test_what_is_hidden_is_in_texts_alone_and_the_longest_of_it_goes_first() -> None:
+    options = {"environment": {"type": "dict", "no_log": True}, "config": {"type": "path"}}
+    environment = {"PI_TELEMETRY": "false", "N": "1", "WHO": "me", "A": "open", "B": "opensesame", "C": "null"}
+    result = {"changed": False, "none": None, "count": 1, "names": ("false", "me/1"), "opensesame": ["x opensesame y"]}
+    text = answer(result, [], options, {"environment": environment, "config": "open"})
+    assert json.loads(text)["result"] == {
+        "changed": False, "none": None, "count": 1, "names": ["false", "me/1"], "********": ["x ******** y"],
+    }  # fmt: skip
