@@ -9,6 +9,7 @@ journal as well.
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import traceback
@@ -21,7 +22,7 @@ from ..base.errors import APPLY, LoopError, playbook
 from ..base.files import write_atomic
 from ..base.journal import say
 from ..base.sizes import number_of
-from ..cell import archive, attempts, budget, cells, collected, records, redaction
+from ..cell import archive, attempts, budget, cells, collected, kept_time, records, redaction
 from ..cell.cells import Cell
 from ..cell.egress import check_upstream, host_namespace, shut
 from ..gateway import audit, sessions
@@ -236,14 +237,17 @@ def make_room(config: Settings) -> list[dict[str, Any]]:
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
     """
-    missing, why = missing_room(config)
-    if not missing:
-        return []
     min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
-    size = max(0.0, cells.kept_size(config.runs_dir) - missing)
-    gone = cells.retire(config.runs_dir, None, size, min_age)
-    missing, why = missing_room(config)
-    if missing:
+    counted = kept_time.passed(config).age_of
+    gone: list[dict[str, Any]] = []
+    while (room := missing_room(config))[0]:
+        missing, why = room
+        # How many inodes a cell has nobody knows: one at a time.
+        size = cells.kept_size(config.runs_dir) - (1 if math.isinf(missing) else missing)
+        went = cells.retire(config.runs_dir, None, size, min_age, age_of=counted)
+        gone += went
+        if any(not one["stuck"] for one in went):
+            continue
         raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
     return gone
 

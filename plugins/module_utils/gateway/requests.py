@@ -123,6 +123,9 @@ def _view(asking: Asking, asked: argparse.Namespace) -> str:
     return shown(issue, asked.json)
 
 
+UNFIT = 422  # what the forge answers where a branch has nothing that its base lacks, and the like
+
+
 def why_held(asking: Asking, repo: str, issue: Json) -> str:
     """Why an approved issue is not offered; empty where it is.
 
@@ -138,7 +141,16 @@ def why_held(asking: Asking, repo: str, issue: Json) -> str:
                 return f"its pull request {open_one['html_url']} is open"
             cycle = "" if ours else _published_by(asking.config, repo, branch, tip)
             if cycle:
-                return _finish(asking, clone, branch, tip, issue, cycle)
+                try:
+                    return _finish(asking, clone, branch, tip, issue, cycle)
+                except LoopError as error:
+                    if not (isinstance(error.__cause__, Refused) and error.__cause__.status == UNFIT):
+                        raise
+                    # It will say so every hour, of this branch alone: the other issues do not wait for a person.
+                    return (
+                        f"the cycle {cycle} published its branch {branch}, for which no pull request can be opened:"
+                        f" {error}; delete the branch where its work is merged, else open one by hand"
+                    )
     return ""
 
 

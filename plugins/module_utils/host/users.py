@@ -102,7 +102,7 @@ def as_user(name: str, work: Callable[[], Any]) -> Any:
 
     The result crosses a pipe as JSON: ``work`` returns plain data. The child has the
     user's groups, HOME and umask 0027, and cannot get back. Where this process already
-    is that user nothing is forked. LoopError of the child is raised here again.
+    is that user nothing is forked. LoopError of the child is raised here again, and as one an OSError.
     """
     entry = account(name)
     if os.geteuid() == entry.pw_uid:
@@ -148,6 +148,8 @@ def _work_in_child(entry: pwd.struct_passwd, parent: int, work: Callable[[], Any
         text = json.dumps({"result": work()})
     except LoopError as error:
         text = json.dumps({"error": str(error)})
+    except OSError as error:  # a full disk, say
+        text = json.dumps({"error": f"{error.filename or 'a file'}: {error.strerror or error}"})
     except BaseException:  # noqa: BLE001 - the parent must hear of anything
         text = json.dumps({"crash": traceback.format_exc()})
     try:

@@ -230,3 +230,12 @@ def test_the_agent_as_the_settings_have_it() -> None:
     )
     assert found[0] == ["pi", "claude"] and {"nodejs", "npm"} <= set(found[1])
     assert not {"nodejs", "npm"} & set(template("{{ engineering_loop__packages }}"))
+
+
+@pytest.mark.parametrize("no", ["no", "false", "off", False, 0])
+def test_what_means_no_is_no_in_a_job(no: Any) -> None:
+    job = {"name": "look", "command": ["engine"], "proof": no, "enabled": no, "network": no}
+    (found,) = template("{{ engineering_loop__jobs }}", engineering_loop_jobs=[job])
+    assert (found["proof"], found["enabled"], found["network"]) == (False, False, False)
+    (usual,) = template("{{ engineering_loop__jobs }}", engineering_loop_jobs=[{"name": "look", "command": ["engine"]}])
+    assert (usual["proof"], usual["enabled"], usual["network"]) == (True, True, False)

@@ -189,6 +189,9 @@ def test_checks(world: World, propose: Task) -> None:
     assert done["checks"] == ["unit"]
     pull = world.ask("GET", f"{INVENTORY}/pulls/{done['pull_request'].rpartition('/')[2]}")
     assert "| checks | unit passed |" in pull["body"]
+    for conclusion in ("failure", "success"):  # of two workflows with a job of the same name
+        world.ask("POST", f"{ENGINE}/check-runs", {"name": "twice", "head_sha": sha, "conclusion": conclusion})
+    assert "twice (failure)" in propose(checks=["unit", "twice"])["msg"]
     odd = "\x1b[2J\u202e"
     world.ask("POST", f"{ENGINE}/statuses/{sha}", {"context": odd, "state": "failure"})
     assert "\\x1b[2J\\u202e (failure)" in propose(checks=["all"])["msg"]

@@ -8,15 +8,24 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import attempts, budget, cells, records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import (
+    attempts,
+    budget,
+    cells,
+    kept_time,
+    records,
+)
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import owner, systemd
@@ -226,6 +235,32 @@ def test_room_is_made_of_what_was_kept_long_enough(host: Box) -> None:
     ):
         prepare.make_room(host.config)
     assert not os.path.exists(old.path) and os.path.isdir(young.path)
+
+
+def test_no_more_goes_than_there_are_inodes_missing(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(1, 6):
+        host.kept(f"2020010{day}T000000Z-00000000")
+    real = os.statvfs(host.runs)
+
+    def few(path: str) -> Any:
+        free = 5 if len(os.listdir(host.runs)) < 4 else 4
+        return SimpleNamespace(f_bavail=real.f_bavail, f_frsize=real.f_frsize, f_files=10, f_favail=free)
+
+    monkeypatch.setattr(prepare, "MIN_INODES", 5)
+    monkeypatch.setattr(os, "statvfs", few)
+    gone = [one["id"][:8] for one in prepare.make_room(host.config)]
+    assert gone == ["20200101", "20200102"] and len(os.listdir(host.runs)) == 3
+
+
+def test_a_leap_of_the_clock_makes_nothing_old_enough_to_go(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = host.kept(f"{stamp(time.time() - 3600)}-00000000")
+    kept_time.note(host.config)
+    ahead = time.time() + 30 * 86400
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    host.config["min_free"] = "900T"
+    with pytest.raises(LoopError, match="are free in"):
+        prepare.make_room(host.config)
+    assert os.path.isdir(cell.path)
 
 
 def test_too_few_inodes(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:

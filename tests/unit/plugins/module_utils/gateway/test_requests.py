@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import pristine
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import requests, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from celled import GATE, NEEDS_ROOT
+from celled import GATE, NEEDS_ROOT, git
 from gated import APPROVED, OTHER, REPO, Cycle, Door, Running, commit_files, door
 
 pytestmark = NEEDS_ROOT
@@ -104,6 +104,23 @@ def test_a_pair_that_is_half_made_is_finished(gate: Door) -> None:
             and "was cut off before it could" in second.entries("list")[0]["held"][0]["why"]
         )
         assert second.listed() == [] and len(gate.pulls(first.branch)) == 1  # once
+
+
+def test_a_pair_that_can_never_be_finished_holds_its_own_issue_alone(gate: Door) -> None:
+    number = gate.issue()
+    with gate.cycle(number) as first:  # killed between its push and its pull request
+        commit = first.commit()
+        assert first.push().returncode == 0
+    before = git(gate.directory(), "rev-parse", "refs/heads/main").strip()
+    git(gate.directory(), "update-ref", "refs/heads/main", commit)  # a person merges it by hand, no more
+    try:
+        other = gate.issue("Another")
+        with gate.cycle() as later:
+            assert later.listed() == [other]
+            (held,) = [one["why"] for one in later.entries("list")[0]["held"] if one["number"] == number]
+            assert f"the cycle {first.name} published its branch" in held and "delete the branch" in held
+    finally:
+        git(gate.directory(), "update-ref", "refs/heads/main", before)
 
 
 def test_a_push_that_was_on_its_way_when_its_cycle_was_killed_is_finished_too(gate: Door) -> None:

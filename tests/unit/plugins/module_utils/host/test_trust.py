@@ -36,7 +36,27 @@ def test_the_same_of_somebody_elses_stays_theirs(tmp_path: Path) -> None:
 
 
 def test_what_is_not_in_force_yet(tmp_path: Path) -> None:
-    wanted = {"/usr/local/share/ca-certificates/a.crt": PEM}
-    assert trust.stale(wanted, str(tmp_path)) and not trust.stale({}, str(tmp_path))
-    (tmp_path / "a.pem").write_text(PEM)
-    assert not trust.stale(wanted, str(tmp_path))
+    directory, links = tmp_path / "given", tmp_path / "links"
+    path, other = f"{directory}/a.crt", PEM.replace("MIIB", "MIIC")
+    directory.mkdir()
+    links.mkdir()
+
+    def stale(wanted: dict[str, str]) -> bool:
+        converge(trust.entries(wanted, str(directory)))
+        return trust.stale(wanted, str(links), str(directory))
+
+    def brought_into_force() -> None:
+        (links / "a.pem").unlink(missing_ok=True)
+        (links / "a.pem").symlink_to(path)
+        (links / trust.BUNDLE).write_bytes(b"".join(one.read_bytes() for one in directory.iterdir()))
+
+    assert not stale({}) and stale({path: PEM})
+    brought_into_force()
+    assert not stale({path: PEM})
+    assert stale({path: other}) and stale({path: other})  # renewed by an apply that was killed before the rest of it
+    brought_into_force()
+    assert not stale({path: other})
+    (links / "theirs.pem").symlink_to("/nowhere/theirs.crt")
+    assert stale({}) and stale({})
+    (links / "a.pem").unlink()
+    assert not stale({})

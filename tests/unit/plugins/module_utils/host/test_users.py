@@ -118,6 +118,14 @@ def test_its_error_is_ours() -> None:
         as_user("nobody", fail("the disk is full \udcff of caf\u00e9s"))
 
 
+def test_a_full_disk_there_is_one_line() -> None:
+    def fill() -> None:
+        raise OSError(28, "No space left on device", "/var/x")
+
+    with pytest.raises(LoopError, match=r"\A/var/x: No space left on device\Z"):
+        as_user("nobody", fill)
+
+
 def test_its_crash_brings_its_traceback() -> None:
     def crash() -> None:
         raise KeyError("lost")

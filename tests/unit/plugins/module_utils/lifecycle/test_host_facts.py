@@ -9,6 +9,7 @@ import os
 import platform
 import pwd
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -66,6 +67,8 @@ def test_an_interrupted_dpkg_is_seen_by_its_journal(tmp_path: Path) -> None:
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert host_facts.missing_packages([]) == []
     assert host_facts.missing_packages(["no-such-b", "dpkg", "no-such-a"]) == ["no-such-a", "no-such-b"]
+    kind = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    assert host_facts.missing_packages([f"libc6:{kind}", "awk", "libc6:none"]) == ["libc6:none"]
     monkeypatch.setenv("PATH", "/nowhere")  # not a Debian at all
     assert host_facts.missing_packages(["git", "dpkg"]) == ["dpkg", "git"]
 
@@ -92,7 +95,7 @@ def test_debians_node_and_npm_are_missing_where_no_programs_are(
 ) -> None:
     # What dpkg knows, by a program that says so: nothing of either, at first.
     states = tmp_path / "states"
-    states.write_text("dpkg installed\n")
+    states.write_text("dpkg all installed\n")
     dpkg_knows(f"cat {states}", tmp_path, monkeypatch)
     monkeypatch.setattr(agents, "PATH", str(tmp_path))
     wanted = ["dpkg", "nodejs", "npm"]
@@ -102,9 +105,13 @@ def test_debians_node_and_npm_are_missing_where_no_programs_are(
     assert host_facts.missing_packages(wanted) == ["nodejs", "npm"]
     shutil.copy(tmp_path / "node", tmp_path / "npm")
     assert host_facts.missing_packages(wanted) == []
-    states.write_text("dpkg installed\nnodejs installed\nnpm config-files\n")  # NodeSource's, after Debian's
+    states.write_text(
+        "dpkg all installed\nnodejs all installed\nnpm all config-files\n"
+    )  # NodeSource's, after Debian's
     assert host_facts.missing_packages(wanted) == []
-    states.write_text("dpkg installed\nnodejs installed\nnpm half-configured\n")  # a killed installation of Debian's
+    states.write_text(
+        "dpkg all installed\nnodejs all installed\nnpm all half-configured\n"
+    )  # a killed installation of Debian's
     assert host_facts.missing_packages(wanted) == ["npm"]
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,11 @@ def test_no_variable_bears_what_would_do_harm(nasty: str) -> None:
         ("jobs", [{**JOB, "timeout": 5}], "engineering_loop_jobs[0].timeout is 5, but must be a whole number, 60 or"),
         ("jobs", [{**JOB, "may": ["push"]}], "must be one of read, comment, label, approve"),
         ("jobs", [{**JOB, "command": ["/bin/sh"]}], "must be a program of the engine"),
+        ("git_user_name", "...", "one of them a letter or digit"),
+        ("knowledge_learning_dir", "/srv/learning/", "without / at its end"),
+        ("knowledge_learning_dir", "/srv/./learning", "twice in a row"),
+        ("allowed_paths", {datetime.date(2026, 1, 1): 1}, "must be text, a list or a dictionary"),
+        ("egress_local", [10**400], "must be a whole number, 1 or more"),
         ("policy_overlay", {"defaults": {"max_files": 1}}, "overlay: defaults.max_files: an unknown key"),
         ("policy_overlay", {"defaults": {"denied_path_globs": ["../x"]}}, "this one never matches"),
         ("policy_overlay", {"defaults": {"denied_path_globs": {"add": "x"}}}, "denied_path_globs.add: found 'x'"),
@@ -264,6 +270,12 @@ BASE = {"unit": "loop", "governor_enabled": False, "runs_dir": "/var/lib/loop/ru
     [
         ({"jobs": [JOB, JOB]}, "engineering_loop_jobs names look more than once"),
         ({"jobs": [{**JOB, "name": "reliability-governor"}], "governor_enabled": "yes"}, "the governor is one of them"),
+        ({"jobs": [{**JOB, "command": []}]}, "look has an empty command"),
+        (
+            {"jobs": [{**JOB, "options": {"--dry-run": None}}]},
+            "--dry-run the value null, but it must be text or a number",
+        ),
+        ({"jobs": [{**JOB, "options": {"--dry-run": True}}]}, "'' gives the flag alone"),
         ({"jobs": [{**JOB, "unit": "x"}, {**JOB, "name": "b", "unit": "x"}]}, "more than one job with the unit x"),
         ({"jobs": [{**JOB, "unit": "loop"}]}, "the unit loop, which is the loop's own or the governor's"),
         ({"jobs": [{**JOB, "unit": "loop-gate"}]}, "the unit loop-gate, which is the loop's own or the governor's"),

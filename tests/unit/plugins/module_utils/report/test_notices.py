@@ -223,3 +223,17 @@ def test_what_is_remembered_is_bounded() -> None:
         host.status["history"] = host.status["history"][-200:]
         host.look(60)
     assert len(host.memory.told) <= notices.KEPT
+
+
+def test_a_clock_that_ran_ahead_silences_nothing_once_it_is_right_again() -> None:
+    host = Told()
+    host.ends(1, "error", "before")
+    assert len(host.look()) == 1
+    host.status["history"].append({**cycle(2, "error"), "cycle": "20350101T000000Z-00000002"})
+    assert titles(host.look(8 * 365 * DAY)) == ["loop1: a cycle failed"]
+    host.now -= 8 * 365 * DAY
+    host.look(3600)  # what is of the last day may be told once more
+    for number, why in ((3, "this"), (4, "that")):
+        host.ends(number, "error", why)
+        (notice,) = host.look(3600)
+        assert why in notice.what and host.look() == []

@@ -150,3 +150,11 @@ def test_a_part_that_is_broken_is_passed_over(tmp_path: Path, broken: dict[str, 
     memory, why = outbox.load(config)
     outbox.enqueue(memory, some(1), [ONE, TWO], NOW)
     assert not why and len(sent(memory, NOW, UP)) == 2
+
+
+def test_a_clock_that_ran_ahead_does_not_hold_up_a_target() -> None:
+    memory = Memory()
+    outbox.enqueue(memory, some(1), [TWO], NOW + 1000 * DAY)
+    assert sent(memory, NOW + 1000 * DAY, DOWN)
+    outbox.enqueue(memory, some(1), [TWO], NOW)
+    assert TWO.id in outbox.due(memory, NOW)
