@@ -25,7 +25,7 @@ def copy(user: str, source: str, target: str) -> Copied:
     """Copy what memory has, as the loop's user, into the empty directory ``target``; ``{files, bytes, left_out}``.
 
     Regular files and directories only, no link is followed, and only as much as is allowed. What cannot be read is left
-    out like what may not be.
+    out like what may not be. Without a target it is read, and no more.
     """
     if not os.path.isdir(source):
         return {"files": 0, "bytes": 0, "left_out": []}
@@ -47,12 +47,14 @@ def _copy_bounded(source: str, target: str) -> Copied:
                 return {"files": seen - 1, "bytes": total, "left_out": left_out}
             try:
                 if stat.S_ISDIR(status.st_mode) and depth < MAX_DEPTH and _entries(source, inner) is not None:
-                    os.mkdir(f"{target}/{inner}", 0o750)
+                    if target:
+                        os.mkdir(f"{target}/{inner}", 0o750)
                     waiting.append((inner, depth + 1))
                 elif stat.S_ISREG(status.st_mode):
                     content = untrusted.read(f"{source}/{inner}", source, MAX_BYTES - total) or b""
                     total += len(content)
-                    _put(f"{target}/{inner}", content, status)
+                    if target:
+                        _put(f"{target}/{inner}", content, status)
                 else:
                     left_out.append(untrusted.show(inner))
             except LoopError:
@@ -88,6 +90,7 @@ def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
     """``learned`` takes the place of ``memory``, which is kept beside it; no link on the way to it, below ``top``.
 
     Copied by a process of the user ``name``, file by file, with bounds. ``{changed, files, bytes, left_out}``.
+    LoopError where something of ``memory`` could not be given to the cell: what was learned there has not got it.
     """
     fresh, previous = f"{memory}.new", f"{memory}.previous"
     user = account(name)
@@ -104,6 +107,12 @@ def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
     if _same(fresh, memory):
         remove_tree(fresh)
         return {"changed": False, **copied}
+    if never_given := copy(name, memory, "")["left_out"]:
+        remove_tree(fresh)
+        raise LoopError(
+            f"{memory} has what {name} cannot read or what is too much ({', '.join(never_given[:3])}): a change of it"
+            f" would lose that; chown -R root:{name} and chmod -R g+rX it, or move it away"
+        )
     remove_tree(previous)
     with contextlib.suppress(FileNotFoundError):
         os.rename(memory, previous)

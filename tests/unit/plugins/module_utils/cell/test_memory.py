@@ -73,6 +73,8 @@ def test_who_is_already_that_user_copies_the_same(host: Box) -> None:
     os.mkfifo(host.memory / "pipe")
     cell = host.cell()
     assert shape(cell.part("memory")) == {"a.md": "a\n", "b/c.md": "c\n"}
+    for name in ("link", "pipe"):
+        (host.memory / name).unlink()
     write(Path(cell.part("memory")), {"a.md": "new\n"})
     told = memory.take_back(host.config, cell.part("memory"))
     assert told == {"changed": True, "files": 3, "bytes": 6, "left_out": []}
@@ -100,6 +102,27 @@ def test_a_file_that_the_loops_user_cannot_read_stops_nothing(host: Box) -> None
     (host.memory / "roots.md").chmod(0o600)
     cell = host.cell()
     assert shape(cell.part("memory")) == {"mine.md": "mine\n"}
+
+
+@pytest.mark.parametrize("how", ["closed", "link", "many"])
+def test_what_no_cell_was_given_is_not_lost_by_what_another_learned(
+    host: Box, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    host.remember({"a.md": "a", "restored/b.md": "b"})
+    if how == "closed":  # a backup that was restored as root
+        os.chown(host.memory / "restored", 0, 0)
+        (host.memory / "restored").chmod(0o700)
+    elif how == "link":
+        (host.memory / "c.md").symlink_to("a.md")
+    else:
+        monkeypatch.setattr(memory, "MAX_FILES", 2)
+    before = shape(host.memory)
+    for number in range(2):
+        cell = host.cell(f"2026010{number + 1}T000000Z-00000000")
+        learned(cell, {"learned.md": "new"})
+        with pytest.raises(LoopError, match=r"cannot read or what is too much .*: a change of it would lose that"):
+            memory.take_back(host.config, cell.part("memory"))
+        assert shape(host.memory) == before and not Path(f"{host.memory}.new").exists()
 
 
 def test_without_a_memory_a_cell_begins_with_none(host: Box) -> None:
