@@ -46,16 +46,12 @@ def entries(wanted: Mapping[str, str], directory: str = DIRECTORY) -> list[Entry
 
 def stale(wanted: Mapping[str, str], links: str = LINKS, directory: str = DIRECTORY) -> bool:
     """Whether certificates that stand there are not in force yet, or some that went still are."""
-    bundle = read_bytes(f"{links}/{BUNDLE}") or b""
-    if any(text.strip().encode() not in bundle for text in wanted.values()):
-        return True
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(links) as found:
-        return any(one.is_symlink() and _leads_nowhere(one.path, directory) for one in found)
-    return False
+    bundle = read_bytes(os.path.realpath(f"{links}/{BUNDLE}")) or b""
+    return any(text.strip().encode() not in bundle for text in wanted.values()) or bool(_orphans(links, directory))
 
 
-def refresh() -> None:
-    """Bring into force what stands in the directory. LoopError where that fails."""
+def refresh(links: str = LINKS, directory: str = DIRECTORY) -> None:
+    """Bring into force what stands in the directory, and no more. LoopError where that fails."""
     try:
         done = subprocess.run(["update-ca-certificates"], capture_output=True, text=True, timeout=120, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -63,6 +59,9 @@ def refresh() -> None:
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines() or [f"status {done.returncode}"]
         raise LoopError(f"the host's trust cannot be renewed (update-ca-certificates): {said[-1]}")
+    for link in _orphans(links, directory):  # it lets them stay where nothing was added
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
 
 
 def remove(path: str) -> None:
@@ -72,8 +71,12 @@ def remove(path: str) -> None:
         refresh()
 
 
-def _leads_nowhere(link: str, directory: str) -> bool:
-    return os.path.dirname(os.readlink(link)) == directory and not os.path.exists(link)
+def _orphans(links: str, directory: str) -> list[str]:
+    """Links to certificates that stand there no more: until they are gone, these may be in force."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(links) as found:
+        paths = [one.path for one in found if one.is_symlink()]
+        return [one for one in paths if os.path.dirname(os.readlink(one)) == directory and not os.path.exists(one)]
+    return []
 
 
 def _has_mark(path: str) -> bool:

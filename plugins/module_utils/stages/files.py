@@ -80,7 +80,7 @@ def bring(given: Json, how: How) -> Done:
         systemd.systemctl("daemon-reload")
     slow = bool(core) and bytecode.bring(f"{given['lib_dir']}/{core_files.PACKAGE}", check=how.check)
     trusted = any(os.path.dirname(one.path) == trust.DIRECTORY for one in changes)
-    trusted = trusted or trust.stale(given["authorities"] or {})
+    trusted = trusted or (given["authorities"] is not None and trust.stale(given["authorities"]))
     if trusted and not how.check:
         trust.refresh()
     result: Json = {
