@@ -76,10 +76,23 @@ def cycles(config: Settings) -> list[str]:
 
 
 def forget_old(config: Settings) -> None:
-    """As the gateway: keep the records of the newest cycles only."""
-    for cycle in cycles(config)[:-KEEP]:
-        with contextlib.suppress(OSError):
-            os.unlink(path_of(config, cycle))
+    """As the gateway: keep the records of the newest cycles only, and as many of jobs, which may run more often."""
+    known = cycles(config)
+    if len(known) <= KEEP:
+        return
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for name in known:
+        kinds[_is_of_job(config, name)].append(name)
+    for names in kinds.values():
+        for old in names[:-KEEP]:
+            with contextlib.suppress(OSError):
+                os.unlink(path_of(config, old))
+
+
+def _is_of_job(config: Settings, name: str) -> bool:
+    with contextlib.suppress(LoopError):
+        return any(one["what"].startswith("job-") for one in read(config, name))
+    return False
 
 
 # --- what follows from it -----------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _work_in_child(entry: pwd.struct_passwd, parent: int, work: Callable[[], Any
     except LoopError as error:
         text = json.dumps({"error": str(error)})
     except OSError as error:  # a full disk, say
-        text = json.dumps({"error": f"{error.filename or 'a file'}: {error.strerror or error}"})
+        text = json.dumps({"error": f"{error.filename or type(error).__name__}: {error.strerror or error}"})
     except BaseException:  # noqa: BLE001 - the parent must hear of anything
         text = json.dumps({"crash": traceback.format_exc()})
     try:

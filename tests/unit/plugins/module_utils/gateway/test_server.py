@@ -104,7 +104,7 @@ def test_two_sessions_do_not_mix(gate: Door) -> None:
 def test_another_user_may_not_even_ask(ours: Cycle) -> None:
     """The socket's mode does not let them; where it would, the gateway does not."""
     place = sessions.socket_of(ours.door.config)
-    with pytest.raises(RuntimeError, match="Permission denied"):
+    with pytest.raises(LoopError, match="Permission denied"):
         said(ours.door, ASKED, "man", ours.unit)
     os.chmod(place, 0o666)
     try:
