@@ -237,18 +237,20 @@ def make_room(config: Settings) -> list[dict[str, Any]]:
 
     Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
     """
+    missing, why = missing_room(config)
+    if not missing:
+        return []
     min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
     counted = kept_time.passed(config).age_of
     gone: list[dict[str, Any]] = []
-    while (room := missing_room(config))[0]:
-        missing, why = room
+    while missing:
         # How many inodes a cell has nobody knows: one at a time.
         size = cells.kept_size(config.runs_dir) - (1 if math.isinf(missing) else missing)
         went = cells.retire(config.runs_dir, None, size, min_age, age_of=counted)
         gone += went
-        if any(not one["stuck"] for one in went):
-            continue
-        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
+        if all(one["stuck"] for one in went):
+            raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
+        missing, why = missing_room(config)
     return gone
 
 

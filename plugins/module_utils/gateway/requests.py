@@ -141,16 +141,7 @@ def why_held(asking: Asking, repo: str, issue: Json) -> str:
                 return f"its pull request {open_one['html_url']} is open"
             cycle = "" if ours else _published_by(asking.config, repo, branch, tip)
             if cycle:
-                try:
-                    return _finish(asking, clone, branch, tip, issue, cycle)
-                except LoopError as error:
-                    if not (isinstance(error.__cause__, Refused) and error.__cause__.status == UNFIT):
-                        raise
-                    # It will say so every hour, of this branch alone: the other issues do not wait for a person.
-                    return (
-                        f"the cycle {cycle} published its branch {branch}, for which no pull request can be opened:"
-                        f" {error}; delete the branch where its work is merged, else open one by hand"
-                    )
+                return _finish(asking, clone, branch, tip, issue, cycle)
     return ""
 
 
@@ -185,9 +176,18 @@ def _finish(asking: Asking, clone: pristine.Clone, branch: str, tip: str, issue:
         f"Work on #{issue['number']}. The cycle {cycle} that did it was cut off after its branch was published and"
         " before it could open this pull request, so there is no report of its reviews and gates here.\n"
     )
-    with asking.turn():
-        pull = open_pull(asking, clone, branch, show(issue["title"], MAX_TITLE - 3), body)
-        asking.note("open", repo=clone.repo, branch=branch, new=tip, url=pull["html_url"], finished=cycle)
+    try:
+        with asking.turn():
+            pull = open_pull(asking, clone, branch, show(issue["title"], MAX_TITLE - 3), body)
+            asking.note("open", repo=clone.repo, branch=branch, new=tip, url=pull["html_url"], finished=cycle)
+    except Refused as error:
+        if error.status != UNFIT:
+            raise
+        # It will say so every hour, of this branch alone: the other issues do not wait for a person.
+        return (
+            f"the cycle {cycle} published its branch {branch}, for which no pull request can be opened:"
+            f" {error}; delete the branch where its work is merged, else open one by hand"
+        )
     return f"its pull request {pull['html_url']} was opened now: the cycle {cycle} was cut off before it could"
 
 
@@ -241,6 +241,6 @@ def open_pull(asking: Asking, clone: pristine.Clone, branch: str, title: str, bo
         return forge.create_draft_pull(clone.repo, title=title, body=body, head=branch, base=clone.version)
     except Refused as error:
         there = [one for one in forge.pulls(clone.repo, state="open", head=branch) if _from(one, clone.repo)]
-        if error.status == 422 and there:
+        if error.status == UNFIT and there:
             return there[0]
-        raise LoopError(f"pull request create failed: {error}") from error
+        raise Refused(f"pull request create failed: {error}", error.status) from error

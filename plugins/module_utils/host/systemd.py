@@ -22,6 +22,7 @@ from ..base.errors import APPLY, LoopError
 
 RUNNING_SYSTEMD = "/run/systemd/system"
 UNIT_DIR = "/etc/systemd/system"
+CONTROL_DIR = "/etc/systemd/system.control"  # where systemctl set-property writes the drop-ins that stay
 # The least that a cycle needs, measured: its engine alone takes 67 MB, with the runner beside it more than eight
 # processes and threads, and about a second of a processor before it begins. A time of 0 is no end for systemd.
 LEAST = {"MemoryMax": "128M", "TasksMax": "16", "CPUQuota": "5%", "TimeoutStartSec": "60"}

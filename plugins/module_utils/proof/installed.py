@@ -37,8 +37,6 @@ VOLATILE_KEYS = frozenset({
 })  # fmt: skip
 CAPS = {"--max-runs-per-day", "--max-cost-usd-per-day"}
 # The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
-# Where systemctl set-property writes the drop-ins that stay.
-CONTROL = "/etc/systemd/system.control"
 UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
 WAY_OUT = (
     "-egress.service", "-egress.socket", "-egress-proxy.service", "-egress-local@.service", "-egress-local@.socket",
@@ -136,7 +134,7 @@ def unit_files(config: Settings, root: str = "") -> list[str]:
     units += [path for path in _paths(config, WAY_OUT) if os.path.exists(root + path)]
     if missing:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
-    places = [f"{path}.d" for unit in units for path in (unit, unit.replace(systemd.UNIT_DIR, CONTROL, 1))]
+    places = [f"{path}.d" for unit in units for path in (unit, unit.replace(systemd.UNIT_DIR, systemd.CONTROL_DIR, 1))]
     drop_ins = [path for place in places for path in _tree(root, place)]
     return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__"))]
 

@@ -105,13 +105,11 @@ def test_debians_node_and_npm_are_missing_where_no_programs_are(
     assert host_facts.missing_packages(wanted) == ["nodejs", "npm"]
     shutil.copy(tmp_path / "node", tmp_path / "npm")
     assert host_facts.missing_packages(wanted) == []
-    states.write_text(
-        "dpkg all installed\nnodejs all installed\nnpm all config-files\n"
-    )  # NodeSource's, after Debian's
+    # NodeSource's, after Debian's.
+    states.write_text("dpkg all installed\nnodejs all installed\nnpm all config-files\n")
     assert host_facts.missing_packages(wanted) == []
-    states.write_text(
-        "dpkg all installed\nnodejs all installed\nnpm all half-configured\n"
-    )  # a killed installation of Debian's
+    # A killed installation of Debian's.
+    states.write_text("dpkg all installed\nnodejs all installed\nnpm all half-configured\n")
     assert host_facts.missing_packages(wanted) == ["npm"]
 
 
