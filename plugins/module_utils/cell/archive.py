@@ -15,10 +15,8 @@ import io
 import itertools
 import os
 import re
-import select
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +27,7 @@ from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
 from ..base.redact import Redactor
 from ..base.untrusted import show
+from ..host import programs
 from ..host.settings import Settings
 from . import cells, records
 from .cells import Cell
@@ -86,7 +85,7 @@ def _log(config: Settings, record: Mapping[str, Any], redact: Redactor) -> str:
     try:
         said = _journal(ours, LOG_SECONDS)
         note = ""
-        if said.cut_off:
+        if said.status is None:
             note = (
                 f"[... the journal was not read in {LOG_SECONDS:.0f} s: from here on its last {LAST_LINES} lines ...]"
             )
@@ -110,46 +109,10 @@ def _matches(config: Settings, record: Mapping[str, Any]) -> list[str]:
     return [f"--since=@{since:.0f}", *" + ".join(either).split()]
 
 
-class _Said:
-    """The beginning and the end of what a program says, and how much lay between."""
-
-    def __init__(self) -> None:
-        self.head, self.tail = b"", b""
-        self.left_out = 0
-        self.cut_off = False
-
-    def take(self, chunk: bytes) -> None:
-        room = LOG_HEAD - len(self.head)
-        self.head += chunk[:room]
-        self.tail += chunk[room:]
-        if len(self.tail) > 2 * LOG_TAIL:
-            self.end()
-
-    def end(self) -> None:
-        over = max(0, len(self.tail) - LOG_TAIL)
-        self.left_out += over
-        self.tail = self.tail[over:]
-
-
-def _journal(arguments: Sequence[str], seconds: float) -> _Said:
+def _journal(arguments: Sequence[str], seconds: float) -> programs.Ends:
     """What journalctl prints within ``seconds``. Local times would not be the record's."""
     command = ["journalctl", "--quiet", "--no-pager", "--all", "--utc", "--no-hostname", "--output=short-iso"]
-    said, deadline = _Said(), time.monotonic() + seconds
-    with subprocess.Popen(
-        [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as program:
-        pipe = program.stdout.fileno() if program.stdout else -1
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([pipe], [], [], left)[0]:
-                chunk = os.read(pipe, 1 << 16)
-                if not chunk:
-                    break
-                said.take(chunk)
-        else:
-            said.cut_off = True
-        program.kill()
-    said.end()
-    return said
+    return programs.ends([*command, *arguments], seconds, LOG_HEAD, LOG_TAIL, err=subprocess.DEVNULL)
 
 
 # --- text -------------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 """Cells: the directories of one cycle, made fresh before it and closed after it, however it ended.
 
 ``RUNS_DIR/<id>/`` is root's: what is in it (home, workspace, runs, state, memory) the loop's user may write, the
-directory itself not, so that one chmod closes all of it. No other cycle can enter a closed cell. A cell that did not
-end well is kept as it stands: it is what was called quarantine. ``cell.json`` in it is root's word about it;
-everything below is input.
+directory itself not, so that one chmod closes all of it; what is given it for the home it can only read. No other cycle
+can enter a closed cell. A cell that did not end well is kept as it stands: it is what was called quarantine.
+``cell.json`` in it is root's word about it; all below ``PARTS`` is input.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 RUN = re.compile(r"[a-z][a-z0-9_.-]{0,100}")
 EARLIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}-\d+")
 PARTS = ("home", "workspace", "runs", "state", "memory")
+GIVEN = "given"
 MANIFEST = "cell.json"
 REPORT = "report.json"
 SEEN = ".open"
@@ -55,7 +56,7 @@ class Cell:
         return os.path.basename(self.path)
 
     def part(self, name: str) -> str:
-        """One of ``PARTS``."""
+        """One of ``PARTS``, or ``GIVEN``."""
         return f"{self.path}/{name}"
 
 
@@ -143,7 +144,7 @@ def make(config: Settings, name: str, told: Mapping[str, Any]) -> Cell:
             os.mkdir(f"{making}/{part}", 0o700)
             os.chown(f"{making}/{part}", user.pw_uid, user.pw_gid)
         os.chmod(making, OPEN)
-        _give_home_files(config, f"{making}/home")
+        _give_home_files(config, Cell(making))
         memory.copy(config.user, config.memory_dir, f"{making}/memory")
         write_manifest(Cell(making), {"id": name, "kind": "cycle", "made": utc_now(), "outcome": RUNNING, **told})
         os.rename(making, cell.path)
@@ -155,19 +156,24 @@ def make(config: Settings, name: str, told: Mapping[str, Any]) -> Cell:
     return cell
 
 
-def _give_home_files(config: Settings, home: str) -> None:
-    """Copies of root's files, which the loop's user can read and not change."""
+def _give_home_files(config: Settings, cell: Cell) -> None:
+    """Copies of root's files, which the loop's user can read and not change.
+
+    In the home, whose directories are the loop's user's: its programs keep more there, and may move them away. So each
+    program that is shut in finds there what is in ``GIVEN``, where nothing is moved.
+    """
     user = account(config.user)
     for wanted in config.home_files:
         content = home_file(wanted)
-        target = f"{home}/{wanted['dest']}"
-        at = home
-        for part in wanted["dest"].split("/")[:-1]:
-            at = f"{at}/{part}"
-            if not os.path.isdir(at):
-                os.mkdir(at, 0o700)
-                os.chown(at, user.pw_uid, user.pw_gid)
-        write_atomic(target, content, mode=0o440, uid=0, gid=user.pw_gid)
+        for part, owner, mode in ((GIVEN, 0, 0o755), ("home", user.pw_uid, 0o700)):
+            at = cell.part(part)
+            for name in ("", *wanted["dest"].split("/")[:-1]):
+                at = f"{at}/{name}".rstrip("/")
+                if not os.path.isdir(at):
+                    os.mkdir(at)
+                    os.chmod(at, mode)
+                    os.chown(at, owner, user.pw_gid if owner else 0)
+            write_atomic(f"{cell.part(part)}/{wanted['dest']}", content, mode=0o440, uid=0, gid=user.pw_gid)
 
 
 def home_file(wanted: Mapping[str, str]) -> bytes:

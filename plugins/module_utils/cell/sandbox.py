@@ -26,7 +26,7 @@ from ..host.bubblewrap import ALONE, BWRAP
 from ..host.settings import Settings
 from ..release import agents
 from . import egress
-from .cells import ID, Cell
+from .cells import GIVEN, ID, Cell
 
 # What was proven looks for no other version of itself.
 QUIET = {"PI_OFFLINE": "1", "DISABLE_AUTOUPDATER": "1"}
@@ -55,7 +55,8 @@ def command(
 ) -> list[str]:
     """The bubblewrap command that runs ``program`` in ``directory`` of ``cell``, alone.
 
-    Without ``keep_home`` it has root's files in its home, and nothing that it leaves there stays.
+    Without ``keep_home`` it has root's files in its home, and nothing that it leaves there stays. LoopError where what
+    ran before it would have root's files put elsewhere.
     """
     home = cell.part("home")
     words = [BWRAP, *ALONE]
@@ -63,10 +64,9 @@ def command(
         words += ["--ro-bind-try", path, path]
     words += ["--bind", home, home] if keep_home else ["--tmpfs", home]
     for wanted in config.home_files:
-        place = f"{home}/{wanted['dest']}"
-        words += ["--ro-bind-try", place, place]
+        words += ["--ro-bind-try", f"{cell.part(GIVEN)}/{wanted['dest']}", _in_home(home, wanted["dest"])]
     for seed in config.caches:
-        words += ["--overlay-src", seed["src"], "--tmp-overlay", f"{home}/{seed['dest']}"]
+        words += ["--overlay-src", seed["src"], "--tmp-overlay", _in_home(home, seed["dest"])]
     worktree = worktree_of(cell, directory)
     if worktree:
         words += ["--bind", worktree, worktree]
@@ -76,6 +76,16 @@ def command(
         if os.path.isfile(f"{worktree}/.git"):
             words += ["--ro-bind", f"{worktree}/.git", f"{worktree}/.git"]
     return [*words, "--chdir", directory, "--setenv", "HOME", home, "--", *program]
+
+
+def _in_home(home: str, dest: str) -> str:
+    """Where something of root's is mounted. bubblewrap would follow a link there, wherever it leads."""
+    place = home
+    for part in dest.split("/"):
+        place = f"{place}/{part}"
+        if os.path.islink(place):
+            raise LoopError(f"{place} was made a link by what ran before: what root gives at {dest} has no place")
+    return place
 
 
 def cell_of(config: Settings, home: str) -> Cell:

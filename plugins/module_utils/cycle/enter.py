@@ -29,7 +29,7 @@ from ..cell import cells, egress, pristine, sandbox
 from ..cell.cells import PARTS, Cell, Manifest
 from ..gateway import sessions
 from ..git.command import ANY, git
-from ..host import settings
+from ..host import programs, settings
 from ..host.settings import Settings
 from ..host.systemd import systemctl
 from ..host.users import as_user
@@ -41,6 +41,8 @@ USAGE = "usage: loop enter [--as-engine] CELL [-- COMMAND...]"
 BRINGING = "refs/loop-bring/work"
 MAX_BUNDLE = 4 * 1024**3
 MAX_FILE = 100 * 1024**2
+MAX_SAID = 1024**2  # bytes at each end of what is said in a cell: root reads it
+PACK_SECONDS = 3600.0
 HANDED = "handover"
 
 
@@ -150,14 +152,12 @@ def _escaped(path: str) -> str:
 def run(
     config: Settings, cell: Cell, command: Sequence[str], *, as_engine: bool = False, seconds: float = 600
 ) -> dict[str, Any]:
-    """Run ``command`` in the cell and return ``{exit_status, lines}``; what it says is cleaned and cut."""
+    """Run ``command`` in the cell and return ``{exit_status, lines}``; the end of what it says, cleaned and cut."""
     with opened(config, cell, command, as_engine=as_engine) as line:
-        try:
-            done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise LoopError(f"the command in {cell.id} took longer than {seconds:g} s") from error
-    text = (done.stdout + done.stderr).decode("utf-8", "surrogateescape")
-    return {"exit_status": done.returncode, "lines": [untrusted.show(one, 500) for one in text.splitlines()[-500:]]}
+        done = programs.ends(line, seconds, 0, MAX_SAID)
+        if done.status is None:
+            raise LoopError(f"the command in {cell.id} took longer than {seconds:g} s")
+    return {"exit_status": done.status, "lines": [untrusted.show(one, 500) for one in done.lines()[-500:]]}
 
 
 def restore_earlier(config: Settings, what: str) -> dict[str, Any] | None:
@@ -210,9 +210,11 @@ def _bring_one(
     try:
         with open(bundle, "wb") as handle, opened(config, cell, command) as line:
             os.chmod(bundle, 0o644)
-            done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.PIPE, check=False)
-        told = done.stderr.decode("utf-8", "surrogateescape").splitlines()
-        if done.returncode or os.path.getsize(bundle) > MAX_BUNDLE:
+            done = programs.ends(line, PACK_SECONDS, MAX_SAID, MAX_SAID, out=handle)
+            if done.status is None:
+                raise LoopError(f"the work in {untrusted.show(worktree)} was not packed in {PACK_SECONDS / 3600:g} h")
+        told = done.lines()
+        if done.status or os.path.getsize(bundle) > MAX_BUNDLE:
             said = next((one for one in reversed(told) if one.strip()), "it is too large")
             raise LoopError(f"the work in {untrusted.show(worktree)} cannot be packed: {untrusted.show(said, 500)}")
         rescue = pristine.Rescue(cell.id, place, branch)
@@ -220,7 +222,8 @@ def _bring_one(
     finally:
         _forget(bundle)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]
-    return lost[:20] + ([f"and {len(lost) - 20} more"] if len(lost) > 20 else [])
+    more = "and more" if done.left_out else f"and {len(lost) - 20} more"
+    return lost[:20] + [more] * (len(lost) > 20)
 
 
 def _received(bundle: str, making: str) -> str:

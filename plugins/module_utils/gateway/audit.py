@@ -90,8 +90,9 @@ def forget_old(config: Settings) -> None:
 
 
 def _is_of_job(config: Settings, name: str) -> bool:
+    """Told without reading it as JSON, since a cycle waits for this; in a text of JSON no quotation mark stands bare."""
     with contextlib.suppress(LoopError):
-        return any(one["what"].startswith("job-") for one in read(config, name))
+        return b'"what": "job-' in (untrusted.read(path_of(config, name), config.gate_dir, 2 * MAX_BYTES) or b"")
     return False
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
@@ -54,6 +56,69 @@ def run(
 def _text(output: IO[bytes]) -> str:
     output.seek(0)
     return output.read().decode("utf-8", "replace")
+
+
+class Ends:
+    """The beginning and the end of what a program says, at most so many bytes each, and how much lay between."""
+
+    def __init__(self, head: int, tail: int) -> None:
+        self.head, self.tail = b"", b""
+        self.left_out = 0
+        self.status: int | None = None  # None where its time was up before it ended
+        self._most_head, self._most_tail = head, tail
+
+    def take(self, chunk: bytes) -> None:
+        room = self._most_head - len(self.head)
+        self.head += chunk[:room]
+        self.tail += chunk[room:]
+        if len(self.tail) > 2 * self._most_tail:
+            self.end()
+
+    def end(self) -> None:
+        over = max(0, len(self.tail) - self._most_tail)
+        self.left_out += over
+        self.tail = self.tail[over:]
+
+    def lines(self) -> list[str]:
+        """As text with surrogates; where something was left out, the lines beside that are not whole."""
+        parts = (self.head, self.tail) if self.left_out else (self.head + self.tail,)
+        return [line for part in parts for line in part.decode("utf-8", "surrogateescape").splitlines()]
+
+
+def ends(
+    command: Sequence[str],
+    seconds: float,
+    head: int,
+    tail: int,
+    *,
+    out: IO[bytes] | None = None,
+    err: int | None = None,
+) -> Ends:
+    """Run ``command`` and return the ends of what it says: for one that may say without end what others chose.
+
+    stdout and stderr together, or where stdout goes to the file ``out`` stderr alone; ``err`` may be
+    ``subprocess.DEVNULL``. After so many seconds it is killed, and the ``status`` is None. OSError where it cannot be
+    started.
+    """
+    said, deadline = Ends(head, tail), time.monotonic() + seconds
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=out or subprocess.PIPE,
+        stderr=err or (subprocess.PIPE if out else subprocess.STDOUT),
+    ) as program:  # fmt: skip
+        try:
+            pipe = program.stderr if out else program.stdout
+            while pipe and (left := deadline - time.monotonic()) > 0:
+                if select.select([pipe], [], [], left)[0]:
+                    chunk = os.read(pipe.fileno(), 1 << 16)
+                    if not chunk:
+                        break
+                    said.take(chunk)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                said.status = program.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            program.kill()
+    said.end()
+    return said
 
 
 def last_words(text: str) -> str:

@@ -132,13 +132,21 @@ def test_files_for_the_home(host: Box) -> None:
         {"src": f"{host.top}/etc/pi.toml", "dest": ".config/pi/pi.toml"},
         {"src": f"{host.top}/etc/pi.toml", "dest": ".pi"},
     ]
-    home = host.cell().part("home")
-    assert shape(home) == {".config/pi/auth.json": "{}", ".config/pi/pi.toml": "x", ".pi": "x"}
-    for name in (".pi", ".config/pi/auth.json"):
-        status = os.lstat(f"{home}/{name}")
-        assert (status.st_uid, status.st_gid, mode(f"{home}/{name}")) == (0, gid(LOOP), 0o440)
-        assert may(LOOP, f"{home}/{name}", os.R_OK) and not may(LOOP, f"{home}/{name}", os.W_OK)
-    assert os.lstat(f"{home}/.config/pi").st_uid == uid(LOOP)  # its programs keep more there
+    before = os.umask(0o077)  # a unit's
+    try:
+        cell = host.cell()
+    finally:
+        os.umask(before)
+    for part in ("home", cells.GIVEN):
+        home = cell.part(part)
+        assert shape(home) == {".config/pi/auth.json": "{}", ".config/pi/pi.toml": "x", ".pi": "x"}
+        for name in (".pi", ".config/pi/auth.json"):
+            status = os.lstat(f"{home}/{name}")
+            assert (status.st_uid, status.st_gid, mode(f"{home}/{name}")) == (0, gid(LOOP), 0o440)
+            assert may(LOOP, f"{home}/{name}", os.R_OK) and not may(LOOP, f"{home}/{name}", os.W_OK)
+    assert os.lstat(f"{cell.part('home')}/.config/pi").st_uid == uid(LOOP)  # its programs keep more there
+    for name in ("", "/.config", "/.config/pi"):
+        assert not may(LOOP, f"{cell.part(cells.GIVEN)}{name}", os.W_OK)  # and here nothing
 
 
 @pytest.mark.parametrize(

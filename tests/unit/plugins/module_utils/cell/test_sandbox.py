@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +113,7 @@ def test_files_and_caches_of_roots(inside: Inside) -> None:
     inside.config["home_files"] = [{"src": "/etc/pi", "dest": ".config/pi"}]
     inside.config["caches"] = [{"src": "/var/cache/uv", "dest": ".cache/uv"}]
     words, home = inside.command("/"), inside.cell.part("home")
-    assert (f"{home}/.config/pi", f"{home}/.config/pi") in pairs(words, "--ro-bind-try")
+    assert (f"{inside.cell.path}/given/.config/pi", f"{home}/.config/pi") in pairs(words, "--ro-bind-try")
     at = words.index("--overlay-src")
     assert words[at : at + 4] == ["--overlay-src", "/var/cache/uv", "--tmp-overlay", f"{home}/.cache/uv"]
     assert words.index(home) < at
@@ -346,6 +348,36 @@ def test_a_file_of_roots_in_its_home_stays_roots(host: Box) -> None:
     done = alone(host, cell.part("home"), script)
     assert done.stdout.startswith("{}") and done.returncode != 0
     assert Path(cell.part("home"), ".pi/auth.json").read_text() == "{}"
+
+
+@NEEDS_ROOT
+def test_what_ran_before_gives_the_next_program_no_file_of_its_own_for_roots(host: Box) -> None:
+    (host.top / "etc/auth.json").write_text("{}")
+    host.config["home_files"] = [{"src": f"{host.top}/etc/auth.json", "dest": ".pi/agent/auth.json"}]
+    home = host.cell().part("home")
+    done = alone(
+        host, home, 'cd "$HOME"; mv .pi old && mkdir -p .pi/agent && echo evil >.pi/agent/auth.json && echo made'
+    )
+    assert done.stdout == "made\n", done.stderr
+    assert alone(host, home, 'cat "$HOME/.pi/agent/auth.json"').stdout == "{}"
+    assert alone(host, home, 'rm -r "$HOME/.pi" && echo gone').stdout == ""  # it is mounted there
+    assert alone(host, home, 'cd "$HOME"; mv .pi older && echo made').stdout == "made\n"
+    assert alone(host, home, 'cat "$HOME/.pi/agent/auth.json"').stdout == "{}"
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("link", [".pi", ".pi/agent", ".pi/agent/auth.json", ".cache", ".cache/uv"])
+def test_what_ran_before_does_not_choose_where_something_of_roots_is_mounted(host: Box, link: str) -> None:
+    (host.top / "etc/auth.json").write_text("{}")
+    host.config["home_files"] = [{"src": f"{host.top}/etc/auth.json", "dest": ".pi/agent/auth.json"}]
+    host.config["caches"] = [{"src": f"{host.top}/etc", "dest": ".cache/uv"}]
+    cell = host.cell()
+    place = Path(cell.part("home"), link)
+    shutil.rmtree(Path(cell.part("home"), link.split("/")[0]), ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to("/run")
+    with pytest.raises(LoopError, match=rf"{re.escape(str(place))} was made a link by what ran before"):
+        sandbox.command(Settings(host.config), cell, cell.part("home"), ["true"])
 
 
 @NEEDS_ROOT

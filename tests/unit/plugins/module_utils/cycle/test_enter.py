@@ -8,8 +8,10 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import enter, handover
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import sessions
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import programs
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 from forks import PROGRAM
@@ -186,6 +189,36 @@ def test_what_it_says_is_cleaned_and_cut(host: Box, monkeypatch: pytest.MonkeyPa
     assert done["lines"] == ["\\x1b[2J\\xff"]
     with pytest.raises(LoopError, match=r"took longer than 0\.2 s"):
         enter.run(host.config, cell, ["sleep", "30"], seconds=0.2)
+
+
+def test_what_says_a_great_deal_costs_root_no_memory(played: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, worktree = worked(played)
+    loud = "import os; [os.write(1, b'x' * (1 << 20)) for _ in range(64)]; os.write(2, b'\\nthe end\\n')"
+    command = [sys.executable, "-c", loud]
+    tracemalloc.start()
+    try:
+        said = programs.ends(command, 60, 0, enter.MAX_SAID)
+        assert tracemalloc.get_traced_memory()[1] < 8 * enter.MAX_SAID
+    finally:
+        tracemalloc.stop()
+    assert said.status == 0 and said.lines()[-1] == "the end" and said.left_out > 60 << 20
+    for number in range(600):  # each of them is named as left out
+        (worktree / f"{number:04}{'n' * 200}").touch(0o000)
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert len(brought["left_out"]) == 21 and brought["left_out"][-1] == "and 580 more"
+    monkeypatch.setattr(enter, "MAX_SAID", 10_000)
+    shutil.rmtree(os.path.dirname(brought["path"]))
+    (brought,) = enter.bring(played.config, cell, "rescue/8")["brought"]
+    assert brought["left_out"][-1] == "and more"
+
+
+def test_what_never_ends_is_not_waited_for(played: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, _worktree = worked(played)
+    monkeypatch.setattr(enter, "PACK_SECONDS", 0.0)
+    with pytest.raises(LoopError, match="was not packed in 0 h"):
+        enter.bring(played.config, cell, "rescue/7")
+    assert sorted(os.listdir(played.config["pristine_dir"])) == [".private", "app.git"]
 
 
 # --- bringing work out
