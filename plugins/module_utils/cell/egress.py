@@ -11,6 +11,7 @@ inside, before an agent is paid.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import itertools
 import os
@@ -31,8 +32,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Where the proxy is found in the cycle's namespace.
 PORT = 3128
-# Where squid listens on the host, for systemd to lead there.
-SQUID = ("127.0.0.1", 31280)
+SQUID_PORT = 31280
 # How squid begins a line about what it refused.
 TOLD = "refused: "
 # Ports of a host that was named without one.
@@ -78,6 +78,12 @@ def plain(host: str) -> str:
 def unit(config: Settings) -> str:
     """The units of the way out, without suffix."""
     return f"{config.unit}-egress"
+
+
+def squid_address(unit: str) -> str:
+    """Where on the host the squid of the loop ``unit`` listens, for systemd to lead there: each loop has its own."""
+    own = hashlib.sha256(unit.encode()).digest()
+    return f"127.{own[0]}.{own[1]}.1"
 
 
 def sockets(config: Settings) -> list[str]:

@@ -95,8 +95,8 @@ def squid_conf(config: Settings, upstream: egress.Upstream | None, closed: Itera
             f"acl named all-of host{number} port{number}",
         ]
     return SETTINGS.format(
-        address=egress.SQUID[0],
-        port=egress.SQUID[1],
+        address=egress.squid_address(config.unit),
+        port=egress.SQUID_PORT,
         told=egress.TOLD,
         named="\n".join(named),
         own="\n".join(f"acl own dst {network}" for network in closed),

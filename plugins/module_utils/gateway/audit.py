@@ -90,7 +90,7 @@ def forget_old(config: Settings) -> None:
 
 
 def _is_of_job(config: Settings, name: str) -> bool:
-    """Told without reading it as JSON, since a cycle waits for this; in a text of JSON no quotation mark stands bare."""
+    """Told without reading it as JSON, since a cycle waits for this; in a text of JSON no quotation mark is bare."""
     with contextlib.suppress(LoopError):
         return b'"what": "job-' in (untrusted.read(path_of(config, name), config.gate_dir, 2 * MAX_BYTES) or b"")
     return False

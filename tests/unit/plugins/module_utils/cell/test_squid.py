@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+from ansible.plugins.filter.core import get_hash
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import egress, squid
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from celled import NEEDS_ROOT, box
 
+TEMPLATES = Path(__file__).resolve().parents[5] / "roles/engineering_loop/templates"
 ON = Settings({"unit": "u", "egress": ["Example.org", "*.files.example.org:8443"], "egress_local": []})
 
 
@@ -48,9 +52,23 @@ def test_named_hosts_each_with_its_ports() -> None:
 
 def test_it_listens_for_systemd_alone_and_keeps_nothing() -> None:
     lines = told()
-    assert [line for line in lines if line.startswith(("http_port", "https_port"))] == ["http_port 127.0.0.1:31280"]
+    assert [line for line in lines if line.startswith(("http_port", "https_port"))] == [
+        f"http_port {egress.squid_address('u')}:31280"
+    ]
     assert {"cache deny all", "via off", "forwarded_for delete", "pid_filename none"} <= {*lines}
     assert not any(line.startswith(("cache_dir", "cache_peer", "never_direct")) for line in lines)
+
+
+@pytest.mark.parametrize("unit", ["engineering-loop", "u", "another-loop"])
+def test_each_loop_of_a_machine_has_a_squid_of_its_own_and_is_led_there(unit: str) -> None:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=False)  # noqa: S701
+    environment.filters["hash"] = get_hash  # Ansible's
+    text = environment.get_template("egress.service.j2").render(engineering_loop_unit=unit)
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    assert line.split()[-1] == f"{egress.squid_address(unit)}:{egress.SQUID_PORT}"
+    others = {egress.squid_address(f"{unit}-{number}") for number in range(20)}
+    assert len(others) == 20 and egress.squid_address(unit) not in others
+    assert all(ipaddress.ip_address(one).is_loopback for one in others)
 
 
 def test_through_the_operator_s_proxy() -> None:
