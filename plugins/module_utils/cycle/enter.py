@@ -26,7 +26,7 @@ from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.journal import say
 from ..cell import cells, egress, pristine, sandbox
-from ..cell.cells import PARTS, Cell, Manifest
+from ..cell.cells import GIVEN, PARTS, Cell, Manifest
 from ..gateway import sessions
 from ..git.command import ANY, git
 from ..host import programs, settings
@@ -131,7 +131,7 @@ def _handed(config: Settings, cell: Cell, as_engine: bool) -> Handover:
 def _places(config: Settings, cell: Cell, manifest: Manifest) -> list[str]:
     """Mounts: the cell's parts under their own names and, of an older layout, under the names they were known by."""
     words = ["-p", f"TemporaryFileSystem={config.runs_dir}:mode=0755"]
-    for part in PARTS:
+    for part in (*PARTS, GIVEN):
         if os.path.isdir(cell.part(part)):
             words += ["-p", f"BindPaths={_escaped(cell.part(part))}"]
     for actual, seen in manifest.binds:

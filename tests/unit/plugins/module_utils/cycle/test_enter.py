@@ -62,6 +62,8 @@ def secrets(host: Box) -> Path:
 
 
 def test_the_command_that_opens_it(host: Box) -> None:
+    write(host.top / "etc", {"pi.toml": "x"})
+    host.config["home_files"] = [{"src": f"{host.top}/etc/pi.toml", "dest": ".pi/pi.toml"}]
     cell = host.kept(NAME)
     with enter.opened(host.config, cell, ["git", "log"]) as words:
         assert cells.in_use(cell)
@@ -79,7 +81,7 @@ def test_the_command_that_opens_it(host: Box) -> None:
     assert "User=loop" not in told
     assert f"TemporaryFileSystem={host.runs}:mode=0755" in told
     assert [one for one in told if one.startswith("BindPaths=")] == [
-        f"BindPaths={cell.part(part)}" for part in cells.PARTS
+        f"BindPaths={cell.part(part)}" for part in (*cells.PARTS, cells.GIVEN)
     ]
     secrets(host).rmdir()
 
