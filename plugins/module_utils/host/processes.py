@@ -41,6 +41,12 @@ class Process:
         return status.st_uid if status else -1
 
     @property
+    def parent(self) -> int:
+        """Its parent's number; -1 where it is gone by now."""
+        found = re.search(rb"^PPid:\s*(\d+)", _content(self.pid, "status"), re.MULTILINE)
+        return int(found[1]) if found else -1
+
+    @property
     def words(self) -> str:
         """Its command line and environment."""
         return os.fsdecode(b"\0".join(_content(self.pid, part) for part in ("cmdline", "environ")) + b"\0")
@@ -54,7 +60,12 @@ class Running:
         self.text = "\0".join(["", *itertools.chain.from_iterable(process.places for process in found)])
 
     def gits(self) -> Iterator[Process]:
-        return (process for process in self.processes if process.name.startswith("git"))
+        """Every git, but for those of our own that were not git yet when we looked: they had open what we have open."""
+        ours = os.readlink("/proc/self/exe")
+        for process in self.processes:
+            begun = process.places[:1] != [ours] or process.parent not in (os.getpid(), -1)
+            if process.name.startswith("git") and begun:
+                yield process
 
 
 def processes(before: Running | None = None) -> Running:

@@ -193,3 +193,25 @@ def test_a_cycle_that_begins_while_the_timer_is_being_held_is_waited_for(tmp_pat
     with pytest.raises(LoopError, match="it stays"):  # before it is over, the timer is left alone
         processes.wait_until_idle(str(lock), "", 0, "it stays", hold=lambda: held.append(True))
     assert held == [True]
+
+
+HASHING = ["git", "hash-object", "--stdin"]  # until its input ends
+THEIRS = f"import subprocess; one = subprocess.Popen({HASHING}); print(one.pid, flush=True); one.wait()"
+
+
+def test_a_git_of_ours_that_was_still_a_fork_of_ours_when_we_looked_holds_nothing() -> None:
+    """Between fork and exec it has open what we have, and by the time that its name is asked for it is git."""
+    with (
+        subprocess.Popen(HASHING, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as ours,
+        subprocess.Popen([sys.executable, "-c", THEIRS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+    ):
+        assert other.stdout
+        theirs, own, until = int(other.stdout.readline()), os.readlink("/proc/self/exe"), time.monotonic() + 20
+        for pid in (ours.pid, theirs):
+            while processes.Process(pid, []).name != "git" and time.monotonic() < until:
+                time.sleep(0.01)
+        looks = [(ours.pid, own), (ours.pid, "/usr/bin/git"), (theirs, own), (2**22 + 1, own)]
+        found = [[*processes.Running([processes.Process(pid, [exe, "/"])]).gits()] for pid, exe in looks]
+        ours.communicate()
+        other.communicate()
+    assert [len(each) for each in found] == [0, 1, 1, 0]
