@@ -198,10 +198,7 @@ def remove_tree(path: str) -> None:
     if not os.path.lexists(path):
         return
     if os.path.islink(path) or not os.path.isdir(path):
-        try:
-            os.unlink(path)
-        except OSError as error:
-            raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
+        unlink(path)
         return
     for command in (["rm", "-rf", "--one-file-system"], ["chmod", "-R", "u+rwx"], ["rm", "-rf", "--one-file-system"]):
         done = subprocess.run(
@@ -211,6 +208,16 @@ def remove_tree(path: str) -> None:
             return
     lines = done.stderr.decode("utf-8", "surrogateescape").splitlines() or ["no message"]
     raise LoopError(f"{show(path)} cannot be removed: {show(lines[0])}")
+
+
+def unlink(path: str) -> None:
+    """Remove a file or a link where there is one. LoopError where that cannot be done."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LoopError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def discard(path: str) -> None:

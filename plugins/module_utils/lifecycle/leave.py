@@ -24,7 +24,7 @@ from typing import Any
 
 from ..base import progress
 from ..base.errors import LoopError
-from ..base.files import inside, read_bytes, remove_tree, size_of
+from ..base.files import inside, read_bytes, remove_tree, size_of, unlink
 from ..cell import attempts, budget, cells
 from ..host import privileges, renderers, settings, systemd, targets
 from ..host.processes import cycle_in_progress
@@ -56,7 +56,11 @@ DERIVED = ("cycles_dir", "receipts_dir", "policy_file", "pristine_dir")
 CONTROL = "/run/systemd/system.control"
 STARTERS = (".timer", ".socket", ".path")  # units that start others
 # What stands in the install directory for a while, or beside something of ours.
-OURS_BESIDE = re.compile(r"\.?uv.*|\.trash-.*|\.[\w.-]+\.(lock|new|leaving)|budget\.json\.lock")
+OURS_BESIDE = re.compile(r"\.trash-.*|\.[\w.-]+\.(lock|new|leaving)|budget\.json\.lock")
+# What goes from there with the releases. A checkout of an engine may stand there as well, and has its uv.lock.
+WITH_RELEASES = re.compile(
+    rf"uv(\.new|-\d.*)?|\.uv\.lock|\.uv(-\d.*)?\.leaving|\.trash-[0-9a-f]{{16}}|{re.escape(pause.FILE)}"
+)
 STAMP = "/var/lib/systemd/timers/stamp-{unit}.timer"
 
 
@@ -89,7 +93,10 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> Settings:
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             name = key if key in DERIVED else f"engineering_loop_{key}"
             raise LoopError(f"{name} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    return Settings(dict.fromkeys((*CELLED, *CELLESS, *LATER), ""), **config)
+    jobs = known.get("jobs")
+    return Settings(
+        dict.fromkeys((*CELLED, *CELLESS, *LATER), ""), **config, jobs=jobs if isinstance(jobs, list) else []
+    )
 
 
 def leave(
@@ -185,7 +192,7 @@ def _remove_unit(path: str) -> None:
         pass  # what was made of a template ends with the cycle that needs it
     elif path.endswith(STARTERS) or systemd.state(name).get("UnitFileState") in enabled:
         systemd.systemctl("disable", "--now", name)
-    _unlink(path)
+    unlink(path)
 
 
 def _forget_units(paths: Sequence[str], stamp: str) -> None:
@@ -193,11 +200,11 @@ def _forget_units(paths: Sequence[str], stamp: str) -> None:
     for path in paths:
         with contextlib.suppress(LoopError):  # it knows only what failed
             systemd.systemctl("reset-failed", os.path.basename(path))
-    _unlink(stamp)
+    unlink(stamp)
     for path in paths:  # what was set at run time
         control = f"{CONTROL}/{os.path.basename(path)}.d"
         for kind in ("Allow", "Deny"):
-            _unlink(f"{control}/50-IPAddress{kind}.conf")
+            unlink(f"{control}/50-IPAddress{kind}.conf")
         _rmdir(control)
 
 
@@ -226,9 +233,8 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(releases.absent, wanted))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
-        # What another owns is of an engine that is checked out there, such as its uv.lock.
-        ours = os.path.basename(path).startswith(("uv", ".uv", ".trash-", pause.FILE, *locks))
-        if ours and os.lstat(path).st_uid == os.geteuid():
+        name = _name(path)
+        if (WITH_RELEASES.fullmatch(name) or name in locks) and os.lstat(path).st_uid == os.geteuid():
             plan.go(path, partial(_remove, path))
 
 
@@ -241,6 +247,7 @@ def _work(config: Settings) -> list[str]:
     keys = ("runs_dir", "cycles_dir", "pristine_dir", *CELLESS)
     paths = {config[key] for key in keys if config[key]}
     paths |= {memory + beside for beside in ("", "-legacy", *BESIDE_MEMORY)}
+    paths |= {f"{state_dir}/jobs", *_job_states(config)}
     for cell, manifest in cells.listing(config.runs_dir):  # an adopted one has closed on other disks what was there
         beside = [os.path.dirname(actual) for actual, _seen in manifest.binds if _roots(cell.path)]
         paths |= {path for path in beside if os.path.basename(path) == f".adopted-{cell.id}"}
@@ -255,6 +262,12 @@ def _work(config: Settings) -> list[str]:
     found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
     found.append(attempts.path_of(config))
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
+
+
+def _job_states(config: Settings) -> list[str]:
+    """Where the jobs beside the cycle keep what they know, as far as the settings on the host name it."""
+    found = [str(job.get("state", "")) for job in config.get("jobs", []) if isinstance(job, dict)]
+    return [path for path in found if os.path.isabs(path) and os.path.normpath(path) == path != "/"]
 
 
 def _cells(config: Settings) -> list[tuple[cells.Cell, cells.Manifest]]:
@@ -297,6 +310,10 @@ def _leave_work(plan: Leaving, config: Settings) -> None:
     for path in work:
         if path in refused:
             continue
+        if os.path.islink(path) and not _leads_on(path):
+            plan.go(f"{path}, the link alone", partial(unlink, path))
+            plan.kept.append(f"{os.path.realpath(path)}: {path} leads there, a link that is not root's")
+            continue
         for part in _parts(path, config):
             plan.go(f"{part} ({_size(part)})")
         plan.go(path, partial(_remove, path))
@@ -329,7 +346,11 @@ def _parts(path: str, config: Settings) -> list[str]:
 
 def _no_work(path: str, config: Settings) -> str:
     """Why a directory is not one of the loop's own, which alone are removed."""
+    if os.path.islink(path) and not _leads_on(path):
+        return ""  # it alone goes
     real = os.path.realpath(path)
+    if os.path.islink(path) and real != os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))):
+        return f"it leads to {real} by way of another link: remove it yourself"
     if real.count("/") < 2:
         return "too near to the root of the file system to be removed by anybody but you"
     if os.path.isdir(path) and _roots(real) and os.geteuid() == 0 and not _made(path, config):
@@ -343,7 +364,9 @@ def _made(path: str, config: Settings) -> bool:
     if path.endswith(".leaving") or os.path.basename(path).startswith(".adopted-") or not names:
         return True
     lessons = [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]
-    if path in lessons or leave_collected.made(path, config):
+    if path == f"{config.state_dir}/jobs":
+        return all(re.fullmatch(r"[a-z][a-z0-9-]*", name) and os.path.isdir(f"{path}/{name}") for name in names)
+    if path in (*lessons, *_job_states(config)) or leave_collected.made(path, config):
         return _exists(grp.getgrnam, config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
     if path == config.cycles_dir:
         return all(re.fullmatch(r"\.?[0-9TZ]{16}-[0-9a-z]+\.(json|log|tar\.gz)(\.new)?", name) for name in names)
@@ -379,15 +402,16 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
     known = {*(f"{install_dir}/{name}" for name in older_layout.OURS), config.receipts_dir}
     known |= {config.policy_file, f"{config_dir}/loop.json"}
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]
-    others = [path for path in beside if path not in known and not OURS_BESIDE.fullmatch(os.path.basename(path))]
+    ours = (OURS_BESIDE, WITH_RELEASES)
+    others = [path for path in beside if path not in known and not any(one.fullmatch(_name(path)) for one in ours)]
     for path in dict.fromkeys([*usual, *others]):
         there = os.path.lexists(path)
         writers = " and ".join(map(str, renderers.renderers_of(path, unit_dirs)))
-        if path not in usual and (not writers or os.path.isdir(path)):
+        if (os.path.isdir(path) and not os.path.islink(path)) or (path not in usual and not writers):
             plan.kept.append(f"{path}: not ours")
         elif there and asked:
             plan.go(
-                path + (f"; {writers} writes it again until you stop that" if writers else ""), partial(_unlink, path)
+                path + (f"; {writers} writes it again until you stop that" if writers else ""), partial(unlink, path)
             )
         elif there:
             plan.kept.append(f"{path} (secrets)" + (f", written by {writers}" if writers else ""))
@@ -409,7 +433,7 @@ def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:
             return
         crontab = f"{privileges.CRONTABS}/{name}"
         if os.path.lexists(crontab):
-            plan.go(f"{crontab}, which it would run as whoever gets its number", partial(_unlink, crontab))
+            plan.go(f"{crontab}, which it would run as whoever gets its number", partial(unlink, crontab))
         plan.go(f"the user {name}", partial(_delete_account, "userdel", name))
     for group in dict.fromkeys((config.group, config.gate_user)):
         if group and _exists(grp.getgrnam, group):
@@ -453,6 +477,15 @@ def _roots(path: str) -> bool:
     return False
 
 
+def _name(path: str) -> str:
+    return os.path.basename(path)
+
+
+def _leads_on(path: str) -> bool:
+    """Whether a link is root's own. Where another's leads is no word of ours, and nothing there is touched."""
+    return os.lstat(path).st_uid == os.geteuid()
+
+
 def _size(path: str) -> str:
     return f"{-(-size_of(path) // 1024)} KiB"
 
@@ -469,20 +502,15 @@ def _doomed(path: str) -> str:
     return f"{os.path.dirname(path)}/.{os.path.basename(path)}.leaving"
 
 
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
 def _rmdir(path: str) -> None:
     with contextlib.suppress(OSError):
         os.rmdir(path)
 
 
 def _remove(path: str) -> None:
-    """A tree: out of the way by one rename, then whole; of a link to another disk the tree there first."""
+    """A tree: out of the way by one rename, then whole; of a link of root's to another disk the tree there first."""
     if os.path.islink(path):
-        if os.path.isdir(path):
+        if os.path.isdir(path) and _leads_on(path):
             _remove(os.path.realpath(path))
     elif os.path.isdir(path) and not path.endswith(".leaving"):
         try:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from ..base.files import unlink
 from ..host import apply_run, owner, telling, trust
 from ..host.settings import Settings
 from ..release import engine_options
@@ -26,7 +27,7 @@ def always(config: Settings) -> list[tuple[str, Callable[[], object]]]:
     if not owner.problem(config.state_dir):  # else it says that another host works there
         paths.append(owner.path_of(config.state_dir))
     found: list[tuple[str, Callable[[], object]]] = []
-    found += [(path, partial(os.unlink, path)) for path in paths if os.path.lexists(path)]
+    found += [(path, partial(unlink, path)) for path in paths if os.path.lexists(path)]
     return found + [
         (f"{path}, and the trust in it", partial(trust.remove, path)) for path in trust.ours(trust.DIRECTORY)
     ]

@@ -448,6 +448,87 @@ def test_work_on_another_disk_goes_with_its_link(host: Host, tmp_path: Path) -> 
     assert not os.path.lexists(host.config["state_dir"])
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["memory-legacy", "workspace", "state/../memory"])
+def test_a_link_of_the_loop_s_user_leads_nowhere(host: Host, name: str) -> None:
+    """An older layout's directory of state is the user's, who may have put a link to anything there."""
+    theirs, link = host.put("home/alice/thesis", "years").parent, Path(os.path.normpath(host.top / "var" / name))
+    subprocess.run(["rm", "-rf", str(link)], check=True)
+    link.symlink_to(theirs)
+    os.lchown(link, LOOP, -1)
+    os.chown(host.top / "var", 0, 0)  # taken over by now
+    told = host.leave("work", check=True)
+    assert host.leave("work") == told and (theirs / "thesis").read_text() == "years"
+    assert not os.path.lexists(link) and f"{link}, the link alone" in told["removed"]
+    assert f"{theirs}: {link} leads there, a link that is not root's" in told["kept"]
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_a_link_of_roots_leads_no_further_than_root_said(host: Host) -> None:
+    theirs = host.put("home/alice/thesis", "years").parent
+    (host.top / "disk").mkdir()
+    (host.top / "disk/work").symlink_to(theirs)
+    os.lchown(host.top / "disk/work", LOOP, -1)
+    os.rename(host.top / "var/workspace", host.top / "aside")
+    (host.top / "var/workspace").symlink_to(host.top / "disk/work")
+    os.chown(host.top / "var", 0, 0)
+    told = host.leave("work")
+    assert (theirs / "thesis").read_text() == "years" and os.path.lexists(host.top / "var/workspace")
+    assert any("by way of another link: remove it yourself" in line for line in told["kept"])
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_a_checkout_of_roots_where_nothing_is_deployed_is_whole_afterwards(tmp_path: Path, asked: list[Any]) -> None:
+    host = Host(tmp_path)
+    subprocess.run(["rm", "-rf", str(host.top / "opt")], check=True)
+    names = {"opt/uv.lock", "opt/uv.toml", "opt/uvicorn.py", "opt/paused.json.md", "opt/.uvrc"}
+    for name in names:
+        host.put(name, "theirs")
+    told = host.leave()
+    assert names <= host.files() and not [line for line in told["removed"] if "/opt/" in line]
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_what_the_jobs_have_is_work_and_no_user_goes_before_it(celled: Celled) -> None:
+    outside = celled.put("governor/state.json", "{}").parent
+    celled.config["jobs"] = [{"name": "governor", "state": str(outside)}, {"state": "relative"}, "none"]
+    celled.put("var/jobs/governor/20260102T030405Z-0123abcd.json", "{}")
+    celled.put("var/jobs/governor/state/x", "{}")
+    os.chown(outside, -1, GID)
+    celled.config["user"] = "nobody"
+    kept = celled.leave(check=True)["kept"]
+    assert {f"{celled.top}/var/jobs (work)", f"{outside} (work)"} <= {*kept}
+    with pytest.raises(LoopError, match=rf"cannot go while its files stay: .*{outside}"):
+        celled.leave("user", check=True)
+    celled.config["user"] = "no-such-user-here"
+    told = celled.leave("work")
+    assert not outside.exists() and not (celled.top / "var/jobs").exists()
+    assert not [line for line in told["kept"] if "not ours" in line and "jobs" in line]
+
+
+def test_the_jobs_are_as_the_settings_on_the_host_have_them(host: Host) -> None:
+    jobs = [{"name": "governor", "state": "/srv/governor"}]
+    path = host.put("etc/loop.json", json.dumps({**dict(host.config), "jobs": jobs}))
+    assert leave.deployed(str(path), {})["jobs"] == jobs
+    path.write_text(json.dumps({**dict(host.config), "jobs": "odd"}))
+    assert leave.deployed(str(path), {})["jobs"] == []
+
+
+@pytest.mark.skipif(not ROOT, reason="chattr needs root")
+def test_what_cannot_be_unlinked_is_one_line_and_a_directory_is_no_secret(host: Host) -> None:
+    host.put("opt/.env/bin/python", "a virtual environment")
+    told = host.leave("secrets", check=True)
+    assert f"{host.top}/opt/.env: not ours" in told["kept"]
+    (host.top / "etc/env").unlink()
+    subprocess.run(["mount", "--bind", str(host.top / "etc/key.pem"), str(host.top / "etc/key.pem")], check=True)
+    try:
+        with pytest.raises(LoopError, match=r"etc/key\.pem cannot be removed: Device or resource busy"):
+            host.leave("secrets")
+    finally:
+        subprocess.run(["umount", str(host.top / "etc/key.pem")], check=True)
+    assert "opt/.env/bin/python" in host.files() and host.leave("secrets")["changed"]
+
+
 def test_killed_anywhere_the_next_one_ends_it(host: Host) -> None:
     saved = host.top.with_name(f"{host.top.name}-saved")
     subprocess.run(["cp", "-a", str(host.top), str(saved)], check=True)
