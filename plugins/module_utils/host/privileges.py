@@ -13,6 +13,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ NOWHERE = "/nonexistent"
 NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
 SHADOW = "/etc/shadow"
 LINGER = "/var/lib/systemd/linger"
+SUDOERS = "/etc/sudoers"
 CRONTABS = "/var/spool/cron/crontabs"
 AT_JOBS = "/var/spool/cron/atjobs"
 # Services that start whatever a user asks for. What runs in any other service is that service's own.
@@ -186,12 +188,19 @@ def _sudo(name: str) -> list[str]:
         return []
     if "may run the following" not in _run("sudo", "-n", "-l", "-U", name):
         return []
-    where = "/etc/sudoers"
-    with contextlib.suppress(OSError, LoopError):
-        for file in sorted(os.listdir("/etc/sudoers.d")):
-            if name.encode() in (read_bytes(f"/etc/sudoers.d/{file}") or b""):
-                where = f"/etc/sudoers.d/{file}"
-    return [f"the user {name} has rights by sudo (sudo -l -U {name} shows them): take them away with visudo -f {where}"]
+    named, places = re.compile(rb"(?<![\w.-])%s(?![\w.-])" % re.escape(name.encode())), list[str]()
+    for place in (SUDOERS, *(f"{SUDOERS}.d/{file}" for file in _names(f"{SUDOERS}.d") if "." not in file)):
+        with contextlib.suppress(LoopError):
+            if not place.endswith("~") and named.search(read_bytes(place) or b""):  # as sudo passes over them
+                places.append(place)
+    how = " or ".join(f"visudo -f {place}" for place in places or [SUDOERS])
+    return [f"the user {name} has rights by sudo (sudo -l -U {name} shows them): take them away with {how}"]
+
+
+def _names(directory: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(directory))
+    return []
 
 
 def _logged_in_as(uid: int) -> bool:

@@ -22,7 +22,7 @@ from . import adopt
 from .layout import Layout
 from .takeover import home_and_shell
 from .takeover_manifest import MANIFEST, Manifest, Moved, Owner, listing, read
-from .takeover_moves import move
+from .takeover_moves import fill, move
 
 Json = dict[str, Any]
 
@@ -79,18 +79,16 @@ def _undo(layout: Layout, known: Manifest, item: Moved) -> list[str]:
         told = [_undo(layout, known, Moved("", f"{back}/{name}", f"{there}/{name}")) for name in names]
         return [line for lines in told for line in lines]
     else:
-        taken = os.path.lexists(back)
         os.makedirs(os.path.dirname(back), exist_ok=True)
-        move(there, back)
-        return [f"{back} is there already: what was taken over stands beside it, as {back}~"] if taken else []
+        now = move(there, back)
+        return [f"{back} is there already: what was taken over stands beside it, as {now}"] if now != back else []
     return []
 
 
 def _lessons_back(there: str, back: str, was: Owner | None) -> None:
     """As the loop's user, whose places these are."""
     os.makedirs(back, exist_ok=True)
-    for name in sorted(os.listdir(there)):
-        move(f"{there}/{name}", f"{back}/{name}")
+    fill(there, back)
     if was:
         os.chmod(back, was.mode)
 

@@ -32,7 +32,7 @@ from . import adopt, job_state, older_layout, takeover_report
 from .layout import Layout
 from .older_layout import Item, plan
 from .takeover_manifest import ASIDE, Manifest, Moved, Owner, is_roots_directory, unfinished
-from .takeover_moves import move
+from .takeover_moves import fill, move
 
 Json = dict[str, Any]
 
@@ -290,13 +290,7 @@ def _move_memory(layout: Layout, item: Item) -> None:
     if not os.path.isdir(item.to):
         converge([Entry(item.to, "directory", owner=layout.user, group=layout.group, mode=0o750)])
 
-    def work() -> None:
-        for name in sorted(os.listdir(item.path)):
-            move(f"{item.path}/{name}", f"{item.to}/{name}")
-        with contextlib.suppress(OSError):
-            os.rmdir(item.path)
-
-    as_user(layout.user, work)
+    as_user(layout.user, lambda: fill(item.path, item.to))
 
 
 def _adopt(layout: Layout, known: Manifest) -> Manifest:

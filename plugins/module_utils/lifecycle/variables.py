@@ -113,7 +113,7 @@ SHAPES = {
     "quarantine_min_age": TIME,
     **dict.fromkeys(("quarantine_max_age", "cycles_max_age"), TIME.empty()),
     **dict.fromkeys(("quarantine_max_size", "cycles_max_size"), SIZE.empty()),
-    "canary_max_age": Shape(r"[1-9]\d{0,8}[smhdw]", "a time such as 90d").empty(),
+    "canary_max_age": Shape(r"[1-9]\d{0,8}[sm]|[1-9]\d{0,6}h|[1-9]\d{0,4}[dw]", "a time such as 90d").empty(),
     **dict.fromkeys(("noc_lhp_base_url", "agent_core_trace_collector_url"), SERVER.empty()),
     "knowledge_mcp_url": SERVER,
     "knowledge_mcp_transport": NAME,

@@ -146,7 +146,7 @@ def _held(config: Settings) -> list[Lock]:
     places = {}
     for name in LOCKS:
         with contextlib.suppress(OSError):
-            path = os.path.join(config.install_dir, name)
+            path = os.path.realpath(os.path.join(config.install_dir, name))
             places[os.stat(path).st_ino] = path
     holders, awaited = _kernel_locks(places)
     found = []
@@ -173,18 +173,20 @@ def _kernel_locks(places: Mapping[int, str]) -> tuple[dict[str, int], set[str]]:
                 awaited.add(path)
             elif path and int(words[3]) > 0:
                 holders[path] = int(words[3])
-    return {path: _who_has(path, pid) for path, pid in holders.items()}, awaited
+    known = {path: _who_has(path, pid) for path, pid in holders.items()}
+    return {path: pid for path, pid in known.items() if pid}, awaited
 
 
 def _who_has(path: str, pid: int) -> int:
-    """Who holds a lock: who took it, or, where that one is gone, who has the file open from it still."""
-    if os.path.exists(f"/proc/{pid}"):
-        return pid
-    for entry in filter(str.isdigit, os.listdir("/proc")):
+    """Who holds a lock: who took it, or, where that one is gone, who has the file open from it still; 0 for nobody.
+
+    The kernel names a file by its number, which one of another file system may have as well.
+    """
+    for entry in (str(pid), *filter(str.isdigit, os.listdir("/proc"))):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if any(os.path.realpath(f.path) == path for f in os.scandir(f"/proc/{entry}/fd")):
+            if any(os.path.realpath(f"/proc/{entry}/fd/{one}") == path for one in os.listdir(f"/proc/{entry}/fd")):
                 return int(entry)
-    return pid
+    return 0
 
 
 def _age(pid: int) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
-from ..base.clock import moment_of, today, utc_now, written
+from ..base.clock import age_of, moment_of, today, utc_now, written
 from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes
 from ..base.sizes import number_of
@@ -38,6 +38,7 @@ from .signs import Signs
 Json: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
+AHEAD = 3600.0  # seconds
 HISTORY = 200
 NO_DISK = {"free_bytes": 0, "min_free_bytes": 0, "total_bytes": 0, "mount": "/"}
 NO_OPTIONS: Json = {"without": [], "refused": []}
@@ -74,7 +75,7 @@ class _Look:
         self.config, self.pin = config, pin
         self.problems: list[str] = []  # what of it cannot be read
         none: list[Json] = []
-        self.history = self.part(lambda: records.read(config.cycles_dir, HISTORY), none)
+        self.history = self.part(lambda: _in_order(records.read(config.cycles_dir, HISTORY)), none)
         self.ledger = self.part(lambda: rollout_ledger.read(config.install_dir), rollout_ledger.Ledger())
         no_units: dict[str, signs.Unit] = {}
         self.units = self.part(lambda: signs.units(config), no_units)
@@ -96,7 +97,9 @@ class _Look:
             return read()
         except (LoopError, OSError) as error:
             self.problems.append(str(error))
-            return otherwise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a host, the rest of it is told
+            self.problems.append(f"{type(error).__name__}: {error}")
+        return otherwise
 
     def status(self) -> Json:
         """All that is told but for what is needed."""
@@ -296,6 +299,11 @@ def _running(history: list[Json], units: Mapping[str, signs.Unit]) -> Json | Non
     return {"cycle": record.get("cycle", ""), "started": record.get("started", ""), "issue": _issue(record)}
 
 
+def _in_order(history: list[Json]) -> list[Json]:
+    """Oldest first. What a clock that ran far ahead has dated is not what happened last while that is to come."""
+    return sorted(history, key=lambda record: age_of(str(record["cycle"])) >= -AHEAD)
+
+
 def _ended(history: list[Json]) -> Json | None:
     return next((one for one in reversed(history) if one.get("outcome") != records.RUNNING), None)
 
@@ -392,5 +400,7 @@ def _token_ends(config: Settings, history: Sequence[Json]) -> str:
     record = next((one for one in reversed(history) if one.get("token")), None)
     if record is None or record["token"].get("kind") != "break-glass":
         return ""
-    renewed = int(os.stat(config.env_file).st_mtime) > moment_of(record["started"]).timestamp()
-    return "" if renewed else str(record["token"].get("expires") or "")
+    with contextlib.suppress(OSError):  # that it is missing is told by what looks at the secrets
+        if int(os.stat(config.env_file).st_mtime) <= moment_of(record["started"]).timestamp():
+            return str(record["token"].get("expires") or "")
+    return ""

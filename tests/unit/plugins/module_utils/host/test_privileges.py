@@ -160,9 +160,15 @@ def test_rights_by_sudo_are_refused(own_etc: Own, tmp_path: Path, monkeypatch: p
         os.makedirs("/etc/sudoers.d", exist_ok=True)
         Path("/etc/sudoers.d/README").write_text("# nothing\n")
         Path("/etc/sudoers.d/agents").write_text("loop-test ALL=(ALL) NOPASSWD: ALL\n")
-        assert [line.split(": ")[-1] for line in look(USERS).refused] == [
-            "take them away with visudo -f /etc/sudoers.d/agents"
-        ]
+        # What sudo passes over, what is no file, and who has a name with this one in it.
+        os.makedirs("/etc/sudoers.d/0-old")
+        for name in ("zz.dpkg-old", "zz~"):
+            Path("/etc/sudoers.d", name).write_text("loop-test ALL=(ALL) NOPASSWD: ALL\n")
+        Path("/etc/sudoers.d/zz").write_text("loop-tester ALL=(ALL) ALL\nthe-loop-test ALL=(ALL) ALL\n")
+        how = "take them away with visudo -f /etc/sudoers.d/agents"
+        assert [line.split(": ")[-1] for line in look(USERS).refused] == [how]
+        Path("/etc/sudoers.d/zz").write_text("User_Alias AGENTS=a,loop-test\n")
+        assert look(USERS).refused[0].endswith(f"{how} or visudo -f /etc/sudoers.d/zz")
 
     own_etc(work)
 

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_moves import move
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_moves import fill, move
+from disks import with_mounts_of_its_own
 from older_host import content, put
 
 
@@ -30,7 +34,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     real = os.rename
-    monkeypatch.setattr(os, "rename", lambda source, target: (real if ".new" in source else rename)(source, target))
+    monkeypatch.setattr(
+        os, "rename", lambda source, target: (real if re.search(r"\.(new|moving)$", source) else rename)(source, target)
+    )
 
 
 def test_a_copy_is_faithful_and_the_source_goes(tree: Path, elsewhere: None) -> None:
@@ -41,12 +47,54 @@ def test_a_copy_is_faithful_and_the_source_goes(tree: Path, elsewhere: None) -> 
     assert (tree / "to/b").stat().st_mtime == 7
 
 
-def test_a_copy_that_was_begun_is_gone_on_with(tree: Path, elsewhere: None) -> None:
+def test_a_copy_that_was_begun_is_made_anew(tree: Path, elsewhere: None) -> None:
+    before = content(tree / "from")
+    put(tree / ".to.moving/b", "mo")
+    put(tree / ".to.moving/a", "cut off")
+    move(f"{tree}/from", f"{tree}/to")
+    assert content(tree / "to") == before and sorted(os.listdir(tree)) == ["to"]
+
+
+def test_killed_while_the_source_was_being_removed_it_is_moved_already(tree: Path, elsewhere: None) -> None:
+    before = content(tree / "from")
+    shutil.copytree(tree / "from", tree / "to", symlinks=True)
+    (tree / "from/b").unlink()
+    assert move(f"{tree}/from", f"{tree}/to") == f"{tree}/to"
+    assert content(tree / "to") == before and sorted(os.listdir(tree)) == ["to"]
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_two_repositories_are_never_made_one(tree: Path, where: str, request: pytest.FixtureRequest) -> None:
+    if where == "elsewhere":
+        request.getfixturevalue("elsewhere")
+    for name in ("from", "to"):
+        put(tree / name / ".git/HEAD", f"ref: refs/heads/{name}\n")
+        put(tree / name / ".git/same", "same\n")
+    here, there = content(tree / "from"), content(tree / "to")
+    assert move(f"{tree}/from", f"{tree}/to") == f"{tree}/to~"
+    assert (content(tree / "to~"), content(tree / "to")) == (here, there) and not (tree / "from").exists()
+
+
+def test_what_is_filled_keeps_what_it_has(tree: Path) -> None:
     before = content(tree / "from")
     put(tree / "to/b", "more\n")
     put(tree / "to/a/file", "another's\n")
-    move(f"{tree}/from", f"{tree}/to")
+    fill(f"{tree}/from", f"{tree}/to")
     assert content(tree / "to") == {**before, "a/file": ("another's\n", 0o644), "a/file~": before["a/file"]}
+    assert not (tree / "from").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_disk_that_is_mounted_there_is_filled(tree: Path) -> None:
+    before = content(tree / "from")
+    (tree / "to").mkdir()
+
+    def filled() -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree / "to")], check=True)
+        assert move(f"{tree}/from", f"{tree}/to") == f"{tree}/to"
+        assert content(tree / "to") == before
+
+    with_mounts_of_its_own(filled)
 
 
 def test_what_stands_there_stays(tree: Path) -> None:

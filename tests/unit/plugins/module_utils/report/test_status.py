@@ -26,6 +26,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof im
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.report import needs, signs, status
 from celled import NEEDS_ROOT
 from deployed import ISSUE, REPO, SHA
+from disks import with_mounts_of_its_own
 from proofs import HOSTILE, prove
 from watched import UNIT, Watched
 
@@ -189,6 +190,27 @@ def test_no_secrets(well: Watched) -> None:
     assert code == "secrets" and well.host.config["env_file"] in what and f"systemctl start {UNIT}.service" in do
 
 
+@NEEDS_ROOT
+def test_a_lock_on_another_file_system_is_not_ours_for_its_number(tmp_path: Path) -> None:
+    ours, others = tmp_path / "ours", tmp_path / "others"
+
+    def work() -> None:
+        for place in (ours, others):
+            place.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
+            (place / "lock").touch()
+        path, number = str(ours / "lock"), (ours / "lock").stat().st_ino
+        assert (others / "lock").stat().st_ino == number
+        with open(others / "lock", "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            assert signs._kernel_locks({number: path}) == ({}, set())
+        with open(path, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            assert signs._kernel_locks({number: path}) == ({path: os.getpid()}, set())
+
+    with_mounts_of_its_own(work)
+
+
 def test_a_token_that_ends_soon(well: Watched) -> None:
     now = datetime.datetime.now(datetime.UTC)
 
@@ -202,6 +224,31 @@ def test_a_token_that_ends_soon(well: Watched) -> None:
     assert " in 2 d 12 h: then no cycle gets to the forge" in what and well.host.config["env_file"] in do
     os.utime(well.host.config["env_file"], (time.time() + 5, time.time() + 5))
     assert ends_in(2.52) == {} and well.look()["secrets"]["expires_at"] == ""  # somebody put another one there
+
+
+def test_secrets_that_are_missing_are_told_as_such_whatever_the_last_cycle_knew(well: Watched) -> None:
+    ends = written(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2))
+    well.record(2, "nothing_to_do", token={"kind": "break-glass", "note": "", "expires": ends})
+    os.unlink(well.host.config["env_file"])
+    assert "is missing: it must hold the secrets" in well.look()["secrets"]["problem"]
+    assert not [line for line in well.look()["needs"] if "Errno" in line["what"]]
+
+
+def test_a_cycle_of_a_clock_that_ran_years_ahead_is_not_the_last(well: Watched) -> None:
+    ahead = {"cycle": "20990101T000000Z-0000000f", "started": "2099-01-01T00:00:00Z", "outcome": "error", "detail": "x"}
+    records.write(well.host.config["cycles_dir"], ahead)
+    well.record(2, "published")
+    assert well.look()["last_cycle"]["outcome"] == "published" and well.needs() == {}
+
+
+def test_what_nobody_foresaw_is_a_problem_of_that_part_alone(well: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(*_words: object) -> None:
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(status, "_proof", odd)
+    told = well.look()
+    assert told["last_cycle"]["outcome"] == "published"
+    assert any("OverflowError: date value out of range" in need["what"] for need in told["needs"])
 
 
 def test_the_last_cycle_says_when_the_token_ends(well: Watched) -> None:
