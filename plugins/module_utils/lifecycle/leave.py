@@ -12,6 +12,7 @@ import contextlib
 import errno
 import glob
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -310,7 +311,7 @@ def _leave_work(plan: Leaving, config: Settings) -> None:
     for path in work:
         if path in refused:
             continue
-        if os.path.islink(path) and not _leads_on(path):
+        if _leads_nowhere(path):
             plan.go(f"{path}, the link alone", partial(unlink, path))
             plan.kept.append(f"{os.path.realpath(path)}: {path} leads there, a link that is not root's")
             continue
@@ -346,7 +347,7 @@ def _parts(path: str, config: Settings) -> list[str]:
 
 def _no_work(path: str, config: Settings) -> str:
     """Why a directory is not one of the loop's own, which alone are removed."""
-    if os.path.islink(path) and not _leads_on(path):
+    if _leads_nowhere(path):
         return ""  # it alone goes
     real = os.path.realpath(path)
     if os.path.islink(path) and real != os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))):
@@ -382,7 +383,7 @@ def _check_nesting(config: Settings, remove: Sequence[str], key_file: str) -> No
     if "receipts" not in remove:
         stays["receipts_dir"] = config.receipts_dir
     for name, path in stays.items():
-        for directory in _work(config):
+        for directory in itertools.filterfalse(_leads_nowhere, _work(config)):
             if path and os.path.lexists(path) and inside(os.path.realpath(path), os.path.realpath(directory)):
                 raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
 
@@ -481,9 +482,9 @@ def _name(path: str) -> str:
     return os.path.basename(path)
 
 
-def _leads_on(path: str) -> bool:
-    """Whether a link is root's own. Where another's leads is no word of ours, and nothing there is touched."""
-    return os.lstat(path).st_uid == os.geteuid()
+def _leads_nowhere(path: str) -> bool:
+    """Whether it is a link that is not root's: where that leads is no word of ours, and nothing there is touched."""
+    return os.path.islink(path) and os.lstat(path).st_uid != os.geteuid()
 
 
 def _size(path: str) -> str:
@@ -510,7 +511,7 @@ def _rmdir(path: str) -> None:
 def _remove(path: str) -> None:
     """A tree: out of the way by one rename, then whole; of a link of root's to another disk the tree there first."""
     if os.path.islink(path):
-        if os.path.isdir(path) and _leads_on(path):
+        if os.path.isdir(path) and not _leads_nowhere(path):
             _remove(os.path.realpath(path))
     elif os.path.isdir(path) and not path.endswith(".leaving"):
         try:

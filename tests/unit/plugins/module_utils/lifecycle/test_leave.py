@@ -461,6 +461,10 @@ def test_a_link_of_the_loop_s_user_leads_nowhere(host: Host, name: str) -> None:
     assert host.leave("work") == told and (theirs / "thesis").read_text() == "years"
     assert not os.path.lexists(link) and f"{link}, the link alone" in told["removed"]
     assert f"{theirs}: {link} leads there, a link that is not root's" in told["kept"]
+    link.symlink_to(host.top)  # where the secrets are, which stay
+    os.lchown(link, LOOP, -1)
+    host.leave("work")
+    assert not os.path.lexists(link) and "etc/env" in host.files()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
