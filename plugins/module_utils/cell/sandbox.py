@@ -64,7 +64,9 @@ def command(
         words += ["--ro-bind-try", path, path]
     words += ["--bind", home, home] if keep_home else ["--tmpfs", home]
     for wanted in config.home_files:
-        words += ["--ro-bind-try", f"{cell.part(GIVEN)}/{wanted['dest']}", _in_home(home, wanted["dest"])]
+        given = f"{cell.part(GIVEN)}/{wanted['dest']}"
+        if os.path.lexists(given):  # not in a cell of an older version
+            words += ["--ro-bind", given, _in_home(home, wanted["dest"])]
     for seed in config.caches:
         words += ["--overlay-src", seed["src"], "--tmp-overlay", _in_home(home, seed["dest"])]
     worktree = worktree_of(cell, directory)

@@ -223,7 +223,7 @@ def _bring_one(
         _forget(bundle)
     lost = [untrusted.show(line.removeprefix("left out: ")) for line in told if line.startswith("left out: ")]
     more = "and more" if done.left_out else f"and {len(lost) - 20} more"
-    return lost[:20] + [more] * (len(lost) > 20)
+    return lost[:20] + [more] * (len(lost) > 20 or done.left_out > 0)
 
 
 def _received(bundle: str, making: str) -> str:

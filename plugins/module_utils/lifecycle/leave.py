@@ -12,7 +12,6 @@ import contextlib
 import errno
 import glob
 import grp
-import itertools
 import json
 import os
 import pwd
@@ -27,9 +26,10 @@ from ..base import progress
 from ..base.errors import LoopError
 from ..base.files import inside, read_bytes, remove_tree, size_of, unlink
 from ..cell import attempts, budget, cells
-from ..host import privileges, renderers, settings, systemd, targets
+from ..host import jobs, privileges, renderers, settings, systemd, targets
 from ..host.processes import cycle_in_progress
 from ..host.settings import Settings
+from ..host.users import whose
 from ..proof import pause
 from ..release import releases
 from ..release.wanted_version import Wanted
@@ -94,9 +94,9 @@ def deployed(config_file: str, given: Mapping[str, Any]) -> Settings:
         if not value or (path and (not os.path.isabs(value) or os.path.normpath(value) != value or value == "/")):
             name = key if key in DERIVED else f"engineering_loop_{key}"
             raise LoopError(f"{name} {value!r} is not {'an absolute, plain path' if path else 'a name'}")
-    jobs = known.get("jobs")
+    beside = known.get("jobs")
     return Settings(
-        dict.fromkeys((*CELLED, *CELLESS, *LATER), ""), **config, jobs=jobs if isinstance(jobs, list) else []
+        dict.fromkeys((*CELLED, *CELLESS, *LATER), ""), **config, jobs=beside if isinstance(beside, list) else []
     )
 
 
@@ -260,7 +260,8 @@ def _work(config: Settings) -> list[str]:
     paths = {os.path.normpath(path) for path in paths | leave_collected.work(config)}
     tops = sorted(path for path in paths if not any(inside(path, other) for other in paths if other != path))
     budget_file = budget.path_of(config)
-    found = [each for path in tops for each in (_doomed(path), path)] + [budget_file, f"{budget_file}.lock"]
+    ends = [_doomed(os.path.realpath(path)) for path in tops if os.path.islink(path) and not _leads_nowhere(path)]
+    found = [each for path in tops for each in (_doomed(path), path)] + ends + [budget_file, f"{budget_file}.lock"]
     found.append(attempts.path_of(config))
     return list(dict.fromkeys(path for path in found if os.path.lexists(path)))
 
@@ -347,11 +348,13 @@ def _parts(path: str, config: Settings) -> list[str]:
 
 def _no_work(path: str, config: Settings) -> str:
     """Why a directory is not one of the loop's own, which alone are removed."""
-    if _leads_nowhere(path):
-        return ""  # it alone goes
-    real = os.path.realpath(path)
-    if os.path.islink(path) and real != os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))):
-        return f"it leads to {real} by way of another link: remove it yourself"
+    try:
+        whose(os.path.dirname(path))
+        if _leads_nowhere(path):
+            return ""  # it alone goes
+        real = _end_of(path)
+    except LoopError as error:
+        return f"{error}; remove it yourself"
     if real.count("/") < 2:
         return "too near to the root of the file system to be removed by anybody but you"
     if os.path.isdir(path) and _roots(real) and os.geteuid() == 0 and not _made(path, config):
@@ -366,7 +369,7 @@ def _made(path: str, config: Settings) -> bool:
         return True
     lessons = [config.memory_dir + beside for beside in ("", "-legacy", *BESIDE_MEMORY)]
     if path == f"{config.state_dir}/jobs":
-        return all(re.fullmatch(r"[a-z][a-z0-9-]*", name) and os.path.isdir(f"{path}/{name}") for name in names)
+        return all(jobs.NAME.fullmatch(name) and os.path.isdir(f"{path}/{name}") for name in names)
     if path in (*lessons, *_job_states(config)) or leave_collected.made(path, config):
         return _exists(grp.getgrnam, config.group) and os.stat(path).st_gid == grp.getgrnam(config.group).gr_gid != 0
     if path == config.cycles_dir:
@@ -383,7 +386,9 @@ def _check_nesting(config: Settings, remove: Sequence[str], key_file: str) -> No
     if "receipts" not in remove:
         stays["receipts_dir"] = config.receipts_dir
     for name, path in stays.items():
-        for directory in itertools.filterfalse(_leads_nowhere, _work(config)):
+        for directory in _work(config):
+            if _leads_nowhere(directory) or _no_work(directory, config):
+                continue
             if path and os.path.lexists(path) and inside(os.path.realpath(path), os.path.realpath(directory)):
                 raise LoopError(f"{path} ({name}) stands in {directory}, which is to be removed: move it away first")
 
@@ -422,7 +427,14 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
 
 def _leave_user(plan: Leaving, config: Settings, work_goes: bool) -> None:
     users = _users(config)
-    left = [path for path in _work(config) if not work_goes or _no_work(path, config)] if users else []
+    uids = {pwd.getpwnam(name).pw_uid for name in users}
+    left = [
+        path
+        for path in (_work(config) if users else ())
+        if not work_goes
+        or _no_work(path, config)
+        or (_leads_nowhere(path) and os.path.exists(path) and os.stat(path).st_uid in uids)
+    ]
     if left:
         raise LoopError(
             f"the user {users[0]} cannot go while its files stay: a later user may get its number, and with it"
@@ -487,6 +499,16 @@ def _leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and os.lstat(path).st_uid != os.geteuid()
 
 
+def _end_of(path: str, links: int = 40) -> str:
+    """Where ``path`` is in the end, by no link but root's on the whole way. LoopError otherwise."""
+    place = os.path.join(whose(os.path.dirname(path))[0], os.path.basename(path))
+    if not os.path.islink(place):
+        return place
+    if _leads_nowhere(place) or not links:
+        raise LoopError(f"{place} is a link that root does not follow")
+    return _end_of(os.path.normpath(os.path.join(os.path.dirname(place), os.readlink(place))), links - 1)
+
+
 def _size(path: str) -> str:
     return f"{-(-size_of(path) // 1024)} KiB"
 
@@ -512,7 +534,7 @@ def _remove(path: str) -> None:
     """A tree: out of the way by one rename, then whole; of a link of root's to another disk the tree there first."""
     if os.path.islink(path):
         if os.path.isdir(path) and not _leads_nowhere(path):
-            _remove(os.path.realpath(path))
+            _remove(_end_of(path))
     elif os.path.isdir(path) and not path.endswith(".leaving"):
         try:
             os.rename(path, _doomed(path))

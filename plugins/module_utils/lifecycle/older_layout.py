@@ -54,7 +54,7 @@ def plan(layout: Layout) -> list[Item]:
     entries = known.entries if begun_at else _checkout(layout)
     entries = [name for name in entries if os.path.lexists(f"{layout.install_dir}/{name}")]
     secrets, entries = _secrets(layout, entries, bool(begun_at))
-    scripts = [Item("wrapper", path, f"lib/{os.path.basename(path)}") for path in wrapper_scripts(layout)]
+    scripts = [Item("wrapper", path, _beside(layout, path)) for path in wrapper_scripts(layout)]
     # Units first: they are found by the programs that they start.
     items = [*_units(layout, bool(entries or scripts)), *scripts, *secrets]
     policy = f"{layout.config_dir}/policy.yml"
@@ -126,10 +126,20 @@ def _private(path: str, others: int = 0o077) -> list[Item]:
 
 def wrapper_scripts(layout: Layout) -> list[str]:
     """Scripts of the old role, where it puts them or where its variables say."""
-    usual = [f"{layout.lib_dir}/{name}" for name in WRAPPERS]
-    paths = dict.fromkeys(os.path.normpath(path) for path in [*usual, *layout.wrappers] if path)
-    there = [path for path in paths if os.path.islink(path) or os.path.isfile(path)]
+    there = [path for path in _wrappers(layout) if os.path.islink(path) or os.path.isfile(path)]
     return [path for path in there if b"/loop " not in systemd.content(path)]
+
+
+def _wrappers(layout: Layout) -> list[str]:
+    usual = [f"{layout.lib_dir}/{name}" for name in WRAPPERS]
+    return list(dict.fromkeys(os.path.normpath(path) for path in [*usual, *layout.wrappers] if path))
+
+
+def _beside(layout: Layout, path: str) -> str:
+    """Where a wrapper goes: two of one name, in two directories, have two places, whatever of them is there still."""
+    name = os.path.basename(path)
+    others = [one for one in _wrappers(layout) if one != path and os.path.basename(one) == name]
+    return f"lib{path}" if others and os.path.dirname(path) != layout.lib_dir else f"lib/{name}"
 
 
 def _units(layout: Layout, engine_goes: bool) -> list[Item]:

@@ -72,7 +72,7 @@ def _undo(layout: Layout, known: Manifest, item: Moved) -> list[str]:
     elif item.kind == "memory":
         _own_lessons(layout, known, there, back)
         as_user(layout.user, lambda: _lessons_back(there, back, known.owners.get(back)))
-    elif item.kind == "work" and os.path.lexists(back):
+    elif os.path.ismount(back) or (item.kind == "work" and os.path.lexists(back)):
         # The old home has room for what is mounted there in its cell.
         rooms = adopt.no_home(layout) if layout.tells_of_work and back == layout.state_dir else set()
         names = sorted(set(os.listdir(there)) - rooms)
@@ -100,7 +100,8 @@ def _own_lessons(layout: Layout, known: Manifest, memory: str, place: str) -> No
     for directory, names, files in os.walk(memory):
         for name in [*names, *files]:
             os.lchown(f"{directory}/{name}", owner.uid, owner.gid)
-    os.lchown(memory, owner.uid, owner.gid)
+    with contextlib.suppress(FileNotFoundError):  # where all of it went back
+        os.lchown(memory, owner.uid, owner.gid)
 
 
 def _own_again(layout: Layout, known: Manifest) -> None:

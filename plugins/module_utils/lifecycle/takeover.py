@@ -290,7 +290,12 @@ def _move_memory(layout: Layout, item: Item) -> None:
     if not os.path.isdir(item.to):
         converge([Entry(item.to, "directory", owner=layout.user, group=layout.group, mode=0o750)])
 
-    as_user(layout.user, lambda: fill(item.path, item.to))
+    def work() -> None:
+        fill(item.path, item.to)
+        with contextlib.suppress(OSError):
+            os.rmdir(item.path)
+
+    as_user(layout.user, work)
 
 
 def _adopt(layout: Layout, known: Manifest) -> Manifest:

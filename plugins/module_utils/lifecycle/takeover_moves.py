@@ -23,9 +23,8 @@ def move(source: str, target: str, *, keep: bool = False) -> str:
     """
     if not os.path.lexists(source):
         return target
-    if os.path.ismount(target) and _is_directory(source):
-        fill(source, target)
-        return target
+    if _is_directory(source) and os.path.isdir(target) and os.path.samefile(source, target):
+        raise LoopError(f"{target} is {source} itself: remove the link, or unmount it, and run this again")
     while os.path.lexists(target) and not _has_all_of(target, source):
         target += "~"
     try:
@@ -53,10 +52,10 @@ def fill(source: str, target: str) -> None:
         one, other = f"{source}/{name}", f"{target}/{name}"
         if _is_directory(one) and _is_directory(other):
             fill(one, other)
+            with contextlib.suppress(OSError):  # something is mounted there
+                os.rmdir(one)
         else:
             move(one, other)
-    with contextlib.suppress(OSError):  # it is another's, or something is mounted there
-        os.rmdir(source)
 
 
 def _is_directory(path: str) -> bool:

@@ -25,6 +25,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
     trust,
 )
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.managed_files import Entry, apply
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle import (
     core_files,
     leave,
@@ -468,17 +469,58 @@ def test_a_link_of_the_loop_s_user_leads_nowhere(host: Host, name: str) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
-def test_a_link_of_roots_leads_no_further_than_root_said(host: Host) -> None:
-    theirs = host.put("home/alice/thesis", "years").parent
+@pytest.mark.parametrize("way", ["its end", "above it", "a job's"])
+def test_a_link_of_roots_leads_no_further_than_root_said(host: Host, way: str) -> None:
+    theirs = host.put("home/alice/state/thesis", "years").parents[1]
     (host.top / "disk").mkdir()
-    (host.top / "disk/work").symlink_to(theirs)
-    os.lchown(host.top / "disk/work", LOOP, -1)
     os.rename(host.top / "var/workspace", host.top / "aside")
-    (host.top / "var/workspace").symlink_to(host.top / "disk/work")
     os.chown(host.top / "var", 0, 0)
+    if way == "its end":
+        (host.top / "disk/work").symlink_to(theirs)
+        (host.top / "var/workspace").symlink_to(host.top / "disk/work")
+    elif way == "above it":
+        (host.top / "disk/work").symlink_to(theirs)
+        (host.top / "var/workspace").symlink_to(host.top / "disk/work/state")
+    else:
+        (host.top / "disk/work").symlink_to(theirs)
+        host.config["jobs"] = [{"state": f"{host.top}/disk/work/state"}]
+    os.lchown(host.top / "disk/work", LOOP, -1)
+    told = host.leave("work", check=True)
+    assert host.leave("work") == told and (theirs / "state/thesis").read_text() == "years"
+    assert any("is a link that root does not follow" in line and "remove it yourself" in line for line in told["kept"])
+    with pytest.raises(LoopError, match="cannot go while its files stay"):
+        leave._leave_user(leave.Leaving(), Settings(host.config, user="nobody"), work_goes=True)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_links_of_roots_are_followed_to_their_end(host: Host) -> None:
+    (host.top / "mnt").mkdir()
+    os.rename(host.top / "var/workspace", host.top / "mnt/ws")
+    (host.top / "data").symlink_to("mnt")
+    (host.top / "second").symlink_to("data/ws")
+    os.chown(host.top / "var", 0, 0)
+    (host.top / "var/workspace").symlink_to("../second")
+    host.leave("work")
+    assert not (host.top / "mnt/ws").exists() and not os.path.lexists(host.top / "var/workspace")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_what_a_killed_removal_behind_a_link_left_goes_with_the_next(host: Host) -> None:
+    os.rename(host.top / "var/workspace", host.top / ".ws.leaving")
+    os.chown(host.top / "var", 0, 0)
+    (host.top / "var/workspace").symlink_to(host.top / "ws")
     told = host.leave("work")
-    assert (theirs / "thesis").read_text() == "years" and os.path.lexists(host.top / "var/workspace")
-    assert any("by way of another link: remove it yourself" in line for line in told["kept"])
+    assert f"{host.top}/.ws.leaving" in told["removed"] and not (host.top / ".ws.leaving").exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can give files away")
+def test_no_user_goes_whose_files_stay_behind_a_link(host: Host) -> None:
+    os.rename(host.top / "var/workspace", host.top / "big")
+    os.chown(host.top / "var", 0, 0)
+    (host.top / "var/workspace").symlink_to(host.top / "big")
+    os.lchown(host.top / "var/workspace", LOOP, -1)
+    with pytest.raises(LoopError, match="cannot go while its files stay"):
+        leave._leave_user(leave.Leaving(), Settings(host.config, user="nobody"), work_goes=True)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
@@ -497,6 +539,7 @@ def test_what_the_jobs_have_is_work_and_no_user_goes_before_it(celled: Celled) -
     outside = celled.put("governor/state.json", "{}").parent
     celled.config["jobs"] = [{"name": "governor", "state": str(outside)}, {"state": "relative"}, "none"]
     celled.put("var/jobs/governor/20260102T030405Z-0123abcd.json", "{}")
+    celled.put("var/jobs/7-days/20260102T030405Z-0123abcd.json", "{}")
     celled.put("var/jobs/governor/state/x", "{}")
     os.chown(outside, -1, GID)
     celled.config["user"] = "nobody"

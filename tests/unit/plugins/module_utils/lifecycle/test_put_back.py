@@ -6,16 +6,24 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import privileges, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.layout import Layout
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.put_back import put_back
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.put_back import _undo, put_back
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover import take
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_manifest import listing
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.lifecycle.takeover_manifest import (
+    Manifest,
+    Moved,
+    listing,
+)
+from celled import NEEDS_ROOT
+from disks import with_mounts_of_its_own
 from older_host import killed_at, put, top_of
 
 
@@ -83,6 +91,70 @@ def test_the_way_back_that_is_killed_anywhere_is_gone_on_with(layout: Layout) ->
         subprocess.run(["cp", "-a", str(saved), str(top)], check=True)
         number += 1
     assert number > 20
+
+
+@NEEDS_ROOT
+def test_memory_that_was_empty_before_wedges_no_way_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a user that is not root, and a timer that cannot be enabled the first time."""
+    layout = replace(layout, user="nobody", group="nogroup")
+    monkeypatch.setattr(privileges, "at_work", lambda *_words: "")
+    monkeypatch.setattr(privileges, "quiet", lambda *_words: None)
+    os.mkdir(layout.memory_dir)
+    for place in (layout.memory_dir, layout.state_dir):
+        shutil.chown(place, "nobody", "nogroup")
+    take(layout)
+    put(Path(layout.memory_dir, "new.md"), "learned\n")
+    played = systemd.systemctl
+
+    def failing(*words: str) -> str:
+        if words[0] == "enable":
+            raise LoopError("the timer cannot be enabled")
+        return played(*words)
+
+    monkeypatch.setattr(systemd, "systemctl", failing)
+    for _time in range(2):
+        with pytest.raises(LoopError, match="cannot be enabled"):
+            put_back(layout)
+    os.rmdir(layout.memory_dir)  # whoever did that
+    monkeypatch.setattr(systemd, "systemctl", played)
+    assert put_back(layout)["changed"] and not listing(layout.install_dir)
+    assert not put_back(layout)["changed"]
+
+
+@NEEDS_ROOT
+def test_on_a_disk_that_is_mounted_there_by_now_no_two_repositories_become_one(layout: Layout) -> None:
+    there, back = top_of(layout) / "aside", top_of(layout) / "disk"
+
+    def work() -> None:
+        back.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(back)], check=True)
+        for place in (there, back):
+            put(place / "app/.git/HEAD", f"{place}\n")
+            put(place / "app/.git/same", "same\n")
+        put(there / "other", "x")
+        told = _undo(layout, Manifest(), Moved("checkout", str(back), str(there)))
+        assert told == [f"{back}/app is there already: what was taken over stands beside it, as {back}/app~"]
+        assert (back / "app/.git/HEAD").read_text() == f"{back}\n" and (back / "other").read_text() == "x"
+        assert (back / "app~/.git/HEAD").read_text() == f"{there}\n" and not os.listdir(there)
+
+    with_mounts_of_its_own(work)
+
+
+def test_two_wrappers_of_one_name_come_back_each_to_its_place(layout: Layout) -> None:
+    other = put(top_of(layout) / "bin/run-daemon", "#!/bin/sh\n# the other\n", 0o755)
+    layout = replace(layout, wrappers=[*layout.wrappers, str(other)])
+    before = exactly(top_of(layout))
+    number = 0
+    while killed_at(number, lambda: take(layout)):
+        take(layout)
+        leave(layout)
+        put_back(layout)
+        now = exactly(top_of(layout))
+        assert {path: now.get(path) for path in before if "run-daemon" in path} == {
+            path: was for path, was in before.items() if "run-daemon" in path
+        }
+        number += 7
+    assert number > 7
 
 
 def test_nothing_is_written_over_on_the_way_back(layout: Layout) -> None:
