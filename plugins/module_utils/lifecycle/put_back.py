@@ -72,7 +72,7 @@ def _undo(layout: Layout, known: Manifest, item: Moved) -> list[str]:
     elif item.kind == "memory":
         _own_lessons(layout, known, there, back)
         as_user(layout.user, lambda: _lessons_back(there, back, known.owners.get(back)))
-    elif os.path.ismount(back) or (item.kind == "work" and os.path.lexists(back)):
+    elif os.path.isdir(there) and (os.path.ismount(back) or (item.kind == "work" and os.path.lexists(back))):
         # The old home has room for what is mounted there in its cell.
         rooms = adopt.no_home(layout) if layout.tells_of_work and back == layout.state_dir else set()
         names = sorted(set(os.listdir(there)) - rooms)
