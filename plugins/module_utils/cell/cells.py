@@ -165,15 +165,21 @@ def _give_home_files(config: Settings, cell: Cell) -> None:
     user = account(config.user)
     for wanted in config.home_files:
         content = home_file(wanted)
-        for part, owner, mode in ((GIVEN, 0, 0o755), ("home", user.pw_uid, 0o700)):
-            at = cell.part(part)
-            for name in ("", *wanted["dest"].split("/")[:-1]):
-                at = f"{at}/{name}".rstrip("/")
-                if not os.path.isdir(at):
-                    os.mkdir(at)
-                    os.chmod(at, mode)
-                    os.chown(at, owner, user.pw_gid if owner else 0)
-            write_atomic(f"{cell.part(part)}/{wanted['dest']}", content, mode=0o440, uid=0, gid=user.pw_gid)
+        for part, uid, gid, mode in ((GIVEN, 0, 0, 0o755), ("home", user.pw_uid, user.pw_gid, 0o700)):
+            place = f"{cell.part(part)}/{wanted['dest']}"
+            _make_way(cell.path, place, uid, gid, mode)
+            write_atomic(place, content, mode=0o440, uid=0, gid=user.pw_gid)
+
+
+def _make_way(top: str, place: str, uid: int, gid: int, mode: int) -> None:
+    """Make the directories from ``top`` to ``place`` that are missing."""
+    at = os.path.dirname(place)
+    if at == top or os.path.isdir(at):
+        return
+    _make_way(top, at, uid, gid, mode)
+    os.mkdir(at)
+    os.chmod(at, mode)  # whatever the umask is
+    os.chown(at, uid, gid)
 
 
 def home_file(wanted: Mapping[str, str]) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from ..base import untrusted
 from ..base.errors import LoopError
+from ..base.files import unlink
 from ..base.journal import say
 from ..base.redact import Redactor
 from ..host.settings import Settings
@@ -101,7 +102,7 @@ def collect_from_job(config: Settings, state: str, redact: Redactor) -> Json:
     """The same of a job, whose directory stays: what was collected goes from there."""
     found = trace(config, trace_in(state), state, redact) if config.trace_file else {}
     if found and "error" not in found:
-        as_user(config.user, lambda: _unlink(trace_in(state)))
+        as_user(config.user, lambda: unlink(trace_in(state)))
     return found
 
 
@@ -136,8 +137,3 @@ def _append(config: Settings, content: bytes) -> None:
         except OSError:
             os.ftruncate(descriptor, status.st_size)  # no half line, which the next would go on in
             raise
-
-
-def _unlink(path: str) -> None:
-    if os.path.lexists(path):
-        os.unlink(path)

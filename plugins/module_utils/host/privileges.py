@@ -10,6 +10,7 @@ with the command that mends it, since whoever gave it may have a use for it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import grp
 import os
 import pwd
@@ -189,18 +190,13 @@ def _sudo(name: str) -> list[str]:
     if "may run the following" not in _run("sudo", "-n", "-l", "-U", name):
         return []
     named, places = re.compile(rb"(?<![\w.-])%s(?![\w.-])" % re.escape(name.encode())), list[str]()
-    for place in (SUDOERS, *(f"{SUDOERS}.d/{file}" for file in _names(f"{SUDOERS}.d") if "." not in file)):
+    passed_over = re.compile(r".*\..*|.*~")  # by sudo
+    for place in (SUDOERS, *sorted(glob.glob(f"{SUDOERS}.d/*"))):
         with contextlib.suppress(LoopError):
-            if not place.endswith("~") and named.search(read_bytes(place) or b""):  # as sudo passes over them
+            if not passed_over.fullmatch(os.path.basename(place)) and named.search(read_bytes(place) or b""):
                 places.append(place)
     how = " or ".join(f"visudo -f {place}" for place in places or [SUDOERS])
     return [f"the user {name} has rights by sudo (sudo -l -U {name} shows them): take them away with {how}"]
-
-
-def _names(directory: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        return sorted(os.listdir(directory))
-    return []
 
 
 def _logged_in_as(uid: int) -> bool:

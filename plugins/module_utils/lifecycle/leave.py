@@ -234,7 +234,7 @@ def _leave_releases(plan: Leaving, config: Settings) -> None:
         plan.go(f"{count} release{'s' * (count != 1)} in {install_dir}/releases", partial(releases.absent, wanted))
     locks = () if known["changed"] else (".releases.lock", ".ledger.lock", ".rollout.lock")  # else they go with them
     for path in _below(install_dir):
-        name = _name(path)
+        name = os.path.basename(path)
         if (WITH_RELEASES.fullmatch(name) or name in locks) and os.lstat(path).st_uid == os.geteuid():
             plan.go(path, partial(_remove, path))
 
@@ -408,8 +408,10 @@ def _leave_secrets(plan: Leaving, config: Settings, asked: bool, key_file: str, 
     known = {*(f"{install_dir}/{name}" for name in older_layout.OURS), config.receipts_dir}
     known |= {config.policy_file, f"{config_dir}/loop.json"}
     beside = [path for home in (install_dir, config_dir) for path in _below(home)]
-    ours = (OURS_BESIDE, WITH_RELEASES)
-    others = [path for path in beside if path not in known and not any(one.fullmatch(_name(path)) for one in ours)]
+    names = {path: os.path.basename(path) for path in beside if path not in known}
+    others = [
+        path for path, name in names.items() if not (OURS_BESIDE.fullmatch(name) or WITH_RELEASES.fullmatch(name))
+    ]
     for path in dict.fromkeys([*usual, *others]):
         there = os.path.lexists(path)
         writers = " and ".join(map(str, renderers.renderers_of(path, unit_dirs)))
@@ -488,10 +490,6 @@ def _roots(path: str) -> bool:
     with contextlib.suppress(OSError):
         return os.stat(path).st_uid == os.geteuid()
     return False
-
-
-def _name(path: str) -> str:
-    return os.path.basename(path)
 
 
 def _leads_nowhere(path: str) -> bool:
