@@ -94,6 +94,10 @@ options:
         until M(as215932.engineering_loop.loop_timer) finds a proof or M(as215932.engineering_loop.loop_rollout) goes
         back.
     type: path
+  wait:
+    description: How many seconds to wait for a cycle in progress before a file that a proof covers is changed.
+    type: float
+    default: 900
   lib_dir:
     description:
       - Also install the collection's own code here, owned by root, as the last of the set.

@@ -121,6 +121,12 @@ passed:
   returned: always
   type: bool
   sample: true
+judged:
+  description:
+    - Whether the cycle tells for or against what is installed. It does not where it was refused before its engine
+      started, as while the model's provider is down, or where the forge did not tell what it did.
+  returned: when a cycle was run
+  type: bool
 expectations:
   description: Every expectation of this run.
   returned: when a cycle was run

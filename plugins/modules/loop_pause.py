@@ -122,9 +122,9 @@ from typing import Any
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.habits import put_habits_aside
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import APPLY, LoopError
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import settings, systemd
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import jobs, settings, systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, pause, timer_hold
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import cycle_run, pause, rollout
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof.pause import Pause
 
 # What of our code on the host looks for a pause: an earlier version of the collection did not bring it.
@@ -136,7 +136,8 @@ def put(module: AnsibleModule, config: Settings) -> dict[str, Any]:
     params, check = module.params, module.check_mode
     before = systemd.timer_of(config.unit)
     paused, changed = pause.put(config, params["why"], params["applied_by"], dry_run=check)
-    timer = turned(config, before, False, check)
+    timer = systemd.set_timer(config.unit, False, before, check=check)
+    held = jobs.bring_timers(config, proven=False, paused=True, check=check)
     running, ended = cycle_run.runs(config.unit), None
     if running and params["now"]:
         ended = {} if check else cycle_run.end(config.unit, str(config.get("cycles_dir", "")), params["wait"])
@@ -146,7 +147,7 @@ def put(module: AnsibleModule, config: Settings) -> dict[str, Any]:
             "the code on this host is of an earlier version, which does not look for a pause: the timer is off, but a"
             f" cycle that somebody starts runs; {APPLY} first"
         )
-    changed = changed or timer[:3] != before[:3] or ended is not None
+    changed = changed or timer[:3] != before[:3] or ended is not None or any(job.changed for job in held)
     return {**told(paused, timer, changed), "running": running, "ended": ended, "timer_before": before}
 
 
@@ -155,20 +156,14 @@ def lift(module: AnsibleModule, config: Settings) -> dict[str, Any]:
     params, check = module.params, module.check_mode
     before = systemd.timer_of(config.unit)
     paused = pause.lift(config, dry_run=check)
-    proof = timer_hold.by_settings(config)
+    proof = rollout.in_force(params["config"])
     may = proof.receipt is not None or not config.get("canary_required", True)
-    timer = turned(config, before, params["timer_enabled"] and may, check)
-    changed = paused is not None or timer[:3] != before[:3]
+    timer = systemd.set_timer(config.unit, params["timer_enabled"] and may, before, check=check)
+    brought = jobs.bring_timers(config, proven=may, paused=False, check=check)
+    changed = paused is not None or timer[:3] != before[:3] or any(job.changed for job in brought)
     held = proof.reason if params["timer_enabled"] and not may else ""
     running = cycle_run.runs(config.unit)
     return {**told(paused, timer, changed, held), "running": running, "ended": None, "timer_before": before}
-
-
-def turned(config: Settings, before: systemd.Timer, run: bool, check: bool) -> systemd.Timer:
-    """The timer on or off; in check mode, as it would be."""
-    if check:
-        return before._replace(enabled=run, active=run, next="") if systemd.timer_differs(before, run) else before
-    return systemd.set_timer(config.unit, run, before)
 
 
 def told(paused: Pause | None, timer: systemd.Timer, changed: bool, held: str = "") -> dict[str, Any]:

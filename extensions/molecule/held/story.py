@@ -253,6 +253,7 @@ def a_pause_survives() -> None:
         assert "paused since 20" in said and "engineering_loop.resume" in said and "Nothing was changed" in said, said
     said = play("apply.yml", "-e", "engineering_loop_max_attempts_per_issue=2")
     assert "The timer is off: paused since 20" in said and timer() == OFF, said[-2000:]
+    assert "Next: let it go on: " in said and "prove it" not in said, said[-2000:]
     sh(f"systemctl enable --now {UNIT}.timer")  # somebody who did not know
     assert cycle()["outcome"] == "paused"
     said = play("apply.yml")

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..base.errors import APPLY, LoopError
+from . import systemd
 from .settings import Settings
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -42,6 +43,14 @@ class Job:
         return f"{release}/.venv/bin/{self.command[0]}"
 
 
+class Brought(NamedTuple):
+    """A job whose timer was brought where it belongs: whether that was a change, and how the timer is then."""
+
+    job: Job
+    changed: bool
+    timer: systemd.Timer
+
+
 def of(config: Settings) -> list[Job]:
     """All jobs of this host; none where its settings are of a version that knew none."""
     return [_job(one) for one in config.get("jobs") or []]
@@ -70,6 +79,17 @@ def unknown(job: Job, release: str) -> str:
     if os.path.exists(job.program(release)):
         return ""
     return f"the engine {os.path.basename(release)[:12]} has no program {job.command[0]}"
+
+
+def bring_timers(config: Settings, *, proven: bool, paused: bool, check: bool = False) -> list[Brought]:
+    """Have those timers run that may, and no other; ``check`` only foretells it."""
+    brought = []
+    for job in of(config):
+        before = systemd.timer_of(job.unit)
+        run = job.enabled and not paused and (proven or not job.proof)
+        after = systemd.set_timer(job.unit, run, before, check=check)
+        brought.append(Brought(job, systemd.timer_differs(before, run), after))
+    return brought
 
 
 def _job(told: Any) -> Job:

@@ -23,9 +23,12 @@ from ..base.errors import APPLY, LoopError
 RUNNING_SYSTEMD = "/run/systemd/system"
 UNIT_DIR = "/etc/systemd/system"
 CONTROL_DIR = "/etc/systemd/system.control"  # where systemctl set-property writes the drop-ins that stay
+LOCAL_DIR = "/usr/local/lib/systemd/system"  # what an administrator installed by hand
 # The least that a cycle needs, measured: its engine alone takes 67 MB, with the runner beside it more than eight
 # processes and threads, and about a second of a processor before it begins. A time of 0 is no end for systemd.
 LEAST = {"MemoryMax": "128M", "TasksMax": "16", "CPUQuota": "5%", "TimeoutStartSec": "60"}
+# Seconds for one systemctl, which may have to wait for a cycle to end in order: that takes five minutes at most.
+PATIENCE = 360
 # Every unit file that the role writes names its author.
 MARK = b"as215932.engineering_loop"
 
@@ -43,7 +46,7 @@ def systemctl(*arguments: str) -> str:
     environment = {**os.environ, "TZ": "UTC"}
     command = ["systemctl", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoopError(f"systemctl cannot be run on this host ({error})") from error
     if done.returncode != 0:
@@ -275,9 +278,11 @@ def timer_differs(timer: Timer, run: bool) -> bool:
     return (timer.enabled, timer.active) != (run, run) and (run or timer.present)
 
 
-def set_timer(unit: str, run: bool, before: Timer | None = None) -> Timer:
-    """Have ``UNIT.timer`` enabled and running, or neither, from now on; its state then."""
+def set_timer(unit: str, run: bool, before: Timer | None = None, *, check: bool = False) -> Timer:
+    """Have ``UNIT.timer`` enabled and running, or neither, from now on; its state then. ``check`` only foretells it."""
     before = before or timer_of(unit)
+    if check:
+        return before._replace(enabled=run, active=run, next="") if timer_differs(before, run) else before
     if run and not before.present:
         raise LoopError(f"{unit}.timer is not known to systemd on this host: {APPLY} first")
     if not timer_differs(before, run):

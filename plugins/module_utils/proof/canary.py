@@ -66,7 +66,7 @@ class After:
 
 
 def run(config: Settings, request: Request, token: str, say: Say = lambda line: None) -> Json:
-    """Run one cycle and judge it: ``passed failed expectations evidence receipt cleanup left``.
+    """Run one cycle and judge it: ``passed judged failed expectations evidence receipt cleanup left``.
 
     LoopError means that no cycle was started: what must be true beforehand is not. ``say``
     is told each step and each line of the cycle's journal while it happens.
@@ -93,8 +93,10 @@ def run(config: Settings, request: Request, token: str, say: Say = lambda line: 
         tell(f"{'ok' if one.passed else 'FAILED'}: {one.name}: {one.expected}{seen}")
     failed = next((one for one in judged if not one.passed), None)
     on_the_forge = _on_the_forge(before, after)
+    outcome = str(cycle.record.get("outcome", ""))
     result: Json = {
         "passed": failed is None,
+        "judged": failed is None or not (after.error or outcome in expectations.SAYS_NOTHING),
         "failed": f"{failed.name}: expected {failed.expected}; seen: {failed.seen}" if failed else "",
         "expectations": [asdict(one) for one in judged],
         "evidence": {**asdict(cycle), **on_the_forge},
@@ -132,6 +134,7 @@ def look_before(config: Settings, request: Request, forge: Forge) -> Before:
         lambda: preconditions.check_target(config, forge, target) if target else None,
     )[-1]
     now = installed.now(config)
+    receipts.signing_key(config.receipts_dir)
     return Before(target, identity, now, {repo: forge_changes.snapshot(forge, repo) for repo in config.repos})
 
 

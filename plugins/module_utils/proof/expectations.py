@@ -25,6 +25,8 @@ Json: TypeAlias = dict[str, Any]
 
 SEEN = 2000  # characters
 HANDOFF_VERSION = 1
+# How a cycle ends that never came to what is to be proven: the model's provider is down, the day is used up.
+SAYS_NOTHING = frozenset({"refused", "over_budget", "paused", "locked"})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -35,6 +35,8 @@ VOLATILE_KEYS = frozenset({
     "max_runs_per_day", "metrics_dir", "min_free", "notify_file", "notify_per_hour", "policy_sha256",
     "quarantine_keep", "timer_enabled",
 })  # fmt: skip
+# But for these, which go with what was proven: those of them that are in force hold whatever is gone back to.
+OF_A_SET = frozenset({"agent", "agent_probe", "collection_version", "policy_sha256"})
 CAPS = {"--max-runs-per-day", "--max-cost-usd-per-day"}
 # The units of a cycle: its own, the watch beside it, the gateway; and where the hosts that it may reach are named:
 UNITS = (".service", "-watch.service", "-gate.service", "-gate.socket")
@@ -101,18 +103,34 @@ def unit_digest(config: Settings, root: str = "") -> str:
     return digest.hexdigest()
 
 
-def bound_settings(config: Json) -> Json:
+def bound_settings(config: Mapping[str, Any]) -> Json:
     """What of the settings a proof is bound to, policy and agent included, which have digests of their own."""
     apart = ("agent", "policy_sha256")
     return _without_caps({key: value for key, value in config.items() if key not in VOLATILE_KEYS or key in apart})
 
 
+def under(rules: Mapping[str, Any], kept: Mapping[str, Any]) -> Json:
+    """The settings ``kept`` of a set as they are in force under these ``rules``, the settings that the host has now.
+
+    Guards, limits and retention are the inventory's, whatever runs under them.
+    """
+    keys = (VOLATILE_KEYS - OF_A_SET) & rules.keys()
+    whole = {**kept, **{key: rules[key] for key in keys}}
+    if "daemon_args" in kept and "daemon_args" in rules:
+        whole["daemon_args"] = [*_words(rules, caps=True), *_words(kept, caps=False)]
+    return whole
+
+
 def _without_caps(bound: Json) -> Json:
     """How much may be spent on a day has no say in what a cycle does: who raises that has proven nothing less."""
-    words = [str(word) for word in bound.get("daemon_args", [])]
+    return {**bound, "daemon_args": _words(bound, caps=False)}
+
+
+def _words(config: Mapping[str, Any], *, caps: bool) -> list[str]:
+    """The engine's arguments: those that cap what a day may cost, or the others."""
+    words = [str(word) for word in config.get("daemon_args", [])]
     pairs = zip(["", *words], words, strict=False)
-    kept = [word for before, word in pairs if before not in CAPS and word.partition("=")[0] not in CAPS]
-    return {**bound, "daemon_args": kept}
+    return [word for before, word in pairs if caps == (before in CAPS or word.partition("=")[0] in CAPS)]
 
 
 def files(config_file: str, config: Settings, root: str = "") -> list[str]:
@@ -136,7 +154,29 @@ def unit_files(config: Settings, root: str = "") -> list[str]:
         raise LoopError(f"the unit {root}{missing[0]} is not installed yet")
     places = [f"{path}.d" for unit in units for path in (unit, unit.replace(systemd.UNIT_DIR, systemd.CONTROL_DIR, 1))]
     drop_ins = [path for place in places for path in _tree(root, place)]
-    return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__"))]
+    shared = [path for place in _shared_places(config) for path in _tree(root, place) if path.endswith(".conf")]
+    return [*units, *drop_ins, *_tree(root, config.lib_dir, leave=("uv", "__pycache__")), *shared]
+
+
+def shared(path: str, config: Settings) -> bool:
+    """Whether this is a drop-in that other units have as well, or that came with a package: not ours to change."""
+    return path.startswith(tuple(f"{place}/" for place in _shared_places(config)))
+
+
+def _shared_places(config: Settings) -> list[str]:
+    """Where drop-ins may stand that systemd reads for a cycle's units, and that are not of these units alone.
+
+    Those of every unit of a kind, and of all whose names begin alike up to a dash (systemd.unit(5)). What is in /run
+    until the host's next start, and in /usr/lib as its packages are, is no more part of a proof than the kernel is.
+    """
+    names, own = set(), set()
+    for unit in UNITS + WAY_OUT:
+        name, kind = f"{config.unit}{unit}".rsplit(".", 1)
+        words = name.split("-")
+        names |= {f"{kind}.d", *(f"{'-'.join(words[:end])}-.{kind}.d" for end in range(1, len(words)))}
+        own.add(f"{name}.{kind}.d")
+    lasting = [f"{top}/{name}" for top in (systemd.UNIT_DIR, systemd.CONTROL_DIR) for name in sorted(names)]
+    return lasting + [f"{systemd.LOCAL_DIR}/{name}" for name in sorted(names | own)]
 
 
 def _paths(config: Settings, kinds: Iterable[str]) -> list[str]:

@@ -156,16 +156,24 @@ def _key(directory: str) -> bytes:
         write_atomic(path, secrets.token_bytes(32), mode=0o600)
     content = _read_roots(path)
     if len(content) != 32 or stat.S_IMODE(os.lstat(path).st_mode) != 0o600:
-        raise LoopError(f"{path} is not a key of ours (32 bytes, mode 0600): remove it and prove again")
+        raise LoopError(
+            f"{path} is not a key of ours (32 bytes, mode 0600). If its mode alone was changed: chmod 0600 {path}; else"
+            " remove it, and what was proven has to be proven again"
+        )
     return content
 
 
-def _write_signed(directory: str, name: str, record: Json) -> str:
+def signing_key(directory: str) -> bytes:
+    """What receipts there are signed with, made where there is none. LoopError where none could be written."""
     if os.geteuid() != 0:
         raise LoopError("only root may write receipts")
     os.makedirs(directory, mode=0o755, exist_ok=True)
     _check_roots(directory)
-    signed = {**record, "hmac": _mac(_key(directory), record)}
+    return _key(directory)
+
+
+def _write_signed(directory: str, name: str, record: Json) -> str:
+    signed = {**record, "hmac": _mac(signing_key(directory), record)}
     path = os.path.join(directory, name)
     write_atomic(path, (json.dumps(signed, indent=2, sort_keys=True) + "\n").encode(), mode=0o644)
     return path

@@ -52,11 +52,16 @@ class KeptSet:
     """A set that counts: its engine and settings, and since when it is proven."""
 
     key: str
-    sha: str
+    proven: Installed
     path: str
     config_file: str
     config: Settings
     proved_at: str
+
+    @property
+    def sha(self) -> str:
+        """Its engine."""
+        return self.proven.engine_sha
 
     @property
     def root(self) -> str:
@@ -67,26 +72,41 @@ class KeptSet:
         """What an operator is told of it."""
         return {"sha": self.sha, "proved_at": self.proved_at, "kept_at": self.path}
 
+    def under(self, config: Settings) -> Settings:
+        """Its settings as they are in force on a host of these: guards, limits and retention are the host's."""
+        return Settings(installed.under(config, self.config))
+
     def entries(self, config: Settings) -> list[Entry]:
         """What must stand where for the set to be in force on a host of these settings; what joined it since goes."""
         entries: dict[str, Entry] = {}
+        settled = dict(self.under(config))
         for path in installed.files(self.config_file, self.config, self.root):
+            if installed.shared(path, self.config):
+                continue  # it is of other units as well
             for parent in _missing_parents(path, entries):
                 entries[parent] = Entry(parent, "directory", mode=0o755)
             content, status = installed.content(self.root + path), os.lstat(self.root + path)
             if os.path.islink(path) and os.path.isfile(path) and installed.content(path) == content:
                 continue  # somebody's link, which leads to what was proven
-            entries[path] = Entry(
-                path,
-                content=content,
-                owner=pwd.getpwuid(status.st_uid).pw_name,
-                group=grp.getgrgid(status.st_gid).gr_name,
-                mode=stat.S_IMODE(status.st_mode),
-            )
+            if path == self.config_file and settled != dict(self.config):
+                content = (json.dumps(settled, indent=2, sort_keys=True) + "\n").encode()
+            owner, group = _names(status, path)
+            entries[path] = Entry(path, "file", content, owner, group, stat.S_IMODE(status.st_mode))
         with contextlib.suppress(LoopError):  # no unit there: nothing joined it
             for path in installed.unit_files(config):
-                entries.setdefault(path, Entry(path, "absent"))
+                if not installed.shared(path, config):
+                    entries.setdefault(path, Entry(path, "absent"))
         return list(entries.values())
+
+
+def _names(status: os.stat_result, path: str) -> tuple[str, str]:
+    """Owner and group of a copy, by name; of the file itself where that account was made anew since, else root."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    with contextlib.suppress(KeyError, OSError):
+        status = os.lstat(path)
+        return pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
+    return "root", "root"
 
 
 def _missing_parents(path: str, known: dict[str, Entry]) -> list[str]:
@@ -102,9 +122,9 @@ def _missing_parents(path: str, known: dict[str, Entry]) -> list[str]:
 
 
 def keep(config_file: str, config: Settings, now: Installed) -> None:
-    """Copy what is installed, unless that very set is kept already. Whole, or not at all."""
+    """Copy what is installed, unless that very set is kept already and as it was. Whole, or not at all."""
     place = place_of(config.install_dir, now.key)
-    if os.path.isdir(place):
+    if whole(config.install_dir, now.key):
         return
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
     fresh = os.path.join(os.path.dirname(place), f".new-{now.key}")
@@ -117,6 +137,7 @@ def keep(config_file: str, config: Settings, now: Installed) -> None:
             write_atomic(copy, content, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         about = asdict(About(now, config_file, utc_now()))
         write_atomic(os.path.join(fresh, "set.json"), (json.dumps(about, indent=2) + "\n").encode(), mode=0o600)
+        remove_tree(place)  # where it was damaged
         os.rename(fresh, place)
     except OSError as error:
         raise LoopError(f"what is proven cannot be kept in {place}: {error.strerror}") from error
@@ -147,6 +168,15 @@ def keys(install_dir: str) -> list[str]:
     return []
 
 
+def whole(install_dir: str, key: str) -> bool:
+    """Whether the set is kept, and its files are those that it is named after."""
+    with contextlib.suppress(*DAMAGED):
+        about, config = _about(install_dir, key)
+        proven, root = about.proven, f"{place_of(install_dir, key)}/files"
+        return installed.of(config, proven.engine_sha, proven.lock_digest, root).key == key
+    return False
+
+
 def load(install_dir: str, key: str, *, despite: bool = False) -> KeptSet | None:
     """The set, if it counts: whole, its engine on disk and not failed, and covered by a genuine receipt.
 
@@ -165,7 +195,7 @@ def load(install_dir: str, key: str, *, despite: bool = False) -> KeptSet | None
     failed = store.verdict(store.ledger(install_dir), sha) == "failed"
     if receipt is None or (failed and not despite):
         return None
-    return KeptSet(key, sha, path, about.config, config, receipt.proved_at)
+    return KeptSet(key, found, path, about.config, config, receipt.proved_at)
 
 
 def _about(install_dir: str, key: str) -> tuple[About, Settings]:

@@ -10,6 +10,7 @@ Before the first change to anything that a proof covers, ``begin`` keeps what is
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..base import progress
-from ..base.clock import utc_now
-from ..base.errors import LoopError
-from ..host import managed_files, processes, settings, systemd
+from ..base.clock import stamp, utc_now
+from ..base.errors import APPLY, LoopError
+from ..base.files import write_atomic
+from ..host import jobs, managed_files, processes, settings, systemd
 from ..host.settings import Settings
 from ..release import releases, store
 from ..release.wanted_version import PROGRAM, Wanted, smoke_of
@@ -69,6 +71,14 @@ class Situation:
         """The key of what is installed."""
         return self.current.key if self.current else ""
 
+    @property
+    def stands(self) -> bool:
+        """Whether what is installed is proven, and no half of a rollout that looks like what was proven some time."""
+        noted, receipt = self.ledger.under_way, self.proof.receipt
+        if receipt is None or noted is None or noted.before in ("", self.key):
+            return receipt is not None
+        return receipt.proved_at >= noted.began
+
 
 @contextlib.contextmanager
 def _situation(config_file: str, *, check: bool = False) -> Iterator[Situation]:
@@ -79,6 +89,15 @@ def _situation(config_file: str, *, check: bool = False) -> Iterator[Situation]:
         if current:
             proof = timer_hold.covering(config, current, mode=timer_hold.wanted_mode(config))
         yield Situation(config, ledger, current, proof, systemd.timer_of(config.unit), pause.read(config))
+
+
+def in_force(config_file: str) -> Proof:
+    """The proof of what is installed, as the settings ask for it; none where that is half of a rollout."""
+    with _situation(config_file, check=True) as now:
+        noted = now.ledger.under_way
+        if noted and now.proof.receipt and not now.stands:
+            return Proof(None, f"the rollout that began at {noted.began} has not ended; {APPLY}")
+        return timer_hold.by_settings(now.config)
 
 
 def _install_dir(config_file: str) -> str:
@@ -94,6 +113,17 @@ def _installed(config: Settings) -> Installed | None:
 # --- forward: note, hold, keep --------------------------------------------------------------
 
 
+def change(config_file: str, paths: Sequence[str], wait: float) -> None:
+    """Called before these files change: where a proof covers one, a cycle in progress ends first, and ``begin``.
+
+    A cycle takes in its units and our code until its end. LoopError where it is not over in ``wait`` seconds.
+    """
+    config = _concerned(config_file, paths)
+    if config:
+        hold = functools.partial(begin, config_file)
+        processes.wait_until_idle("", config.unit, wait, "its units and our code were not changed", hold)
+
+
 def begin(config_file: str, paths: Sequence[str] = ()) -> None:
     """Called before the first change to anything that a proof covers: remember what was, hold the timer.
 
@@ -101,15 +131,11 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
     A host that was not deployed yet has nothing to remember. Killed at any moment, the next call
     finds what it needs: what ran before stays noted until something else is proven.
     """
-    try:
-        config = settings.load(config_file, keys=settings.LASTING)
-    except LoopError:
-        return  # nothing is deployed, or nothing that could start
-    if paths and not any(installed.covers(path, config_file, config) for path in paths):
+    if _concerned(config_file, paths) is None:
         return
     with _situation(config_file) as now:
         noted, config = now.ledger.under_way, now.config
-        if now.current and now.proof.receipt:
+        if now.current and now.stands:
             rollback_sets.keep(config_file, config, now.current)
             ran = now.timer.runs or bool(noted and noted.timer)
             noted = UnderWay(utc_now(), config.unit, now.key, ran)
@@ -118,6 +144,15 @@ def begin(config_file: str, paths: Sequence[str] = ()) -> None:
             rollout_ledger.save(config.install_dir, replace(now.ledger, under_way=noted))
         if now.timer.runs:
             systemd.set_timer(config.unit, False, now.timer)
+
+
+def _concerned(config_file: str, paths: Sequence[str]) -> Settings | None:
+    """The settings, where what is installed could start and a proof covers one of ``paths``, or they are not known."""
+    with contextlib.suppress(LoopError):
+        config = settings.load(config_file, keys=settings.LASTING)
+        if not paths or any(installed.covers(path, config_file, config) for path in paths):
+            return config
+    return None
 
 
 def voids(config_file: str, changes: Iterable[managed_files.Change]) -> bool:
@@ -151,7 +186,7 @@ def end(config_file: str, receipt: Receipt | None, *, check: bool = False) -> bo
         config = settings.load(config_file, keys=settings.LASTING)
         now = installed.now(config) if receipt else None
         newest = ledger.newest.set if ledger.newest else ""
-        fresh = now and (newest != now.key or not os.path.isdir(rollback_sets.place_of(install_dir, now.key)))
+        fresh = now and (newest != now.key or not rollback_sets.whole(install_dir, now.key))
         if check or not (fresh or ledger.under_way):
             return bool(fresh or ledger.under_way)
         if fresh and now:
@@ -178,7 +213,7 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
         ran = now.ledger.under_way.timer if now.ledger.under_way else now.timer.runs
         order = replace(order, timer=order.timer and ran)
         target = _interrupted(now)
-        if now.proof.receipt and target is None:
+        if now.stands and target is None:
             if failed:
                 why = "what is installed is what was proven last, so there is nothing better to go back to"
                 return _stay(now, replace(order, timer=False), why)
@@ -190,9 +225,18 @@ def undo(config_file: str, order: Order, *, failed: bool = False) -> Json:
         if target is None:
             why = NOTHING_PROVEN + rollback_sets.outlived(config.install_dir)
             return _stay(now, replace(order, timer=False), why)
-        if failed and now.current and now.current.engine_sha != target.sha and not order.check:
-            store.record_verdict(config.install_dir, now.current.engine_sha, "failed", order.reason)
+        if not failed and now.ledger.under_way is None:
+            why = "what is installed was not proven, and nothing is known against it; this run changed nothing of it"
+            return _stay(now, replace(order, timer=False), why)
+        if failed and now.current and not order.check:
+            _blame(config.install_dir, now.current.engine_sha, order.reason)
         return _go_back(now, order, target, RETURNED)
+
+
+def _blame(install_dir: str, sha: str, reason: str) -> None:
+    """Mark an engine as failed, but for one that was proven: then it is another part that is new."""
+    if store.verdict(store.ledger(install_dir), sha) != "proven":
+        store.record_verdict(install_dir, sha, "failed", reason)
 
 
 def previous(config_file: str, order: Order, *, to: str = "") -> Json:
@@ -268,9 +312,12 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     left = active["sha"] if active else ""
     told = {"changed": True, "returned": True, "from": left, "to": target.shown()}
     told["restored"] = [change.path for change in changes]
-    held, run = (now.paused.sentence if now.paused else ""), order.timer and not now.paused
+    rules = target.under(config)
+    valid = timer_hold.covering(rules, target.proven, *timer_hold.asked(rules))
+    run = order.timer and not now.paused and valid.receipt is not None
+    held = now.paused.sentence if now.paused else valid.reason if order.timer and not run else ""
     if order.check:
-        after = now.timer._replace(enabled=run, active=run, next="")
+        after = systemd.set_timer(config.unit, run, now.timer, check=True)
         return {**_result(now.timer, "", after), **told, "held": held}
     if why == ROLLED_BACK:
         processes.wait_until_idle("", config.unit, order.wait, "nothing was changed")
@@ -286,17 +333,30 @@ def _go_back(now: Situation, order: Order, target: KeptSet, why: str) -> Json:
     if left != target.sha:
         program = target.config.get("program", PROGRAM)  # a set of an earlier version of the collection names none
         releases.back_to(_build_settings(config, order, program), target.sha)
+    aside = [_set_aside(install_dir, change) for change in changes if _somebodys(change, config)]
     managed_files.converge(entries)
     systemd.systemctl("daemon-reload")
     proof = timer_hold.matching(target.config, mode=timer_hold.wanted_mode(target.config))
     if proof.receipt is None:
         raise LoopError(f"went back to {target.sha}, but it does not count as proven: {proof.reason}; timer held")
-    valid = timer_hold.by_settings(target.config)
-    after = systemd.set_timer(target.config.unit, run and valid.receipt is not None)
+    after = systemd.set_timer(rules.unit, run)
     going = ledger.back_to or Return(target.key)
     rollout_ledger.save(install_dir, ledger.ended(why, target.key, target.sha, going.left, going.reason))
-    held = valid.reason if run and valid.receipt is None else held
-    return {**_result(now.timer, proof.reason, after), **told, "held": held}
+    jobs.bring_timers(rules, proven=valid.receipt is not None, paused=now.paused is not None)
+    return {**_result(now.timer, "; ".join([proof.reason, *aside]), after), **told, "held": held}
+
+
+def _somebodys(change: managed_files.Change, config: Settings) -> bool:
+    """Whether a file goes that is none of ours: a drop-in that joined the units since."""
+    return change.what == "removed" and not change.path.startswith(f"{config.lib_dir}/")
+
+
+def _set_aside(install_dir: str, change: managed_files.Change) -> str:
+    """Keep a copy of a file that goes; in words, where."""
+    copy = f"{install_dir}/aside/{stamp()}{change.path}"
+    os.makedirs(os.path.dirname(copy), mode=0o700, exist_ok=True)
+    write_atomic(copy, change.before or b"", mode=0o600)
+    return f"{change.path} was not there when that was proven: it is in {copy} now"
 
 
 def _noted(now: Situation, target: KeptSet, going: Return) -> Ledger:
@@ -329,11 +389,8 @@ def _build_settings(config: Settings, order: Order, program: object) -> Wanted:
 
 def _stay(now: Situation, order: Order, why: str) -> Json:
     """What is installed stays; the timer is brought to where it is wanted."""
-    after, run = now.timer, order.timer and not now.paused
-    if not order.check:
-        after = systemd.set_timer(now.config.unit, run, now.timer)
-    elif systemd.timer_differs(now.timer, run):
-        after = now.timer._replace(enabled=run, active=run, next="")
+    run = order.timer and not now.paused
+    after = systemd.set_timer(now.config.unit, run, now.timer, check=order.check)
     return {**_result(now.timer, why, after), "held": now.paused.sentence if now.paused else ""}
 
 

@@ -50,7 +50,12 @@ def wanted_mode(config: Settings) -> str:
 
 def by_settings(config: Settings) -> Proof:
     """The proof of what is installed, no older and no less than loop.json asks for."""
-    return matching(config, max_age(str(config.get("canary_max_age") or "")), wanted_mode(config))
+    return matching(config, *asked(config))
+
+
+def asked(config: Settings) -> tuple[float | None, str]:
+    """How old a proof may be, in seconds, and of which canary at least, as loop.json has it."""
+    return max_age(str(config.get("canary_max_age") or "")), wanted_mode(config)
 
 
 def matching(config: Settings, max_age: float | None = None, mode: str = "docs") -> Proof:
@@ -68,7 +73,7 @@ def matching(config: Settings, max_age: float | None = None, mode: str = "docs")
 
 def covering(config: Settings, now: Installed, max_age: float | None = None, mode: str = "docs") -> Proof:
     """The newest genuine receipt for ``now``."""
-    reasons: list[str] = []
+    reasons, fitting = [], ""
     for name in receipts.names(config.receipts_dir):
         try:
             receipt = receipts.read(config.receipts_dir, name)
@@ -78,8 +83,10 @@ def covering(config: Settings, now: Installed, max_age: float | None = None, mod
         else:
             if not problem:
                 return Proof(receipt, f"proven by the {receipt.mode} canary at {receipt.proved_at}")
+            fitting = fitting or problem * (not now.changed(receipt.proven))
         reasons.append(problem)
-    return Proof(None, f"{reasons[0] if reasons else NOTHING_YET}; {PROVE_AGAIN}")
+    # Of this very thing, else of what was proven last.
+    return Proof(None, f"{fitting or next(iter(reasons), NOTHING_YET)}; {PROVE_AGAIN}")
 
 
 def _mismatch(receipt: Receipt, now: Installed, max_age: float | None, mode: str) -> str:

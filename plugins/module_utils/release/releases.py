@@ -179,7 +179,8 @@ def _build(wanted: Wanted, sha: str) -> None:
     if os.path.lexists(path):
         now = store.active(install_dir)
         if now and now["sha"] == sha:
-            _wait_until_idle(wanted, f"{path} was changed by hand and has to be built again")
+            why = f"{path} was changed by hand and has to be built again"
+            _wait_until_idle(wanted, why, wanted.before_switch)
         # A change by hand may be somebody's work: it is put aside, not deleted.
         number = max((number for number, _name in store.aside(install_dir)), default=0) + 1
         aside = os.path.join(install_dir, "releases", f".damaged-{sha}-{number}")

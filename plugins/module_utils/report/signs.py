@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..base.errors import LoopError
 from ..base.files import read_bytes
 from ..cycle import prepare
-from ..host import processes, systemd
+from ..host import processes, settings, systemd
 from ..host.settings import Settings
 from ..lifecycle import host_facts
 from ..policy import schema
@@ -226,6 +226,9 @@ def edited(config_file: str, config: Settings, ledger: Ledger) -> list[str]:
     found = []
     with contextlib.suppress(LoopError, OSError):
         known = installed.files(config_file, config, root)
+        then = settings.load(root + config_file, keys=())
+        if installed.bound_settings(config) == installed.bound_settings(then):
+            known = [path for path in known if path != config_file]  # the rest of it is no part of a proof
         found = [_difference(path, root) for path in known]
         found += [f"{path} was added" for path in installed.unit_files(config) if path not in known]
     return [line for line in found if line]

@@ -47,6 +47,7 @@ OPTIONS: dict[str, Any] = {
     "settings": {"type": "dict"},
     "policy_sha256": {"type": "str"},
     "hold": {"type": "path"},
+    "wait": {"type": "float", "default": 900},
     "state_dir": {"type": "path"},
     "lib_dir": {"type": "path"},
     "programs": {"type": "list", "elements": "str", "default": []},
@@ -70,7 +71,7 @@ def bring(given: Json, how: How) -> Done:
 
     def before(paths: list[str]) -> None:
         if config:
-            rollout.begin(config, paths)
+            rollout.change(config, paths, given["wait"])
         systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
 
     if not how.check:

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from ..host import jobs, settings, systemd, telling
-from ..host.jobs import Job
+from ..host.jobs import Brought
 from ..host.settings import Settings
 from ..host.systemd import Timer
 from ..proof import pause, receipts, rollout, timer_hold
@@ -46,15 +46,16 @@ def bring(given: Json, how: How) -> Done:
         unit = f"{config.unit}.timer"
         told = [f"engineering_loop_canary_required is false: {unit} runs what is not proven ({proof.reason})"]
 
-    before, changed, after = _set_timer(how, config.unit, run)
+    before = systemd.timer_of(config.unit)
+    changed, after = systemd.timer_differs(before, run), systemd.set_timer(config.unit, run, before, check=how.check)
     if run and not proven:
         noted = receipts.note_unproven(
             config, applied_by=given["applied_by"], overrides=given["overrides"], check=how.check
         )
         changed = noted or changed
-    good = not paused and (proven or not given["required"])
-    brought = [_bring_job(how, config, job, good if job.proof else not paused) for job in jobs.of(config)]
-    changed = any(differed for differed, _job in brought) or changed
+    good = proven or not given["required"]
+    brought = jobs.bring_timers(config, proven=good, paused=paused is not None, check=how.check)
+    changed = any(one.changed for one in brought) or changed
     changed = telling.bring(config.unit, check=how.check) or changed
     if proven or run:
         changed = rollout.end(given["config"], proof.receipt, check=how.check) or changed
@@ -64,27 +65,16 @@ def bring(given: Json, how: How) -> Done:
     result |= {
         "options": options,
         "engine": engine["sha"] if engine else "",
-        "jobs": [job for _differed, job in brought],
+        "jobs": [_told(config, one) for one in brought],
     }
     return Done(result, [*told, *engine_options.sentences(options)])
 
 
-def _set_timer(how: How, unit: str, run: bool) -> tuple[Timer, bool, Timer]:
-    """A timer as it was, whether that is not as it should be, and as it is then, or would be in check mode."""
-    before = systemd.timer_of(unit)
-    differs = systemd.timer_differs(before, run)
-    if how.check:
-        return before, differs, before._replace(enabled=run, active=run, next="") if differs else before
-    return before, differs, systemd.set_timer(unit, run, before)
-
-
-def _bring_job(how: How, config: Settings, job: Job, good: bool) -> tuple[bool, Json]:
-    """The timer of a job as it should be, which ``good`` says may run; whether that is a change, and how it is then."""
-    _before, differs, after = _set_timer(how, job.unit, job.enabled and good)
-    release = f"{config.install_dir}/current"
-    return differs, {
-        "name": job.name, "unit": job.unit, "active": after.active, "next": after.next,
-        "held": jobs.unknown(job, os.path.realpath(release)),
+def _told(config: Settings, one: Brought) -> Json:
+    """What the module returns of a job."""
+    held = jobs.unknown(one.job, os.path.realpath(f"{config.install_dir}/current"))
+    return {
+        "name": one.job.name, "unit": one.job.unit, "active": one.timer.active, "next": one.timer.next, "held": held,
     }  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def new_everything(host: Host, sha: str = BAD) -> None:
     (core / "cycle.py").unlink(missing_ok=True)
     (host.top / "lib" / "hooks").mkdir(exist_ok=True)
     (host.top / "lib" / "hooks" / "pre-push").write_text("exit 0\n")
-    host.config["daemon_args"] = ["--max-runs-per-day", sha[:1]]
+    host.config["daemon_args"] = [*host.config["daemon_args"], "--workers", sha[:1]]
     host.write_config()
 
 

@@ -259,3 +259,34 @@ def test_a_pause_holds_for_a_canary(run: Any, host: Host) -> None:
     assert run()["passed"]
     pause.put(host.config, "", "ann")
     assert run()["passed"]  # nothing is to be run
+
+
+def test_what_never_came_to_the_proof_judges_nothing(run: Any, host: Host) -> None:
+    refused = {"outcome": "refused", "detail": "the model's provider does not answer (HTTP 529)"}
+    host.cycle = lambda host: {**refused, "programs": [], "backend": ""}
+    told = run()
+    assert "expected published; seen: refused" in told["msg"] and not told["judged"] and told["expectations"]
+
+    def gone(host: Host) -> dict[str, Any]:
+        report = published(host)
+        host.side("faults", {"kind": "down", "status": 503, "methods": ["GET"], "path": "/", "times": 500})
+        return report
+
+    host.cycle = gone
+    told = run()
+    assert "failed at forge" in told["msg"] and not told["judged"]
+
+
+def test_a_bad_engine_is_judged(run: Any, host: Host) -> None:
+    host.cycle = lambda host: {"outcome": "error", "detail": "it broke", "programs": [], "backend": ""}
+    assert run()["judged"]
+
+
+def test_a_proof_that_could_not_be_written_is_not_begun(run: Any, host: Host) -> None:
+    key = Path(host.config["receipts_dir"], ".key")
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"x" * 32)
+    key.chmod(0o640)
+    assert f"If its mode alone was changed: chmod 0600 {key};" in run()["msg"] and host.started == []
+    key.chmod(0o600)
+    assert run()["passed"]

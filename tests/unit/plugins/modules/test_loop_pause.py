@@ -26,6 +26,7 @@ class Systemd:
 
     def __init__(self, host: Host) -> None:
         self.host, self.on, self.running, self.commands = host, True, "", list[tuple[str, ...]]()
+        self.job = True
 
     def __call__(self, *arguments: str) -> str:
         self.commands.append(arguments)
@@ -34,14 +35,15 @@ class Systemd:
         if arguments[0] == "list-timers":
             return "[]"
         if arguments[0] in ("enable", "disable"):
-            self.on = arguments[0] == "enable"
+            setattr(self, "job" if arguments[-1] == "digest.timer" else "on", arguments[0] == "enable")
         elif arguments[:2] == ("stop", "--no-block"):
             assert self.running and pause.read(self.host.config)  # before that no other could begin
             self.running = ""
             record = {"cycle": CYCLE, "invocation_id": INVOCATION, "outcome": "interrupted", "kept": True}
             Path(self.host.config["cycles_dir"], f"{CYCLE}.json").write_text(json.dumps(record))
         elif arguments[-1].endswith(".timer"):
-            states = ("enabled", "active") if self.on else ("disabled", "inactive")
+            on = self.job if arguments[-1] == "digest.timer" else self.on
+            states = ("enabled", "active") if on else ("disabled", "inactive")
             return f"LoadState=loaded\nUnitFileState={states[0]}\nActiveState={states[1]}\nNextElapseUSecRealtime=\n"
         else:
             state = self.running or "inactive"
@@ -130,6 +132,20 @@ def test_it_goes_on_where_it_is_wanted_and_proven(call: Task, host: Host, system
     assert not again["changed"] and again["paused"] is None
     systemd.on = False  # killed after the file went
     assert call(state="absent", timer_enabled=True)["changed"] and systemd.on
+
+
+def test_timers_of_jobs_go_off_and_on_with_it(call: Task, host: Host, systemd: Systemd) -> None:
+    prove(host)
+    job = {"name": "digest", "unit": "digest", "command": ["x"], "args": [], "options": {}, "state": "/s", "may": []}
+    host.config["jobs"] = [{**job, "proof": True, "enabled": True}]
+    host.write_config()
+    call(why="x")
+    assert not systemd.on and not systemd.job
+    assert call(state="absent", timer_enabled=True, _ansible_check_mode=True)["changed"] and not systemd.job
+    call(state="absent", timer_enabled=True)
+    assert systemd.on and systemd.job
+    systemd.job = False
+    assert call(state="absent", timer_enabled=True)["changed"] and systemd.job
 
 
 @pytest.mark.parametrize(
