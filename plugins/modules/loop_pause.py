@@ -12,7 +12,7 @@ short_description: Pause the loop, or let it go on
 version_added: "0.2.0"
 description:
   - A paused loop starts no cycle, whoever asks for one, the timer, a canary or a person with C(systemctl start). Its
-    timer is off, and stays off through every apply and rollback, until the pause is lifted.
+    timer and those of its jobs are off, and stay off through every apply and rollback, until the pause is lifted.
   - What is deployed is not touched.
 author:
   - AS215932 (@AS215932)

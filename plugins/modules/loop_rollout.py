@@ -44,7 +44,7 @@ options:
   failed:
     description:
       - With O(state=undone), whether a cycle of the new engine was judged and found wanting. The engine is marked as
-        failed then.
+        failed then, unless it was proven before, with another policy or unit.
     type: bool
     default: false
   reason:
