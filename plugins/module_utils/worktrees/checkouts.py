@@ -222,6 +222,11 @@ def _advance(workspace: Workspace, one: Checkout, check: bool, outcome: Json) ->
         outcome["status"] = "current"
         return
     reasons = _in_the_way(one, state, tip)
+    replaced = _replaced(one.path, state["oid"], tip)
+    if replaced:
+        more = f" and {len(replaced) - 3} more" if len(replaced) > 3 else ""
+        reasons.append(f"the tip replaces {', '.join(replaced[:3])}{more}, which git ignores in it")
+        state["dirty"] = True
     if not reasons:
         outcome["status"] = "updated"
         if not check:
@@ -307,6 +312,31 @@ def _in_the_way(one: Checkout, state: Json, tip: str) -> list[str]:
     elif state["oid"] != "(initial)" and not _reached(one.path, state["oid"], tip):
         reasons.append(f"its {one.version} has commits that {one.url} does not have there")
     return reasons
+
+
+def _replaced(path: str, commit: str, tip: str) -> list[str]:
+    """What git would replace by files that the tip brings, without a word, since the checkout has it ignored.
+
+    In check mode a tip that was not fetched replaces nothing.
+    """
+    if _git(path, ["cat-file", "-e", f"{tip}^{{commit}}"], ok=ANY)[0]:
+        return []
+    ignored = _names(path, ["ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"])
+    if not ignored:
+        return []
+    known = ["ls-tree"] if commit == "(initial)" else ["diff-tree", "--diff-filter=A", commit]
+    brought = _names(path, [*known, "-r", "--name-only", "-z", tip])
+    found = set[str]()
+    for name in brought:
+        above = [name[:at] for at, letter in enumerate(name) if letter == "/"]
+        inside = any(f"{place}/" in ignored for place in above) and os.path.lexists(f"{path}/{name}")
+        found |= {name} if inside or {name, f"{name}/"} & ignored else set(above) & ignored
+    return sorted(found)
+
+
+def _names(path: str, arguments: Sequence[str]) -> set[str]:
+    """The names that git prints, each ended by a NUL."""
+    return {name for name in _git(path, arguments)[1].split("\0") if name}
 
 
 def _reached(path: str, commit: str, tip: str) -> bool:

@@ -389,3 +389,45 @@ def test_a_branch_is_told_by_its_whole_name(ready: World, other: str) -> None:
     tip = ready.push("one", "new")
     sh(ready.forge / "acme/one.git", "git", "update-ref", f"refs/{other}", "main~1")
     assert ready.statuses() == ["updated", "current", "current"] and head(ready, "one") == tip
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "named"),
+    [
+        ("big.cache", "big.cache", "big.cache"),
+        ("out.cache/result", "out.cache", "out.cache"),
+        ("out.cache/result", "out.cache/result", "out.cache/result"),
+        ("up.cache", "up.cache/more", "up.cache"),
+    ],
+)
+def test_what_git_ignores_is_kept_where_the_tip_has_something_in_its_place(
+    ready: World, ours: str, theirs: str, named: str, detached: bool
+) -> None:
+    checkout, work = ready.root / "one", ready.work / "one"
+    if detached:
+        sh(checkout, "git", "checkout", "-q", "--detach")
+    for top, name, text in ((checkout, ours, "three days of work\n"), (work, theirs, "upstream\n")):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).write_text(text)
+    sh(work, "git", "add", "-A", "-f")
+    sh(work, "git", "commit", "-q", "-m", "up")
+    sh(work, "git", "push", "-q", "--force", str(ready.forge / "acme/one.git"), "main")
+    told = ready.update()["repositories"][0]
+    assert told["status"] == "restored" and f"the tip replaces {named}, which git ignores" in told["detail"]
+    assert Path(told["quarantined"], "tree", ours).read_text() == "three days of work\n"
+    assert (checkout / theirs).read_text() == "upstream\n"
+
+
+def test_what_git_ignores_stays_where_nothing_comes_in_its_place(ready: World) -> None:
+    (ready.root / "one" / "out.cache").mkdir()
+    (ready.root / "one" / "out.cache" / "result").write_text("three days of work\n")
+    for name in ("out.cache/other", "new.cache"):
+        (ready.work / "one" / name).parent.mkdir(exist_ok=True)
+        (ready.work / "one" / name).write_text("upstream\n")
+    sh(ready.work / "one", "git", "add", "-A", "-f")
+    sh(ready.work / "one", "git", "commit", "-q", "-m", "up")
+    sh(ready.work / "one", "git", "push", "-q", "--force", str(ready.forge / "acme/one.git"), "main")
+    assert ready.update()["repositories"][0]["status"] == "updated"
+    assert (ready.root / "one" / "out.cache" / "result").read_text() == "three days of work\n"
+    assert (ready.root / "one" / "out.cache" / "other").read_text() == "upstream\n"
