@@ -82,10 +82,11 @@ def tidy(config: Settings) -> None:
         for name in os.listdir(f"{config.gate_dir}/inbox"):
             remove_tree(f"{config.gate_dir}/inbox/{name}")
     limits = limits_of(config.quarantine_keep)
-    age, room = limits.get("age"), limits.get("size")
+    age, room, least = limits.get("age"), limits.get("size"), limits.get("min_age") or 0.0
     age_of = kept_time.passed(config).age_of
     for one in reversed(listing(config)):  # the newest first
         size = sum(os.lstat(f"{top}/{name}").st_size for top, _names, files in os.walk(one["path"]) for name in files)
         room = None if room is None else room - size
-        if (age is not None and age_of(one["id"]) > age) or (room is not None and room < 0):
+        old = age_of(one["id"])
+        if (age is not None and old > age) or (room is not None and room < 0 and old >= least):
             remove_tree(one["path"])

@@ -118,3 +118,19 @@ def test_what_was_kept_long_enough_goes(ours: Cycle) -> None:
     clock.unlink()
     as_user(GATE, lambda: kept_pushes.tidy(config))
     assert not old.with_name("20200101T000000Z-0a0b0c0d.git").exists()
+
+
+def test_what_is_kept_goes_for_its_size_but_not_while_it_is_young(ours: Cycle) -> None:
+    ours.commit("src/x.py")
+    ours.refused()
+    name = ours.entries("push")[-1]["kept"]
+    young = Path(next(one["path"] for one in kept_of(ours.door) if one["id"] == name))
+    old = young.with_name("20200101T000000Z-0a0b0c0d.git")
+    subprocess.run(["cp", "-a", young, old], check=True)
+    Path(kept_time.path_of(ours.door.config)).unlink(missing_ok=True)
+    config = Settings(ours.door.config, quarantine_keep={"size": "1", "min_age": "7d"})
+    as_user(GATE, lambda: kept_pushes.tidy(config))
+    assert young.exists() and not old.exists()
+    config = Settings(ours.door.config, quarantine_keep={"size": "1", "min_age": ""})
+    as_user(GATE, lambda: kept_pushes.tidy(config))
+    assert not young.exists()
