@@ -89,6 +89,7 @@ class Signs:
     env_by_role: bool = False  # the role writes the file with the secrets, from engineering_loop_environment
     gone_back: str = ""  # when and why the pinned engine was gone back from, or failed
     ended_for: str = ""  # why root ended the last cycle
+    not_learned: str = ""  # what of the lessons of the last cycle that worked was not taken, or why
 
 
 def units(config: Settings) -> dict[str, Unit]:
