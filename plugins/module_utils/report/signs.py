@@ -262,7 +262,7 @@ def damaged(config: Settings, sha: str) -> list[str]:
 
 def no_room(config: Settings) -> str:
     """Why a disk of the loop has no room for a cycle; empty where all have."""
-    why: str = prepare.missing_room(config)[1]
+    why: str = prepare.missing_room(config)
     others = host_facts.full([config.install_dir, config.state_dir, os.path.dirname(config.env_file), "/var/log"])
     return why or (f"the disk of {', '.join(others)} is full: make room there" if others else "")
 

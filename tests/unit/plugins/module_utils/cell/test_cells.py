@@ -238,7 +238,7 @@ def test_damaged_manifests_are_listed_and_stop_nothing(host: Box) -> None:
     assert all(manifest.detail.isprintable() and manifest.is_kept for _cell, manifest in found)
     assert found[7][1].detail.endswith("cell.json is no manifest of a cell: outcome is not a text")
     assert found[8][1].detail.endswith("cell.json is no manifest of a cell: size is not a whole number")
-    assert cells.kept_size(str(host.runs)) == 0
+    assert {manifest.size for _cell, manifest in found if manifest.outcome == "damaged"} == {-1}
     assert cells.recover(host.config) == []
     gone = cells.retire(str(host.runs), 1.0, 0.0, 0.0)
     assert len(gone) == len(found) and {one["stuck"] for one in gone} == {""}
@@ -443,11 +443,29 @@ def test_the_oldest_go_while_all_are_too_large_but_not_the_young(host: Box) -> N
     names = [at(days) for days in (40, 30, 20, 1)]
     for name in names:
         host.kept(name, size=100)
-    assert cells.kept_size(str(host.runs)) == 400
     large = "all that is kept is larger than allowed"
     assert went(host, None, 250, 7 * DAY) == [(names[0], large), (names[1], large)]
     assert went(host, None, 0, 7 * DAY) == [(names[2], large)]
     assert listed(host) == [names[3]]
+
+
+def test_a_size_that_nobody_knows_is_measured_before_anything_goes_for_it(
+    host: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unknown, damaged, last = (host.kept(at(days), size=1000) for days in (20, 30, 40, 10))
+    cells.update(unknown, size=-1)
+    for cell in (unknown, damaged):
+        write(Path(cell.part("runs")), {"large": "x" * 100_000})
+    Path(damaged.path, cells.MANIFEST).write_text("{")
+    large = "all that is kept is larger than allowed"
+    for check in (True, False):  # the oldest alone is enough
+        assert went(host, None, 200_000, 7 * DAY, check) == [(damaged.id, large)]
+        assert (cells.manifest_of(unknown).size > 100_000) is not check
+    assert went(host, None, 200_000, 7 * DAY) == []
+    cells.update(unknown, size=-1)
+    monkeypatch.setattr(cells, "MEASURED_AGAIN", 0.0001)  # not in that time: it would go for nothing
+    assert went(host, None, 1500, 7 * DAY) == [(known.id, large)]
+    assert listed(host) == [unknown.id, last.id]
 
 
 def test_what_is_published_goes_before_all_others(host: Box) -> None:
