@@ -333,19 +333,34 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
 
 
 def measure(path: str, seconds: float = 120.0) -> tuple[int, int]:
-    """Bytes on disk and number of files below ``path``; (-1, -1) where that takes longer than ``seconds``.
+    """Bytes on disk and number of names below ``path``, as far as ``look_through`` sees them."""
+    size, files, _whole = look_through(path, seconds)
+    return size, files
 
-    Asked of du, which follows no link, stays on the file system and copes with any depth and any name.
+
+def look_through(path: str, seconds: float = 120.0) -> tuple[int, int, bool]:
+    """As ``measure``, and whether all of it was seen: there is at least so much where it was not.
+
+    -1 is what could not be found out within ``seconds``. A file counts with each of its names, and once for its size.
     """
-    figures = []
-    for what in ("--block-size=1", "--inodes"):
-        command = ["du", "--summarize", "--one-file-system", what, "--", path]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
-            figures.append(int(done.stdout.split(b"\t", 1)[0]))
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            return -1, -1
-    return figures[0], figures[1]
+    size, sized = _du(path, "--block-size=1", seconds=seconds)
+    files, counted = _du(path, "--inodes", "--count-links", seconds=seconds)
+    return size, files, sized and counted
+
+
+def _du(path: str, *what: str, seconds: float) -> tuple[int, bool]:
+    """What du sums up, which follows no link, stays on the file system and copes with any depth and any name.
+
+    It gives up where a directory that it is in is moved elsewhere. The grand total tells what it saw until then; the
+    line of ``path`` itself is missing.
+    """
+    command = ["du", "--summarize", "--total", "--one-file-system", *what, "--", path]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+        *of_path, total = done.stdout.splitlines()
+        return int(total.split(b"\t", 1)[0]), bool(of_path)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return -1, False
 
 
 def remove(cell: Cell) -> None:

@@ -18,7 +18,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, give, shape, uid, write
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, exchanging, gid, give, shape, uid, write
 
 pytestmark = NEEDS_ROOT
 DAY = 86400.0
@@ -350,8 +350,22 @@ def test_sizes_are_du_s(host: Box) -> None:
     (host.top / "tree/link").symlink_to("/usr")
     size, files = cells.measure(str(host.top / "tree"))
     assert 10_000 <= size < 100_000 and files == 6
-    assert cells.measure(str(host.top / "none")) == (-1, -1)
-    assert cells.measure("/", 0.001) == (-1, -1)
+    for number in range(100):
+        os.link(host.top / "tree/a", host.top / f"tree/{number}")  # each name counts, and the bytes once
+    now, files = cells.measure(str(host.top / "tree"))
+    assert now < size + 100_000 and files == 106
+    assert cells.look_through(str(host.top / "tree")) == (now, 106, True)
+    assert cells.look_through(str(host.top / "none")) == (0, 0, False)
+    assert cells.look_through("/", 0.001) == (-1, -1, False) and cells.measure("/", 0.001) == (-1, -1)
+
+
+def test_of_a_tree_whose_directories_change_places_something_is_seen_all_the_same(host: Box) -> None:
+    tree = host.top / "tree"
+    write(tree, {"0": "x" * 10_000})
+    with exchanging(tree):
+        seen = [cells.look_through(str(tree)) for _unused in range(10)]
+    assert not all(whole for _size, _files, whole in seen) and min(seen) > (0, 0)
+    assert cells.look_through(str(tree))[2]
 
 
 def hostile(place: Path) -> None:
