@@ -179,7 +179,6 @@ def cell(content: bytes) -> None:
     ((found, _manifest),) = cells.listing(runs)
     if found.path != place:
         raise Finding(f"listed as {found.path!r}")
-    cells.kept_size(runs)
     for age, size in ((1.0, None), (None, 0.0), (None, None)):
         cells.retire(runs, age, size, 0.0, check=True)
     for one in host_facts.kept(runs):

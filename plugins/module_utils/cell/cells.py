@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ SEEN = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
+MEASURED_AGAIN = 20.0  # seconds, of a cell whose size was not found out when it was closed
 # Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "paused", "refused", "refused_ci")
 
@@ -268,7 +269,7 @@ def listing(runs_dir: str) -> list[tuple[Cell, Manifest]]:
         try:
             found.append((cell, manifest_of(cell)))
         except LoopError as error:
-            found.append((cell, Manifest("damaged", detail=str(error))))
+            found.append((cell, Manifest("damaged", detail=str(error), size=-1)))
     return found
 
 
@@ -332,19 +333,34 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
 
 
 def measure(path: str, seconds: float = 120.0) -> tuple[int, int]:
-    """Bytes on disk and number of files below ``path``; (-1, -1) where that takes longer than ``seconds``.
+    """Bytes on disk and number of names below ``path``, as far as ``look_through`` sees them."""
+    size, files, _whole = look_through(path, seconds)
+    return size, files
 
-    Asked of du, which follows no link, stays on the file system and copes with any depth and any name.
+
+def look_through(path: str, seconds: float = 120.0) -> tuple[int, int, bool]:
+    """As ``measure``, and whether all of it was seen: there is at least so much where it was not.
+
+    -1 is what could not be found out within ``seconds``. A file counts with each of its names, and once for its size.
     """
-    figures = []
-    for what in ("--block-size=1", "--inodes"):
-        command = ["du", "--summarize", "--one-file-system", what, "--", path]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
-            figures.append(int(done.stdout.split(b"\t", 1)[0]))
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            return -1, -1
-    return figures[0], figures[1]
+    size, sized = _du(path, "--block-size=1", seconds=seconds)
+    files, counted = _du(path, "--inodes", "--count-links", seconds=seconds)
+    return size, files, sized and counted
+
+
+def _du(path: str, *what: str, seconds: float) -> tuple[int, bool]:
+    """What du sums up, which follows no link, stays on the file system and copes with any depth and any name.
+
+    It gives up where a directory that it is in is moved elsewhere. The grand total tells what it saw until then; the
+    line of ``path`` itself is missing.
+    """
+    command = ["du", "--summarize", "--total", "--one-file-system", *what, "--", path]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+        *of_path, total = done.stdout.splitlines()
+        return int(total.split(b"\t", 1)[0]), bool(of_path)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return -1, False
 
 
 def remove(cell: Cell) -> None:
@@ -368,33 +384,52 @@ def remove(cell: Cell) -> None:
 
 
 def retire(
-    runs_dir: str, age: float | None, size: float | None, min_age: float, *, age_of: Age = age_of, check: bool = False
-) -> list[dict[str, Any]]:
+    runs_dir: str, age: float | None, size: float | None, min_age: float, *, age_of: Age = age_of, check: bool = False,
+    lacks_room: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Let go what was kept for longer than ``age`` seconds, then the oldest while all exceed ``size`` bytes.
 
-    Never what a person has open. Nothing that holds work goes before ``min_age`` seconds; a published cell may, then
-    before all others: its work is on the forge. Returns ``id, age, size, why, stuck`` of each.
+    The oldest goes as well while ``lacks_room``, which is asked anew before each: what a cell takes its manifest may
+    not know. Never what a person has open. Nothing that holds work goes before ``min_age`` seconds; a published cell
+    may, then before all others: its work is on the forge. Returns ``id, age, size, why, stuck`` of each.
     """
     things = [one for one in listing(runs_dir) if one[1].outcome != RUNNING and not in_use(one[0])]
-    total = sum(max(0, manifest.size) for _cell, manifest in things)
+    sizes = {cell.id: _size(cell, manifest, check) if size is not None else manifest.size for cell, manifest in things}
+    total = sum(max(0, one) for one in sizes.values())
     gone = []
     for cell, manifest in sorted(things, key=lambda one: (one[1].is_kept, one[0].id)):
-        kept, old = manifest.is_kept, age_of(cell.id)
+        kept, old, mine = manifest.is_kept, age_of(cell.id), sizes[cell.id]
+        if kept and old < min_age:
+            continue
         why = "older than its time" if age is not None and old > age else ""
         why = why or ("published, and as old as anything is kept for" if not kept and old > min_age else "")
-        why = why or ("all that is kept is larger than allowed" if size is not None and total > size else "")
-        if not why or (kept and old < min_age):
+        # What is not known to have any size would go for nothing.
+        large = size is not None and total > size and mine > 0
+        why = why or ("all that is kept is larger than allowed" if large else "")
+        why = why or ("a cycle has no room to start" if lacks_room() else "")
+        if not why:
             continue
-        told = {"id": cell.id, "age": int(old), "size": manifest.size, "why": why, "stuck": ""}
+        told = {"id": cell.id, "age": int(old), "size": mine, "why": why, "stuck": ""}
         try:
             if not check:
                 remove(cell)
         except (LoopError, OSError) as error:
             gone.append({**told, "stuck": str(error)})
             continue
-        total -= max(0, manifest.size)
+        total -= max(0, mine)
         gone.append(told)
     return gone
+
+
+def _size(cell: Cell, manifest: Manifest, check: bool) -> int:
+    """Its bytes; measured where its manifest does not know, and written down there for the next time."""
+    if manifest.size >= 0:
+        return manifest.size
+    size, files = measure(cell.path, MEASURED_AGAIN)
+    if size >= 0 and not check:
+        with contextlib.suppress(LoopError):  # a damaged one, a full disk
+            update(cell, size=size, files=files)
+    return size
 
 
 @contextlib.contextmanager
@@ -419,8 +454,3 @@ def in_use(cell: Cell) -> bool:
             return False
     except LoopError:
         return True
-
-
-def kept_size(runs_dir: str) -> int:
-    """Bytes of all closed cells."""
-    return sum(max(0, manifest.size) for _cell, manifest in listing(runs_dir) if manifest.outcome != RUNNING)

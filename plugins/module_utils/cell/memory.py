@@ -5,20 +5,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import subprocess
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from ..base import untrusted
 from ..base.errors import LoopError
 from ..base.files import remove_tree
+from ..base.journal import say
 from ..host.settings import Settings
 from ..host.users import account, as_user
 
 Copied: TypeAlias = dict[str, Any]
 
 MAX_FILES, MAX_BYTES, MAX_DEPTH = 2_000, 64 * 1024 * 1024, 8
+THE_REST = "everything after"  # what is left out begins so where nobody knows its names
 
 
 def copy(user: str, source: str, target: str) -> Copied:
@@ -34,22 +38,29 @@ def copy(user: str, source: str, target: str) -> Copied:
 
 
 def _copy_bounded(source: str, target: str) -> Copied:
+    """Breadth first and by name, so that of too much the same is taken each time."""
     left_out: list[str] = []
     seen = total = 0
-    waiting = [("", 0)]
-    while waiting:
-        relative, depth = waiting.pop()
-        for name, status in _entries(source, relative):
+    directories = [("", 0)]
+    for relative, depth in directories:
+        try:
+            entries = _entries(source, relative)
+        except LoopError:
+            if not relative:
+                raise
+            left_out.append(untrusted.show(relative))
+            continue
+        if relative and target:
+            os.mkdir(f"{target}/{relative}", 0o750)
+        for name, status in entries:
             inner = f"{relative}/{name}".lstrip("/")
             seen += 1
             if seen > MAX_FILES:
-                left_out = [*left_out[:20], f"everything after {MAX_FILES} files"]
+                left_out = [*left_out[:20], f"{THE_REST} {MAX_FILES} files"]
                 return {"files": seen - 1, "bytes": total, "left_out": left_out}
             try:
-                if stat.S_ISDIR(status.st_mode) and depth < MAX_DEPTH and _entries(source, inner) is not None:
-                    if target:
-                        os.mkdir(f"{target}/{inner}", 0o750)
-                    waiting.append((inner, depth + 1))
+                if stat.S_ISDIR(status.st_mode) and depth < MAX_DEPTH:
+                    directories.append((inner, depth + 1))
                 elif stat.S_ISREG(status.st_mode):
                     content = untrusted.read(f"{source}/{inner}", source, MAX_BYTES - total) or b""
                     total += len(content)
@@ -63,10 +74,14 @@ def _copy_bounded(source: str, target: str) -> Copied:
 
 
 def _entries(source: str, relative: str) -> list[tuple[str, os.stat_result]]:
-    """What is in a directory of memory, by name; LoopError where it cannot be entered or read."""
+    """What is in a directory of memory, by name, but no more than is taken of all; LoopError where it cannot be read.
+
+    Whoever wrote it may have put millions of names there.
+    """
     with untrusted.opened(f"{source}/{relative}".rstrip("/"), source) as directory:
         try:
-            names = sorted(os.listdir(directory))
+            with os.scandir(directory) as found:
+                names = sorted(entry.name for entry in itertools.islice(found, MAX_FILES + 1))
             return [(name, os.stat(name, dir_fd=directory, follow_symlinks=False)) for name in names]
         except OSError as error:
             raise LoopError(f"{untrusted.show(relative or source)} cannot be read: {error.strerror}") from error
@@ -89,8 +104,8 @@ def take_back(config: Settings, learned: str) -> Copied:
 def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
     """``learned`` takes the place of ``memory``, which is kept beside it; no link on the way to it, below ``top``.
 
-    Copied by a process of the user ``name``, file by file, with bounds. ``{changed, files, bytes, left_out}``.
-    LoopError where something of ``memory`` could not be given to the cell: what was learned there has not got it.
+    Copied by a process of the user ``name``, file by file, with bounds. ``{changed, files, bytes, left_out}``; what is
+    left out is said as well. LoopError where something of ``memory`` would be lost by it: all stays as it was.
     """
     fresh, previous = f"{memory}.new", f"{memory}.previous"
     user = account(name)
@@ -104,20 +119,54 @@ def exchange(name: str, learned: str, memory: str, top: str = "") -> Copied:
     copied = copy(name, learned, fresh)
     os.chown(fresh, 0, user.pw_gid)
     os.chmod(fresh, 0o750)
-    if _same(fresh, memory):
+    changed = not _same(fresh, memory)
+    try:
+        if changed:
+            _check_given(name, memory)
+            _check_whole(learned, copied, fresh, memory)
+            remove_tree(previous)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(memory, previous)
+            os.rename(fresh, memory)
+    finally:
         remove_tree(fresh)
-        return {"changed": False, **copied}
+    if copied["left_out"]:
+        say(f"of {learned} was not taken: {_few(copied['left_out'])}\n")
+    return {"changed": changed, **copied}
+
+
+def _check_given(name: str, memory: str) -> None:
+    """LoopError where something of ``memory`` could not be given to the cell: what was learned there has not got it."""
     if never_given := copy(name, memory, "")["left_out"]:
-        remove_tree(fresh)
         raise LoopError(
-            f"{memory} has what {name} cannot read or what is too much ({', '.join(never_given[:3])}): a change of it"
+            f"{memory} has what {name} cannot read or what is too much ({_few(never_given)}): a change of it"
             f" would lose that; chown -R root:{name} and chmod -R g+rX it, or move it away"
         )
-    remove_tree(previous)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(memory, previous)
-    os.rename(fresh, memory)
-    return {"changed": True, **copied}
+
+
+def _check_whole(learned: str, copied: Copied, fresh: str, memory: str) -> None:
+    """LoopError where ``fresh``, a copy that is not whole, lacks something of ``memory``.
+
+    Nobody knows then whether the cell has let go of it, or only the copy has no room for it.
+    """
+    if copied["left_out"] and (lacking := _files(memory) - _files(fresh)):
+        raise LoopError(
+            f"of {learned} could not be taken: {_few(copied['left_out'])}; so {_few(sorted(lacking))} of {memory} would"
+            f" be lost, and nothing of it is taken; remove from {memory} what is of no use: {MAX_FILES} files and"
+            f" {MAX_BYTES >> 20} MiB are allowed"
+        )
+
+
+def _files(place: str) -> set[str]:
+    """Every file below, by its way from there."""
+    found = (f"{base}/{name}" for base, _directories, names in os.walk(place) for name in names)
+    return {os.path.relpath(path, place) for path in found}
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = [f"{len(names) - 3} more"] * (len(names) > 3)
+    return ", ".join([*map(untrusted.show, names[:3]), *more])
 
 
 def swap(config: Settings, *, check: bool = False) -> str:

@@ -9,7 +9,6 @@ journal as well.
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import traceback
@@ -235,33 +234,27 @@ def check_proven(config: Settings, started_by: str) -> None:
 def make_room(config: Settings) -> list[dict[str, Any]]:
     """Refuse to start where the disk would run full half-way; before that, remove what was kept long enough.
 
-    Oldest first, only as much as is missing and never what is younger than ``min_age``. Returns what went.
+    Oldest first, one at a time until there is room, and never what is younger than ``min_age``. Returns what went.
     """
-    missing, why = missing_room(config)
-    if not missing:
+    if not missing_room(config):
         return []
     min_age = number_of(config.quarantine_keep.get("min_age") or "0s", "age")
     counted = kept_time.passed(config).age_of
-    gone: list[dict[str, Any]] = []
-    while missing:
-        # How many inodes a cell has nobody knows: one at a time.
-        size = cells.kept_size(config.runs_dir) - (1 if math.isinf(missing) else missing)
-        went = cells.retire(config.runs_dir, None, size, min_age, age_of=counted)
-        gone += went
-        if all(one["stuck"] for one in went):
-            raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
-        missing, why = missing_room(config)
+    gone = cells.retire(
+        config.runs_dir, None, None, min_age, age_of=counted, lacks_room=lambda: bool(missing_room(config))
+    )
+    if why := missing_room(config):
+        raise LoopError(f"{why}: make room; {playbook('restore')} lists what is kept in {config.runs_dir}")
     return gone
 
 
-def missing_room(config: Settings) -> tuple[float, str]:
-    """How many bytes must become free before a cycle may start, and why."""
+def missing_room(config: Settings) -> str:
+    """Why a cycle may not start for want of room; empty where it may."""
     runs = config.runs_dir
     disk = os.statvfs(runs)
     free = disk.f_bavail * disk.f_frsize
-    missing = number_of(config.min_free, "size") - free
-    if missing > 0:
-        return missing, f"only {free >> 20} MiB are free in {runs}, less than {config.min_free}"
+    if free < number_of(config.min_free, "size"):
+        return f"only {free >> 20} MiB are free in {runs}, less than {config.min_free}"
     if disk.f_files and disk.f_favail < MIN_INODES:
-        return float("inf"), f"only {disk.f_favail} inodes are free in {runs}, less than {MIN_INODES}"
-    return 0, ""
+        return f"only {disk.f_favail} inodes are free in {runs}, less than {MIN_INODES}"
+    return ""

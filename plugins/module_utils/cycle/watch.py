@@ -35,8 +35,10 @@ TICK = 0.5
 FREE_PART = 4
 MIN_INODES = 2_000
 MOST_PROGRAMS = 20  # whatever a cycle claims to start
-# Looking through a cell may take this part of the time at most.
-LOOKING = 0.05
+# Looking through a cell may take this part of the time at most, as long as it is looked through every ten minutes.
+LOOKING, SELDOM = 0.05, 600.0
+# A cycle is ended when its cell could not be looked through to its end so many times in a row.
+UNSEEN = 5
 
 
 def main(config_path: str = settings.DEFAULT_PATH) -> int:
@@ -126,6 +128,7 @@ class _Keeper:
         self.config = config
         self.due = 0.0
         self.ended = ""
+        self.unseen = 0  # in a row
 
     def look(self) -> None:
         try:
@@ -144,9 +147,10 @@ class _Keeper:
         if time.monotonic() < self.due:
             return ""
         began = time.monotonic()
-        why = too_large(self.config, cell)
-        self.due = time.monotonic() + max(2.0, (time.monotonic() - began) / LOOKING)
-        return why
+        size, files, whole = cells.look_through(cell.path)
+        self.due = time.monotonic() + min(max(2.0, (time.monotonic() - began) / LOOKING), SELDOM)
+        self.unseen = 0 if whole else self.unseen + 1
+        return too_large(self.config, size, files) or never_seen(self.unseen)
 
 
 def too_little_room(config: Settings) -> str:
@@ -162,14 +166,27 @@ def too_little_room(config: Settings) -> str:
     return ""
 
 
-def too_large(config: Settings, cell: Cell) -> str:
-    """Why the cell may grow no further; empty while it may."""
-    size, files = cells.measure(cell.path)
+def too_large(config: Settings, size: int, files: int) -> str:
+    """Why a cell of that size may grow no further; empty while it may."""
     if size > number_of(config.cell_max_size, "size"):
         return f"its cell has {size >> 20} MiB, more than engineering_loop_cell_max_size ({config.cell_max_size})"
     if files > config.cell_max_files:
         return f"its cell has {files} files, more than engineering_loop_cell_max_files ({config.cell_max_files})"
     return ""
+
+
+def never_seen(times: int) -> str:
+    """Why a cycle is ended whose cell was not seen as a whole so many times in a row; empty while it may go on.
+
+    Whoever moves its directories about all the time, or makes more of them than can be looked through, would be free of
+    the bounds otherwise. A program that is at work moves some now and then.
+    """
+    if times < UNSEEN:
+        return ""
+    return (
+        f"its cell could not be looked through {times} times in a row (its directories are moved, or too many), so"
+        " nobody knows whether it keeps to engineering_loop_cell_max_size and engineering_loop_cell_max_files"
+    )
 
 
 def _ready() -> None:

@@ -233,13 +233,17 @@ def _pushes(record: Mapping[str, Any]) -> list[str]:
 
 def _others(record: Mapping[str, Any]) -> list[str]:
     """What else the gateway, the network and the memory had to do with it."""
-    network, memory = _dict(record, "network"), _dict(record, "memory")
+    network, collected = _dict(record, "network"), _dict(record, "collected")
     lines = [_said("not offered", f"{one.get('repo')}#{one.get('number')}: {one.get('why')}")
              for one in _dicts(record, "held")]  # fmt: skip
     lines += [_said("refused", str(one)) for one in _list(record, "refusals")]
     lines += [_said("network", f"{one} was refused") for one in _list(network, "refused")]
-    if memory.get("changed"):
-        lines.append(_said("memory", f"{memory.get('files')} files, {readable(_number(memory.get('bytes')))}"))
+    for what, found in (("memory", _dict(record, "memory")), ("learned", _dict(collected, "learning"))):
+        if found.get("changed"):
+            lines.append(_said(what, f"{found.get('files')} files, {readable(_number(found.get('bytes')))}"))
+        if found.get("error"):
+            lines.append(_said(what, f"as it was before: {found['error']}"))
+        lines += [_said(what, f"not taken: {one}") for one in _list(found, "left_out")]
     return lines
 
 

@@ -23,8 +23,8 @@ Status: TypeAlias = Mapping[str, Any]
 # The most urgent first.
 ORDER = (
     "broken", "absent", "wedged", "disk_full", "secrets", "credentials", "forge", "policy", "drifted", "engine",
-    "under_way", "unproven", "timer_off", "paused", "over_budget", "held", "triage", "job", "proof_expires",
-    "secrets_expire", "leftovers", "not_applied",
+    "under_way", "unproven", "timer_off", "paused", "over_budget", "held", "triage", "job", "lessons",
+    "proof_expires", "secrets_expire", "leftovers", "not_applied",
 )  # fmt: skip
 # What comes of something else, and of what: a cause stands for it.
 FOLLOWS = {
@@ -53,7 +53,7 @@ def of(status: Status, signs: Signs) -> list[Need]:
         *_unreadable(signs), *_wedged(status, signs), *_disk(status, signs), *_secrets(status, signs),
         *_files(status, signs), *_last_cycle(status, signs), *_proof(status, signs), *_timer(status, signs),
         *_paused(status), *_budget(status, signs), *_held(status, signs), *_triage(status, signs),
-        *_jobs(status), *_leftovers(status, signs), *_pin(status, signs),
+        *_jobs(status), *_lessons(signs), *_leftovers(status, signs), *_pin(status, signs),
     ]  # fmt: skip
     codes = {need.code for need in found}
     told = [need for need in found if not codes & FOLLOWS.get(need.code, set())]
@@ -371,6 +371,16 @@ def _jobs(status: Status) -> Iterator[Need]:
                 f"see what it said: {HOST}journalctl -u {job['unit']}.service -n 50; to run it again:"
                 f" {HOST}systemctl start {job['unit']}.service",
             )
+
+
+def _lessons(signs: Signs) -> Iterator[Need]:
+    if signs.not_learned:
+        yield Need(
+            "lessons",
+            f"What the last cycle that worked has learned was not taken, or not all of it: {signs.not_learned}.",
+            "do what it says, and remove from there what is of no use; what was not taken is in the cycle's cell, as"
+            f" long as that is kept: {playbook('restore')}",
+        )
 
 
 def _leftovers(status: Status, signs: Signs) -> Iterator[Need]:

@@ -89,6 +89,7 @@ class Signs:
     env_by_role: bool = False  # the role writes the file with the secrets, from engineering_loop_environment
     gone_back: str = ""  # when and why the pinned engine was gone back from, or failed
     ended_for: str = ""  # why root ended the last cycle
+    not_learned: str = ""  # what of the lessons of the last cycle that worked was not taken, or why
 
 
 def units(config: Settings) -> dict[str, Unit]:
@@ -264,7 +265,7 @@ def damaged(config: Settings, sha: str) -> list[str]:
 
 def no_room(config: Settings) -> str:
     """Why a disk of the loop has no room for a cycle; empty where all have."""
-    why: str = prepare.missing_room(config)[1]
+    why: str = prepare.missing_room(config)
     others = host_facts.full([config.install_dir, config.state_dir, os.path.dirname(config.env_file), "/var/log"])
     return why or (f"the disk of {', '.join(others)} is full: make room there" if others else "")
 

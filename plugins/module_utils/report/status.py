@@ -20,7 +20,7 @@ from ..base.errors import LoopError, playbook
 from ..base.files import read_bytes
 from ..base.sizes import number_of
 from ..base.untrusted import shown
-from ..cell import attempts, budget, cells, records
+from ..cell import attempts, budget, cells, memory, records
 from ..cycle import handover
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..host import jobs, settings, systemd
@@ -149,6 +149,7 @@ class _Look:
             published_today=_published_today(self.history),
             forge_words=_forge_words(record),
             ended_for=_ended_for(record),
+            not_learned=_not_learned(config, self.history),
             env_by_role=signs.env_by_role(config),
             inventory_pins=bool(self.pin),
             gone_back=self.part(lambda: rollout_ledger.rejected(config.install_dir).get(self.pin, ""), ""),
@@ -332,6 +333,20 @@ def _ended_for(record: Mapping[str, Any]) -> str:
     detail = str(record.get("detail", ""))
     ended = record.get("outcome") == "interrupted" and ("was ended:" in detail or "longer than" in detail)
     return detail if ended else ""
+
+
+def _not_learned(config: Settings, history: list[Json]) -> str:
+    """What is told of lessons that the last cycle that worked could not hand on; nothing where all were taken."""
+    worked = next((one for one in reversed(history) if one.get("agents") and isinstance(one.get("memory"), dict)), {})
+    collected = worked.get("collected")
+    learning = collected.get("learning") if isinstance(collected, dict) else None
+    for place, found in ((config.memory_dir, worked.get("memory")), (config.learning_dir, learning)):
+        if isinstance(found, dict) and found.get("error"):
+            return str(found["error"])
+        left = found.get("left_out") if isinstance(found, dict) else None
+        if rest := [one for one in left or [] if str(one).startswith(memory.THE_REST)]:
+            return f"{place} is full, so {rest[0]} was left out"
+    return ""
 
 
 def _published_today(history: list[Json]) -> bool:

@@ -12,6 +12,7 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -197,6 +198,36 @@ def shape(directory: Path | str) -> dict[str, str]:
             elif not path.is_dir():
                 found[inner] = "special"
     return found
+
+
+# Directories that change places all the time, so that whoever is in one of them does not find the way back.
+EXCHANGES = """if True:
+    import ctypes, os, sys
+    rename = ctypes.CDLL(None).renameat2
+    os.chdir(sys.argv[1])
+    for number in range(12):
+        for side in "ab":
+            os.makedirs(f"{side}{number}/m/" + "d/" * 30)
+            for one in range(40):
+                os.makedirs(f"{side}{number}/m/d/x{one}")
+    print("ready", flush=True)
+    pairs = [(b"a%d/m" % number, b"b%d/m" % number) for number in range(12)]
+    while True:
+        for one, other in pairs:
+            rename(-100, one, -100, other, 2)  # AT_FDCWD, RENAME_EXCHANGE
+"""
+
+
+@contextmanager
+def exchanging(place: Path | str) -> Iterator[None]:
+    """As long as this lasts, directories below ``place`` change places."""
+    command = [sys.executable, "-c", EXCHANGES, str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as hostile:
+        try:
+            assert hostile.stdout and hostile.stdout.readline() == "ready\n"
+            yield
+        finally:
+            hostile.kill()
 
 
 @contextmanager

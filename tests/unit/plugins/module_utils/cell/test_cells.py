@@ -18,7 +18,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.err
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import cells, memory
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, gid, give, shape, uid, write
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, exchanging, gid, give, shape, uid, write
 
 pytestmark = NEEDS_ROOT
 DAY = 86400.0
@@ -238,7 +238,7 @@ def test_damaged_manifests_are_listed_and_stop_nothing(host: Box) -> None:
     assert all(manifest.detail.isprintable() and manifest.is_kept for _cell, manifest in found)
     assert found[7][1].detail.endswith("cell.json is no manifest of a cell: outcome is not a text")
     assert found[8][1].detail.endswith("cell.json is no manifest of a cell: size is not a whole number")
-    assert cells.kept_size(str(host.runs)) == 0
+    assert {manifest.size for _cell, manifest in found if manifest.outcome == "damaged"} == {-1}
     assert cells.recover(host.config) == []
     gone = cells.retire(str(host.runs), 1.0, 0.0, 0.0)
     assert len(gone) == len(found) and {one["stuck"] for one in gone} == {""}
@@ -350,8 +350,22 @@ def test_sizes_are_du_s(host: Box) -> None:
     (host.top / "tree/link").symlink_to("/usr")
     size, files = cells.measure(str(host.top / "tree"))
     assert 10_000 <= size < 100_000 and files == 6
-    assert cells.measure(str(host.top / "none")) == (-1, -1)
-    assert cells.measure("/", 0.001) == (-1, -1)
+    for number in range(100):
+        os.link(host.top / "tree/a", host.top / f"tree/{number}")  # each name counts, and the bytes once
+    now, files = cells.measure(str(host.top / "tree"))
+    assert now < size + 100_000 and files == 106
+    assert cells.look_through(str(host.top / "tree")) == (now, 106, True)
+    assert cells.look_through(str(host.top / "none")) == (0, 0, False)
+    assert cells.look_through("/", 0.001) == (-1, -1, False) and cells.measure("/", 0.001) == (-1, -1)
+
+
+def test_of_a_tree_whose_directories_change_places_something_is_seen_all_the_same(host: Box) -> None:
+    tree = host.top / "tree"
+    write(tree, {"0": "x" * 10_000})
+    with exchanging(tree):
+        seen = [cells.look_through(str(tree)) for _unused in range(10)]
+    assert not all(whole for _size, _files, whole in seen) and min(seen) > (0, 0)
+    assert cells.look_through(str(tree))[2]
 
 
 def hostile(place: Path) -> None:
@@ -443,11 +457,29 @@ def test_the_oldest_go_while_all_are_too_large_but_not_the_young(host: Box) -> N
     names = [at(days) for days in (40, 30, 20, 1)]
     for name in names:
         host.kept(name, size=100)
-    assert cells.kept_size(str(host.runs)) == 400
     large = "all that is kept is larger than allowed"
     assert went(host, None, 250, 7 * DAY) == [(names[0], large), (names[1], large)]
     assert went(host, None, 0, 7 * DAY) == [(names[2], large)]
     assert listed(host) == [names[3]]
+
+
+def test_a_size_that_nobody_knows_is_measured_before_anything_goes_for_it(
+    host: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unknown, damaged, last = (host.kept(at(days), size=1000) for days in (20, 30, 40, 10))
+    cells.update(unknown, size=-1)
+    for cell in (unknown, damaged):
+        write(Path(cell.part("runs")), {"large": "x" * 100_000})
+    Path(damaged.path, cells.MANIFEST).write_text("{")
+    large = "all that is kept is larger than allowed"
+    for check in (True, False):  # the oldest alone is enough
+        assert went(host, None, 200_000, 7 * DAY, check) == [(damaged.id, large)]
+        assert (cells.manifest_of(unknown).size > 100_000) is not check
+    assert went(host, None, 200_000, 7 * DAY) == []
+    cells.update(unknown, size=-1)
+    monkeypatch.setattr(cells, "MEASURED_AGAIN", 0.0001)  # not in that time: it would go for nothing
+    assert went(host, None, 1500, 7 * DAY) == [(known.id, large)]
+    assert listed(host) == [unknown.id, last.id]
 
 
 def test_what_is_published_goes_before_all_others(host: Box) -> None:

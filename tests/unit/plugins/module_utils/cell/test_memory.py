@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,74 @@ def test_what_was_learned_is_the_next_ones_memory(host: Box) -> None:
     assert memory.take_back(host.config, host.cell("20260131T120001Z-1a2b3c4d").part("memory"))["changed"] is False
     assert shape(f"{host.memory}.previous") == {"a.md": "old\n"}
     assert sorted(os.listdir(host.memory.parent)) == ["cycles", "gate", "memory", "memory.previous", "pristine", "runs"]
+
+
+@pytest.mark.parametrize("how", ["many", "large", "moved", "closed", "deep"])
+def test_what_is_left_out_of_what_was_learned_costs_no_lesson(
+    host: Box, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(memory, "MAX_FILES", 20)
+    monkeypatch.setattr(memory, "MAX_BYTES", 1000)
+    host.remember({"journal": "x" * 900, **{f"lessons/{number:02}": "x" for number in range(10)}})
+    cell = host.cell()
+    there = Path(cell.part("memory"))
+    if how == "many":  # before the others by name, so the others do not fit any more
+        write(there, {f"a/{number:02}": "x" for number in range(15)})
+    elif how == "large":
+        write(there, {"journal": "x" * 1001, "new": "n"})
+    elif how == "moved":
+        (there / "journal").unlink()
+        write(there, {"archive/journal": "x" * 1001})
+    elif how == "deep":
+        deep = there / Path(*"abcdefgh")
+        deep.mkdir(parents=True)
+        (there / "lessons").rename(deep / "lessons")
+    give(there, LOOP)
+    if how == "closed":
+        (there / "lessons").chmod(0)
+    before = shape(host.memory)
+    for _unused in range(2):
+        with pytest.raises(LoopError, match=r" would be lost, and nothing of it is taken; remove from .*/memory "):
+            memory.take_back(host.config, cell.part("memory"))
+        assert shape(host.memory) == before
+    assert sorted(os.listdir(host.memory.parent)) == ["cycles", "gate", "memory", "pristine", "runs"]
+    assert shape(host.cell("20260131T120001Z-1a2b3c4d").part("memory")) == before
+
+
+def test_what_fits_is_taken_and_the_rest_is_said(
+    host: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "MAX_FILES", 6)
+    host.remember({"lessons/1": "1", "lessons/2": "2"})
+    for turn in range(3):  # at the bound nothing grows, and nothing goes
+        cell = host.cell(f"2026010{turn + 1}T000000Z-00000000")
+        learned(cell, {f"z/{turn}{number}": "z" for number in range(5)})
+        told = memory.take_back(host.config, cell.part("memory"))
+        assert told == {"changed": turn == 0, "files": 6, "bytes": 4, "left_out": ["everything after 6 files"]}
+        assert sorted(shape(host.memory)) == ["lessons/1", "lessons/2", "z/00", "z/01"]
+        said = f"of {cell.part('memory')} was not taken: everything after 6 files\n"
+        assert capfd.readouterr().out == said
+    small = host.cell("20260131T120001Z-1a2b3c4d")
+    subprocess.run(["rm", "-r", f"{small.part('memory')}/z"], check=True)
+    learned(small, {"lessons/1": "more"})  # whole, so what is gone is gone
+    assert memory.take_back(host.config, small.part("memory"))["changed"]
+    assert shape(host.memory) == {"lessons/1": "more", "lessons/2": "2"} and capfd.readouterr().out == ""
+
+
+def test_a_directory_with_very_many_names_is_not_read_to_its_end(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MAX_BYTES", 1000)  # so much is asked for at once
+    many = Path(host.cell().part("memory"), "many")
+    many.mkdir()
+    (many / "first").touch()
+    for number in range(30_000):
+        os.link(many / "first", many / f"{number:0100}")
+    tracemalloc.start()
+    try:
+        told = memory._copy_bounded(str(many), "")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20  # all of them are more than 15 MiB
+    finally:
+        tracemalloc.stop()
+    assert told == {"files": memory.MAX_FILES, "bytes": 0, "left_out": [f"everything after {memory.MAX_FILES} files"]}
 
 
 def test_a_hostile_memory_brings_no_link_and_no_pipe(host: Box) -> None:

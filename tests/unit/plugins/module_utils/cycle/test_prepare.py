@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
     kept_time,
     records,
 )
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import handover, prepare, watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway import audit, sessions
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import owner, systemd
@@ -250,6 +252,48 @@ def test_no_more_goes_than_there_are_inodes_missing(host: Box, monkeypatch: pyte
     monkeypatch.setattr(os, "statvfs", few)
     gone = [one["id"][:8] for one in prepare.make_room(host.config)]
     assert gone == ["20200101", "20200102"] and len(os.listdir(host.runs)) == 3
+
+
+@pytest.fixture
+def small_disk(host: Box) -> Iterator[Box]:
+    """A host whose cells have a disk of 64 MiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M,mode=0711", "tmpfs", host.runs], check=True)
+    try:
+        yield host
+    finally:
+        subprocess.run(["umount", "--lazy", host.runs], check=True)
+
+
+def of_size(host: Box, day: int, size: int, known: int) -> Cell:
+    """A cell of 2020 that has so many MiB; what its manifest knows of that."""
+    cell = host.kept(f"202001{day:02}T000000Z-00000000", size=known)
+    with open(f"{cell.part('runs')}/large", "wb") as large:
+        os.posix_fallocate(large.fileno(), 0, size << 20)
+    return cell
+
+
+def test_what_somebody_has_open_is_in_nobodys_way(small_disk: Box) -> None:
+    opened = of_size(small_disk, 1, 30, known=30 << 20)
+    others = [of_size(small_disk, day, 8, known=8 << 20) for day in (2, 3, 4)]
+    small_disk.config["min_free"] = "16M"  # about 10 are free
+    with cells.used(opened):
+        assert [one["id"] for one in prepare.make_room(small_disk.config)] == [others[0].id]
+        small_disk.config["min_free"] = "60M"
+        with pytest.raises(LoopError, match="make room"):
+            prepare.make_room(small_disk.config)
+    assert os.listdir(small_disk.runs) == [opened.id]
+
+
+@pytest.mark.parametrize("known", [-1, 0, 1, 1 << 40, None])
+def test_no_more_goes_than_is_missing_whatever_manifests_say(small_disk: Box, known: int | None) -> None:
+    made = [of_size(small_disk, day, 8, known=known or 0) for day in range(1, 7)]
+    for cell in made if known is None else []:
+        Path(cell.path, cells.MANIFEST).write_text("{")
+    small_disk.config["min_free"] = "20M"  # about 16 are free
+    (gone,) = prepare.make_room(small_disk.config)
+    assert (gone["id"], gone["why"], gone["stuck"]) == (made[0].id, "a cycle has no room to start", "")
+    assert sorted(os.listdir(small_disk.runs)) == [cell.id for cell in made[1:]]
+    assert prepare.make_room(small_disk.config) == []
 
 
 def test_a_leap_of_the_clock_makes_nothing_old_enough_to_go(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:

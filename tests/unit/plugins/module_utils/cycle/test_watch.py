@@ -20,7 +20,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell.cells import Cell
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cycle import watch
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
-from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, uid, write
+from celled import GATE, LOOP, NAME, NEEDS_ROOT, Box, box, exchanging, uid, write
 
 pytestmark = NEEDS_ROOT
 CYCLE = 4242
@@ -178,12 +178,13 @@ def test_the_inodes_on_the_disk(host: Box, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_size_of_the_cell(host: Box, cell: Cell) -> None:
-    assert watch.too_large(host.config, cell) == ""
+    assert watch.too_large(host.config, *cells.measure(cell.path)) == ""
     write(Path(cell.part("workspace")), {f"{number}": "x" * 5000 for number in range(300)})
-    assert watch.too_large(Settings(host.config, cell_max_size="1M"), cell).endswith(
+    found = cells.measure(cell.path)
+    assert watch.too_large(Settings(host.config, cell_max_size="1M"), *found).endswith(
         "MiB, more than engineering_loop_cell_max_size (1M)"
     )
-    assert watch.too_large(Settings(host.config, cell_max_files=300), cell) == (
+    assert watch.too_large(Settings(host.config, cell_max_files=300), *found) == (
         "its cell has 307 files, more than engineering_loop_cell_max_files (300)"
     )
 
@@ -215,18 +216,60 @@ def test_a_damaged_cell_is_ended_all_the_same(host: Box, cell: Cell, systemd: Sy
 def test_looking_through_costs_little(host: Box, cell: Cell, monkeypatch: pytest.MonkeyPatch, systemd: Systemd) -> None:
     looked = 0
 
-    def slow(_config: Any, _cell: Cell) -> str:
+    def slow(_path: str) -> tuple[int, int, bool]:
         nonlocal looked
         looked += 1
         time.sleep(0.2)
-        return ""
+        return 1, 1, True
 
-    monkeypatch.setattr(watch, "too_large", slow)
+    monkeypatch.setattr(cells, "look_through", slow)
     keeper = watch._Keeper(host.config)
     for _unused in range(50):
         keeper.look()
     assert looked == 1 and keeper.due > time.monotonic() + 3.5
     assert not systemd
+
+
+def test_what_takes_long_to_look_through_is_looked_through_now_and_then(
+    host: Box, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOKING", 1e-9)
+    keeper = watch._Keeper(host.config)
+    keeper.look()
+    assert 0 < keeper.due - time.monotonic() <= watch.SELDOM
+
+
+def looks(keeper: watch._Keeper, times: int) -> None:
+    for _unused in range(times):
+        keeper.due = 0.0
+        keeper.look()
+
+
+def test_moving_directories_about_switches_no_bound_off(
+    host: Box, cell: Cell, systemd: Systemd, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host.config["cell_max_size"] = "100M"
+    keeper, deadline = watch._Keeper(host.config), time.monotonic() + 120
+    with exchanging(cell.part("workspace")):
+        with open(f"{cell.part('workspace')}/large", "wb") as large:
+            os.posix_fallocate(large.fileno(), 0, 200 << 20)
+        while not systemd and time.monotonic() < deadline:
+            looks(keeper, 1)
+    assert systemd == [("stop", "--no-block", f"{host.config['unit']}.service")]
+    why = cells.manifest_of(cell).ended_by
+    assert "more than engineering_loop_cell_max_size (100M)" in why or "could not be looked through 5 times" in why
+
+
+def test_a_cell_that_is_seen_now_and_then_goes_on(
+    host: Box, cell: Cell, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, unseen = watch._Keeper(host.config), iter([*[False] * 4, True, *[False] * 5])
+    monkeypatch.setattr(cells, "look_through", lambda _path: (-1, -1, next(unseen)))
+    looks(keeper, 9)
+    assert not systemd
+    looks(keeper, 1)
+    assert len(systemd) == 1
+    assert cells.manifest_of(cell).ended_by.startswith("its cell could not be looked through 5 times in a row (its dir")
 
 
 def test_where_no_cycle_runs_there_is_nothing_to_look_at(host: Box, systemd: Systemd) -> None:

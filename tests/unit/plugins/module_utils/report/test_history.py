@@ -138,7 +138,8 @@ def test_one_in_words(config: Settings) -> None:
     held = [{"repo": "acme/one", "number": 9, "why": "its pull request is open"}]
     records.write(config.cycles_dir, record(4, pushes=pushes, pushed=2, held=held, refusals=["no"],
                                             network={"refused": ["x.example:443"]},
-                                            memory={"changed": True, "files": 2, "bytes": 3000}))  # fmt: skip
+                                            memory={"changed": True, "files": 2, "bytes": 3000, "left_out": ["a"]},
+                                            collected={"learning": {"changed": False, "error": "so"}}))  # fmt: skip
     full(
         config, 4, "".join(f"line {number}\n" for number in range(100)), {"run/handoff/x.pi.transcript.txt": "x" * 2000}
     )
@@ -149,7 +150,8 @@ def test_one_in_words(config: Settings) -> None:
         "acme/one#4: Title 4", "5" * 40 + ", backend pi", "pi, started 1 times", "0.2500 USD", "1 of 2 that day",
         "acme/one b 111111111111, refused: src/x.py: outside", "the gateway keeps it as k1",
         "acme/one b 222222222222, let through (0.3 s)", "acme/one#9: its pull request is open",
-        "x.example:443 was refused", "2 files, 2.9 KiB", "transcript   run/handoff/x.pi.transcript.txt (2.0 KiB)",
+        "x.example:443 was refused", "memory       2 files, 2.9 KiB", "memory       not taken: a",
+        "learned      as it was before: so", "transcript   run/handoff/x.pi.transcript.txt (2.0 KiB)",
         f"sudo /lib/loop/loop enter {name(4)}", f"-e what={name(4)} -e to=BRANCH",
         "the last 40 of 100 lines; all of it: ", f"-e cycle={name(4)} -e fetch=DIR", "    line 60\n", "    line 99",
     ):  # fmt: skip
@@ -183,7 +185,7 @@ def test_a_record_of_any_shape_is_told(config: Settings, value: Any) -> None:
             assert told(config, 1).startswith(f"Cycle {name(1)}")
             history.table(history.select(config))
             history.costs(history.select(config), "loop")
-    for key in ("pushes", "held", "refusals", "network", "memory", "kept", "pushed"):
+    for key in ("pushes", "held", "refusals", "network", "memory", "collected", "kept", "pushed"):
         records.write(config.cycles_dir, {**record(1), key: value})
         assert told(config, 1).startswith(f"Cycle {name(1)}")
 

@@ -458,6 +458,30 @@ def test_a_run_that_waits_for_a_person(well: Watched) -> None:
     assert (kept["count"], kept["bytes"], kept["items"][0]["seen"]) == (1, 2048, True)
 
 
+@pytest.mark.parametrize("of", ["memory", "learning"])
+def test_lessons_that_were_not_taken(well: Watched, of: str) -> None:
+    def ended(number: int, agents: int = 1, **found: object) -> None:
+        other = {"changed": False, "left_out": []}
+        memory, learning = (found, other) if of == "memory" else (other, found)
+        well.record(number, "published", agents=agents, memory=memory, collected={"learning": learning})
+
+    ended(1, left_out=["a link"])
+    assert well.needs() == {}  # which is no lesson
+    ended(2, left_out=["a link", "everything after 2000 files"])
+    code, what, do = only(well)
+    place = well.host.config[f"{of}_dir"]
+    assert code == "lessons" and f"{place} is full, so everything after 2000 files was left out" in what
+    assert "remove from there what is of no use" in do and "engineering_loop.restore" in do
+    ended(3, error="it would be lost; remove some")
+    ended(4, agents=0, left_out=[])  # one that had nothing to do says nothing of it
+    assert only(well)[1].endswith("or not all of it: it would be lost; remove some.")
+    for odd in (None, [], "x"):
+        well.record(5, "published", agents=1, memory=odd, collected=odd)
+    assert "lessons" in well.needs()
+    ended(6, left_out=[])
+    assert well.needs() == {}
+
+
 def test_what_is_no_cell(well: Watched) -> None:
     Path(well.host.config["runs_dir"], "my backup").mkdir()
     code, what, do = only(well)
