@@ -317,15 +317,20 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     runs = config.runs_dir
     for place in filter(None, (config.memory_dir, config.learning_dir)):
         memory.recover(place)
-    for name in sorted(os.listdir(runs)):
-        if name.startswith((MAKING, GOING)):
-            try:
-                remove_tree(f"{runs}/{name}")
-            except LoopError as error:  # something is mounted there: it is in nobody's way
-                say(f"{error}\n")
+    clear_away(runs)
     detail = "the host stopped, or was stopped, in the middle of it"
     cut_off = [cell for cell, manifest in listing(runs) if manifest.outcome == RUNNING]
     return [(cell, close(cell, outcome="interrupted", detail=detail)) for cell in cut_off]
+
+
+def clear_away(runs_dir: str) -> None:
+    """Remove what was half made or half gone. Called with the lock held, when no cycle runs."""
+    for name in sorted(os.listdir(runs_dir)):
+        if name.startswith((MAKING, GOING)):
+            try:
+                remove_tree(f"{runs_dir}/{name}")
+            except LoopError as error:  # something is mounted there: it is in nobody's way
+                say(f"{error}\n")
 
 
 # --- sizes and the end --------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp, utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import age_of, stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import (
     archive,
@@ -33,6 +33,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
+from disks import fill, with_a_host_on_a_small_disk
 from older_host import killed_at
 
 INVOCATION = "i" * 32
@@ -435,6 +436,31 @@ def test_a_clock_that_jumped_lets_nothing_go(host: Box) -> None:
     os.unlink(kept_time.path_of(host.config))
     settle.retention(host.config)
     assert os.path.isdir(kept.path) and not os.path.isdir(old.path)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("leapt", [False, True])
+def test_where_not_a_byte_is_left_what_was_kept_long_enough_goes_and_nothing_else(
+    leapt: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(host: Box) -> None:
+        host.config["quarantine_keep"].update(age="90d")
+        old = host.kept("20200101T000000Z-00000000")
+        kept = host.kept(f"{stamp()}-00000000")
+        seen = age_of(old.id) - 86400 if leapt else 3600  # seconds ago: a day after it was made, or lately
+        note = json.dumps({"seen": time.time() - seen, "leaps": []})
+        Path(kept_time.path_of(host.config)).write_text(note)
+        fill(host.top)
+        settle.retention(host.config)
+        assert (os.path.isdir(old.path), os.path.isdir(kept.path)) == (leapt, True)
+        assert Path(kept_time.path_of(host.config)).read_text() == note
+        settle.retention(host.config)  # there is room for the note now
+        assert (Path(kept_time.path_of(host.config)).read_text() == note) == leapt
+
+    with_a_host_on_a_small_disk(work)
+    told = capfd.readouterr().out
+    assert "clock.json cannot be written: No space left on device: what was noted of the clock before counts" in told
+    assert ("older than its time" in told) != leapt
 
 
 @NEEDS_ROOT
