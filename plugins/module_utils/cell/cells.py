@@ -41,7 +41,7 @@ SEEN = ".open"
 MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
-# Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
+# Nothing of anybody's is in a cell that ended so (settle.py sees to that); what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "paused", "refused", "refused_ci")
 
 
@@ -307,6 +307,19 @@ def runs_in(cell: Cell) -> list[str]:
         names = (entry.name for entry in itertools.islice(os.scandir(directory), 1000))
         return sorted(name for name in names if RUN.fullmatch(name))[:10]
     return []
+
+
+def worktrees_in(cell: Cell) -> list[str]:
+    """The runs in it that have something where their worktrees stand, whatever it is."""
+    found = []
+    with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
+        for run in sorted(filter(RUN.fullmatch, os.listdir(directory))):
+            with (
+                contextlib.suppress(LoopError),
+                untrusted.opened(f"{cell.part('runs')}/{run}/worktrees", cell.path) as at,
+            ):
+                found += [run] * bool(os.listdir(at))
+    return found
 
 
 def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
