@@ -13,11 +13,12 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ MAX_FILE = 100 * 1024**2
 MAX_SAID = 1024**2  # bytes at each end of what is said in a cell: root reads it
 PACK_SECONDS = 3600.0
 HANDED = "handover"
+ENDING = (signal.SIGHUP, signal.SIGTERM)
 
 
 # --- as root: the door ------------------------------------------------------------------------
@@ -78,13 +80,13 @@ def opened(
     """The systemd-run command that runs ``command`` (a shell, where it is empty) in the cell.
 
     ``as_engine`` hands over what the engine gets, the provider's keys and the way to the gateway: for the engine's own
-    commands on a state file.
+    commands on a state file. Who is told to end meanwhile, by a signal as well, ends what runs in the cell first.
     """
     manifest = cells.manifest_of(cell)
     if manifest.outcome == cells.RUNNING:
         raise LoopError(f"the cycle of {cell.id} is still running")
     directory = f"/run/{config.unit}-enter"
-    with cells.used(cell), contextlib.ExitStack() as stack:
+    with cells.used(cell), _told_to_end(cell), contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # that somebody looked is told; on a full disk it is not
             os.close(os.open(f"{cell.path}/{cells.SEEN}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640))
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -108,14 +110,41 @@ def opened(
             f"--description=A person in the cell {cell.id}",
             "--", f"{config.lib_dir}/loop", "inside", f"{config.config_dir}/loop.json", cell.path, *command,
         ]  # fmt: skip
+        stack.callback(_deaf)
         try:
             yield line
         except BaseException:  # who waited for it is gone; it must not be at work in a cell that is nobody's
+            _deaf()
             with contextlib.suppress(LoopError):
                 systemctl("stop", unit)
             raise
         size, files = cells.measure(cell.path)
         cells.update(cell, size=size, files=files)
+
+
+@contextlib.contextmanager
+def _told_to_end(cell: Cell) -> Iterator[None]:
+    """A signal that would end us is ``Stopped`` meanwhile, once; where it is ignored, as by nohup, it stays so."""
+    before = {one: signal.getsignal(one) for one in ENDING}
+
+    def stop(number: int, _frame: object) -> None:
+        _deaf()
+        raise engine_run.Stopped(f"ended by {signal.Signals(number).name}: what ran in {cell.id} was stopped")
+
+    for one in ENDING:
+        if before[one] != signal.SIG_IGN:
+            signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in ENDING:
+            signal.signal(one, before[one])
+
+
+def _deaf() -> None:
+    """From here on all is put back as it was, whoever wants us to end: a session that ends sends two signals."""
+    for one in ENDING:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _forget(path: str) -> None:

@@ -9,8 +9,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 from forks import PROGRAM
+from waiting import soon
 from worlds import BRANCH, of_nobodys, swept
 
 pytestmark = NEEDS_ROOT
@@ -134,6 +137,65 @@ def test_nothing_goes_on_in_it_when_nobody_waits_for_that_any_more(host: Box, mo
     with pytest.raises(KeyboardInterrupt), enter.opened(host.config, cell, ["sleep", "600"]) as words:
         raise KeyboardInterrupt
     assert stopped == [unit_in(words)] and not cells.in_use(cell)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "sent"),
+    [
+        ((), (signal.SIGTERM,)),
+        ((), (signal.SIGHUP,)),
+        ((), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)),  # as a session that ends
+        ((signal.SIGHUP,), (signal.SIGHUP, signal.SIGTERM)),  # nohup
+    ],
+)
+def test_who_is_told_to_end_ends_what_runs_in_it(
+    host: Box,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    ignored: tuple[signal.Signals, ...],
+    sent: tuple[signal.Signals, ...],
+) -> None:
+    cell = host.kept(NAME)
+    begun, asked = host.top / "begun", host.top / "asked"
+    write(
+        host.top / "bin", {"systemd-run": f"#!/bin/sh\necho $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 600\n"}
+    )
+    (host.top / "bin/systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{host.top}/bin:{os.environ['PATH']}")
+
+    def systemctl(*words: str) -> str:
+        if words[0] == "stop":
+            time.sleep(0.2)  # meanwhile the other signals come
+            held = cells.in_use(cell) and (secrets(host) / f"{NAME}.json").exists()
+            asked.write_text(f"{words[1]} {'held' if held else 'open'}")
+        return UNIT
+
+    monkeypatch.setattr(enter, "systemctl", systemctl)
+    before = [signal.getsignal(one) for one in enter.ENDING]
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            for one in ignored:
+                signal.signal(one, signal.SIG_IGN)
+            before = [signal.getsignal(one) for one in enter.ENDING]
+            status = enter.main(host.config_file, "--as-engine", NAME, "--", "sleep", "600")
+            status += 10 * (before != [signal.getsignal(one) for one in enter.ENDING])
+        finally:
+            os._exit(status)
+    assert soon(begun.exists)
+    for one in sent:
+        os.kill(child, one)
+        time.sleep(0.05)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    unit, held = asked.read_text().split()
+    assert unit.startswith(f"{host.config['unit']}-enter-{NAME}-") and held == "held"
+    assert not os.path.exists(f"/proc/{begun.read_text().strip()}")  # nor does anybody wait for it
+    assert not cells.in_use(cell) and os.listdir(secrets(host)) == [] and sessions.listing(host.config) == []
+    told = next(one for one in sent if one not in ignored).name
+    assert capfd.readouterr().err == f"loop: ended by {told}: what ran in {NAME} was stopped\n"
+    assert [signal.getsignal(one) for one in enter.ENDING] == before
+    subprocess.run(["rm", "-r", sessions.directory(host.config), str(secrets(host))], check=True)
 
 
 def test_it_is_measured_again_afterwards(host: Box) -> None:
