@@ -369,6 +369,16 @@ def test_a_name_that_is_no_branch(played: Box, branch: str) -> None:
         enter.bring(played.config, cell, branch)
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_branch_that_cannot_be_made_is_refused_before_anything_is_done(played: Box, check: bool) -> None:
+    cell, _worktree = worked(played)
+    with pytest.raises(LoopError, match=r"^main/7 cannot be a branch where main is one: choose another name$"):
+        enter.bring(played.config, cell, "main/7", check=check)
+    assert not os.path.exists(f"{played.config['state_dir']}/restored")
+    (brought,) = enter.bring(played.config, cell, "main", check=check)["brought"]  # as any other
+    assert os.path.exists(brought["path"]) is not check
+
+
 def test_a_cell_without_work_says_so(played: Box) -> None:
     cell = played.kept(NAME)
     hostile = Path(cell.part("runs"))
@@ -408,6 +418,94 @@ def test_what_git_cannot_have_is_named_and_stays(played: Box) -> None:
     assert "secret.md" in brought["left_out"] and "closed" in " ".join(brought["left_out"])
     assert Path(brought["path"], "docs/new.md").read_text() == "n\n"
     assert not {"secret.md", "closed"} & set(os.listdir(brought["path"]))
+
+
+def blob(brought: dict[str, Any], name: str) -> bytes:
+    """A file as it is in the branch, whatever the clone's attributes make of it."""
+    words = ["git", "-c", "safe.directory=*", "cat-file", "blob", f"HEAD:{name}"]
+    return subprocess.run(words, cwd=brought["path"], capture_output=True, check=True).stdout
+
+
+def test_a_file_that_is_not_as_its_attributes_say_comes_as_it_stands(played: Box) -> None:
+    cell, worktree = worked(played)
+    rules = "*.ps1 working-tree-encoding=UTF-16\ndocs/0.md working-tree-encoding=UTF-16\n*.txt text\n*.bat eol=crlf\n"
+    files = {
+        "run.ps1": b"Write-Host hello\n", "docs/0.md": b"a day of work\n", "odd.ps1": b"\xff\x00\x80",
+        "mixed.txt": b"a\r\nb\n", "mixed.bat": b"a\r\nb\n", "line\nend.ps1": b"odd", "docs/committed.md": b"more\n",
+    }  # fmt: skip
+    write(worktree, {".gitattributes": rules})
+    for name, content in files.items():
+        (worktree / name).write_bytes(content)
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert brought["left_out"] == []
+    assert {name: blob(brought, name) for name in files} == files
+    assert blob(brought, "docs/new.md") == b"n\n"
+
+
+def test_what_a_repository_converts_is_no_change(played: Box) -> None:
+    played.repository("app")
+    rules = "*.bat text eol=crlf\n*.ps1 text working-tree-encoding=UTF-16\n"
+    played.commit("app", {".gitattributes": rules, "a.bat": "1\n2\n", "b.bat": "1\n2\n"})
+    (played.top / "work/app/a.ps1").write_text("1\n", encoding="utf-16")
+    played.commit("app", {})
+    played.write_config()
+    pristine.refresh(played.config)
+    cell = played.cell(NAME, outcome="error")
+    as_user(LOOP, lambda: pristine.check_out(played.config, cell.part("workspace")))
+    worktree = Path(cell.part("runs"), CHANGE, "worktrees", f"app-{CHANGE}")
+    git(Path(cell.part("workspace"), "app"), "worktree", "add", "-q", "-b", "hyrule-feature/x", str(worktree))
+    assert (worktree / "a.bat").read_bytes() == b"1\r\n2\r\n"
+    (worktree / "b.bat").write_bytes(b"1\r\n3\r\n")
+    for part in ("workspace", "runs"):
+        give(cell.part(part), LOOP)
+    cells.close(cell)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert git(brought["path"], "diff", "--name-only", "origin/main") == "b.bat" and brought["left_out"] == []
+    assert blob(brought, "b.bat") == b"1\n3\n" and blob(brought, "a.ps1") == b"1\n"
+    assert Path(brought["path"], "b.bat").read_bytes() == b"1\r\n3\r\n"
+    assert git(brought["path"], "status", "--short") == ""
+
+
+def test_what_became_of_tracked_files(played: Box) -> None:
+    cell, worktree = worked(played)
+    kinds = ("closed", "pipe", "gone", "folder", "link", "large", "mode", "below/one", "aside/one", "same")
+    write(worktree, {f"kind/{name}": name for name in kinds})
+    git(worktree, "add", "-A")
+    git(worktree, "commit", "-q", "-m", "Kinds")
+    kind = worktree / "kind"
+    for name in ("pipe", "gone", "folder", "link", "below/one", "aside/one"):
+        (kind / name).unlink()
+    write(kind, {"closed": "more", "folder/x": "x"})
+    (kind / "closed").chmod(0)
+    os.mkfifo(kind / "pipe")
+    (kind / "link").symlink_to("same")
+    (kind / "below").rmdir()
+    (kind / "below").write_text("a file now")
+    (kind / "aside").rmdir()
+    (kind / "aside").symlink_to("/")  # where one may stand
+    os.truncate(kind / "large", enter.MAX_FILE + 1)
+    (kind / "mode").chmod(0o755)
+    for name in (".git.x", "git~1"):  # the second is another name of a repository, elsewhere
+        (worktree / name).write_text("x")
+    (worktree / "other").mkdir()
+    git(worktree / "other", "init", "-q")
+    give(cell.part("workspace"), LOOP)
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert sorted(brought["left_out"]) == ["git~1", "kind/closed", "kind/large", "kind/pipe", "other/"]
+    assert shape(f"{brought['path']}/kind") == {
+        "closed": "closed", "pipe": "pipe", "large": "large",  # as they were committed
+        "folder/x": "x", "link": "-> same", "mode": "mode", "below": "a file now", "aside": "-> /", "same": "same",
+    }  # fmt: skip
+    assert os.access(f"{brought['path']}/kind/mode", os.X_OK) and (Path(brought["path"]) / ".git.x").exists()
+
+
+def test_a_closed_directory_of_tracked_files_is_named(played: Box) -> None:
+    cell, worktree = worked(played)
+    (worktree / "docs").chmod(0)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert "docs/" in " ".join(brought["left_out"]) and blob(brought, "docs/0.md") == b"0\n"
 
 
 def test_files_come_out_where_a_commit_is_broken(played: Box) -> None:
