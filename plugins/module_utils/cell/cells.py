@@ -103,6 +103,11 @@ def new_id(invocation: str) -> str:
     return f"{stamp()}-{invocation[:8] or os.urandom(4).hex()}"
 
 
+def enter_command(config: Settings, cell: str) -> str:
+    """What root types to look into a cell."""
+    return f"{config.lib_dir}/loop enter {cell}"
+
+
 @contextlib.contextmanager
 def alone(config: Settings) -> Iterator[None]:
     """Hold the lock under which cells are made, closed and removed; ``used`` is the one of a single cell."""

@@ -62,7 +62,7 @@ def main(config_path: str, *words: str) -> int:
         return 2
     try:
         if os.geteuid() != 0:
-            raise LoopError("this must run as root: sudo loop enter ...")
+            raise LoopError(f"this must run as root: sudo {sys.argv[0]} enter ...")
         config = settings.load(config_path)
         cell = cells.find(config, names[0])
         how = "--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe"
@@ -218,7 +218,7 @@ def bring(config: Settings, cell: Cell, branch: str, *, check: bool = False) -> 
     found = [line.split(" ", 1) for line in listed["lines"] if " /" in line]
     places = [(dest, path) for dest, path in found if dest in known]
     if not places:
-        raise LoopError(f"{cell.id} has no worktree of a run: look with loop enter {cell.id}")
+        raise LoopError(f"{cell.id} has no worktree of a run: look with sudo {cells.enter_command(config, cell.id)}")
     for dest in {dest for dest, _path in places}:
         pristine.check_branch(config, known[dest].path, branch)
     several = len({dest for dest, _path in places}) < len(places)
@@ -366,8 +366,7 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         head = known
     ask("read-tree", head)
     asked("update-index", "-q", "--refresh", ok=ANY)
-    words = ("diff-files", "--name-status", "--no-renames", "--ignore-submodules=dirty", "-z")
-    told = asked(*words)[1].split("\0")
+    told = asked("diff-files", "--name-status", "--no-renames", "--ignore-submodules=dirty", "-z")[1].split("\0")
     changed = dict(zip(told[1::2], told[::2], strict=False))
     asked("update-index", "--force-remove", "-z", "--stdin", stdin=[name for name in changed if changed[name] == "D"])
     _status, listed, warned = asked("ls-files", "--others", "--exclude-standard", "-z")

@@ -99,7 +99,7 @@ def _prepare(config: Settings, invocation: str) -> Handover:
         record = records.ended(record, "refused", handed.refused)
     records.write(config.cycles_dir, record)
     if record["outcome"] != records.RUNNING:
-        say(f"{records.sentence(record)}\n")
+        say(f"{records.sentence(config, record)}\n")
     return handed
 
 

@@ -117,7 +117,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     records.write(config.cycles_dir, record)
     for url in record["finished"]:
         say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
-    say(f"{records.sentence(record)}\n")
+    say(f"{records.sentence(config, record)}\n")
     return record
 
 

@@ -386,7 +386,9 @@ def test_a_cell_without_work_says_so(played: Box) -> None:
     (hostile / "w").mkdir()
     (hostile / "w/worktrees").symlink_to("/etc")
     give(hostile, LOOP)
-    with pytest.raises(LoopError, match="has no worktree of a run: look with loop enter"):
+    with pytest.raises(
+        LoopError, match=rf"has no worktree of a run: look with sudo {played.top}/lib/loop enter {NAME}$"
+    ):
         enter.bring(played.config, cell, "rescue/7")
 
 
