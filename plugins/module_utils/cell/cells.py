@@ -42,7 +42,7 @@ MAKING, GOING = ".making-", ".gone-"
 OPEN, CLOSED = 0o755, 0o700
 RUNNING = "running"
 MEASURED_AGAIN = 20.0  # seconds, of a cell whose size was not found out when it was closed
-# Nothing of anybody's is in a cell where no agent was started; what was published is on the forge as well.
+# Nothing of anybody's is in a cell that ended so (settle.py sees to that); what was published is on the forge as well.
 NOTHING_IN_IT = ("idle", "locked", "over_budget", "paused", "refused", "refused_ci")
 
 
@@ -102,6 +102,11 @@ def settings_in(config: Settings, cell: Cell) -> Settings:
 def new_id(invocation: str) -> str:
     """The name of a cycle, of its record and of its cell: when it began, and systemd's invocation."""
     return f"{stamp()}-{invocation[:8] or os.urandom(4).hex()}"
+
+
+def enter_command(config: Settings, cell: str) -> str:
+    """What root types to look into a cell."""
+    return f"{config.lib_dir}/loop enter {cell}"
 
 
 @contextlib.contextmanager
@@ -310,6 +315,19 @@ def runs_in(cell: Cell) -> list[str]:
     return []
 
 
+def worktrees_in(cell: Cell) -> list[str]:
+    """The runs in it that have something where their worktrees stand, whatever it is."""
+    found = []
+    with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
+        for run in sorted(filter(RUN.fullmatch, os.listdir(directory))):
+            with (
+                contextlib.suppress(LoopError),
+                untrusted.opened(f"{cell.part('runs')}/{run}/worktrees", cell.path) as at,
+            ):
+                found += [run] * bool(os.listdir(at))
+    return found
+
+
 def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     """Cells whose cycle was cut off (a power cut, a killed root): closed now. And what was half made or half gone goes.
 
@@ -318,15 +336,20 @@ def recover(config: Settings) -> list[tuple[Cell, Manifest]]:
     runs = config.runs_dir
     for place in filter(None, (config.memory_dir, config.learning_dir)):
         memory.recover(place)
-    for name in sorted(os.listdir(runs)):
-        if name.startswith((MAKING, GOING)):
-            try:
-                remove_tree(f"{runs}/{name}")
-            except LoopError as error:  # something is mounted there: it is in nobody's way
-                say(f"{error}\n")
+    clear_away(runs)
     detail = "the host stopped, or was stopped, in the middle of it"
     cut_off = [cell for cell, manifest in listing(runs) if manifest.outcome == RUNNING]
     return [(cell, close(cell, outcome="interrupted", detail=detail)) for cell in cut_off]
+
+
+def clear_away(runs_dir: str) -> None:
+    """Remove what was half made or half gone. Called with the lock held, when no cycle runs."""
+    for name in sorted(os.listdir(runs_dir)):
+        if name.startswith((MAKING, GOING)):
+            try:
+                remove_tree(f"{runs_dir}/{name}")
+            except LoopError as error:  # something is mounted there: it is in nobody's way
+                say(f"{error}\n")
 
 
 # --- sizes and the end --------------------------------------------------------------------------

@@ -4,7 +4,8 @@
 
 By the clock alone, one that jumps ahead, or a host that was off for weeks, made all that is kept older than its limit
 in a moment, and the next cycle deleted it. So root notes after each cycle what the clock said. Where it is more than a
-day later at the next one, the rest does not count; where the clock went back again, it was never there.
+day later at the next one, the rest does not count; where the clock went back again, it was never there. On a disk that
+is full to the last byte the note of before stands: what is let go by it makes the room that the next note needs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from ..base import clock, documents
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
+from ..base.journal import say
 from ..host.settings import Settings
 
 MOST = 86400.0  # seconds
@@ -67,7 +69,10 @@ def passed(config: Settings) -> Passed:
 def note(config: Settings) -> Passed:
     """As root, after a cycle: what counts from now on."""
     known = passed(config)
-    write_atomic(path_of(config), (json.dumps(asdict(known)) + "\n").encode(), mode=0o644)
+    try:
+        write_atomic(path_of(config), (json.dumps(asdict(known)) + "\n").encode(), mode=0o644)
+    except LoopError as error:
+        say(f"{error}: what was noted of the clock before counts\n")
     return known
 
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeAlias
 from ..base import progress
 from ..base.clock import age_of, stamp
 from ..base.errors import LoopError, without_passwords
-from ..base.files import flocked, read_bytes, remove_tree, write_atomic
+from ..base.files import flocked, inside, read_bytes, remove_tree, write_atomic
 from ..git.command import ANY, credentials, git, rows
 from ..git.damage import Damaged, ask, check_whole, fetch, flaw, remote_refs
 from ..git.remotes import remote_of
@@ -436,6 +436,19 @@ def place_for(config: Settings, name: str, branch: str) -> str:
     if os.path.lexists(home):
         raise LoopError(f"{home} is there already: move it away")
     return home
+
+
+def check_branch(config: Settings, source: str, branch: str) -> None:
+    """Refuse a branch that a clone of ``source`` cannot have beside the one that it begins with: a ref is a file."""
+
+    def begins_with() -> str:
+        head = (read_bytes(f"{source}/HEAD") or b"").decode("utf-8", "surrogateescape").strip()
+        name = head.removeprefix(f"ref: {HEADS}")
+        return name if read_tip(source, name) else ""
+
+    first = as_user(config.gate_user, begins_with)
+    if first and first != branch and (inside(branch, first) or inside(first, branch)):
+        raise LoopError(f"{branch} cannot be a branch where {first} is one: choose another name")
 
 
 @dataclass(frozen=True)

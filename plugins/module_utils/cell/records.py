@@ -18,7 +18,8 @@ from ..base.clock import Age, age_of, utc_now
 from ..base.errors import LoopError
 from ..base.files import read_bytes, write_atomic
 from ..base.untrusted import show
-from . import egress
+from ..host.settings import Settings
+from . import cells, egress
 
 NEWEST = 200  # how many are read where nobody says more
 MOST = 10_000  # that are kept, whatever their age and size
@@ -157,7 +158,7 @@ def ended(record: dict[str, Any], outcome: str, detail: str) -> dict[str, Any]:
     return {**record, "outcome": outcome, "detail": detail, "ended": utc_now()}
 
 
-def sentence(record: dict[str, Any]) -> str:
+def sentence(config: Settings, record: dict[str, Any]) -> str:
     """The cycle in one line, for the journal."""
     issue = record.get("issue")
     words = [f"cycle {record['outcome']} after {record.get('seconds', 0)} s"]
@@ -175,5 +176,5 @@ def sentence(record: dict[str, Any]) -> str:
             f"(attempt {attempt.get('n')} of {attempt['max']}{', it is held now' * bool(attempt.get('held'))})"
         )
     told = ": ".join([words[0], " ".join(words[1:])] if words[1:] else words)
-    kept = f"; its cell is kept: loop enter {record['cycle']}" if record.get("kept") else ""
+    kept = f"; its cell is kept: sudo {cells.enter_command(config, record['cycle'])}" if record.get("kept") else ""
     return show(" ".join(told.split()), MAX_TEXT) + kept

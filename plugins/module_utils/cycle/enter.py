@@ -13,11 +13,12 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ MAX_FILE = 100 * 1024**2
 MAX_SAID = 1024**2  # bytes at each end of what is said in a cell: root reads it
 PACK_SECONDS = 3600.0
 HANDED = "handover"
+ENDING = (signal.SIGHUP, signal.SIGTERM)
 
 
 # --- as root: the door ------------------------------------------------------------------------
@@ -60,7 +62,7 @@ def main(config_path: str, *words: str) -> int:
         return 2
     try:
         if os.geteuid() != 0:
-            raise LoopError("this must run as root: sudo loop enter ...")
+            raise LoopError(f"this must run as root: sudo {sys.argv[0]} enter ...")
         config = settings.load(config_path)
         cell = cells.find(config, names[0])
         how = "--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe"
@@ -78,13 +80,13 @@ def opened(
     """The systemd-run command that runs ``command`` (a shell, where it is empty) in the cell.
 
     ``as_engine`` hands over what the engine gets, the provider's keys and the way to the gateway: for the engine's own
-    commands on a state file.
+    commands on a state file. Who is told to end meanwhile, by a signal as well, ends what runs in the cell first.
     """
     manifest = cells.manifest_of(cell)
     if manifest.outcome == cells.RUNNING:
         raise LoopError(f"the cycle of {cell.id} is still running")
     directory = f"/run/{config.unit}-enter"
-    with cells.used(cell), contextlib.ExitStack() as stack:
+    with cells.used(cell), _told_to_end(cell), contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # that somebody looked is told; on a full disk it is not
             os.close(os.open(f"{cell.path}/{cells.SEEN}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640))
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -108,14 +110,41 @@ def opened(
             f"--description=A person in the cell {cell.id}",
             "--", f"{config.lib_dir}/loop", "inside", f"{config.config_dir}/loop.json", cell.path, *command,
         ]  # fmt: skip
+        stack.callback(_deaf)
         try:
             yield line
         except BaseException:  # who waited for it is gone; it must not be at work in a cell that is nobody's
+            _deaf()
             with contextlib.suppress(LoopError):
                 systemctl("stop", unit)
             raise
         size, files = cells.measure(cell.path)
         cells.update(cell, size=size, files=files)
+
+
+@contextlib.contextmanager
+def _told_to_end(cell: Cell) -> Iterator[None]:
+    """A signal that would end us is ``Stopped`` meanwhile, once; where it is ignored, as by nohup, it stays so."""
+    before = {one: signal.getsignal(one) for one in ENDING}
+
+    def stop(number: int, _frame: object) -> None:
+        _deaf()
+        raise engine_run.Stopped(f"ended by {signal.Signals(number).name}: what ran in {cell.id} was stopped")
+
+    for one in ENDING:
+        if before[one] != signal.SIG_IGN:
+            signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in ENDING:
+            signal.signal(one, before[one])
+
+
+def _deaf() -> None:
+    """From here on all is put back as it was, whoever wants us to end: a session that ends sends two signals."""
+    for one in ENDING:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _forget(path: str) -> None:
@@ -189,7 +218,9 @@ def bring(config: Settings, cell: Cell, branch: str, *, check: bool = False) -> 
     found = [line.split(" ", 1) for line in listed["lines"] if " /" in line]
     places = [(dest, path) for dest, path in found if dest in known]
     if not places:
-        raise LoopError(f"{cell.id} has no worktree of a run: look with loop enter {cell.id}")
+        raise LoopError(f"{cell.id} has no worktree of a run: look with sudo {cells.enter_command(config, cell.id)}")
+    for dest in {dest for dest, _path in places}:
+        pristine.check_branch(config, known[dest].path, branch)
     several = len({dest for dest, _path in places}) < len(places)
     brought = []
     for dest, path in places:
@@ -299,21 +330,33 @@ def pack(config_path: str, worktree: str, known: str) -> int:
 
     Without what the commit ``known`` has: the clone that receives it has that already. Nothing of the cell's repository
     is used but its objects, so a repository that was broken, or whose settings name programs, still gives its files.
-    What git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell.
+    What git cannot have (pipes, closed files, other repositories) is named on stderr, and stays in the cell. A file
+    comes as its attributes say where that can be taken back, else as it stands.
     """
     config = settings.load(config_path)
     home = _borrowing_repository(config, worktree)
-    environment = {"GIT_DIR": home, "GIT_WORK_TREE": worktree}
-    quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null"}
-
-    who = {
+    environment = {
+        "GIT_DIR": home, "GIT_WORK_TREE": worktree,
         "GIT_AUTHOR_NAME": config.git_user_name, "GIT_AUTHOR_EMAIL": config.git_user_email,
         "GIT_COMMITTER_NAME": config.git_user_name, "GIT_COMMITTER_EMAIL": config.git_user_email,
     }  # fmt: skip
+    quiet = {"core.excludesFile": "/dev/null", "core.attributesFile": "/dev/null", "core.safecrlf": "true"}
 
-    def ask(*words: str, seconds: float = 300, stdin: bytes | None = None) -> str:
-        told = {**environment, **who}
-        return git(worktree, words, environment=told, config=quiet, timeout=seconds, stdin=stdin)[1].strip()
+    def asked(*words: str, stdin: Sequence[str] | None = None, ok: Sequence[int] = (0,)) -> tuple[int, str, str]:
+        names = None if stdin is None else b"".join(os.fsencode(name) + b"\0" for name in stdin)
+        return git(worktree, words, environment=environment, config=quiet, timeout=600, stdin=names, ok=ok)
+
+    def ask(*words: str) -> str:
+        return asked(*words)[1].strip()
+
+    def add(names: Sequence[str]) -> list[str]:
+        """Which of them git does not take. It takes none where one of them is such, so these are found by halves."""
+        try:
+            asked("update-index", "--add", "-z", "--stdin", stdin=names)
+        except LoopError:
+            half = len(names) // 2
+            return [*add(names[:half]), *add(names[half:])] if half else list(names)
+        return []
 
     head = _head(worktree) or known
     try:
@@ -322,17 +365,23 @@ def pack(config_path: str, worktree: str, known: str) -> int:
         _left_out(f"the commits of its repository ({error})")
         head = known
     ask("read-tree", head)
-    words = ["add", "--update", "--ignore-errors", "--", "."]
-    git(worktree, words, environment=environment, config=quiet, timeout=600, ok=ANY)
-    words = ["ls-files", "--others", "--exclude-standard", "-z"]
-    _status, listed, warned = git(worktree, words, environment=environment, config=quiet, timeout=300)
+    asked("update-index", "-q", "--refresh", ok=ANY)
+    told = asked("diff-files", "--name-status", "--no-renames", "--ignore-submodules=dirty", "-z")[1].split("\0")
+    changed = dict(zip(told[1::2], told[::2], strict=False))
+    asked("update-index", "--force-remove", "-z", "--stdin", stdin=[name for name in changed if changed[name] == "D"])
+    _status, listed, warned = asked("ls-files", "--others", "--exclude-standard", "-z")
     for line in warned.splitlines():  # of directories that are closed
         _left_out(line.removeprefix("warning: "))
-    fit, unfit = _fit_for_git(worktree, [name for name in listed.split("\0") if name])
-    for name in unfit:
+    names = [name for name in changed if changed[name] != "D"] + [name for name in listed.split("\0") if name]
+    fit, unfit = _fit_for_git(worktree, names)
+    refused = add(fit)
+    os.makedirs(f"{home}/info", exist_ok=True)
+    with open(f"{home}/info/attributes", "w", encoding="utf-8") as handle:  # which win over those of the worktree
+        handle.write("* -text !ident !filter !working-tree-encoding\n")
+    refused = add(refused)
+    there = {*asked("ls-files", "-z")[1].split("\0")}  # what could be a repository's own, git passes over
+    for name in [*unfit, *refused, *(name for name in fit if name not in there and name not in refused)]:
         _left_out(name)
-    names = b"".join(os.fsencode(name) + b"\0" for name in fit)
-    ask("update-index", "--add", "-z", "--stdin", seconds=600, stdin=names)
     tree = ask("write-tree")
     if tree != ask("rev-parse", f"{head}^{{tree}}"):
         head = ask("commit-tree", tree, "-p", head, "-m", "What was not committed when the cycle ended")

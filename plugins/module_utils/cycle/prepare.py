@@ -8,6 +8,7 @@ journal as well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -79,7 +80,7 @@ def _prepare(config: Settings, invocation: str) -> Handover:
         "outcome": records.RUNNING,
         "trigger": trigger(),
     }
-    records.write(config.cycles_dir, record)
+    _begin(config, record)
     try:
         handed = _fill(config, record)
     except OverBudget as error:
@@ -97,15 +98,37 @@ def _prepare(config: Settings, invocation: str) -> Handover:
         record = records.ended(record, "refused", handed.refused)
     records.write(config.cycles_dir, record)
     if record["outcome"] != records.RUNNING:
-        say(f"{records.sentence(record)}\n")
+        say(f"{records.sentence(config, record)}\n")
     return handed
+
+
+def _begin(config: Settings, record: Record) -> None:
+    """Write down that a cycle begins. Where not a byte is left for that, room is made first: nothing else would do it.
+
+    What goes then would go before any cycle that lacks room. LoopError says what to type where that was not enough.
+    """
+    with contextlib.suppress(LoopError):
+        records.write(config.cycles_dir, record)
+        return
+    check_ours(config)
+    cells.clear_away(config.runs_dir)
+    record["purged"] = make_room(config)
+    try:
+        records.write(config.cycles_dir, record)
+    except LoopError as error:
+        raise LoopError(f"{error}: make room there; df -h {config.cycles_dir} says how much is free") from error
+
+
+def check_ours(config: Settings) -> None:
+    """Refuse where this host's loop must change nothing. Paused where it was told to."""
+    pause.check(config)
+    cells.check_place(config)
+    owner.check(config.state_dir)
 
 
 def _fill(config: Settings, record: Record) -> Handover:
     """Look at everything, make the cell, and tell of it in ``record``; what is handed over."""
-    pause.check(config)
-    cells.check_place(config)
-    owner.check(config.state_dir)
+    check_ours(config)
     close_what_was_cut_off(config, record["cycle"])
     counts = attempts.for_gateway(config)
     budget.start(config)
@@ -120,7 +143,7 @@ def _fill(config: Settings, record: Record) -> Handover:
     given = handover.for_cycle(config, environment)
     shut(config)
     check_proven(config, record["trigger"])
-    record["purged"] = make_room(config)
+    record["purged"] = record.get("purged", []) + make_room(config)
     refreshed = refresh(config, record)
     record["clones"] = [one for one in refreshed if one["status"] != "current"]
     for one in refreshed:

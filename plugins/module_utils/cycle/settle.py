@@ -85,6 +85,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     story = audit.story(audit.read(config, cell.id))
     outcome, detail = judge(manifest, claim, os.environ)
     outcome, detail = against_record(outcome, detail, claim, story)
+    outcome, detail = by_what_is_there(outcome, detail, cell)
     backend = backend_of(cell, story)
     outcome, detail = by_an_agent(config, outcome, detail, manifest, backend)
     told = {key: claim[key] for key in ("report", "exit_status", "checkouts") if key in claim}
@@ -106,7 +107,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
         record["memory"] = _memory_back(config, cell)
     record["collected"] = collected.take_back(config, cell, redact, ended=bool(claim.get("engine_ended")))
     _mark_damaged(config, claim)
-    if outcome in cells.NOTHING_IN_IT and not manifest.agents:
+    if outcome in cells.NOTHING_IN_IT:
         _remove(cell)
         record.pop("cell", None)
     else:
@@ -116,7 +117,7 @@ def _settle(config: Settings, record: Json, redact: Redactor) -> Json:
     records.write(config.cycles_dir, record)
     for url in record["finished"]:
         say(f"opened {url}, which an earlier cycle could not: it was cut off after its push\n")
-    say(f"{records.sentence(record)}\n")
+    say(f"{records.sentence(config, record)}\n")
     return record
 
 
@@ -182,10 +183,20 @@ def against_record(outcome: str, detail: str, claim: Mapping[str, Any], story: S
             return "error", f"the engine says {outcome}, but it opened {url}: {detail}"
         if story.pushes and outcome != "needs_triage":
             return "error", f"the engine says {outcome}, but it pushed: {detail}{_because(refused)}"
+        if story.taken and outcome != "needs_triage":
+            return "error", f"the engine says {outcome}, but it took {story.issue}: {detail}"
     if outcome != "published":
         detail = refused[-1] if refused else detail  # what an engine makes of it says less
         detail = f"{detail}; its pull request {url} is open" if url else detail
     return outcome, detail
+
+
+def by_what_is_there(outcome: str, detail: str, cell: Cell) -> tuple[str, str]:
+    """An error in the place of an outcome that says that nothing was begun, where a run has a worktree."""
+    begun = cells.worktrees_in(cell) if outcome in cells.NOTHING_IN_IT else []
+    if not begun:
+        return outcome, detail
+    return "error", f"the cycle says {outcome}, but its run {show(begun[0])} has a worktree: {detail}"
 
 
 def backend_of(cell: Cell, story: Story) -> str:

@@ -71,6 +71,7 @@ def restore(config: Settings, name: str, branch: str, *, check: bool = False) ->
     if clone is None:
         raise LoopError(f"{name} is of {show(str(one['dest']))}, which is no repository of this loop any more")
     place, commit = f"{pristine.place_for(config, name, branch)}/{clone.dest}", str(one["commit"])
+    pristine.check_branch(config, one["path"], branch)
     if not check:
         pristine.hand_out(config, clone, pristine.Rescue(name, place, branch), lambda _making: commit, one["path"])
     return {"changed": True, "brought": [{"checkout": clone.dest, "path": place, "branch": branch, "left_out": []}]}

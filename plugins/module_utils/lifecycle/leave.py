@@ -294,7 +294,7 @@ def _keep_work(plan: Leaving, config: Settings) -> None:
     if kept:
         plan.kept.append(
             f"{kept} kept cell{'s' * (kept != 1)} in {config.runs_dir} (work): where the role is applied again,"
-            f" {config.lib_dir}/loop enter ID opens one"
+            f" {cells.enter_command(config, 'ID')} opens one"
         )
 
 

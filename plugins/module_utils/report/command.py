@@ -20,7 +20,7 @@ def main(config_path: str, *words: str) -> int:
         sys.stderr.write(f"{USAGE}\n")
         return WRONG
     if os.geteuid() != 0:
-        sys.stderr.write("loop status is for root: sudo loop status\n")
+        sys.stderr.write(f"loop status is for root: sudo {sys.argv[0]} status\n")
         return WRONG
     found = table.for_host(status.of_host(config_path), os.uname().nodename)
     if words:

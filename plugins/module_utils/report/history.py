@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from ..base.errors import LoopError, playbook
 from ..base.sizes import readable, spoken
 from ..base.untrusted import show, shown
-from ..cell import archive, records
+from ..cell import archive, cells, records
 from ..host import settings
 from ..host.settings import Settings
 
@@ -147,7 +147,7 @@ def whole(config: Settings, cycle: str) -> Json:
         "files": files,
         "problems": problems,
         "cell": cell if os.path.isdir(cell) else "",
-        "enter": f"{config.lib_dir}/loop enter {cycle}",
+        "enter": cells.enter_command(config, cycle),
         "journal": f"journalctl INVOCATION_ID={record.get('invocation_id')} + _SYSTEMD_INVOCATION_ID="
         f"{record.get('invocation_id')}",
     }
@@ -305,7 +305,7 @@ def main(config_path: str = settings.DEFAULT_PATH, what: str = "") -> int:
     """``loop cycles``: the last ones, or one in full."""
     try:
         if os.geteuid() != 0:
-            raise LoopError("logs of cycles are root's: sudo loop cycles")
+            raise LoopError(f"logs of cycles are root's: sudo {sys.argv[0]} cycles")
         config = settings.load(config_path, keys=KEYS)
         one = shown(outline(whole(config, find(config, what)))) if what else None
         lines = words(one) if one else table(shown(select(config)))

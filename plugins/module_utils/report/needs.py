@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..base.clock import moment_of
 from ..base.errors import playbook
 from ..base.sizes import readable, spoken
-from ..cell import records
+from ..cell import cells, records
 from ..forge.api_errors import CREDENTIALS, FORGE, kind_of
 from ..proof import timer_hold
 from .signs import Signs, few
@@ -220,7 +220,7 @@ def _last_cycle(status: Status, signs: Signs) -> Iterator[Need]:
         yield Need(
             "engine",
             f"The cycle of {at} was ended: {why}",
-            f"see where it was: {HOST}{signs.config.lib_dir}/loop enter {last['cycle']}",
+            f"see where it was: {HOST}{cells.enter_command(signs.config, last['cycle'])}",
         )
 
 
@@ -354,11 +354,12 @@ def _triage(status: Status, signs: Signs) -> Iterator[Need]:
     waiting = [one for one in status["quarantine"]["items"] if one["outcome"] == "needs_triage" and not one["seen"]]
     if waiting:
         newest = waiting[-1]
+        look = cells.enter_command(signs.config, newest["id"])
         others = f" ({len(waiting)} such runs wait)" if len(waiting) > 1 else ""
         yield Need(
             "triage",
             f"A run stopped for a person to decide{others}, {newest['what']}: {newest['detail']}",
-            f"look at it, which takes it off this list as well: {HOST}{signs.config.lib_dir}/loop enter {newest['id']}",
+            f"look at it, which takes it off this list as well: {HOST}{look}",
         )
 
 

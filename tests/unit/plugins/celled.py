@@ -231,9 +231,9 @@ def exchanging(place: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def box() -> Iterator[Box]:
-    """A host as the role leaves it, as far as cells go."""
-    top = Path(tempfile.mkdtemp(prefix="loop-cells-", dir="/tmp"))
+def box(place: Path | str = "/tmp") -> Iterator[Box]:
+    """A host as the role leaves it, as far as cells go, in a directory below ``place``."""
+    top = Path(tempfile.mkdtemp(prefix="loop-cells-", dir=place))
     before = os.umask(0o022)
     try:
         top.chmod(0o755)

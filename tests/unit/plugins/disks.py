@@ -7,10 +7,12 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from celled import Box, box
 from worlds import World
 
 CLONE_NEWNS = 0x00020000
@@ -42,3 +44,31 @@ def on_a_disk_of_its_own(place: Path, options: str, work: Callable[[World], None
         work(World(place))
 
     with_mounts_of_its_own(mounted)
+
+
+def with_a_host_on_a_small_disk(work: Callable[[Box], None]) -> None:
+    """Run ``work`` in a child with a host whose every file stands on a tmpfs of 24 MiB; nobody else sees that."""
+    place = Path(tempfile.mkdtemp(prefix="loop-disk-", dir="/tmp"))
+
+    def mounted() -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(place)], check=True)
+        with box(place) as host:
+            host.deploy()
+            work(host)
+
+    try:
+        with_mounts_of_its_own(mounted)
+    finally:
+        place.rmdir()
+
+
+def fill(directory: Path | str) -> None:
+    """Leave not a byte on the disk of that directory."""
+    with open(f"{directory}/filler", "ab", buffering=0) as handle:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while handle.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    assert os.statvfs(directory).f_bfree == 0

@@ -14,6 +14,9 @@ import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import records
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.settings import Settings
+
+CONFIG = Settings({"lib_dir": "/lib/loop"})
 
 
 def record(number: int, outcome: str = "idle") -> dict[str, Any]:
@@ -187,14 +190,14 @@ def test_a_record_of_others_making_is_written_and_read(tmp_path: Path) -> None:
 def test_the_sentence_is_one_line() -> None:
     told = {"issue": {"repo": "acme/one", "number": 7}, "pr_url": "http://forge/1"}
     whole = {"cycle": "c", "outcome": "published", "seconds": 12.5, **told, "detail": "two\nlines"}
-    assert records.sentence(whole) == "cycle published after 12.5 s: acme/one#7 http://forge/1 two lines"
-    assert records.sentence({"outcome": "idle"}) == "cycle idle after 0 s"
+    assert records.sentence(CONFIG, whole) == "cycle published after 12.5 s: acme/one#7 http://forge/1 two lines"
+    assert records.sentence(CONFIG, {"outcome": "idle"}) == "cycle idle after 0 s"
     run = {**whole, "agents": 2, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True}
-    assert records.sentence(run).endswith("(run 1 of 2 today); its cell is kept: loop enter c")
+    assert records.sentence(CONFIG, run).endswith("(run 1 of 2 today); its cell is kept: sudo /lib/loop/loop enter c")
     odd = {"outcome": "error", "report": {"issue": ["x"], "pr_url": "\x1b[2J"}, "detail": {"a": "\u202e"}}
-    assert records.sentence(odd).isprintable()
+    assert records.sentence(CONFIG, odd).isprintable()
 
 
 @pytest.mark.parametrize("report", [[], "text", 3, [1], True])
 def test_a_report_that_is_no_object_is_told_as_none(report: Any) -> None:
-    assert records.sentence({"outcome": "error", "report": report, "detail": "d"}) == "cycle error after 0 s: d"
+    assert records.sentence(CONFIG, {"outcome": "error", "report": report, "detail": "d"}) == "cycle error after 0 s: d"

@@ -9,8 +9,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host imp
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import LOOP, NAME, NEEDS_ROOT, Box, box, gid, git, give, shape, uid, write
 from forks import PROGRAM
+from waiting import soon
 from worlds import BRANCH, of_nobodys, swept
 
 pytestmark = NEEDS_ROOT
@@ -134,6 +137,65 @@ def test_nothing_goes_on_in_it_when_nobody_waits_for_that_any_more(host: Box, mo
     with pytest.raises(KeyboardInterrupt), enter.opened(host.config, cell, ["sleep", "600"]) as words:
         raise KeyboardInterrupt
     assert stopped == [unit_in(words)] and not cells.in_use(cell)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "sent"),
+    [
+        ((), (signal.SIGTERM,)),
+        ((), (signal.SIGHUP,)),
+        ((), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)),  # as a session that ends
+        ((signal.SIGHUP,), (signal.SIGHUP, signal.SIGTERM)),  # nohup
+    ],
+)
+def test_who_is_told_to_end_ends_what_runs_in_it(
+    host: Box,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    ignored: tuple[signal.Signals, ...],
+    sent: tuple[signal.Signals, ...],
+) -> None:
+    cell = host.kept(NAME)
+    begun, asked = host.top / "begun", host.top / "asked"
+    write(
+        host.top / "bin", {"systemd-run": f"#!/bin/sh\necho $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 600\n"}
+    )
+    (host.top / "bin/systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{host.top}/bin:{os.environ['PATH']}")
+
+    def systemctl(*words: str) -> str:
+        if words[0] == "stop":
+            time.sleep(0.2)  # meanwhile the other signals come
+            held = cells.in_use(cell) and (secrets(host) / f"{NAME}.json").exists()
+            asked.write_text(f"{words[1]} {'held' if held else 'open'}")
+        return UNIT
+
+    monkeypatch.setattr(enter, "systemctl", systemctl)
+    before = [signal.getsignal(one) for one in enter.ENDING]
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            for one in ignored:
+                signal.signal(one, signal.SIG_IGN)
+            before = [signal.getsignal(one) for one in enter.ENDING]
+            status = enter.main(host.config_file, "--as-engine", NAME, "--", "sleep", "600")
+            status += 10 * (before != [signal.getsignal(one) for one in enter.ENDING])
+        finally:
+            os._exit(status)
+    assert soon(begun.exists)
+    for one in sent:
+        os.kill(child, one)
+        time.sleep(0.05)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    unit, held = asked.read_text().split()
+    assert unit.startswith(f"{host.config['unit']}-enter-{NAME}-") and held == "held"
+    assert not os.path.exists(f"/proc/{begun.read_text().strip()}")  # nor does anybody wait for it
+    assert not cells.in_use(cell) and os.listdir(secrets(host)) == [] and sessions.listing(host.config) == []
+    told = next(one for one in sent if one not in ignored).name
+    assert capfd.readouterr().err == f"loop: ended by {told}: what ran in {NAME} was stopped\n"
+    assert [signal.getsignal(one) for one in enter.ENDING] == before
+    subprocess.run(["rm", "-r", sessions.directory(host.config), str(secrets(host))], check=True)
 
 
 def test_it_is_measured_again_afterwards(host: Box) -> None:
@@ -307,6 +369,16 @@ def test_a_name_that_is_no_branch(played: Box, branch: str) -> None:
         enter.bring(played.config, cell, branch)
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_branch_that_cannot_be_made_is_refused_before_anything_is_done(played: Box, check: bool) -> None:
+    cell, _worktree = worked(played)
+    with pytest.raises(LoopError, match=r"^main/7 cannot be a branch where main is one: choose another name$"):
+        enter.bring(played.config, cell, "main/7", check=check)
+    assert not os.path.exists(f"{played.config['state_dir']}/restored")
+    (brought,) = enter.bring(played.config, cell, "main", check=check)["brought"]  # as any other
+    assert os.path.exists(brought["path"]) is not check
+
+
 def test_a_cell_without_work_says_so(played: Box) -> None:
     cell = played.kept(NAME)
     hostile = Path(cell.part("runs"))
@@ -314,7 +386,9 @@ def test_a_cell_without_work_says_so(played: Box) -> None:
     (hostile / "w").mkdir()
     (hostile / "w/worktrees").symlink_to("/etc")
     give(hostile, LOOP)
-    with pytest.raises(LoopError, match="has no worktree of a run: look with loop enter"):
+    with pytest.raises(
+        LoopError, match=rf"has no worktree of a run: look with sudo {played.top}/lib/loop enter {NAME}$"
+    ):
         enter.bring(played.config, cell, "rescue/7")
 
 
@@ -346,6 +420,94 @@ def test_what_git_cannot_have_is_named_and_stays(played: Box) -> None:
     assert "secret.md" in brought["left_out"] and "closed" in " ".join(brought["left_out"])
     assert Path(brought["path"], "docs/new.md").read_text() == "n\n"
     assert not {"secret.md", "closed"} & set(os.listdir(brought["path"]))
+
+
+def blob(brought: dict[str, Any], name: str) -> bytes:
+    """A file as it is in the branch, whatever the clone's attributes make of it."""
+    words = ["git", "-c", "safe.directory=*", "cat-file", "blob", f"HEAD:{name}"]
+    return subprocess.run(words, cwd=brought["path"], capture_output=True, check=True).stdout
+
+
+def test_a_file_that_is_not_as_its_attributes_say_comes_as_it_stands(played: Box) -> None:
+    cell, worktree = worked(played)
+    rules = "*.ps1 working-tree-encoding=UTF-16\ndocs/0.md working-tree-encoding=UTF-16\n*.txt text\n*.bat eol=crlf\n"
+    files = {
+        "run.ps1": b"Write-Host hello\n", "docs/0.md": b"a day of work\n", "odd.ps1": b"\xff\x00\x80",
+        "mixed.txt": b"a\r\nb\n", "mixed.bat": b"a\r\nb\n", "line\nend.ps1": b"odd", "docs/committed.md": b"more\n",
+    }  # fmt: skip
+    write(worktree, {".gitattributes": rules})
+    for name, content in files.items():
+        (worktree / name).write_bytes(content)
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert brought["left_out"] == []
+    assert {name: blob(brought, name) for name in files} == files
+    assert blob(brought, "docs/new.md") == b"n\n"
+
+
+def test_what_a_repository_converts_is_no_change(played: Box) -> None:
+    played.repository("app")
+    rules = "*.bat text eol=crlf\n*.ps1 text working-tree-encoding=UTF-16\n"
+    played.commit("app", {".gitattributes": rules, "a.bat": "1\n2\n", "b.bat": "1\n2\n"})
+    (played.top / "work/app/a.ps1").write_text("1\n", encoding="utf-16")
+    played.commit("app", {})
+    played.write_config()
+    pristine.refresh(played.config)
+    cell = played.cell(NAME, outcome="error")
+    as_user(LOOP, lambda: pristine.check_out(played.config, cell.part("workspace")))
+    worktree = Path(cell.part("runs"), CHANGE, "worktrees", f"app-{CHANGE}")
+    git(Path(cell.part("workspace"), "app"), "worktree", "add", "-q", "-b", "hyrule-feature/x", str(worktree))
+    assert (worktree / "a.bat").read_bytes() == b"1\r\n2\r\n"
+    (worktree / "b.bat").write_bytes(b"1\r\n3\r\n")
+    for part in ("workspace", "runs"):
+        give(cell.part(part), LOOP)
+    cells.close(cell)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert git(brought["path"], "diff", "--name-only", "origin/main") == "b.bat" and brought["left_out"] == []
+    assert blob(brought, "b.bat") == b"1\n3\n" and blob(brought, "a.ps1") == b"1\n"
+    assert Path(brought["path"], "b.bat").read_bytes() == b"1\r\n3\r\n"
+    assert git(brought["path"], "status", "--short") == ""
+
+
+def test_what_became_of_tracked_files(played: Box) -> None:
+    cell, worktree = worked(played)
+    kinds = ("closed", "pipe", "gone", "folder", "link", "large", "mode", "below/one", "aside/one", "same")
+    write(worktree, {f"kind/{name}": name for name in kinds})
+    git(worktree, "add", "-A")
+    git(worktree, "commit", "-q", "-m", "Kinds")
+    kind = worktree / "kind"
+    for name in ("pipe", "gone", "folder", "link", "below/one", "aside/one"):
+        (kind / name).unlink()
+    write(kind, {"closed": "more", "folder/x": "x"})
+    (kind / "closed").chmod(0)
+    os.mkfifo(kind / "pipe")
+    (kind / "link").symlink_to("same")
+    (kind / "below").rmdir()
+    (kind / "below").write_text("a file now")
+    (kind / "aside").rmdir()
+    (kind / "aside").symlink_to("/")  # where one may stand
+    os.truncate(kind / "large", enter.MAX_FILE + 1)
+    (kind / "mode").chmod(0o755)
+    for name in (".git.x", "git~1"):  # the second is another name of a repository, elsewhere
+        (worktree / name).write_text("x")
+    (worktree / "other").mkdir()
+    git(worktree / "other", "init", "-q")
+    give(cell.part("workspace"), LOOP)
+    give(worktree, LOOP)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert sorted(brought["left_out"]) == ["git~1", "kind/closed", "kind/large", "kind/pipe", "other/"]
+    assert shape(f"{brought['path']}/kind") == {
+        "closed": "closed", "pipe": "pipe", "large": "large",  # as they were committed
+        "folder/x": "x", "link": "-> same", "mode": "mode", "below": "a file now", "aside": "-> /", "same": "same",
+    }  # fmt: skip
+    assert os.access(f"{brought['path']}/kind/mode", os.X_OK) and (Path(brought["path"]) / ".git.x").exists()
+
+
+def test_a_closed_directory_of_tracked_files_is_named(played: Box) -> None:
+    cell, worktree = worked(played)
+    (worktree / "docs").chmod(0)
+    (brought,) = enter.bring(played.config, cell, "rescue/7")["brought"]
+    assert "docs/" in " ".join(brought["left_out"]) and blob(brought, "docs/0.md") == b"0\n"
 
 
 def test_files_come_out_where_a_commit_is_broken(played: Box) -> None:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.set
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.proof import installed, pause, receipts
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, SHA, TODAY, Box, box, gid, give, uid, write
+from disks import fill, with_a_host_on_a_small_disk
 from gated import gateway_of
 
 pytestmark = NEEDS_ROOT
@@ -315,6 +316,107 @@ def test_too_few_inodes(host: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoopError, match=r"only \d+ inodes are free"):
         prepare.make_room(host.config)
     assert os.listdir(host.runs) == []
+
+
+# --- a disk without a byte left
+
+
+def large(cell: cells.Cell) -> cells.Cell:
+    """The same with 8 MiB of work in it."""
+    Path(cell.part("runs"), "large").write_bytes(b"x" * (8 << 20))
+    size, files = cells.measure(cell.path)
+    cells.update(cell, size=size, files=files)
+    return cell
+
+
+def on_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, before: Callable[[Box], None], after: Callable[[Box], None]
+) -> None:
+    """What a cycle does where ``before`` has left its things on a disk that is full then."""
+
+    def work(host: Box) -> None:
+        host.enter_unit(monkeypatch)
+        monkeypatch.setattr(wire, "place", lambda _config: f"{host.top}/run/socket")
+        monkeypatch.setattr(prepare, "REFRESH_SECONDS", 0.2)
+        host.config["min_free"] = "4M"
+        host.write_config()
+        with cells.alone(host.config):
+            before(host)
+        fill(host.top)
+        after(host)
+
+    with_a_host_on_a_small_disk(work)
+
+
+def test_what_may_go_makes_the_room_for_the_first_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def before(host: Box) -> None:
+        large(host.kept("20200101T000000Z-00000000"))
+        host.kept("20200102T000000Z-00000000")
+        host.kept(NAME)
+
+    def after(host: Box) -> None:
+        assert prepare.main(host.config_file) == 0
+        assert "the gateway to the forge does not answer" in last(host)["detail"]  # nothing before that
+        assert [one["id"][:8] for one in last(host)["purged"]] == ["20200101"]
+        assert sorted(os.listdir(host.runs)) == ["20200102T000000Z-00000000", NAME]
+
+    on_a_full_disk(monkeypatch, before, after)
+
+
+def test_what_was_half_gone_makes_the_room_for_the_first_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def before(host: Box) -> None:
+        os.rename(large(host.kept(NAME)).path, f"{host.runs}/.gone-{NAME}")
+        host.kept("20200101T000000Z-00000000")
+
+    def after(host: Box) -> None:
+        assert prepare.main(host.config_file) == 0
+        assert os.listdir(host.runs) == ["20200101T000000Z-00000000"] and last(host)["purged"] == []
+
+    on_a_full_disk(monkeypatch, before, after)
+
+
+@pytest.mark.parametrize("why", ["young", "leapt", "paused", "another host"])
+def test_what_may_not_go_stays_where_not_a_byte_is_left(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], why: str
+) -> None:
+    kept = NAME if why == "young" else f"{stamp(time.time() - 30 * 86400)}-00000000"
+
+    def before(host: Box) -> None:
+        large(host.kept(kept))
+        if why == "leapt":  # a month in no time: an hour before it nothing was old
+            then = {"seen": time.time() - 30 * 86400 + 3600, "leaps": []}
+            Path(kept_time.path_of(host.config)).write_text(json.dumps(then))
+        elif why == "paused":
+            pause.put(host.config, "the forge moves", "ann")
+        elif why == "another host":
+            Path(owner.path_of(host.config["state_dir"])).write_text(f"{'0' * 32} loop7\n", encoding="utf-8")
+
+    def after(host: Box) -> None:
+        assert prepare.main(host.config_file) == 4
+        assert os.listdir(host.runs) == [kept] and os.listdir(host.config["cycles_dir"]) == []
+
+    on_a_full_disk(monkeypatch, before, after)
+    (line,) = capfd.readouterr().out.splitlines()
+    told = {"paused": "paused since ", "another host": "holds the state of the loop on another host, loop7"}
+    assert told.get(why, "only 0 MiB are free in ") in line and line.startswith("cycle refused: ")
+    assert why in told or "make room; ansible-playbook -i INVENTORY as215932.engineering_loop.restore -l HOST" in line
+
+
+def test_records_on_a_full_disk_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def before(host: Box) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=711", "tmpfs", str(host.runs)], check=True)
+        host.kept("20200101T000000Z-00000000")
+
+    def after(host: Box) -> None:
+        assert prepare.main(host.config_file) == 4
+        assert os.listdir(host.runs) == ["20200101T000000Z-00000000"]  # it would make no room
+        subprocess.run(["umount", str(host.runs)], check=True)
+
+    on_a_full_disk(monkeypatch, before, after)
+    (line,) = capfd.readouterr().out.splitlines()
+    assert "No space left on device" in line and ": make room there; df -h /tmp/loop-disk-" in line
 
 
 # --- the whole

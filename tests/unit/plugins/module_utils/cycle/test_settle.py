@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base import wire
-from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import stamp, utc_now
+from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.clock import age_of, stamp, utc_now
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.base.errors import LoopError
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.cell import (
     archive,
@@ -33,6 +33,7 @@ from ansible_collections.as215932.engineering_loop.plugins.module_utils.gateway.
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host import systemd
 from ansible_collections.as215932.engineering_loop.plugins.module_utils.host.users import as_user
 from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, write
+from disks import fill, with_a_host_on_a_small_disk
 from older_host import killed_at
 
 INVOCATION = "i" * 32
@@ -116,8 +117,9 @@ TOOK = [
          f"the engine reports http://forge/2, but it opened {URL}"),
         ("published", {"issue": {"repo": "o/r", "number": 8}}, [SENT, OPENED], "error",
          f"the engine reports o/r#8, but it took o/r#7; its pull request is {URL}"),
-        ("idle", {}, [], "idle", "d"),
-        ("idle", {}, [{**OPENED, "finished": "another"}], "idle", "d"),
+        *((said, {}, [], "error", f"the engine says {said}, but it took o/r#7: d")
+          for said in ("idle", "locked", "over_budget", "refused", "refused_ci")),
+        ("needs_triage", {}, [], "needs_triage", "d"),
         ("idle", {}, [SENT], "error", "the engine says idle, but it pushed: d"),
         ("over_budget", {}, [REFUSED], "error",
          "the engine says over_budget, but it pushed: d: push refused: src/x.py: outside"),
@@ -133,6 +135,11 @@ def test_what_the_gateway_wrote_down_stands_above_what_the_engine_says(
 ) -> None:
     story = audit.story([*TOOK, *entries])
     assert settle.against_record(outcome, "d", {"report": report}, story) == (told, detail)
+
+
+@pytest.mark.parametrize("entries", [[], [{**OPENED, "finished": "another"}], [{**TOOK[1], "body": False}]])
+def test_one_that_took_nothing_may_say_that_there_was_nothing(entries: list[dict[str, Any]]) -> None:
+    assert settle.against_record("idle", "d", {}, audit.story([TOOK[0], *entries])) == ("idle", "d")
 
 
 def test_what_the_record_of_a_cycle_has_of_it() -> None:
@@ -236,6 +243,33 @@ def test_one_that_says_idle_after_its_agent_is_kept_and_counted(host: Box) -> No
     record = settled(host, {"outcome": "idle", "detail": "honest", "engine_ended": True}, cell)
     assert (record["outcome"], record["kept"]) == ("error", True)
     assert os.path.isdir(cell.path) and len(budget.today(host.config)["runs"]) == 1
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("outcome", ["idle", "locked", "over_budget"])
+@pytest.mark.parametrize("what", ["taken", "worktree", "neither"])
+def test_a_cell_goes_at_once_only_where_nothing_is_in_it(host: Box, outcome: str, what: str) -> None:
+    cell = begun(host, agents=0)
+    if what == "taken":
+        took(host, cell)
+    runs = Path(cell.part("runs"))
+    write(runs, {"issue_r_7/request.md": "x", "Not one/worktrees/x": "", ".hidden/worktrees/x": ""})
+    (runs / "issue_r_7/worktrees").mkdir()
+    (runs / "issue_r_8").symlink_to("/")
+    (runs / "issue_r_9").mkdir()
+    (runs / "issue_r_9/worktrees").symlink_to(host.top)
+    if what == "worktree":
+        write(runs, {"issue_r_7/worktrees/r-issue_r_7/src/fix.py": "an hour of work\n"})
+    give(runs, LOOP)
+    record = settled(host, {"outcome": outcome, "detail": "d", "engine_ended": True}, cell)
+    if what == "neither":
+        assert (record["outcome"], record["attempt"]) == (outcome, {}) and os.listdir(host.runs) == []
+        return
+    assert (record["outcome"], record["kept"]) == ("error", True) and os.path.isdir(runs / "issue_r_7")
+    assert [manifest.is_kept for _cell, manifest in cells.listing(str(host.runs))] == [True]
+    assert record["attempt"] == ({"n": 1, "max": 3, "held": False} if what == "taken" else {})
+    told = "it took o/r#7: d" if what == "taken" else "its run issue_r_7 has a worktree: d"
+    assert record["detail"].endswith(f" says {outcome}, but {told}")
 
 
 @NEEDS_ROOT
@@ -435,6 +469,31 @@ def test_a_clock_that_jumped_lets_nothing_go(host: Box) -> None:
     os.unlink(kept_time.path_of(host.config))
     settle.retention(host.config)
     assert os.path.isdir(kept.path) and not os.path.isdir(old.path)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("leapt", [False, True])
+def test_where_not_a_byte_is_left_what_was_kept_long_enough_goes_and_nothing_else(
+    leapt: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(host: Box) -> None:
+        host.config["quarantine_keep"].update(age="90d")
+        old = host.kept("20200101T000000Z-00000000")
+        kept = host.kept(f"{stamp()}-00000000")
+        seen = age_of(old.id) - 86400 if leapt else 3600  # seconds ago: a day after it was made, or lately
+        note = json.dumps({"seen": time.time() - seen, "leaps": []})
+        Path(kept_time.path_of(host.config)).write_text(note)
+        fill(host.top)
+        settle.retention(host.config)
+        assert (os.path.isdir(old.path), os.path.isdir(kept.path)) == (leapt, True)
+        assert Path(kept_time.path_of(host.config)).read_text() == note
+        settle.retention(host.config)  # there is room for the note now
+        assert (Path(kept_time.path_of(host.config)).read_text() == note) == leapt
+
+    with_a_host_on_a_small_disk(work)
+    told = capfd.readouterr().out
+    assert "clock.json cannot be written: No space left on device: what was noted of the clock before counts" in told
+    assert ("older than its time" in told) != leapt
 
 
 @NEEDS_ROOT

@@ -49,6 +49,10 @@ def test_what_was_refused_is_kept_and_given_back(ours: Cycle) -> None:
         kept_pushes.restore(ours.door.config, name, "rescue/it")
     with pytest.raises(LoopError, match="check-ref-format"):
         kept_pushes.restore(ours.door.config, name, "rescue..it")
+    subprocess.run(["rm", "-r", there.parent], check=True)
+    for check in (True, False):
+        with pytest.raises(LoopError, match=r"^main/it cannot be a branch where main is one: choose another name$"):
+            kept_pushes.restore(ours.door.config, name, "main/it", check=check)
     with pytest.raises(LoopError, match=r"keeps nothing as \.\./x"):
         kept_pushes.restore(ours.door.config, "../x", "rescue/it")
 

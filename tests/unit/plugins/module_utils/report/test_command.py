@@ -8,6 +8,7 @@ import builtins
 import importlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_it_says_how_it_is_called(words: tuple[str, ...], capsys: pytest.Capture
 def test_others_than_root_are_told_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert command.main("/nonexistent") == 1
-    assert capsys.readouterr().err == "loop status is for root: sudo loop status\n"
+    assert capsys.readouterr().err == f"loop status is for root: sudo {sys.argv[0]} status\n"
 
 
 def test_without_rich_it_is_plain(well: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
