@@ -67,6 +67,13 @@ def read(cycles_dir: str, last: int = NEWEST) -> list[dict[str, Any]]:
     return [record for record in found if record is not None]
 
 
+def of_invocation(cycles_dir: str, invocation: str) -> list[dict[str, Any]]:
+    """The records of one invocation of the unit, wherever a clock that was wrong has put them among the others."""
+    mine = [name.removesuffix(".json") for name in names(cycles_dir) if name.endswith(f"-{invocation[:8]}.json")]
+    found = [one(cycles_dir, name) for name in mine]
+    return [record for record in found if record and record.get("invocation_id") == invocation]
+
+
 def one(cycles_dir: str, cycle: str) -> dict[str, Any] | None:
     """The record of that cycle; None where what stands there is none."""
     with contextlib.suppress(LoopError, ValueError, RecursionError):

@@ -46,7 +46,7 @@ def main(config_path: str = settings.DEFAULT_PATH) -> int:
         config = settings.load(config_path)
         close_gateway(config)
         with cells.alone(config):
-            ours = [one for one in records.read(config.cycles_dir) if one.get("invocation_id") == invocation]
+            ours = records.of_invocation(config.cycles_dir, invocation) if invocation else []
             running = [one for one in ours if one.get("outcome") == records.RUNNING]
             fresh = [one for one in ours if not archive.has_log(config, one["cycle"])]
             redact = handover.redactor(config)

@@ -79,7 +79,7 @@ def end(unit: str, cycles_dir: str, seconds: float) -> Json | None:
         if time.monotonic() > give_up:
             raise LoopError(f"the cycle is still being ended after {seconds:g} s: see systemctl status {unit}.service")
         time.sleep(0.5)
-    ours = [one for one in records.read(cycles_dir, 5) if one.get("invocation_id") == state["InvocationID"]]
+    ours = records.of_invocation(cycles_dir, state["InvocationID"])
     return ours[-1] if ours else {}
 
 

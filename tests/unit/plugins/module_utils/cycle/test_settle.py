@@ -36,7 +36,7 @@ from celled import GATE, LOOP, NAME, NEEDS_ROOT, TODAY, Box, box, give, shape, w
 from disks import fill, with_a_host_on_a_small_disk
 from older_host import killed_at
 
-INVOCATION = "i" * 32
+INVOCATION = "1a2b3c4d" * 4
 
 
 # --- judging
@@ -411,6 +411,16 @@ def test_a_clone_that_gave_no_checkout_is_marked(host: Box) -> None:
 
 
 @NEEDS_ROOT
+def test_it_is_found_among_records_of_a_clock_that_was_years_ahead(host: Box) -> None:
+    begun(host)
+    for number in range(records.NEWEST):
+        at = f"20990101T00{number // 60:02}{number % 60:02}Z"
+        records.write(host.config["cycles_dir"], {"cycle": f"{at}-{number:08x}", "outcome": "idle"})
+    settle.main(host.config_file)
+    record = records.one(host.config["cycles_dir"], NAME)
+    assert record and record["outcome"] != "running"
+
+
 def test_only_the_cycle_of_this_invocation(host: Box) -> None:
     other = begun(host, f"{TODAY}T000001Z-00000000", invocation="o" * 32)
     records.write(host.config["cycles_dir"], {"cycle": "20250101T000000Z-old", "outcome": "running"})
