@@ -136,7 +136,7 @@ def record(content: bytes) -> None:
             raise Finding(f"a record of {len(text)} bytes")
     root = {"agents": 1, "budget": {"runs_today": 1, "max_runs": 2}, "kept": True, "seconds": 1.5}
     for told in ({**given, **root}, {**whole, **root}):
-        _harmless(records.sentence({**told, "cycle": "c", "outcome": "error"}))
+        _harmless(records.sentence(Settings({"lib_dir": "/lib"}), {**told, "cycle": "c", "outcome": "error"}))
 
 
 def report(content: bytes) -> None:
@@ -162,7 +162,7 @@ def claim(content: bytes) -> None:
             begun = {"cycle": "c", "seconds": 1.0, "agents": agents, "budget": budget, "outcome": outcome,
                      "pushed": 1, "pushes_refused": 0}  # fmt: skip
             ended = {**begun, **taken, "outcome": outcome, "detail": detail}
-            _harmless(records.sentence(ended))
+            _harmless(records.sentence(config, ended))
             counted = settle.numbers(config, begun, taken, cells.Manifest("error"))
             if not all(isinstance(one, (int, float)) and 0 <= one < 1e18 for one in counted.values()):
                 raise Finding(f"no numbers: {counted!r}")

@@ -320,11 +320,9 @@ def worktrees_in(cell: Cell) -> list[str]:
     found = []
     with contextlib.suppress(LoopError, OSError), untrusted.opened(cell.part("runs"), cell.path) as directory:
         for run in sorted(filter(RUN.fullmatch, os.listdir(directory))):
-            with (
-                contextlib.suppress(LoopError),
-                untrusted.opened(f"{cell.part('runs')}/{run}/worktrees", cell.path) as at,
-            ):
-                found += [run] * bool(os.listdir(at))
+            place = f"{cell.part('runs')}/{run}/worktrees"
+            with contextlib.suppress(LoopError, OSError), untrusted.opened(place, cell.path) as worktrees:
+                found += [run] * bool(os.listdir(worktrees))
     return found
 
 

@@ -379,8 +379,9 @@ def pack(config_path: str, worktree: str, known: str) -> int:
     with open(f"{home}/info/attributes", "w", encoding="utf-8") as handle:  # which win over those of the worktree
         handle.write("* -text !ident !filter !working-tree-encoding\n")
     refused = add(refused)
-    there = {*asked("ls-files", "-z")[1].split("\0")}  # what could be a repository's own, git passes over
-    for name in [*unfit, *refused, *(name for name in fit if name not in there and name not in refused)]:
+    # A name that might be a repository's own, git passes over and says nothing.
+    taken = {*asked("ls-files", "-z")[1].split("\0")}.difference(refused)
+    for name in [*unfit, *(name for name in fit if name not in taken)]:
         _left_out(name)
     tree = ask("write-tree")
     if tree != ask("rev-parse", f"{head}^{{tree}}"):

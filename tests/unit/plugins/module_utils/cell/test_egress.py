@@ -232,9 +232,9 @@ def test_of_what_squid_says_the_hosts() -> None:
 
 def test_a_cycle_that_did_not_end_well_says_which_hosts() -> None:
     network = {"refused": [f"h{number}.example:443" for number in range(7)]}
-    told = records.sentence({"outcome": "needs_triage", "network": network, "detail": "pip failed"})
+    told = records.sentence(ON, {"outcome": "needs_triage", "network": network, "detail": "pip failed"})
     assert "pip failed (refused on the network: h0.example:443" in told and "h4.example:443 and 2 more; what" in told
     assert "add to engineering_loop_egress" in told
     for outcome in ("published", "idle"):
-        assert "engineering_loop_egress" not in records.sentence({"outcome": outcome, "network": network})
-    assert "network" not in records.sentence({"outcome": "error", "network": {"refused": []}})
+        assert "engineering_loop_egress" not in records.sentence(ON, {"outcome": outcome, "network": network})
+    assert "network" not in records.sentence(ON, {"outcome": "error", "network": {"refused": []}})
