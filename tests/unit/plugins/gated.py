@@ -8,6 +8,7 @@ loop's user in a control group with the name of the unit, since that is what the
 
 from __future__ import annotations
 
+import errno
 import importlib
 import itertools
 import json
@@ -65,9 +66,12 @@ def in_unit(unit: str) -> Iterator[None]:
     try:
         while True:
             place.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # a test beside this one, in the same unit, has just taken it away
+            try:
                 (place / "cgroup.procs").write_text(str(os.getpid()))
                 break
+            except OSError as error:  # a test beside this one, in the same unit, has just taken it away
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
         yield
     finally:
         Path(f"{home}{before}/cgroup.procs").write_text(str(os.getpid()))
