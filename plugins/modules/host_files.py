@@ -95,7 +95,7 @@ options:
         back.
     type: path
   wait:
-    description: How many seconds to wait for a cycle in progress before a file that a proof covers is changed.
+    description: How many seconds to wait for a cycle in progress before a change that voids a proof.
     type: float
     default: 900
   lib_dir:

@@ -113,15 +113,17 @@ def _installed(config: Settings) -> Installed | None:
 # --- forward: note, hold, keep --------------------------------------------------------------
 
 
-def change(config_file: str, paths: Sequence[str], wait: float) -> None:
-    """Called before these files change: where a proof covers one, a cycle in progress ends first, and ``begin``.
+def change(config_file: str, changes: Sequence[managed_files.Change], wait: float) -> None:
+    """Called before these are made: ``begin``, and before that a cycle in progress ends where they void a proof.
 
-    A cycle takes in its units and our code until its end. LoopError where it is not over in ``wait`` seconds.
+    A cycle takes in its units, settings and our code until its end. LoopError where it is not over in ``wait`` seconds.
     """
-    config = _concerned(config_file, paths)
-    if config:
-        hold = functools.partial(begin, config_file)
+    hold = functools.partial(begin, config_file, [change.path for change in changes])
+    config = _concerned(config_file, ())
+    if config and voids(config_file, changes):
         processes.wait_until_idle("", config.unit, wait, "its units and our code were not changed", hold)
+    else:
+        hold()
 
 
 def begin(config_file: str, paths: Sequence[str] = ()) -> None:

@@ -71,7 +71,7 @@ def bring(given: Json, how: How) -> Done:
 
     def before(paths: list[str]) -> None:
         if config:
-            rollout.change(config, paths, given["wait"])
+            rollout.change(config, changes, given["wait"])
         systemd.retire([path for path in paths if path in in_systemd and in_systemd[path].state == "absent"])
 
     if not how.check:

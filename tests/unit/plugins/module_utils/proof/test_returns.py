@@ -283,6 +283,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Units:
 
 
 def test_a_cycle_ends_before_its_units_are_changed(host: Host, played: Units, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.config["policy_sha256"] = installed.now(host.config).policy_digest
+    host.write_config()
     receipts.write(host.config, "docs", installed.now(host.config), {}, applied_by="ops", overrides=[])
     service = host.top / "systemd" / f"{UNIT}.service"
     before, given = service.read_text(), dict.fromkeys(files.OPTIONS)
@@ -295,7 +297,11 @@ def test_a_cycle_ends_before_its_units_are_changed(host: Host, played: Units, mo
     with pytest.raises(LoopError, match=r"a cycle is in progress .*: its units and our code were not changed; run it"):
         files.bring(given, How())
     assert service.read_text() == before and played.on[f"{UNIT}.timer"]
-    # What no proof covers waits for nobody.
+    # What no proof is bound to waits for nobody, as a lower cap.
+    lower = {"max_runs_per_day": 1, "daemon_args": ["--max-runs-per-day", "1"]}
+    given |= {"settings": {**host.config, **lower}, "units": {}}
+    assert files.bring(given, How()).result["changed"] and as_written(host)["max_runs_per_day"] == 1
+    given["settings"] = None
     given["units"] = {f"{UNIT}.timer": "[Timer]\nOnCalendar=daily\n"}
     assert files.bring(given, How()).result["changed"]
     played.cycle = ""
