@@ -73,20 +73,22 @@ def matching(config: Settings, max_age: float | None = None, mode: str = "docs")
 
 def covering(config: Settings, now: Installed, max_age: float | None = None, mode: str = "docs") -> Proof:
     """The newest genuine receipt for ``now``."""
-    reasons, fitting = [], ""
+    others, why = "", ""
     for name in receipts.names(config.receipts_dir):
         try:
             receipt = receipts.read(config.receipts_dir, name)
             problem = _mismatch(receipt, now, max_age, mode)
         except LoopError as error:
-            problem = str(error)
+            why = why or str(error)
+            continue
+        if not problem:
+            return Proof(receipt, f"proven by the {receipt.mode} canary at {receipt.proved_at}")
+        if now.changed(receipt.proven):
+            others = others or problem
         else:
-            if not problem:
-                return Proof(receipt, f"proven by the {receipt.mode} canary at {receipt.proved_at}")
-            fitting = fitting or problem * (not now.changed(receipt.proven))
-        reasons.append(problem)
-    # Of this very thing, else of what was proven last.
-    return Proof(None, f"{fitting or next(iter(reasons), NOTHING_YET)}; {PROVE_AGAIN}")
+            why = why or problem
+    # What is wrong with a proof of this very thing, or with one that nobody can read; else what was proven last.
+    return Proof(None, f"{why or others or NOTHING_YET}; {PROVE_AGAIN}")
 
 
 def _mismatch(receipt: Receipt, now: Installed, max_age: float | None, mode: str) -> str:
