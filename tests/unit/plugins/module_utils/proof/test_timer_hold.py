@@ -28,6 +28,14 @@ def test_a_receipt_covers_what_was_installed(host: Host) -> None:
     assert (path.parent / ".key").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_proof_that_was_edited_is_told_before_one_that_is_not_enough(host: Host) -> None:
+    prove(host, "empty")
+    assert "only the empty canary was passed" in timer_hold.matching(host.config).reason
+    path = prove(host)
+    path.write_text(path.read_text().replace('"applied_by": "ops"', '"applied_by": "nobody"'))
+    assert "was changed after it was written" in timer_hold.matching(host.config).reason
+
+
 # --- what needs a new proof, and what does not
 
 
