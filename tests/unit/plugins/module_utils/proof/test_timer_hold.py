@@ -28,8 +28,11 @@ def test_a_receipt_covers_what_was_installed(host: Host) -> None:
     assert (path.parent / ".key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_proof_that_was_edited_is_told_before_one_that_is_not_enough(host: Host) -> None:
+def test_a_proof_that_was_edited_is_told_before_one_that_is_not_enough(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prove(host, "empty")
+    age(monkeypatch, 5)
     assert "only the empty canary was passed" in timer_hold.matching(host.config).reason
     path = prove(host)
     path.write_text(path.read_text().replace('"applied_by": "ops"', '"applied_by": "nobody"'))
